@@ -1,0 +1,40 @@
+"""RetinaNet and the focal loss (arXiv 1708.02002) on MMEngine and MMDetection.
+
+Importing this package costs next to nothing: the names below are loaded at first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fldet import _compat
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_config": "fldet.config",
+    "train": "fldet.engine.train",
+    "test": "fldet.engine.test",
+    "build_model": "fldet.engine.build",
+    "FldetError": "fldet.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from fldet.config import load_config
+    from fldet.engine.build import build_model
+    from fldet.engine.test import test
+    from fldet.engine.train import train
+    from fldet.errors import FldetError
+
+_compat.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'fldet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

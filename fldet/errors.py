@@ -1,0 +1,65 @@
+"""The errors that fldet raises on purpose.
+
+    FldetError             anything that a user can mend; exit code 1
+    ├── UsageError         a wrong option or argument; exit code 2
+    │   └── ConfigError    a config that cannot be read, or a wrong key or value in it
+    ├── DataError          annotation file or images missing or malformed
+    ├── CheckpointError    a checkpoint that is missing, broken or of another model
+    └── UnavailableError   a device, package or version that is not there
+
+Any other exception is a defect of fldet and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class FldetError(Exception):
+    """An expected failure, printed as three lines without a traceback.
+
+    Args:
+        message: what failed, with the offending value.
+        expected: what was expected instead, or the nearest valid names; may be empty.
+        hint: what to do next, a command to paste where there is one; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, expected: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message, self.expected, f"Hint: {self.hint}" if self.hint else ""]
+        return "\n".join(part for part in parts if part)
+
+
+class UsageError(FldetError):
+    """A wrong option, argument or combination of them."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config file that cannot be read, or a key or value in it that is wrong."""
+
+
+class DataError(FldetError):
+    """An annotation file or image that is missing or malformed."""
+
+
+class CheckpointError(FldetError):
+    """A checkpoint that is missing, broken, or belongs to another model."""
+
+
+class UnavailableError(FldetError):
+    """A device, package or version that this machine does not have."""
+
+
+def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:
+    """Returns ``did you mean a, b?`` for the closest names, or the empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    return f"did you mean {', '.join(close)}?" if close else ""

@@ -1,0 +1,33 @@
+"""Where names in a config become classes: children of MMDetection's registries.
+
+Write ours with the scope prefix, ``type='fldet.FocalLoss'``; MMEngine then imports this module
+by itself and looks in the locations given here.
+"""
+
+from mmdet import registry as mmdet_registry
+from mmengine.registry import Registry
+
+# losses, heads, necks, detectors
+MODELS = Registry("model", parent=mmdet_registry.MODELS, scope="fldet", locations=["fldet.models"])
+# anchor generators, assigners, miners
+TASK_UTILS = Registry(
+    "task util",
+    parent=mmdet_registry.TASK_UTILS,
+    scope="fldet",
+    locations=["fldet.models.task_modules"],
+)
+# data sets: annotation files in, samples out
+DATASETS = Registry("dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"])
+# what turns detections into figures
+METRICS = Registry(
+    "metric", parent=mmdet_registry.METRICS, scope="fldet", locations=["fldet.evaluation"]
+)
+# what is watched or guarded while a loop runs
+HOOKS = Registry("hook", parent=mmdet_registry.HOOKS, scope="fldet", locations=["fldet.hooks"])
+# how one optimizer step is taken (mixed precision)
+OPTIM_WRAPPERS = Registry(
+    "optimizer wrapper",
+    parent=mmdet_registry.OPTIM_WRAPPERS,
+    scope="fldet",
+    locations=["fldet.engine.amp"],
+)

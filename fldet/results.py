@@ -1,0 +1,160 @@
+"""What commands produce: frozen dataclasses that turn into JSON with a schema number."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+# The twelve figures of the COCO evaluation, in the order of its own summary.
+COCO_FIGURES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_S",
+    "AP_M",
+    "AP_L",
+    "AR1",
+    "AR10",
+    "AR100",
+    "AR_S",
+    "AR_M",
+    "AR_L",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFigures:
+    """COCO box figures of one set of detections.
+
+    Attributes:
+        summary: the twelve figures by the names in ``COCO_FIGURES``, in [0, 1]; NaN where the
+            ground truth has no box of that kind.
+        per_class: AP over IoU .50:.95 by class name, in [0, 1]; NaN for classes without a box.
+        num_images: images evaluated.
+        num_detections: detections evaluated, at most 100 of an image count.
+        engine: the implementation that computed them.
+    """
+
+    summary: dict[str, float]
+    per_class: dict[str, float]
+    num_images: int
+    num_detections: int
+    engine: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What ``fldet train`` leaves behind.
+
+    Attributes:
+        work_dir: folder with the resolved config, logs and checkpoints.
+        last_checkpoint: the newest checkpoint.
+        best_checkpoint: the checkpoint with the best validation AP, None without validation.
+        iterations: optimizer steps done in total, earlier runs that were resumed counted in.
+        final_losses: training losses at the end, averaged over the last logging window.
+        best_ap: best validation AP in [0, 1], None without validation.
+        seconds: wall time of this run.
+    """
+
+    work_dir: Path
+    last_checkpoint: Path | None
+    best_checkpoint: Path | None
+    iterations: int
+    final_losses: dict[str, float]
+    best_ap: float | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TestResult:
+    """What ``fldet test`` measures.
+
+    Attributes:
+        figures: the COCO figures.
+        checkpoint: the weights tested.
+        work_dir: folder of the log.
+        results_file: detections in the COCO results format, None if not asked for.
+        pictures: the pictures drawn, prediction beside ground truth.
+        seconds: wall time of the loop over the images.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    figures: CocoFigures
+    checkpoint: Path
+    work_dir: Path
+    results_file: Path | None
+    pictures: tuple[Path, ...]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedResult:
+    """Time per image of a model, batch 1, end to end without reading the file.
+
+    Attributes:
+        median_ms: median over the timed images.
+        p90_ms: 90th percentile.
+        num_images: timed images, after the warm-up.
+        image_shape: (height, width) that the network saw, in pixels.
+        device: device and its name.
+        precision: data type of the network.
+        threads: CPU threads that torch used.
+    """
+
+    median_ms: float
+    p90_ms: float
+    num_images: int
+    image_shape: tuple[int, int]
+    device: str
+    precision: str
+    threads: int
+
+
+def to_jsonable(value: Any) -> Any:
+    """Returns ``value`` in JSON's types: dataclasses as objects, paths as text, NaN as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_jsonable(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_atomically(path: Path, data: str | bytes) -> Path:
+    """Writes ``data`` under a temporary name in the same folder, then renames it to ``path``.
+
+    A reader sees the old file or the whole new one, never a part; parents are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes ``value`` as indented JSON, atomically; see ``to_jsonable``."""
+    return write_atomically(path, json.dumps(to_jsonable(value), indent=1) + "\n")

@@ -1,0 +1,46 @@
+"""Packaging of fldet; everything else about the tools is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_requirements(name: str) -> list[str]:
+    """Returns the requirement lines of ``requirements/<name>.txt``."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def read_version() -> str:
+    """Returns ``__version__`` without importing the package."""
+    text = (ROOT / "fldet" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("fldet/__init__.py has no __version__")
+    return found.group(1)
+
+
+setup(
+    name="fldet",
+    version=read_version(),
+    description="RetinaNet and the focal loss, faithful to the paper, from the command line",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["fldet", "fldet.*"]),
+    package_data={"fldet": ["py.typed"]},
+    install_requires=read_requirements("runtime"),
+    extras_require={"tests": read_requirements("tests")},
+    entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
