@@ -1,0 +1,193 @@
+"""Lets the OpenMMLab packages work as they are found: with or without compiled operators.
+
+``install`` runs when fldet is imported. It imports nothing but the standard library and only
+leaves import finders behind, so nothing of this costs anything until mmcv or mmdet is imported.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, NoReturn
+
+_EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "_ext.py")
+
+# What mmdet's lane detection imports unconditionally; nothing else of mmdet needs imgaug.
+_IMGAUG_MODULES = (
+    "imgaug",
+    "imgaug.augmenters",
+    "imgaug.augmentables",
+    "imgaug.augmentables.lines",
+    "imgaug.augmentables.segmaps",
+)
+
+# The newest mmcv that upstream mmdet 3.x accepts; later ones work but fail its version check.
+_MMCV_FOR_UPSTREAM_MMDET = "2.1.0"
+
+_KNOWN_LINES = ("Could not import OneDL. Skipping OneDL datasets.",)
+_KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    ("faster_coco_eval is not installed", UserWarning),
+    (r"`torch\.jit\.\w+` is deprecated", DeprecationWarning),
+    ("``MultiScaleDeformableAttention`` has been moved", ImportWarning),
+)
+
+
+def install() -> None:
+    """Installs the import finders; calling it again changes nothing."""
+    if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _UpstreamMmdetFinder())
+        # Last, so that a compiled mmcv._ext and a real imgaug win by themselves.
+        sys.meta_path.append(_FallbackFinder())
+
+
+@contextmanager
+def silence_imports() -> Iterator[None]:
+    """Swallows the known noise of importing mmcv and mmdet, and nothing else.
+
+    Other text that the imports print on stdout goes to stderr at the end, so that the stdout of
+    a command holds its result alone. Warnings other than the known ones are not touched.
+    """
+    import io
+    import warnings
+
+    with warnings.catch_warnings():
+        for message, category in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message, category)
+        printed = io.StringIO()
+        try:
+            with redirect_stdout(printed):
+                yield
+        finally:
+            for line in printed.getvalue().splitlines(keepends=True):
+                if line.strip() not in _KNOWN_LINES:
+                    sys.stderr.write(line)
+
+
+def allow_checkpoint_globals() -> None:
+    """Lets ``torch.load(weights_only=True)`` read MMEngine's checkpoints, on any MMEngine.
+
+    Allowed are the log history and the few NumPy types that its arrays are made of. The pickled
+    history also looks up its own methods with ``getattr``; that name is bound to a function that
+    finds these methods and nothing else.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    core = np._core if hasattr(np, "_core") else np.core
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            _pickled_getattr(HistoryBuffer),
+            slice,
+            core.multiarray._reconstruct,
+            core.multiarray.scalar,
+            np.ndarray,
+            np.dtype,
+            type(np.dtype(np.float64)),
+            type(np.dtype(np.int64)),
+            type(np.dtype(np.uint32)),  # the state of NumPy's random generator
+        ]
+    )
+
+
+def _pickled_getattr(owner: type) -> Callable[[type, str], Any]:
+    """Returns a function that pickles as ``getattr`` but reads only public methods of ``owner``."""
+
+    def method_of(obj: type, name: str) -> Any:
+        if obj is not owner or name.startswith("_"):
+            from pickle import UnpicklingError
+
+            raise UnpicklingError(f"a checkpoint may not look up {name!r} of {obj!r}")
+        return getattr(obj, name)
+
+    # torch finds an allowed global by these names.
+    method_of.__module__, method_of.__name__, method_of.__qualname__ = "builtins", *["getattr"] * 2
+    return method_of
+
+
+class _FallbackFinder:
+    """Supplies ``mmcv._ext`` and a stub ``imgaug`` where nobody else does."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if name == "mmcv._ext":
+            from importlib.util import spec_from_file_location
+
+            return spec_from_file_location(name, _EXT_FILE)
+        # A real imgaug that lacks one of its modules is broken: not ours to hide.
+        if name == "imgaug" or (name in _IMGAUG_MODULES and _is_stub(sys.modules["imgaug"])):
+            return ModuleSpec(name, _StubLoader(), is_package=True)  # type: ignore[arg-type]
+        return None
+
+
+def _is_stub(module: ModuleType) -> bool:
+    return isinstance(getattr(module.__spec__, "loader", None), _StubLoader)
+
+
+class _StubLoader:
+    """Makes modules in which every public name is a class that cannot be instantiated."""
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """Leaves making the module object to Python."""
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        def make_class(name: str) -> type:
+            if name.startswith("_"):
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            return type(name, (), {"__module__": module.__name__, "__init__": _raise_missing})
+
+        vars(module)["__getattr__"] = make_class
+
+
+def _raise_missing(self: object, *_args: object, **_kwargs: object) -> NoReturn:
+    from fldet.errors import UnavailableError
+
+    raise UnavailableError(
+        f"{type(self).__module__}.{type(self).__name__} needs the package imgaug",
+        expected="imgaug is not installed; only mmdet's lane detection uses it",
+        hint="pip install imaug",
+    )
+
+
+class _UpstreamMmdetFinder:
+    """Lets upstream mmdet 3.x pass its version check beside a newer mmcv."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "mmdet" or not _is_distribution("mmdet"):  # onedl's is "onedl-mmdetection"
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                import mmcv
+
+                version, mmcv.__version__ = mmcv.__version__, _MMCV_FOR_UPSTREAM_MMDET
+                try:
+                    load(module)
+                finally:
+                    mmcv.__version__ = version
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _is_distribution(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,258 @@
+import importlib.util
+import io
+import pickle
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+
+from fldet import _compat
+from fldet.errors import UnavailableError
+
+ROOT = Path(_compat.__file__).parents[1]
+
+
+def run_python(code, *, path=ROOT):
+    """Runs the code in a fresh interpreter and returns its stdout."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        cwd=path,
+        env={"PYTHONPATH": f"{path}:{ROOT}", "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_fldet_imports_nothing_heavy():
+    printed = run_python("import sys, fldet; print(*sys.modules)")
+    loaded = {name.partition(".")[0] for name in printed.split()}
+    assert "fldet" in loaded
+    assert not loaded & {"torch", "numpy", "mmcv", "mmengine", "mmdet", "torchvision", "rich"}
+
+
+def test_install_twice_changes_nothing():
+    _compat.install()
+    before = list(sys.meta_path)
+    _compat.install()
+    assert sys.meta_path == before
+
+
+@pytest.mark.parametrize("name", ["mmcv", "mmcv._extra", "imgaug_extra", "json"])
+def test_other_modules_are_left_alone(name):
+    assert _compat._FallbackFinder.find_spec(name) is None
+    assert _compat._UpstreamMmdetFinder.find_spec(name) is None
+
+
+class TestImgaug:
+    HIDE_THE_REAL_ONE = """
+        import sys
+        from importlib.machinery import PathFinder
+
+        class WithoutImgaug:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                hidden = name.partition(".")[0] == "imgaug"
+                return None if hidden else PathFinder.find_spec(name, path, target)
+
+        sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutImgaug
+        import fldet
+    """
+
+    def run(self, code):
+        return run_python(textwrap.dedent(self.HIDE_THE_REAL_ONE) + textwrap.dedent(code))
+
+    def test_stub_has_what_mmdet_imports(self):
+        printed = self.run(
+            """
+            import imgaug.augmenters as iaa
+            from imgaug.augmentables.lines import LineString, LineStringsOnImage
+            from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+            from fldet.errors import UnavailableError
+            try:
+                iaa.Sometimes(p=1)
+            except UnavailableError as error:
+                print(error)
+            """
+        )
+        assert printed.startswith("imgaug.augmenters.Sometimes needs the package imgaug\n")
+        assert "Hint: pip install imaug" in printed
+
+    def test_stub_has_no_other_modules(self):
+        code = """
+            import importlib.util, imgaug
+            print(importlib.util.find_spec("imgaug.other"), hasattr(imgaug, "__version__"))
+        """
+        assert self.run(code) == "None False\n"
+
+    def test_a_real_one_wins(self, tmp_path):
+        (tmp_path / "imgaug.py").write_text("real = True")
+        printed = run_python("import fldet, imgaug; print(imgaug.real)", path=tmp_path)
+        assert printed == "True\n"
+
+    def test_a_real_one_is_not_patched_up(self, tmp_path):
+        (tmp_path / "imgaug").mkdir()
+        (tmp_path / "imgaug" / "__init__.py").touch()
+        code = "import fldet, importlib.util as u; print(u.find_spec('imgaug.augmenters'))"
+        assert run_python(code, path=tmp_path) == "None\n"
+
+    def test_making_a_stub_class_raises(self):
+        spec = _compat._FallbackFinder.find_spec("imgaug")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with pytest.raises(UnavailableError, match=r"imgaug\.Anything needs the package imgaug"):
+            module.Anything()
+        with pytest.raises(AttributeError, match="no attribute '_private'"):
+            _ = module._private
+
+
+class TestSilenceImports:
+    @pytest.mark.parametrize(
+        ("printed", "stderr", "reason"),
+        [
+            ("Could not import OneDL. Skipping OneDL datasets.\n", "", "known noise"),
+            ("something else\n", "something else\n", "unknown text is kept, on stderr"),
+            ("unfinished", "unfinished", "also without a line end"),
+            ("", "", "silence"),
+        ],
+    )
+    def test_stdout(self, capsys, printed, stderr, reason):
+        with _compat.silence_imports():
+            sys.stdout.write(printed)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == stderr, reason
+
+    def test_text_survives_a_failing_import(self, capsys):
+        def fail():
+            print("about to fail")
+            raise ImportError("broken")
+
+        with pytest.raises(ImportError, match="broken"), _compat.silence_imports():
+            fail()
+        assert capsys.readouterr().err == "about to fail\n"
+
+    @pytest.mark.parametrize(
+        ("message", "category"),
+        [
+            ("faster_coco_eval is not installed, metrics will not be computed.", UserWarning),
+            ("`torch.jit.script` is deprecated. Please switch.", DeprecationWarning),
+            ("``MultiScaleDeformableAttention`` has been moved to", ImportWarning),
+        ],
+    )
+    def test_known_warnings_are_swallowed(self, message, category):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with _compat.silence_imports():
+                warnings.warn(message, category, stacklevel=1)
+
+    def test_other_warnings_pass(self):
+        with pytest.warns(UserWarning, match="new"), _compat.silence_imports():
+            warnings.warn("new", UserWarning, stacklevel=1)
+
+    def test_mmdet_is_imported_in_silence(self):
+        pytest.importorskip("mmdet", reason="mmdet is not installed")
+        code = """
+            import warnings
+            import fldet
+            from fldet._compat import silence_imports
+            with silence_imports():
+                import mmdet.datasets, mmdet.models, mmdet.evaluation
+        """
+        assert run_python(code) == ""
+
+
+class TestUpstreamMmdet:
+    """mmdet 3.3.0 refuses any mmcv from 2.2.0 on while it is imported."""
+
+    @pytest.fixture
+    def site(self, tmp_path):
+        (tmp_path / "mmcv").mkdir()
+        (tmp_path / "mmcv" / "__init__.py").write_text("__version__ = '2.3.6'")
+        (tmp_path / "mmdet").mkdir()
+        (tmp_path / "mmdet" / "__init__.py").write_text(
+            "import mmcv\nseen = mmcv.__version__\nassert seen < '2.2.0'"
+        )
+        return tmp_path
+
+    def test_sees_the_version_it_wants(self, site):
+        (site / "mmdet-3.3.0.dist-info").mkdir()
+        (site / "mmdet-3.3.0.dist-info" / "METADATA").write_text("Name: mmdet\nVersion: 3.3.0\n")
+        code = "import fldet, mmdet, mmcv; print(mmdet.seen, mmcv.__version__)"
+        assert run_python(code, path=site) == "2.1.0 2.3.6\n"
+
+    def test_other_distributions_are_left_alone(self, site):
+        code = """
+            import fldet
+            try:
+                import mmdet
+            except AssertionError:
+                print("refused")
+        """
+        assert run_python(code, path=site) == "refused\n"
+
+
+class Reduced:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class TestCheckpointGlobals:
+    @pytest.fixture(autouse=True)
+    def own_globals(self):
+        torch = pytest.importorskip("torch")
+        pytest.importorskip("mmengine", reason="mmengine is not installed")
+        before = torch.serialization.get_safe_globals()
+        _compat.allow_checkpoint_globals()
+        yield
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+    @staticmethod
+    def save_and_load(value):
+        import torch
+
+        file = io.BytesIO()
+        torch.save(value, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+    def test_the_message_hub_of_a_run_loads(self):
+        import torch
+        from mmengine.logging import MessageHub
+
+        hub = MessageHub.get_instance("test_compat")
+        hub.update_scalar("train/loss", torch.tensor(0.5))
+        hub.update_scalar("train/loss", 0.25)
+        hub.update_info("iter", 2)
+        loaded = self.save_and_load({"message_hub": hub.state_dict()})["message_hub"]
+        assert loaded["log_scalars"]["train/loss"].data[0].tolist() == [0.5, 0.25]
+        assert loaded["log_scalars"]["train/loss"].mean() == 0.375
+        assert loaded["runtime_info"]["iter"] == 2
+
+    @pytest.mark.parametrize(
+        ("function", "arguments", "reason"),
+        [
+            (getattr, (dict, "fromkeys"), "another class"),
+            (print, ("executed",), "another function"),
+        ],
+    )
+    def test_anything_else_is_refused(self, capsys, function, arguments, reason):
+        with pytest.raises(pickle.UnpicklingError):
+            self.save_and_load(Reduced(function, *arguments))
+        assert capsys.readouterr().out == "", reason
+
+    def test_hidden_names_of_the_history_are_refused(self):
+        from mmengine.logging import HistoryBuffer
+
+        with pytest.raises(pickle.UnpicklingError, match="may not look up '__init__'"):
+            self.save_and_load(Reduced(getattr, HistoryBuffer, "__init__"))
