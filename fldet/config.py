@@ -1,0 +1,361 @@
+"""Reads experiment configs: MMEngine's text style, with strict overrides and errors that say where.
+
+A config is Python text that inherits through ``_base_``; ``_base_ = 'mmdet::...'`` takes one that
+MMDetection ships. What is in it is checked against the code by ``fldet.config_check``.
+"""
+
+import ast
+import math
+import os
+import re
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from fldet.errors import ConfigError, nearest
+
+__all__ = ["load_config", "find_config", "parse_override", "format_config", "to_plain"]
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+Chain = dict[Path, list[Path]]  # every file of a config and its bases, bases first
+_MISSING = object()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Returns the config in ``path`` with its bases merged in and ``overrides`` applied.
+
+    An override replaces one value of the merged config; variables that the file used to compute
+    others (``train_pipeline``) are long resolved by then. Overriding a ``type`` keeps its neighbours,
+    which the new type may not know: ``{"loss_cls": {"_delete_": True, "type": ...}}`` drops them.
+
+    Args:
+        path: a file, a name inside the repository's ``configs/``, or ``mmdet::folder/name``;
+            the ending ``.py`` may be left out.
+        overrides: ``key.path=value`` strings, or a mapping from key path to value. Each key must
+            exist, unless it has the prefix ``+``; a number in the path is an index of a list. A
+            mapping given for a dict is merged into it.
+
+    Raises:
+        ConfigError: the file or a base is missing or does not run, or an override does not fit.
+    """
+    file = find_config(path)
+    chain: Chain = {}
+    _check_sources(file, (), chain)
+    try:
+        cfg = Config.fromfile(file, lazy_import=False)
+    except Exception as error:
+        raise _explain(error, file, chain) from error
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
+    for key, value in pairs:
+        _override(cfg, key, value)
+    return cfg
+
+
+def format_config(cfg: Config) -> str:
+    """Returns the resolved config as Python text that ``load_config`` reads back."""
+    return str(cfg.pretty_text)
+
+
+def to_plain(cfg: Config) -> dict[str, Any]:
+    """Returns the config in JSON's types: tuples as lists, classes and infinities as text."""
+    plain: dict[str, Any] = _plain(cfg.to_dict())
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
+
+
+# --- finding the file ---
+
+
+def find_config(path: str | Path) -> Path:
+    """Returns the absolute path of the config file that ``path`` means; see ``load_config``.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a Python file.
+    """
+    name = str(path)
+    found = next((item for item in _candidates(name) if item.is_file()), None)
+    if found is None:
+        folders = [CONFIGS, *(item.parent for item in _candidates(name))]
+        raise _no_such_file(f"config {name!r}", name, folders)
+    if found.suffix != ".py":
+        raise ConfigError(
+            f"config {name!r} is not a .py file",
+            expected="a config in MMEngine's Python text style",
+            hint=f"find {CONFIGS} -name '*.py'",
+        )
+    return Path(os.path.abspath(found))
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    if "::" in name:
+        places = [_in_package(name)]
+    else:
+        places = [Path(name).expanduser(), CONFIGS / name.removeprefix("configs/")]
+    for place in places:
+        yield place
+        yield Path(f"{place}.py")
+
+
+def _in_package(name: str) -> Path:
+    """Returns where ``package::folder/name.py`` lies, without importing the package."""
+    package, _, rest = name.partition("::")
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"config {name!r}: there is no package {package!r}",
+            expected="mmdet::folder/name.py",
+            hint=f"pip show {package or 'onedl-mmdetection'}",
+        )
+    return Path(spec.origin).parent / ".mim" / "configs" / rest
+
+
+def _no_such_file(what: str, name: str, folders: list[Path]) -> ConfigError:
+    """Returns the error for a missing file, with the files of ``folders`` named most like it."""
+    files = {file.stem: str(file) for folder in folders for file in _python_files(folder)}
+    close = get_close_matches(Path(name.rpartition("::")[2]).stem, files)
+    folder = next((folder for folder in reversed(folders) if folder.is_dir()), CONFIGS)
+    return ConfigError(
+        f"{what} does not exist",
+        expected=f"did you mean {', '.join(files[stem] for stem in close)}?" if close else "",
+        hint=f"find {folder} -name '*.py'",
+    )
+
+
+def _python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py") if folder == CONFIGS else folder.glob("*.py"))
+
+
+# --- reading the files: what can be wrong is said with the file and the line ---
+
+
+def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None:
+    """Compiles ``file`` and its bases under their own names and puts them into ``chain``."""
+    if file in children:
+        raise ConfigError(
+            f"{children[-1]}: its base {file} inherits from it in turn",
+            hint=f"take one of the two out of _base_ in {file}",
+        )
+    bases = []
+    for base, line in _bases(_parse(file)):
+        target = _in_package(base) if "::" in base else Path(os.path.abspath(file.parent / base))
+        if not target.is_file():
+            raise _no_such_file(f"{file}:{line}: base {base!r}", base, [target.parent])
+        bases.append(target)
+        _check_sources(target, (*children, file), chain)
+    chain[file] = bases
+
+
+def _parse(file: Path) -> ast.Module:
+    """Returns the syntax tree of a config in text style.
+
+    Raises:
+        ConfigError: a syntax error, or MMEngine's lazy style.
+    """
+    text = file.read_text(encoding="utf-8")
+    try:
+        tree = ast.parse(_without_placeholders(text), str(file))
+    except SyntaxError as error:
+        source = (error.text or "").strip()
+        raise ConfigError(
+            f"{file}:{error.lineno}: syntax error: {error.msg}",
+            expected=f"in the line: {source}" if source else "",
+            hint=f"python -m py_compile {file}",
+        ) from error
+    line = next(_lazy_lines(tree), None)
+    if line is not None:
+        raise ConfigError(
+            f"{file}:{line}: this is MMEngine's lazy style, which does not mix with ours",
+            expected="_base_ = ['other.py'] and type='RetinaNet'",
+            hint="to inherit: _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'",
+        )
+    return tree
+
+
+def _without_placeholders(text: str) -> str:
+    """Returns ``text`` without the ``{{ $NAME:1 }}`` that MMEngine fills in before Python reads."""
+    return re.sub(r"\{\{\s*\$.*?\}\}", lambda match: "_" * len(match[0]), text)
+
+
+def _lazy_lines(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With) and "read_base" in ast.unparse(node.items[0]):
+            yield node.lineno
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            yield node.lineno
+
+
+def _bases(tree: ast.Module) -> list[tuple[str, int]]:
+    """Returns the bases a file names and the line that does; none where they are computed."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != "_base_":
+            continue
+        try:
+            value = ast.literal_eval(node.value)
+        except ValueError:
+            return []
+        bases = value if isinstance(value, list) else [value]
+        return [(base, node.lineno) for base in bases if isinstance(base, str) and "{{" not in base]
+    return []
+
+
+def _explain(error: Exception, file: Path, chain: Chain) -> ConfigError:
+    """Returns what went wrong while the files in ``chain`` ran or were merged."""
+    if "Duplicate key" in str(error):
+        return _duplicate_key(chain) or ConfigError(f"{file}: {error}")
+    where = str(file)
+    names: dict[str, Any] = {}
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename) in chain:
+            where, names = f"{frame.f_code.co_filename}:{line}", frame.f_globals
+    expected = ""
+    if isinstance(error, NameError):
+        in_base = error.name in names.get("_base_", ())
+        close = nearest(str(error.name), names)
+        expected = f"did you mean _base_.{error.name}?" if in_base else close
+    return ConfigError(
+        f"{where}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        expected=expected,
+        hint=f"mend {where}",
+    )
+
+
+def _duplicate_key(chain: Chain) -> ConfigError | None:
+    """Returns which two bases of which file set the same top-level key."""
+    for file, bases in chain.items():
+        owners: dict[str, Path] = {}
+        for base in bases:
+            for key in Config.fromfile(base, lazy_import=False, import_custom_modules=False):
+                if key in owners:
+                    return ConfigError(
+                        f"{file}: two of its bases set {key!r}: {owners[key]} and {base}",
+                        expected="each key in one base only",
+                        hint=f"keep one of the two in _base_ and set the rest in {file.name}",
+                    )
+                owners[key] = base
+    return None
+
+
+# --- overrides ---
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Returns key path and value of ``key.path=value``, split at the first ``=``.
+
+    The value is read as a Python literal; what is none, as MMEngine's ``DictAction`` reads it:
+    ``true``, bare words and lists of them (``[a,b]`` or ``a,b``).
+
+    Raises:
+        ConfigError: there is no ``=`` or no key, or brackets do not match.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ConfigError(
+            f"override {text!r} is not of the form key.path=value",
+            expected="for example optim_wrapper.optimizer.lr=0.01",
+        )
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, _parse_words(key, value)
+    is_bare = isinstance(parsed, tuple) and not value.startswith("(")
+    return key, list(parsed) if is_bare else parsed
+
+
+def _parse_words(key: str, value: str) -> Any:
+    if not re.search(r"[][(),]", value):
+        return DictAction._parse_int_float_bool(value)
+    try:
+        return DictAction._parse_iterable(value)
+    except AssertionError as error:
+        raise ConfigError(
+            f"override {key}={value}: brackets do not match",
+            expected="a Python value; text with brackets in quotes",
+            hint=f"""{key}="'{value}'\"""",
+        ) from error
+
+
+def _override(cfg: Config, key: str, value: Any) -> None:
+    """Sets ``key`` in place; containers on the way are copied, as variables may share them."""
+    name = key.removeprefix("+")
+    keys = name.split(".")
+    root = ConfigDict(cfg.items())
+    cfg[keys[0]] = _replaced(root, keys, (), value, create=key != name)[keys[0]]
+
+
+def _replaced(
+    node: Any, keys: list[str], above: tuple[str, ...], value: Any, *, create: bool
+) -> Any:
+    """Returns a copy of ``node`` with ``value`` at ``keys``; ``above`` is the path to ``node``."""
+    index = _index(node, keys, above, create)
+    path = (*above, keys[0])
+    new = list(node) if isinstance(node, tuple) else node.copy()
+    exists = not isinstance(node, dict) or index in node
+    old = new[index] if exists else _MISSING
+    if len(keys) > 1:
+        child = ConfigDict() if old is _MISSING else old
+        new[index] = _replaced(child, keys[1:], path, value, create=create)
+    else:
+        new[index] = _fitted(old, value, path, create)
+    return tuple(new) if isinstance(node, tuple) else new
+
+
+def _index(node: Any, keys: list[str], above: tuple[str, ...], create: bool) -> Any:
+    """Returns the key or index of the next step; an error if ``node`` has none of that name."""
+    key, parent, full = keys[0], ".".join(above), ".".join((*above, *keys))
+    if isinstance(node, dict):
+        if key in node or create:
+            return key
+        raise ConfigError(
+            f"unknown config key {full!r}: {parent or 'the config'} has no {key!r}",
+            expected=nearest(key, node) or f"its keys: {', '.join(map(str, node))}",
+            hint=f"to add a key on purpose, put + before it: +{full}=...",
+        )
+    if not isinstance(node, (list, tuple)):
+        raise ConfigError(
+            f"cannot set config key {full!r}: {parent} is {node!r}",
+            expected=f"{parent} to be a dict or a list",
+            hint=f"to make it a dict: {parent}=\"{{'{key}': ...}}\"",
+        )
+    if key.isdigit() and int(key) < len(node):
+        return int(key)
+    raise ConfigError(
+        f"unknown config key {full!r}: {parent} is a list of {len(node)} and has no {key!r}",
+        expected=f"an index from 0 to {len(node) - 1}" if node else "",
+        hint=f"to replace the list: {parent}=[...]",
+    )
+
+
+def _fitted(old: Any, value: Any, path: tuple[str, ...], create: bool) -> Any:
+    """Returns what to put in the place of ``old``: mappings are merged, text is no number."""
+    if isinstance(value, Mapping):
+        fresh = ConfigDict(value)
+        if fresh.pop("_delete_", False) or not isinstance(old, dict):
+            return fresh
+        for key, item in fresh.items():
+            old = _replaced(old, [key], path, item, create=create)
+        return old
+    if isinstance(old, (bool, int, float)) and isinstance(value, str) and not create:
+        kind = "True or False" if isinstance(old, bool) else "a number"
+        raise ConfigError(
+            f"config key {'.'.join(path)} cannot be {value!r}",
+            expected=f"{kind}; it is {old!r} now",
+            hint=f"{'.'.join(path)}={old!r}",
+        )
+    return value

@@ -1,0 +1,310 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fldet import config
+from fldet.config import find_config, format_config, load_config, parse_override, to_plain
+from fldet.errors import ConfigError
+
+RETINANET = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"
+SMALL = """
+lr = 0.01
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='ResNet', depth=50, with_cp=False, init_cfg=None),
+    bbox_head=dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0)))
+pipeline = [dict(type='Load'), dict(type='Resize', scale=(1333, 800))]
+loader = dict(batch_size=2, dataset=dict(pipeline=pipeline))
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+@pytest.fixture
+def small(write):
+    return write("small.py", SMALL)
+
+
+# --- finding the file ---
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("{folder}/small.py", "as given"),
+        ("{folder}/small", "without .py"),
+        ("small", "in the current directory"),
+    ],
+)
+def test_finds_a_file(small, monkeypatch, name, why):
+    monkeypatch.chdir(small.parent)
+    assert find_config(name.format(folder=small.parent)) == small, why
+
+
+@pytest.mark.parametrize("name", ["sub/x.py", "sub/x", "configs/sub/x.py", Path("sub/x")])
+def test_finds_a_file_of_the_repository(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(config, "CONFIGS", tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.py").write_text("a = 1")
+    assert load_config(name).a == 1
+
+
+def test_finds_a_config_of_mmdet():
+    assert load_config(RETINANET).model.bbox_head.num_classes == 80
+
+
+@pytest.mark.parametrize(
+    ("name", "match", "why"),
+    [
+        ("smal.py", r"'.*smal\.py' does not exist\ndid you mean .*small\.py\?\nHint: find", "typo"),
+        ("", "does not exist", "a folder"),
+        ("small.yaml", r"small\.yaml' is not a \.py file", "another format"),
+    ],
+)
+def test_no_such_file(small, write, name, match, why):
+    write("small.yaml", "a: 1")
+    with pytest.raises(ConfigError, match=match):
+        load_config(small.parent / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("mmdet::retinanet/retinanet_r18_fpn_1x_cocoo.py", "did you mean .*r18_fpn_1x_coco.py"),
+        ("nosuchpackage::a/b.py", "there is no package 'nosuchpackage'"),
+        ("::a", "there is no package ''"),
+    ],
+)
+def test_no_such_config_of_a_package(name, match):
+    with pytest.raises(ConfigError, match=match):
+        load_config(name)
+
+
+# --- what is in the file ---
+
+
+def test_inherits(small, write):
+    child = write("child.py", "_base_ = 'small.py'\nmodel = dict(backbone=dict(depth=18))\n")
+    backbone = load_config(child).model.backbone
+    assert (backbone.depth, backbone.type) == (18, "ResNet")
+
+
+def test_inherits_from_mmdet(write):
+    child = write(
+        "child.py", f"_base_ = {RETINANET!r}\nmodel = dict(bbox_head=dict(num_classes=3))"
+    )
+    assert load_config(child).model.bbox_head.num_classes == 3
+
+
+def test_placeholders_are_filled_in(small, write, monkeypatch):
+    monkeypatch.setenv("FLDET_K", "7")
+    text = "_base_ = 'small.py'\na = {{_base_.lr}}\nb = '{{fileBasename}}'\nc = {{$FLDET_K:1}}"
+    cfg = load_config(write("child.py", text))
+    assert (cfg.a, cfg.b, cfg.c) == (0.01, "child.py", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "match", "why"),
+    [
+        ("a = 1\nb = (1\n", r"bad\.py:2: syntax error: '\(' was never closed", "syntax error"),
+        ("a = 1\nb = c\n", r"bad\.py:2: NameError: name 'c' is not defined", "undefined name"),
+        ("rate = 1\nb = rat\n", "did you mean rate", "undefined name, close to another"),
+        ("_base_ = 'small.py'\n\na = lr\n", "did you mean _base_.lr", "a variable of the base"),
+        ("a = 1 / 0\n", r"bad\.py:1: ZeroDivisionError", "an exception"),
+        (
+            "\n_base_ = ['smal.py']\n",
+            r"bad\.py:2: base 'smal\.py' does not .*\n.*small\.py",
+            "base",
+        ),
+        ("_base_ = 'mmdet::a/b.py'\n", r"bad\.py:1: base 'mmdet::a/b\.py' does not", "mmdet base"),
+        ("_base_ = 'bad.py'\n", "inherits from it in turn", "its own base"),
+        ("_base_ = ['./' + 'small.py']\nlr = x\n", r"bad\.py:2: NameError", "a computed base"),
+        ("_base_ = './' + 'no.py'\n", r"bad\.py: FileNotFoundError: .*no\.py", "computed, missing"),
+        (
+            "_base_ = ['small.py', 'other.py']\n",
+            r"bad\.py: two .* set 'lr': .*small.*other",
+            "twice",
+        ),
+        ("_base_ = 'small.py'\nlr = dict(a=1)\n", r"bad\.py: TypeError: .*lr", "a dict over it"),
+        (
+            "with read_base():\n  from a import *\n",
+            r"bad\.py:1: this is .*lazy style",
+            "lazy style",
+        ),
+        ("_base_ = 'small.py'\nfrom .a import b\n", r"bad\.py:2: this is .*lazy", "mixed styles"),
+        (
+            "custom_imports = dict(imports=['no_such'])",
+            r"bad\.py: ImportError: .*no_such",
+            "import",
+        ),
+    ],
+)
+def test_a_file_that_does_not_load(small, write, text, match, why):
+    write("other.py", "lr = 0.1")
+    with pytest.raises(ConfigError, match=match):
+        load_config(write("bad.py", text))
+
+
+def test_errors_name_the_base_they_are_in(write):
+    write("base.py", "a = 1\nb = c")
+    write("broken.py", "a = 1\nb = (")
+    for base in ("base.py", "broken.py"):
+        with pytest.raises(ConfigError, match=rf"/{base}:2: "):
+            load_config(write("child.py", f"_base_ = '{base}'"))
+
+
+def test_third_party_imports_stay_text_style(write):
+    assert load_config(write("a.py", "import yaml\nb = yaml.safe_load('[1]')")).to_dict() == {
+        "b": [1]
+    }
+
+
+# --- overrides ---
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "why"),
+    [
+        ("a=1", 1, "integer"),
+        ("a=1e-3", 0.001, "float"),
+        ("a=inf", float("inf"), "infinity"),
+        ("a=True", True, "bool"),
+        ("a=false", False, "bool as the shell writes it"),
+        ("a=None", None, "None"),
+        ("a=[1,2]", [1, 2], "list"),
+        ("a=[x,y]", ["x", "y"], "list of bare words"),
+        ("a=(400,300)", (400, 300), "tuple"),
+        ("a=1,2", [1, 2], "list without brackets"),
+        ("a=x", "x", "text"),
+        ("a=", "", "empty text"),
+        ("a='1'", "1", "text in quotes"),
+        ("a='b, c'", "b, c", "quotes keep the comma and the space"),
+        ("a=b=c", "b=c", "the first = splits"),
+        ("a={'b': 1}", {"b": 1}, "dict"),
+        ("a=data/x y", "data/x y", "text with a space"),
+    ],
+)
+def test_parse_override(text, value, why):
+    assert parse_override(text) == ("a", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("a", "not of the form"), ("=1", "not of the form"), ("a=[1,2", "brackets do not match")],
+)
+def test_parse_override_rejects(text, match):
+    with pytest.raises(ConfigError, match=match):
+        parse_override(text)
+
+
+def at(cfg, path):
+    node = cfg
+    for key in path.split("."):
+        node = node[int(key) if key.isdigit() else key]
+    return node
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value", "why"),
+    [
+        ("lr=0.1", "lr", 0.1, "top level"),
+        ("model.backbone.depth=18", "model.backbone.depth", 18, "nested"),
+        (
+            "loader.dataset.pipeline.1.scale=(400,300)",
+            "loader.dataset.pipeline.1.scale",
+            (400, 300),
+            "list",
+        ),
+        ("pipeline.1.scale.0=5", "pipeline.1.scale", (5, 800), "an index of a tuple"),
+        ("+model.backbone.frozen=1", "model.backbone.frozen", 1, "a new key"),
+        ("+env.dist.backend=gloo", "env.dist.backend", "gloo", "a new key in new dicts"),
+        ("+lr=x", "lr", "x", "+ also switches off the check of kinds"),
+        ("lr=None", "lr", None, "None always fits"),
+        ("model.backbone.init_cfg=x", "model.backbone.init_cfg", "x", "anything over None"),
+        ("model.backbone={'depth': 18}", "model.backbone.type", "ResNet", "a dict is merged"),
+    ],
+)
+def test_override(small, override, key, value, why):
+    assert at(load_config(small, [override]), key) == value
+
+
+def test_overrides_as_a_mapping_with_delete(small):
+    loss = {"_delete_": True, "type": "L1Loss"}
+    cfg = load_config(small, {"model.bbox_head.loss_cls": loss, "lr": 1})
+    assert cfg.model.bbox_head.loss_cls == {"type": "L1Loss"}
+    assert cfg.lr == 1
+
+
+def test_override_leaves_the_variable_it_came_from(small):
+    cfg = load_config(small, ["loader.dataset.pipeline.1.scale=(4,3)"])
+    assert cfg.pipeline[1].scale == (1333, 800)
+
+
+@pytest.mark.parametrize(
+    ("override", "match", "why"),
+    [
+        (
+            "model.backbone.dept=18",
+            r"key 'model\.backbone\.dept'.*\ndid you mean depth.*\n.*\+model",
+            "typo",
+        ),
+        (
+            "modle.backbone.depth=18",
+            r"'modle\.backbone\.depth'.*no 'modle'\ndid you mean model",
+            "parent",
+        ),
+        ("xyz=1", r"unknown config key 'xyz'.*\nits keys: lr, model", "nothing near"),
+        ("lr.x=1", r"cannot set config key 'lr\.x': lr is 0\.01", "the parent is a number"),
+        ("pipeline.2.scale=1", r"pipeline is a list of 2 .*\nan index from 0 to 1", "out of range"),
+        ("pipeline.x=1", r"pipeline is a list of 2", "no index"),
+        ("lr=abc", r"lr cannot be 'abc'\na number; it is 0\.01 now", "text for a number"),
+        ("model.backbone.with_cp=maybe", "True or False; it is False", "text for a bool"),
+        ("model={'bakbone': {'depth': 1}}", r"'model\.bakbone'", "typo in a dict"),
+    ],
+)
+def test_override_that_does_not_fit(small, override, match, why):
+    with pytest.raises(ConfigError, match=match):
+        load_config(small, [override])
+
+
+# --- output ---
+
+
+def test_format_config_can_be_read_back(write):
+    cfg = load_config(RETINANET, ['+note=it\'s "quoted"'])
+    again = load_config(write("again.py", format_config(cfg)))
+    assert again.to_dict() == cfg.to_dict()
+
+
+def test_to_plain(write):
+    text = (
+        "from pathlib import Path\na = dict(b=(1, (2,)), c=[dict(d=None)], e=float('inf'), f=Path)"
+    )
+    cfg = load_config(write("a.py", text))
+    assert to_plain(cfg)["a"] == {
+        "b": [1, [2]],
+        "c": [{"d": None}],
+        "e": "inf",
+        "f": "pathlib.Path",
+    }
+
+
+def test_loading_and_printing_does_not_import_torch():
+    code = (
+        "import sys\nfrom fldet.config import *\n"
+        f"cfg = load_config({RETINANET!r}, ['model.backbone.depth=18'])\n"
+        "format_config(cfg), to_plain(cfg)\n"
+        "print({'torch', 'mmcv', 'mmdet'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
