@@ -1,0 +1,1 @@
+"""Heads that predict on every location of the pyramid."""

@@ -1,0 +1,1 @@
+"""Losses: thin registered modules on the formulas of ``fldet.functional``."""

@@ -1,0 +1,82 @@
+"""Two processes with one image each take the step of one process with two (DEVIATION D7)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, os, sys
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+import fldet.engine
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from fldet.config import load_config
+from fldet.registry import MODELS
+
+torch.set_num_threads(1)
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+if world > 1:
+    dist.init_process_group("gloo")
+init_default_scope("mmdet")
+model = load_config("retinanet/r50_fpn_1x.py").model
+config = model.bbox_head
+config.update(train_cfg=model.train_cfg, test_cfg=model.test_cfg)
+config.update(num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)
+torch.manual_seed(0)
+head = MODELS.build(config)
+head.init_weights()
+
+class Loss(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = head
+    def forward(self, maps, boxes):
+        metas = [dict(img_shape=(96, 128), pad_shape=(96, 128))] * len(boxes)
+        return sum(head.loss_by_feat(*head(maps), boxes, metas).values())
+
+generator = torch.Generator().manual_seed(1)
+sizes = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+maps = [torch.randn(2, 8, h, w, generator=generator) for h, w in sizes]
+truth = [  # one image with many assigned anchors, one with few
+    InstanceData(bboxes=torch.tensor([[5.0, 5, 90, 90], [30, 20, 120, 80]]), labels=torch.tensor([0, 2])),
+    InstanceData(bboxes=torch.tensor([[10.0, 10, 30, 30]]), labels=torch.tensor([1])),
+]
+mine = slice(rank, rank + 1) if world > 1 else slice(0, 2)
+loss = DistributedDataParallel(Loss()) if world > 1 else Loss()
+loss([level[mine] for level in maps], truth[mine]).backward()
+if rank == 0:
+    print(json.dumps([p.grad.flatten().tolist() for p in head.parameters()]))
+"""
+
+
+def gradients(world_size):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, **shared, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * world_size
+    return json.loads(outputs[0].splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_two_processes_of_one_image_equal_one_process_of_two():
+    one, two = gradients(1), gradients(2)
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    assert any(abs(value) > 1e-3 for values in one for value in values)

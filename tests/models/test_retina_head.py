@@ -1,0 +1,170 @@
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from fldet.config import load_config
+from fldet.engine.build import build_model
+from fldet.models import RetinaHead
+from fldet.registry import MODELS
+
+IMAGE = (96, 128)
+LEVELS = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+METAS = {"img_shape": IMAGE, "pad_shape": IMAGE, "scale_factor": (1.0, 1.0), "ori_shape": IMAGE}
+
+
+def head_config(**changes):
+    init_default_scope("mmdet")
+    model = load_config("retinanet/r50_fpn_1x.py").model
+    head = model.bbox_head
+    head.update(train_cfg=model.train_cfg, test_cfg=model.test_cfg)
+    head.update(num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)
+    for key, value in changes.items():
+        head[key] = value  # ConfigDict.update would merge dicts
+    return head
+
+
+def mmdet_head_config():
+    theirs = copy.deepcopy(head_config())
+    theirs.type = "RetinaHead"
+    theirs.pop("prior_prob")
+    theirs.anchor_generator = dict(
+        type="AnchorGenerator",
+        octave_base_scale=4,
+        scales_per_octave=3,
+        ratios=[0.5, 1.0, 2.0],
+        strides=[8, 16, 32, 64, 128],
+    )
+    theirs.loss_cls.type = "FocalLoss"
+    return theirs
+
+
+def features(num_images=2):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(num_images, 8, h, w, generator=generator) for h, w in LEVELS]
+
+
+def truth(boxes, labels):
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.long),
+    )
+
+
+TWO_IMAGES = [
+    truth([[10, 10, 50, 60], [60, 20, 120, 80]], [0, 2]),
+    truth([[5, 5, 40, 30]], [1]),
+]
+
+
+def losses_of(head, instances):
+    outputs = head(features(len(instances)))
+    return head.loss_by_feat(*outputs, instances, [METAS] * len(instances))
+
+
+def total(losses):
+    return {name: sum(v) if isinstance(v, list) else v for name, v in losses.items()}
+
+
+def test_losses_equal_mmdets():
+    theirs = MMDET_MODELS.build(mmdet_head_config())
+    theirs.init_weights()
+    ours = MODELS.build(head_config())
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    expected, found = total(losses_of(theirs, TWO_IMAGES)), losses_of(ours, TWO_IMAGES)
+    for name in ("loss_cls", "loss_bbox"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_every_anchor_starts_near_the_prior():
+    head = MODELS.build(head_config(prior_prob=0.02))
+    head.init_weights()
+    scores = torch.cat([s.sigmoid().flatten() for s in head(features())[0]])
+    assert scores.mean().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_without_a_prior_every_anchor_starts_at_one_half():
+    head = MODELS.build(head_config(prior_prob=None))
+    head.init_weights()
+    scores = torch.cat([s.sigmoid().flatten() for s in head(features())[0]])
+    assert scores.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_an_image_without_boxes_gives_a_finite_loss_with_gradients_everywhere():
+    head = MODELS.build(head_config())
+    head.init_weights()
+    losses = losses_of(head, [truth([], [])])
+    sum(losses.values()).backward()
+    assert losses["loss_bbox"] == 0
+    assert torch.isfinite(losses["loss_cls"])
+    assert losses["loss_cls"] > 0
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_box_loss_ignores_background_deltas():
+    head = MODELS.build(head_config())
+    head.init_weights()
+    cls_scores, bbox_preds = head(features(1))
+    before = head.loss_by_feat(cls_scores, bbox_preds, TWO_IMAGES[1:], [METAS])["loss_bbox"]
+    bbox_preds[0][..., -1, -1] += 1000  # the lower right corner is far from the only box
+    after = head.loss_by_feat(cls_scores, bbox_preds, TWO_IMAGES[1:], [METAS])["loss_bbox"]
+    assert before > 0
+    torch.testing.assert_close(before, after)
+
+
+def test_decoded_box_loss_can_be_used():
+    head = MODELS.build(
+        head_config(reg_decoded_bbox=True, loss_bbox=dict(type="GIoULoss", loss_weight=1.0))
+    )
+    head.init_weights()
+    loss = losses_of(head, TWO_IMAGES)["loss_bbox"]
+    assert 0 < loss < 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prior_prob": 1.0}, r"prior_prob must be None or in \(0, 1\), got 1.0"),
+        ({"loss_cls": dict(type="fldet.FocalLoss")}, "loss_cls needs use_sigmoid=True"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, message):
+    config = head_config(**changes)
+    config.pop("type")
+    with pytest.raises(ValueError, match=message):
+        RetinaHead(**config)
+
+
+def mmdet_r50(num_classes=80):
+    cfg = load_config("mmdet::retinanet/retinanet_r50_fpn_1x_coco.py")
+    cfg.model.backbone.init_cfg = None
+    cfg.model.bbox_head.num_classes = num_classes
+    return cfg
+
+
+def our_r50():
+    cfg = load_config("retinanet/mmdet_r50_fpn_1x.py")
+    cfg.model.backbone.init_cfg = None
+    return cfg
+
+
+def test_mmdets_r50_loads_strictly_with_equal_outputs_and_detections():
+    torch.manual_seed(0)
+    theirs = build_model(mmdet_r50()).eval()
+    image = torch.randn(1, 3, *IMAGE)
+    with torch.no_grad():  # random weights score at the prior: spread them so that boxes pass
+        theirs.bbox_head.retina_cls.weight /= theirs(image)[0][0].std()
+    ours = build_model(our_r50()).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    with torch.no_grad():
+        outputs, expected = ours(image), theirs(image)
+        for mine, other in zip(sum(outputs, []), sum(expected, []), strict=True):
+            assert torch.equal(mine, other)
+        detections = ours.bbox_head.predict_by_feat(*outputs, batch_img_metas=[METAS])[0]
+        their_detections = theirs.bbox_head.predict_by_feat(*expected, batch_img_metas=[METAS])[0]
+    assert len(detections) > 0
+    for field in ("bboxes", "scores", "labels"):
+        assert torch.equal(detections[field], their_detections[field])
