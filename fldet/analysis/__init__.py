@@ -1,0 +1,1 @@
+"""One module for each figure or report: compute a result, plot a result."""

@@ -1,0 +1,540 @@
+"""What is in a data set of the COCO format: counts, sizes, shapes, oddities, and pictures of it."""
+
+import io
+import json
+import math
+import random
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fldet.drawing import Image, add_title, draw_boxes
+from fldet.errors import DataError
+from fldet.results import write_atomically
+
+QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
+SMALL, MEDIUM = 32, 96  # sides of the squares that part COCO's sizes, in pixels
+
+_MAX_EXAMPLES = 20
+_TOLERANCE = 1.0  # pixels that a box may reach past the edge: files round
+_CELL = 480  # longer side of a picture in the contact sheet, in pixels
+_BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges: N + 1 ``edges`` for N ``counts``, none where there are no data."""
+
+    edges: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """An entry that is probably wrong.
+
+    Attributes:
+        kind: what is wrong with it.
+        annotation_id: None where the image is meant.
+        image_id: of the annotation, or the image itself.
+        bbox: as it stands in the file, [x, y, width, height] in pixels; None for an image.
+    """
+
+    kind: str
+    annotation_id: Any
+    image_id: Any
+    bbox: Any = None
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Counts of a data set. Boxes that cannot be used are in none but ``suspicious``.
+
+    Attributes:
+        name: of the annotation file.
+        images: images listed.
+        images_without_objects: images with neither a box nor a crowd region.
+        boxes: objects, crowd regions not counted.
+        crowd_regions: entries with ``iscrowd``.
+        boxes_per_class: boxes by class name, in the order of the category ids; 0 included.
+        boxes_per_size: boxes by COCO's size: small (area < 32 x 32 pixels), medium (< 96 x 96),
+            large; ``area`` as the file gives it, else width x height.
+        aspect_ratio: quantiles of width / height of a box; NaN without boxes.
+        boxes_per_image: quantiles of the boxes of an image; NaN without images.
+        image_width: (smallest, largest) in pixels; None if unknown.
+        image_height: the same.
+        suspicious: number of entries by what is wrong with them; empty if nothing is.
+        examples: the first 20 of them.
+        histograms: ``sqrt_area`` and ``aspect_ratio`` of boxes, ``boxes_per_image``.
+    """
+
+    name: str
+    images: int
+    images_without_objects: int
+    boxes: int
+    crowd_regions: int
+    boxes_per_class: dict[str, int]
+    boxes_per_size: dict[str, int]
+    aspect_ratio: dict[str, float]
+    boxes_per_image: dict[str, float]
+    image_width: tuple[int, int] | None
+    image_height: tuple[int, int] | None
+    suspicious: dict[str, int]
+    examples: tuple[Oddity, ...]
+    histograms: dict[str, Histogram]
+
+    def __str__(self) -> str:
+        classes = ", ".join(f"{name} {count}" for name, count in _most_first(self.boxes_per_class))
+        lines = {
+            "file": self.name,
+            "images": f"{self.images}, {self.images_without_objects} without objects",
+            "image size": f"width {_range(self.image_width)}, height {_range(self.image_height)}",
+            "boxes": f"{self.boxes}, and {self.crowd_regions} crowd regions",
+            "sizes": ", ".join(f"{name} {count}" for name, count in self.boxes_per_size.items()),
+            "width / height": _quantile_text(self.aspect_ratio, "{:.2f}"),
+            "boxes per image": _quantile_text(self.boxes_per_image, "{:.0f}"),
+            f"{len(self.boxes_per_class)} classes": classes or "none",
+            "suspicious": _suspicious_text(self),
+        }
+        return "\n".join(
+            textwrap.fill(text, 100, initial_indent=f"{key:16}", subsequent_indent=" " * 16)
+            for key, text in lines.items()
+        )
+
+
+# --- compute -------------------------------------------------------------------------------------
+
+
+def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
+    """Returns what is in a data set; a file without annotations is fine.
+
+    Args:
+        ann_file: COCO annotation file. ``area``, ``iscrowd``, ``width`` and ``height`` may be
+            missing; the size of such an image is read from its file where there is a folder.
+        image_dir: folder that ``file_name`` is relative to; None looks at no image.
+
+    Raises:
+        DataError: the file cannot be read or is not COCO.
+    """
+    content = read(ann_file)
+    sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    odd = _odd_images(content["images"], image_dir)
+    usable = []
+    for entry in content["annotations"]:
+        kind = _fault(entry, sizes, names)
+        if kind:
+            odd.append(Oddity(kind, entry.get("id"), entry.get("image_id"), entry.get("bbox")))
+        if kind in _USABLE:
+            usable.append(entry)
+    return _summarize(ann_file.name, sizes, names, usable, odd)
+
+
+def read(ann_file: Path) -> dict[str, Any]:
+    """Returns the content of a COCO annotation file.
+
+    Raises:
+        DataError: no such file, not JSON, one of the three lists is missing, an image without
+            an id or a category without id or name.
+    """
+    try:
+        content = json.loads(ann_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"annotation file not found: {ann_file}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{ann_file} is not JSON: {error}") from None
+    for key, fields in {
+        "images": {"id"},
+        "annotations": set(),
+        "categories": {"id", "name"},
+    }.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise DataError(
+                f"{ann_file} has no list {key!r}",
+                expected="a COCO file has the lists 'images', 'annotations' and 'categories'",
+            )
+        for index, entry in enumerate(entries):
+            missing = fields - entry.keys() if isinstance(entry, dict) else {"fields"}
+            if missing:
+                raise DataError(f"{ann_file}: {key}[{index}] has no {min(missing)!r}")
+    return dict(content)
+
+
+_USABLE = ("", "box partly outside the image", "box thinner than a pixel")
+
+
+def _fault(
+    entry: Mapping[str, Any],
+    sizes: Mapping[Any, tuple[int, int] | None],
+    names: Mapping[Any, str],
+) -> str:
+    """Returns what is wrong with an annotation, empty if nothing is."""
+    box = _box(entry)
+    if box is None:
+        return "no box of four numbers"
+    x, y, width, height = box
+    if not all(map(math.isfinite, (x, y, width, height))):
+        return "box not finite"
+    if width < 0 or height < 0:
+        return "box of negative size"
+    if width == 0 or height == 0:
+        return "box of zero size"
+    if entry.get("category_id") not in names:
+        return "unknown category"
+    if entry.get("image_id") not in sizes:
+        return "unknown image"
+    size = sizes[entry["image_id"]]
+    if size is not None and (x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0):
+        return "box outside the image"
+    if size is not None and (max(-x, -y, x + width - size[0], y + height - size[1]) > _TOLERANCE):
+        return "box partly outside the image"
+    return "box thinner than a pixel" if min(width, height) < 1 else ""
+
+
+def _box(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Returns (x, y, width, height) in pixels, finite or not; None if it is not four numbers."""
+    try:
+        box = tuple(float(value) for value in entry["bbox"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return box if len(box) == 4 else None
+
+
+def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> list[Oddity]:
+    counts = Counter(image["id"] for image in images)
+    odd = [Oddity("image id given twice", None, key) for key, count in counts.items() if count > 1]
+    for image in images:
+        if "file_name" not in image:
+            odd.append(Oddity("image without file_name", None, image["id"]))
+        elif image_dir is not None and not (image_dir / image["file_name"]).is_file():
+            odd.append(Oddity("image file missing", None, image["id"]))
+    return odd
+
+
+def _image_size(image: Mapping[str, Any], image_dir: Path | None) -> tuple[int, int] | None:
+    """Returns (width, height) in pixels from the entry, else from the file, else None."""
+    size = image.get("width"), image.get("height")
+    if all(isinstance(side, int) for side in size):
+        return image["width"], image["height"]
+    picture = None if image_dir is None else _read_image(image, image_dir)
+    return None if picture is None else (picture.shape[1], picture.shape[0])
+
+
+def _summarize(
+    name: str,
+    sizes: Mapping[Any, tuple[int, int] | None],
+    names: Mapping[Any, str],
+    usable: Sequence[Mapping[str, Any]],
+    odd: Sequence[Oddity],
+) -> DatasetSummary:
+    boxes = [entry for entry in usable if not entry.get("iscrowd", 0)]
+    per_image, per_class = (
+        Counter(entry[key] for entry in boxes) for key in ("image_id", "category_id")
+    )
+    with_objects = {entry["image_id"] for entry in usable}
+    per_image_counts = np.array([per_image[key] for key in sizes], float)
+    sides = np.sqrt([_area(entry) for entry in boxes])
+    ratios = np.array([entry["bbox"][2] / entry["bbox"][3] for entry in boxes], float)
+    known = [size for size in sizes.values() if size is not None]
+    return DatasetSummary(
+        name=name,
+        images=len(sizes),
+        images_without_objects=len(sizes) - len(with_objects),
+        boxes=len(boxes),
+        crowd_regions=len(usable) - len(boxes),
+        boxes_per_class={names[key]: per_class[key] for key in sorted(names, key=_id_order)},
+        boxes_per_size=_size_counts(sides),
+        aspect_ratio=_quantiles(ratios),
+        boxes_per_image=_quantiles(per_image_counts),
+        image_width=(min(w for w, _ in known), max(w for w, _ in known)) if known else None,
+        image_height=(min(h for _, h in known), max(h for _, h in known)) if known else None,
+        suspicious=dict(Counter(one.kind for one in odd).most_common()),
+        examples=tuple(odd[:_MAX_EXAMPLES]),
+        histograms={
+            "sqrt_area": _log_histogram(sides, anchor=SMALL, ratio=3 ** (1 / 6), reach=8),
+            "aspect_ratio": _log_histogram(ratios, anchor=1, ratio=2 ** (1 / 4), reach=8),
+            "boxes_per_image": _count_histogram(per_image_counts),
+        },
+    )
+
+
+def _id_order(key: Any) -> tuple[bool, Any]:
+    """Sorts numbers by value, then names."""
+    return isinstance(key, str), key
+
+
+def _area(entry: Mapping[str, Any]) -> float:
+    """Returns the area in square pixels: of the mask, as COCO has it, else of the box."""
+    area = entry.get("area")
+    if isinstance(area, (int, float)) and math.isfinite(area) and area >= 0:
+        return float(area)
+    return float(entry["bbox"][2] * entry["bbox"][3])
+
+
+def _size_counts(sides: npt.NDArray[np.float64]) -> dict[str, int]:
+    small, up_to_medium = int((sides < SMALL).sum()), int((sides < MEDIUM).sum())
+    return {"small": small, "medium": up_to_medium - small, "large": len(sides) - up_to_medium}
+
+
+def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    if not len(values):
+        return dict.fromkeys(QUANTILES, math.nan)
+    return {name: float(np.quantile(values, share)) for name, share in QUANTILES.items()}
+
+
+def _log_histogram(
+    values: npt.NDArray[np.float64], *, anchor: float, ratio: float, reach: int
+) -> Histogram:
+    """Returns bins whose edges are ``anchor * ratio ** k``.
+
+    Args:
+        values: of any number; those that are not positive are left out.
+        anchor: one of the edges.
+        ratio: of two edges.
+        reach: edges to show at least on both sides of the anchor, needed or not.
+    """
+    values = values[values > 0]
+    if not len(values):
+        return Histogram()
+    steps = np.log(values / anchor) / math.log(ratio)
+    low, high = min(math.floor(steps.min()), -reach), max(math.floor(steps.max()) + 1, reach)
+    counts = np.bincount(np.floor(steps + 1e-9).astype(int) - low, minlength=high - low)
+    edges = (anchor * ratio ** np.arange(low, low + len(counts) + 1)).tolist()
+    return Histogram(tuple(edges), tuple(counts.tolist()))
+
+
+def _count_histogram(values: npt.NDArray[np.float64]) -> Histogram:
+    """Returns at most 40 bins of whole numbers, their edges halfway between."""
+    if not len(values):
+        return Histogram()
+    top = max(values.max(), 5)
+    step = math.ceil((top + 1) / 40)
+    edges = np.arange(0, top + 1 + step, step) - 0.5
+    counts, _ = np.histogram(values, edges)
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])
+
+
+def _range(limits: tuple[int, int] | None) -> str:
+    if limits is None:
+        return "unknown"
+    return f"{limits[0]}" if limits[0] == limits[1] else f"{limits[0]} to {limits[1]}"
+
+
+def _quantile_text(quantiles: Mapping[str, float], form: str) -> str:
+    if any(map(math.isnan, quantiles.values())):
+        return "none"
+    return ", ".join(f"{name} {form.format(value)}" for name, value in quantiles.items())
+
+
+def _suspicious_text(summary: DatasetSummary) -> str:
+    if not summary.suspicious:
+        return "nothing"
+    counts = ", ".join(f"{kind}: {count}" for kind, count in summary.suspicious.items())
+    first = summary.examples[0]
+    where = f"image {first.image_id!r}"
+    if first.annotation_id is not None:
+        where = f"annotation {first.annotation_id!r} of {where}"
+    return f"{counts}; first {where}"
+
+
+# --- plot ----------------------------------------------------------------------------------------
+
+
+def plot(summary: DatasetSummary, path: Path) -> Path:
+    """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG)."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(14, 9), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.15))
+        figure.suptitle(
+            f"{summary.name}: {summary.images} images, {summary.boxes} boxes, "
+            f"{summary.crowd_regions} crowd regions"
+        )
+        _plot_classes(figure.add_subplot(grid[:, 0]), summary)
+        _plot_sizes(figure.add_subplot(grid[0, 1]), summary)
+        _plot_boxes_per_image(figure.add_subplot(grid[1, 1]), summary)
+        _plot_aspect_ratios(figure.add_subplot(grid[2, 1]), summary)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+    return write_atomically(path, buffer.getvalue())
+
+
+def _plot_classes(axes: Any, summary: DatasetSummary) -> None:
+    """Draws a bar for each class, most first; of many classes the first 20 and the last 10."""
+    rows: list[tuple[str, int | None]] = [*_most_first(summary.boxes_per_class)]
+    if len(rows) > 31:
+        rows = [*rows[:20], (f"... {len(rows) - 30} more ...", None), *rows[-10:]]
+    counts = [count or 0 for _, count in rows]
+    axes.barh(range(len(rows)), counts, color=_BLUE)
+    axes.set_yticks(range(len(rows)), [_shorten(name, 24) for name, _ in rows])
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    present = [count for count in counts if count]
+    if present and max(present) > 20 * min(present):
+        axes.set_xscale("log")
+        axes.set_xlim(0.7, max(present) * 2.5)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("boxes, logarithmic")
+    else:
+        axes.set_xlim(0, max([5, *present]) * 1.15)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("boxes")
+    left = axes.get_xlim()[0]
+    for row, (_, count) in enumerate(rows):
+        if count is not None:
+            axes.text(max(count, left), row, f" {count}", va="center", fontsize=12)
+    axes.set_title(f"{len(summary.boxes_per_class)} classes")
+
+
+def _plot_sizes(axes: Any, summary: DatasetSummary) -> None:
+    _bars(axes, summary.histograms["sqrt_area"], log=True)
+    axes.set(xlabel="square root of the area of an object [pixels]", ylabel="boxes")
+    if summary.boxes:
+        for side in (SMALL, MEDIUM):
+            axes.axvline(side, color=_VERMILION, linewidth=2)
+        low, high = axes.get_xlim()
+        middles = (low * SMALL) ** 0.5, (SMALL * MEDIUM) ** 0.5, (MEDIUM * high) ** 0.5
+        for middle, (name, count) in zip(middles, summary.boxes_per_size.items(), strict=True):
+            place = {"ha": "center", "va": "bottom", "fontsize": 13, "color": _VERMILION}
+            axes.text(middle, 1.0, f"{name} {count}", transform=axes.get_xaxis_transform(), **place)
+
+
+def _plot_boxes_per_image(axes: Any, summary: DatasetSummary) -> None:
+    _bars(axes, summary.histograms["boxes_per_image"])
+    axes.set(xlabel="boxes in an image", ylabel="images")
+
+
+def _plot_aspect_ratios(axes: Any, summary: DatasetSummary) -> None:
+    _bars(axes, summary.histograms["aspect_ratio"], log=True)
+    axes.set(xlabel="width / height of a box", ylabel="boxes")
+    if summary.boxes:
+        axes.axvline(1, color=_VERMILION, linewidth=2)
+
+
+def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
+    """Draws a histogram, on a logarithmic axis with plain numbers at powers of two."""
+    if not histogram.counts:
+        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+        return
+    axes.stairs(histogram.counts, histogram.edges, fill=True, color=_BLUE)
+    axes.set_xlim(histogram.edges[0], histogram.edges[-1])
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(
+            lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
+        )
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+# --- contact sheet -------------------------------------------------------------------------------
+
+
+def contact_sheet(
+    ann_file: Path, image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
+) -> Path:
+    """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
+
+    Args:
+        ann_file: COCO annotation file.
+        image_dir: folder that ``file_name`` is relative to.
+        path: the file to write; its ending gives the format.
+        count: at most so many images; those that cannot be read are passed over.
+        seed: of the choice.
+
+    Raises:
+        DataError: the annotation file is malformed, or no image can be read.
+    """
+    content = read(ann_file)
+    categories = sorted(content["categories"], key=lambda one: _id_order(one["id"]))
+    names = [str(one["name"]) for one in categories]
+    label_of = {one["id"]: label for label, one in enumerate(categories)}
+    entries = defaultdict(list)
+    for entry in content["annotations"]:
+        if _box(entry) is not None:
+            entries[entry.get("image_id")].append(entry)
+    cells: list[Image] = []
+    for image in random.Random(seed).sample(content["images"], len(content["images"])):
+        if len(cells) == count:
+            break
+        picture = _read_image(image, image_dir)
+        if picture is not None:
+            cells.append(_cell(picture, image["file_name"], entries[image["id"]], names, label_of))
+    if not cells:
+        raise DataError(
+            f"no image of {ann_file} can be read in {image_dir}",
+            expected="the folder that 'file_name' is relative to",
+        )
+    ending = path.suffix or ".jpg"
+    return write_atomically(path, cv2.imencode(ending, _grid(cells))[1].tobytes())
+
+
+def _read_image(image: Mapping[str, Any], image_dir: Path) -> Image | None:
+    """Returns an image as (H, W, 3) uint8 BGR, None if it cannot be read."""
+    try:
+        data = np.fromfile(image_dir / image["file_name"], np.uint8)
+    except (OSError, KeyError):
+        return None
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    return None if picture is None else np.asarray(picture, np.uint8)
+
+
+def _cell(
+    picture: Image,
+    title: str,
+    entries: Iterable[Mapping[str, Any]],
+    names: Sequence[str],
+    label_of: Mapping[Any, int],
+) -> Image:
+    """Returns an image with its boxes under its name; its longer side is that of a cell."""
+    factor = _CELL / max(picture.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    small = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    boxes_xywh = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4) * factor
+    boxes_xyxy = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
+    drawn = draw_boxes(
+        small,
+        boxes_xyxy,
+        [label_of.get(entry.get("category_id"), -1) for entry in entries],
+        names,
+        crowd=[bool(entry.get("iscrowd", 0)) for entry in entries],
+    )
+    return add_title(drawn, Path(title).name[-40:])
+
+
+def _grid(cells: Sequence[Image]) -> Image:
+    """Returns the cells in a grid on light grey, about as many columns as rows."""
+    columns = math.ceil(math.sqrt(len(cells)))
+    width = max(cell.shape[1] for cell in cells) + 10
+    rows = []
+    for start in range(0, len(cells), columns):
+        row = cells[start : start + columns]
+        height = max(cell.shape[0] for cell in row) + 10
+        strip = np.full((height, width * columns, 3), 225, np.uint8)
+        for column, cell in enumerate(row):
+            strip[: cell.shape[0], column * width : column * width + cell.shape[1]] = cell
+        rows.append(strip)
+    return np.concatenate(rows)

@@ -1,0 +1,6 @@
+"""What is watched while a loop runs."""
+
+from fldet.hooks.draw import DrawHook
+from fldet.hooks.progress import ProgressHook
+
+__all__ = ["DrawHook", "ProgressHook"]

@@ -1,0 +1,143 @@
+"""Pictures of a test: predictions beside the ground truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.hooks import Hook
+
+from fldet.drawing import Image, draw_boxes, side_by_side
+from fldet.errors import DataError
+from fldet.registry import HOOKS
+from fldet.results import write_atomically
+
+
+@HOOKS.register_module()
+class DrawHook(Hook):
+    """Draws each test image: predictions on the left, ground truth on the right.
+
+    The name is that of the image with the ending ``.jpg``; where another image of this process
+    had the same name, the image id goes in front. Each of several processes draws its own images.
+
+    The ground truth must be in pixels of the image file, as predictions are: in the test pipeline
+    ``LoadAnnotations`` stands after ``Resize``, as in all of MMDetection's configs. Without
+    ``LoadAnnotations`` the right side has no boxes.
+
+    Args:
+        out_dir: folder of the pictures; it is made.
+        score_thr: lowest score of a box that is drawn, in [0, 1].
+        max_pictures: stop after so many in this process; None draws all.
+
+    Attributes:
+        pictures: the files written since the test began.
+    """
+
+    priority = "LOW"
+
+    def __init__(
+        self, out_dir: str, score_thr: float = 0.3, max_pictures: int | None = None
+    ) -> None:
+        self.out_dir = Path(out_dir)
+        self.score_thr = score_thr
+        self.max_pictures = max_pictures
+        self.pictures: list[Path] = []
+        self._taken: set[Path] = set()
+
+    def before_test(self, runner: Any) -> None:
+        """Forgets the pictures of an earlier test."""
+        del runner
+        self.pictures, self._taken = [], set()
+
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Draws the images of a batch.
+
+        Args:
+            runner: knows the class names of the data set.
+            batch_idx: not used.
+            data_batch: not used.
+            outputs: ``DetDataSample`` with ``img_path``, ``img_id``, ``pred_instances`` and, for
+                the ground truth, ``gt_instances`` and ``ignored_instances``.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        del batch_idx, data_batch
+        names = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
+        for sample in outputs or ():
+            if self.max_pictures is not None and len(self.pictures) >= self.max_pictures:
+                return
+            picture = draw_sample(read_image(Path(sample.img_path)), sample, names, self.score_thr)
+            data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+            self.pictures.append(write_atomically(self._free_path(sample), data))
+
+    def _free_path(self, sample: Any) -> Path:
+        path = self.out_dir / f"{Path(sample.img_path).stem}.jpg"
+        if path in self._taken:
+            path = path.with_name(f"{sample.img_id}_{path.name}")
+        self._taken.add(path)
+        return path
+
+
+def read_image(path: Path) -> Image:
+    """Returns an image file as (H, W, 3) uint8 BGR, upright as its EXIF data say.
+
+    Raises:
+        DataError: there is no such file, or OpenCV cannot read it.
+    """
+    try:
+        # Not cv2.imread: on Windows it cannot open names with letters beyond ASCII.
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror}") from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f"{path} is not an image that OpenCV can read")
+    return np.asarray(image, np.uint8)
+
+
+def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:
+    """Returns predictions beside ground truth.
+
+    Args:
+        image: (H, W, 3) uint8 BGR, the image file.
+        sample: a ``DetDataSample`` with boxes xyxy in pixels of the file.
+        names: class names by label.
+        score_thr: predictions with a lower score are left out.
+    """
+    found = sample.pred_instances
+    found = found[found.scores >= score_thr]
+    prediction = draw_boxes(
+        image, _boxes(found), _numbers(found.labels), names, scores=_numbers(found.scores)
+    )
+    boxes, labels, crowd = _ground_truth(sample)
+    truth = draw_boxes(image, boxes, labels, names, crowd=crowd)
+    return side_by_side(
+        prediction, truth, captions=(f"prediction (score >= {score_thr:.2f})", "ground truth")
+    )
+
+
+def _ground_truth(sample: Any) -> tuple[Any, Any, Any]:
+    """Returns boxes xyxy, labels, and whether each is a crowd region."""
+    parts = [sample.get(key) for key in ("gt_instances", "ignored_instances")]
+    parts = [part if part is not None and "bboxes" in part else None for part in parts]
+    boxes = [np.zeros((0, 4)) if part is None else _boxes(part) for part in parts]
+    labels = [np.zeros(0) if part is None else _numbers(part.labels) for part in parts]
+    crowd = np.repeat([False, True], [len(one) for one in boxes])
+    return np.concatenate(boxes), np.concatenate(labels), crowd
+
+
+def _boxes(instances: Any) -> Any:
+    """Returns (N, 4) float; MMDetection's box objects keep the tensor in an attribute."""
+    return _numbers(getattr(instances.bboxes, "tensor", instances.bboxes)).reshape(-1, 4)
+
+
+def _numbers(tensor: Any) -> Any:
+    return tensor.detach().double().cpu().numpy()

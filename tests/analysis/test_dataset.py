@@ -1,0 +1,291 @@
+"""Counts of a data set against what is known of it, and what the pictures show."""
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from fldet.analysis.dataset import Histogram, compute, contact_sheet, plot
+from fldet.drawing import color_of
+from fldet.errors import DataError
+from fldet.results import to_jsonable
+
+BLUE = (178, 114, 0)  # of the bars, in BGR
+
+
+def write(tmp_path, annotations, *, images=None, categories=("cat", "dog")):
+    images = images or [{"id": 1, "file_name": "1.jpg", "width": 200, "height": 100}]
+    content = {
+        "images": images,
+        "categories": [{"id": 10 * i, "name": n} for i, n in enumerate(categories, start=1)],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 10, **one}
+            for i, one in enumerate(annotations, start=1)
+        ],
+    }
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+# The tables in the README of the test data.
+KNOWN = [
+    ("coco_mini", "annotations/instances_train2017.json", 87, 1, 834, 7, (362, 315, 157), 51),
+    ("coco_mini", "annotations/instances_val2017.json", 82, 2, 804, 11, (337, 297, 170), 44),
+    ("bccd", "annotations/train.json", 205, 0, 2804, 0, (23, 855, 1926), 28),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "images", "empty", "boxes", "crowd", "sizes", "most"), KNOWN
+)
+def test_counts_of_known_data(request, name, file, images, empty, boxes, crowd, sizes, most):
+    summary = compute(request.getfixturevalue(name) / file)
+    assert (summary.images, summary.images_without_objects) == (images, empty)
+    assert (summary.boxes, summary.crowd_regions) == (boxes, crowd)
+    assert tuple(summary.boxes_per_size.values()) == sizes
+    assert summary.boxes_per_image["max"] == most
+    assert sum(summary.boxes_per_class.values()) == boxes
+    assert summary.suspicious == {}
+
+
+def test_classes_and_image_sizes_of_bccd(bccd):
+    summary = compute(bccd / "annotations" / "val.json", bccd / "BCCD" / "JPEGImages")
+    assert summary.boxes_per_class == {"RBC": 967, "WBC": 87, "Platelets": 83}
+    assert (summary.image_width, summary.image_height) == ((640, 640), (480, 480))
+    assert summary.suspicious == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("unknown_category_id.json", "unknown category"),
+        ("bbox_negative_width.json", "box of negative size"),
+        ("bbox_outside_image.json", "box outside the image"),
+        ("bbox_zero_area.json", "box of zero size"),
+        ("bbox_nan.json", "box not finite"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_listed_and_not_counted(bad_inputs, file, kind):
+    folder = bad_inputs / "annotations"
+    summary, good = compute(folder / file), compute(folder / "ok.json")
+    assert summary.suspicious == {kind: 1}
+    assert summary.boxes == good.boxes - 1
+    assert summary.examples[0].kind == kind
+    assert summary.examples[0].annotation_id in (2, 4)
+    assert good.suspicious == {}
+
+
+@pytest.mark.parametrize(
+    ("box", "kind", "counted"),
+    [
+        ([150, 0, 60, 20], "box partly outside the image", 1),
+        ([150, 0, 50.9, 20], "", 1),  # within what files round
+        ([-5, 0, 60, 20], "box partly outside the image", 1),
+        ([10, 10, 0.5, 20], "box thinner than a pixel", 1),
+        ([200, 10, 5, 5], "box outside the image", 0),
+        ([1, 2, 3], "no box of four numbers", 0),
+        (None, "no box of four numbers", 0),
+        (["a", 2, 3, 4], "no box of four numbers", 0),
+    ],
+)
+def test_kinds_of_suspicious_boxes(tmp_path, box, kind, counted):
+    summary = compute(write(tmp_path, [{"bbox": box}]))
+    assert summary.suspicious == ({kind: 1} if kind else {})
+    assert summary.boxes == counted
+
+
+def test_suspicious_images(bad_inputs):
+    folder, images = bad_inputs / "annotations", bad_inputs / "images"
+    assert compute(folder / "image_file_missing.json", images).suspicious == {
+        "image file missing": 1
+    }
+    assert compute(folder / "image_file_missing.json").suspicious == {}
+    twice = compute(folder / "duplicate_image_ids.json").suspicious
+    assert twice.pop("image id given twice") == 1
+    assert set(twice) == {"unknown image"}
+
+
+def test_at_most_20_examples(tmp_path):
+    summary = compute(write(tmp_path, [{"bbox": [0, 0, 0, 1]}] * 30))
+    assert summary.suspicious == {"box of zero size": 30}
+    assert [one.annotation_id for one in summary.examples] == list(range(1, 21))
+
+
+def test_crowd_regions_are_no_boxes_but_objects(tmp_path):
+    summary = compute(write(tmp_path, [{"bbox": [0, 0, 50, 50], "iscrowd": 1}]))
+    assert (summary.boxes, summary.crowd_regions, summary.images_without_objects) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "size"),
+    [
+        ({"bbox": [0, 0, 31.9, 32]}, "small"),
+        ({"bbox": [0, 0, 32, 32]}, "medium"),
+        ({"bbox": [0, 0, 96, 96]}, "large"),
+        ({"bbox": [0, 0, 96, 96], "area": 500}, "small"),  # of the mask
+        ({"bbox": [0, 0, 96, 96], "area": None}, "large"),
+        ({"bbox": [0, 0, 96, 96], "area": math.nan}, "large"),
+    ],
+)
+def test_sizes_follow_coco(tmp_path, entry, size):
+    counts = compute(write(tmp_path, [entry])).boxes_per_size
+    assert counts == {"small": 0, "medium": 0, "large": 0, size: 1}
+
+
+def test_quantiles_and_histograms(tmp_path):
+    boxes = [[0, 0, 10, 10], [0, 0, 20, 10], [0, 0, 40, 10]]
+    summary = compute(write(tmp_path, [{"bbox": box} for box in boxes]))
+    assert summary.aspect_ratio["min"] == 1
+    assert summary.aspect_ratio["median"] == 2
+    assert summary.aspect_ratio["max"] == 4
+    assert summary.boxes_per_image["median"] == 3
+    for histogram in summary.histograms.values():
+        assert len(histogram.edges) == len(histogram.counts) + 1
+    edges, counts = (
+        np.array(getattr(summary.histograms["aspect_ratio"], key)) for key in ("edges", "counts")
+    )
+    for ratio in (1, 2, 4):  # a value on an edge belongs to the bin above
+        assert counts[np.isclose(edges[:-1], ratio)] == 1
+    assert sum(summary.histograms["boxes_per_image"].counts) == 1
+
+
+def test_histograms_hold_every_box(coco_mini):
+    summary = compute(coco_mini / "annotations" / "instances_train2017.json")
+    histogram = summary.histograms["sqrt_area"]
+    assert sum(histogram.counts) == sum(summary.histograms["aspect_ratio"].counts) == 834
+    assert sum(summary.histograms["boxes_per_image"].counts) == 87
+    edges = np.array(histogram.edges)
+    at_32, at_96 = np.flatnonzero(np.isclose(edges, 32)), np.flatnonzero(np.isclose(edges, 96))
+    assert sum(histogram.counts[: at_32[0]]) == summary.boxes_per_size["small"]
+    assert sum(histogram.counts[at_96[0] :]) == summary.boxes_per_size["large"]
+
+
+def test_without_annotations(bad_inputs, tmp_path):
+    summary = compute(bad_inputs / "annotations" / "no_annotations_at_all.json")
+    assert (summary.images, summary.images_without_objects, summary.boxes) == (2, 2, 0)
+    assert all(math.isnan(value) for value in summary.aspect_ratio.values())
+    assert summary.histograms["sqrt_area"] == Histogram()
+    assert plot(summary, tmp_path / "a.png").stat().st_size > 5000
+    assert "none" in str(summary)
+
+
+def test_without_images(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    summary = compute(path)
+    assert (summary.images, summary.image_width) == (0, None)
+    plot(summary, tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"no image of .* can be read"):
+        contact_sheet(path, tmp_path, tmp_path / "b.jpg")
+
+
+def test_missing_keys_are_filled_in_where_possible(bad_inputs):
+    folder, images = bad_inputs / "annotations", bad_inputs / "images"
+    full = compute(folder / "ok.json")
+    no_area = compute(folder / "no_area_no_iscrowd.json")
+    assert no_area.boxes_per_size == full.boxes_per_size
+    assert no_area.crowd_regions == 0
+    assert compute(folder / "no_width_height.json").image_width is None
+    assert compute(folder / "no_width_height.json", images).image_width == full.image_width
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "annotation file not found: .*data.json"),
+        ("{", "data.json is not JSON"),
+        ("[]", "no list 'images'"),
+        ('{"images": [], "annotations": []}', "no list 'categories'"),
+        ('{"images": [{}], "annotations": [], "categories": []}', r"images\[0\] has no 'id'"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1}]}',
+            r"categories\[0\] has no 'name'",
+        ),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path, text, message):
+    path = tmp_path / "data.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        compute(path)
+
+
+def test_summary_as_text_and_json(bccd):
+    summary = compute(bccd / "annotations" / "val.json")
+    text = str(summary)
+    assert "87, 0 without objects" in text
+    assert "RBC 967, WBC 87, Platelets 83" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert json.loads(json.dumps(to_jsonable(summary)))["boxes_per_size"]["small"] == 9
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def blue_runs(line):
+    """Number of stretches of the bars' colour in a row or column of pixels."""
+    blue = (np.abs(line.astype(int) - BLUE).max(axis=1) < 20).astype(int)
+    return int((np.diff(np.concatenate([[0], blue])) == 1).sum())
+
+
+def left_part(picture):
+    return picture[:, : picture.shape[1] // 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "bars"),
+    [
+        ("bccd", "annotations/val.json", 3),
+        ("coco_mini", "annotations/instances_val2017.json", 30),  # first 20 and last 10 of 80
+    ],
+)
+def test_plot_has_a_bar_for_each_class(request, tmp_path, name, file, bars):
+    summary = compute(request.getfixturevalue(name) / file)
+    picture = cv2.imread(str(plot(summary, tmp_path / "new" / "a.png")))
+    assert picture.shape == (900, 1400, 3)
+    assert max(blue_runs(column) for column in left_part(picture).transpose(1, 0, 2)) == bars
+
+
+def test_plot_without_data_has_no_bars(bad_inputs, tmp_path):
+    summary = compute(bad_inputs / "annotations" / "no_annotations_at_all.json")
+    picture = cv2.imread(str(plot(summary, tmp_path / "a.png")))
+    assert all(blue_runs(row) == 0 for row in left_part(picture))
+
+
+def test_contact_sheet_shows_boxes_and_is_repeatable(bccd, tmp_path):
+    ann_file, images = bccd / "annotations" / "train.json", bccd / "BCCD" / "JPEGImages"
+    sheets = [
+        contact_sheet(ann_file, images, tmp_path / f"{index}.png", seed=seed).read_bytes()
+        for index, seed in enumerate((0, 0, 1))
+    ]
+    assert sheets[0] == sheets[1] != sheets[2]
+    sheet = cv2.imread(str(tmp_path / "0.png"))
+    assert sheet.shape[1] == 4 * 490
+    assert 4 * 360 < sheet.shape[0] < 4 * 420
+    drawn = sum((sheet == color_of(label)).all(axis=2) for label in range(3))
+    for row in range(4):
+        for column in range(4):
+            cell = drawn[row * sheet.shape[0] // 4 :, column * 490 :]
+            assert cell[: sheet.shape[0] // 4, :480].sum() > 100
+
+
+def test_contact_sheet_draws_a_box_where_it_is(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.jpg"), np.full((100, 200, 3), 90, np.uint8))
+    path = write(tmp_path, [{"bbox": [50, 25, 100, 50]}, {"bbox": [0, math.nan, 1, 1]}])
+    sheet = cv2.imread(str(contact_sheet(path, tmp_path, tmp_path / "sheet.png")))
+    picture = sheet[-250:-10, :480]  # 2.4 times as large, without the title and the edge
+    orange = (picture == (0, 159, 230)).all(axis=2)
+    assert orange[180, 130:350].all()
+    assert not orange[185:].any()
+
+
+def test_contact_sheet_passes_over_what_cannot_be_read(bad_inputs, tmp_path):
+    ann_file = bad_inputs / "annotations" / "all_images.json"
+    path = contact_sheet(ann_file, bad_inputs / "images", tmp_path / "sheet.jpg", count=4)
+    assert cv2.imread(str(path)).shape[1] == 2 * 490
+    with pytest.raises(DataError, match="no image of"):
+        contact_sheet(ann_file, tmp_path, tmp_path / "sheet.jpg")

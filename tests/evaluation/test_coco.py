@@ -1,0 +1,478 @@
+"""The COCO figures, the results file, and the metric of the loops."""
+
+import copy
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
+
+from fldet.errors import DataError, UnavailableError
+from fldet.evaluation import CocoMetric, evaluate_coco, load_detections, save_detections
+from fldet.registry import METRICS
+from fldet.results import COCO_FIGURES
+
+
+def box(image_id=1, category_id=1, bbox=(10, 10, 20, 20), score=0.9):
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": list(bbox),
+        "score": score,
+    }
+
+
+def truth(*annotations, images=2, categories=("cat", "dog")):
+    """A COCO file as a dict; category ids 10, 20, ... so that they are no labels."""
+    return {
+        "images": [{"id": i} for i in range(1, images + 1)],
+        "categories": [{"id": 10 * i, "name": n} for i, n in enumerate(categories, start=1)],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": list(bbox), **more}
+            for i, (image, category, bbox, more) in enumerate(annotations, start=1)
+        ],
+    }
+
+
+ONE_CAT = truth((1, 10, (10, 10, 20, 20), {}))
+
+
+def synthetic(ann_file, seed=0):
+    """Jittered truth, wrong classes, noise, equal scores, and hits inside crowds."""
+    rng = np.random.default_rng(seed)
+    content = json.loads(ann_file.read_text())
+    categories = [one["id"] for one in content["categories"]]
+    found = []
+    for one in content["annotations"]:
+        for _ in range(8 if one["iscrowd"] else rng.integers(0, 4)):
+            x, y, w, h = one["bbox"]
+            x, y = x + rng.normal(0, 0.08) * w, y + rng.normal(0, 0.08) * h
+            w, h = w * rng.uniform(0.8, 1.2), h * rng.uniform(0.8, 1.2)
+            category = one["category_id"] if rng.random() < 0.85 else int(rng.choice(categories))
+            score = round(rng.random(), 1)  # eleven values: many ties
+            found.append(box(one["image_id"], category, (x, y, w, h), score))
+    for image in content["images"]:
+        for _ in range(130):  # of one class: more than COCO's 100
+            corner = rng.uniform(0, 300, 2)
+            bbox = (*corner, *rng.uniform(0, 120, 2))
+            found.append(box(image["id"], 1, bbox, float(rng.random() * 0.5)))
+    rng.shuffle(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def val_file(coco_mini):
+    return coco_mini / "annotations" / "instances_val2017.json"
+
+
+def assert_same(a, b, tolerance=1e-12):
+    assert a.summary == pytest.approx(b.summary, abs=tolerance, nan_ok=True)
+    assert a.per_class == pytest.approx(b.per_class, abs=tolerance, nan_ok=True)
+    assert (a.num_images, a.num_detections) == (b.num_images, b.num_detections)
+
+
+# --- evaluate_coco -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["all", "some images", "some classes"])
+def test_the_two_engines_agree(val_file, part):
+    content = json.loads(val_file.read_text())
+    limits = {
+        "all": {},
+        "some images": {"image_ids": [one["id"] for one in content["images"]][::3]},
+        "some classes": {"category_ids": [1, 90, 44]},
+    }[part]
+    detections = synthetic(val_file)
+    results = [
+        evaluate_coco(val_file, detections, engine=engine, **limits)
+        for engine in ("faster", "pycocotools")
+    ]
+    assert_same(*results)
+    assert 0.1 < results[0].summary["AP"] < 0.9  # neither trivial
+    assert [one.engine for one in results] == ["faster", "pycocotools"]
+
+
+def test_the_figures_are_those_of_plain_pycocotools(val_file, capsys):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    detections = synthetic(val_file, seed=1)
+    coco = COCO(str(val_file))
+    reference = COCOeval(coco, coco.loadRes(copy.deepcopy(detections)), "bbox")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    capsys.readouterr()
+    figures = evaluate_coco(val_file, detections)
+    expected = dict(zip(COCO_FIGURES, reference.stats, strict=True))
+    assert figures.summary == pytest.approx(expected, abs=1e-12)
+
+
+def test_ground_truth_given_back_scores_one(val_file):
+    annotations = json.loads(val_file.read_text())["annotations"]
+    found = [
+        box(one["image_id"], one["category_id"], one["bbox"], 1.0)
+        for one in annotations
+        if not one["iscrowd"]
+    ]
+    figures = evaluate_coco(val_file, found)
+    assert figures.summary["AP"] == pytest.approx(1.0)
+    assert list(figures.per_class.values()) == pytest.approx([1.0] * 80)
+    assert figures.num_images == 82
+    assert figures.num_detections == len(found)
+
+
+@pytest.mark.parametrize("engine", ["faster", "pycocotools"])
+class TestEdges:
+    def test_no_detections_give_zero_and_nan_without_truth(self, engine):
+        figures = evaluate_coco(ONE_CAT, [], engine=engine)
+        assert [figures.summary[key] for key in ("AP", "AP50", "AP_S", "AR100")] == [0.0] * 4
+        assert math.isnan(figures.summary["AP_M"])
+        assert math.isnan(figures.summary["AR_L"])
+        assert figures.per_class == pytest.approx({"cat": 0.0, "dog": math.nan}, nan_ok=True)
+
+    @pytest.mark.parametrize("detections", [[], [box(category_id=10)]], ids=["none", "one"])
+    def test_no_ground_truth_gives_nan(self, engine, detections):
+        figures = evaluate_coco(truth(), detections, engine=engine)
+        assert all(math.isnan(value) for value in figures.summary.values())
+        assert all(math.isnan(value) for value in figures.per_class.values())
+
+    def test_no_images_give_nan(self, engine):
+        figures = evaluate_coco(ONE_CAT, [box(category_id=10)], image_ids=[], engine=engine)
+        assert math.isnan(figures.summary["AP"])
+        assert (figures.num_images, figures.num_detections) == (0, 0)
+
+    def test_only_the_chosen_images_count(self, engine):
+        content = truth((1, 10, (0, 0, 9, 9), {}), (2, 10, (0, 0, 9, 9), {}))
+        found = [box(1, 10, (0, 0, 9, 9)), box(2, 10, (50, 50, 9, 9))]
+        ap = [
+            evaluate_coco(content, found, image_ids=ids, engine=engine).summary["AP"]
+            for ids in ([1], [2])
+        ]
+        assert ap == pytest.approx([1.0, 0.0])
+
+    def test_names_as_image_ids(self, engine):
+        content = {**ONE_CAT, "images": [{"id": "b"}, {"id": "a"}], "annotations": []}
+        content["annotations"] = [{"image_id": "b", "category_id": 10, "bbox": [0, 0, 9, 9]}]
+        figures = evaluate_coco(content, [box("b", 10, (0, 0, 9, 9))], engine=engine)
+        assert figures.summary["AP"] == pytest.approx(1.0)
+
+    def test_missing_area_and_iscrowd_are_filled_in(self, engine, bad_inputs):
+        folder = bad_inputs / "annotations"
+        full = json.loads((folder / "ok.json").read_text())
+        found = [
+            box(one["image_id"], one["category_id"], one["bbox"], 0.5)
+            for one in full["annotations"]
+        ]
+        a = evaluate_coco(folder / "no_area_no_iscrowd.json", found[1:], engine=engine)
+        b = evaluate_coco(folder / "ok.json", found[1:], engine=engine)
+        assert_same(a, b)
+        assert 0 < a.summary["AP"] < 1
+
+    def test_an_annotation_with_the_id_zero_counts(self, engine):
+        # Left as it is, both engines take it for "not matched": AP 0.
+        content = copy.deepcopy(ONE_CAT)
+        content["annotations"][0]["id"] = 0
+        figures = evaluate_coco(content, [box(1, 10)], engine=engine)
+        assert figures.summary["AP"] == pytest.approx(1.0)
+
+    def test_inputs_stay_as_they_are_and_nothing_is_printed(self, engine, capfd):
+        content, found = copy.deepcopy(ONE_CAT), [box(1, 10)]
+        evaluate_coco(content, found, engine=engine)
+        assert content == ONE_CAT
+        assert found == [box(1, 10)]
+        assert capfd.readouterr() == ("", "")
+
+
+def test_a_detection_in_a_crowd_is_no_mistake():
+    content = truth((1, 10, (0, 0, 50, 50), {}), (1, 10, (60, 0, 40, 40), {"iscrowd": 1}))
+    hit, in_crowd = box(1, 10, (0, 0, 50, 50), 0.8), box(1, 10, (65, 5, 9, 9), 0.9)
+    assert evaluate_coco(content, [hit, in_crowd]).summary["AP"] == pytest.approx(1.0)
+    elsewhere = box(1, 10, (200, 5, 9, 9), 0.9)
+    assert evaluate_coco(content, [hit, elsewhere]).summary["AP"] == pytest.approx(0.5)
+
+
+def test_counts_at_most_100_detections_per_image_and_class():
+    found = [box(1, 10)] * 130 + [box(2, 10)] * 5 + [box(1, 20)] * 100
+    assert evaluate_coco(ONE_CAT, found).num_detections == 205
+
+
+def test_auto_falls_back_to_the_reference(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    assert evaluate_coco(ONE_CAT, []).engine == "pycocotools"
+    with pytest.raises(UnavailableError, match="pip install faster-coco-eval"):
+        evaluate_coco(ONE_CAT, [], engine="faster")
+    with pytest.raises(ValueError, match="'fastest'"):
+        evaluate_coco(ONE_CAT, [], engine="fastest")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("not_there.json", "annotation file not found: .*not_there.json"),
+        ("not_json.json", "not_json.json is not JSON: .* line [0-9]+"),
+        ("no_categories_key.json", "no list 'categories'"),
+        ("duplicate_image_ids.json", "two images have the id 1"),
+        ("unknown_category_id.json", "annotation 3 has the category_id 99"),
+        ("bbox_nan.json", "annotation 1 is malformed: .*nan"),
+    ],
+)
+def test_bad_annotation_files(bad_inputs, file, message):
+    with pytest.raises(DataError, match=message):
+        evaluate_coco(bad_inputs / "annotations" / file, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"name": "x"}]}, "an image has no 'id'"),
+        ({"images": [{"id": 1}, {"id": "1"}]}, "ids are of different kinds"),
+        ({"categories": [{"id": 1}]}, "lacks 'id' or 'name'"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "same id or name"),
+        ({"annotations": [{"image_id": 1, "category_id": 10}]}, "annotation 0 has no 'bbox'"),
+        ({"annotations": [[1, 2]]}, "annotation 0 is malformed"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 10, "bbox": [1, 2, 3]}]},
+            "annotation 0 is malformed",
+        ),
+    ],
+)
+def test_bad_annotation_content(change, message):
+    with pytest.raises(DataError, match=message):
+        evaluate_coco({**ONE_CAT, **change}, [])
+
+
+@pytest.mark.parametrize(
+    ("detection", "message"),
+    [
+        (box(image_id=7, category_id=10), "detection 1 has the image_id 7"),
+        (box(category_id=3), "detection 1 has the category_id 3"),
+        (box(bbox=(1, 2, 3)), "four numbers"),
+        (box(bbox=(1, 2, -3, 4)), "negative size"),
+        (box(bbox=(1, math.nan, 3, 4)), "not finite"),
+        (box(score=math.inf), "not finite"),
+        (box(score="0.5"), "not finite"),
+        (box(category_id="cat"), "'category_id' is not an integer"),
+        ({"image_id": 1, "category_id": 10, "segmentation": {}}, "no 'bbox'"),
+        ([1, 2], "not an object"),
+    ],
+)
+def test_bad_detections(detection, message):
+    with pytest.raises(DataError, match=message):
+        evaluate_coco(ONE_CAT, [box(1, 10), detection])
+
+
+def test_unknown_image_and_category_to_evaluate():
+    with pytest.raises(DataError, match="no image has the id 9"):
+        evaluate_coco(ONE_CAT, [], image_ids=[1, 9])
+    with pytest.raises(DataError, match="no category has the id 1"):
+        evaluate_coco(ONE_CAT, [], category_ids=[1])
+
+
+# --- the results file ----------------------------------------------------------------------------
+
+
+def test_a_round_trip_through_the_file_changes_nothing(val_file, tmp_path):
+    detections = synthetic(val_file)
+    path = save_detections(tmp_path / "new" / "results.json", detections)
+    loaded = load_detections(path)
+    assert loaded == detections
+    assert_same(evaluate_coco(val_file, loaded), evaluate_coco(val_file, detections), 0)
+    assert [one.name for one in path.parent.iterdir()] == ["results.json"]
+
+
+def test_the_reference_library_reads_the_file(val_file, tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    path = save_detections(tmp_path / "results.json", synthetic(val_file)[:50])
+    assert len(COCO(str(val_file)).loadRes(str(path)).anns) == 50
+
+
+def test_the_file_holds_four_plain_entries(tmp_path):
+    found = {**box(1, 10), "score": np.float32(0.1), "bbox": [np.int64(1), 2, 3, 4], "area": 3}
+    path = save_detections(tmp_path / "results.json", [found, box(2, 20)])
+    first = json.loads(path.read_text())[0]
+    assert first == {
+        "image_id": 1,
+        "category_id": 10,
+        "bbox": [1, 2, 3, 4],
+        "score": float(np.float32(0.1)),
+    }
+
+
+def test_no_detections_are_a_file_too(tmp_path):
+    assert load_detections(save_detections(tmp_path / "results.json", [])) == []
+
+
+def test_a_malformed_detection_is_not_written(tmp_path):
+    with pytest.raises(DataError, match="not finite"):
+        save_detections(tmp_path / "results.json", [box(score=math.nan)])
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "is not JSON"),
+        ("{}", "holds no list of detections"),
+        ('[{"image_id": 1}]', "results.json: detection 0 is malformed, no 'category_id'"),
+    ],
+)
+def test_bad_results_files(tmp_path, text, message):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_detections(path)
+
+
+# --- CocoMetric ----------------------------------------------------------------------------------
+
+
+def sample(image_id, boxes_xyxy=(), labels=(), scores=None):
+    scores = [0.9] * len(labels) if scores is None else scores
+    return {
+        "img_id": image_id,
+        "pred_instances": {
+            "bboxes": torch.tensor(boxes_xyxy, dtype=torch.float32).reshape(-1, 4),
+            "labels": torch.tensor(labels, dtype=torch.long),
+            "scores": torch.tensor(scores, dtype=torch.float32),
+        },
+    }
+
+
+@pytest.fixture
+def make_metric(tmp_path):
+    def make(content=ONE_CAT, classes=("cat", "dog"), **options):
+        path = tmp_path / "truth.json"
+        path.write_text(json.dumps(content))
+        metric = METRICS.build({"type": "fldet.CocoMetric", "ann_file": str(path), **options})
+        metric.dataset_meta = {"classes": classes}
+        return metric
+
+    return make
+
+
+def test_labels_become_category_ids_by_name(make_metric):
+    metric = make_metric(classes=("dog", "cat"))  # not the order of the file
+    metric.process({}, [sample(1, [[10, 10, 30, 30], [1, 2, 4, 8]], [1, 0])])
+    figures = metric.evaluate(1)
+    assert figures["coco/AP"] == pytest.approx(1.0)
+    assert set(figures) == {f"coco/{name}" for name in COCO_FIGURES}
+    assert [one["category_id"] for one in metric.detections] == [10, 20]
+    assert metric.detections[1]["bbox"] == [1, 2, 3, 6]
+    assert metric.figures.per_class == pytest.approx({"cat": 1.0, "dog": math.nan}, nan_ok=True)
+
+
+def test_classes_that_the_data_set_leaves_out_are_not_evaluated(make_metric):
+    content = truth((1, 10, (10, 10, 20, 20), {}), (1, 20, (50, 50, 20, 20), {}))
+    metric = make_metric(content, classes=("dog",))
+    metric.process({}, [sample(1, [[50, 50, 70, 70]], [0])])
+    assert metric.evaluate(1)["coco/AP"] == pytest.approx(1.0)
+    assert list(metric.figures.per_class) == ["dog"]
+
+
+def test_only_images_seen_are_evaluated_and_each_once(make_metric):
+    content = truth((1, 10, (0, 0, 9, 9), {}), (2, 10, (0, 0, 9, 9), {}))
+    metric = make_metric(content)
+    once = sample(1, [[0, 0, 9, 9]], [0])
+    metric.process({}, [once, once])
+    assert metric.evaluate(2)["coco/AP"] == pytest.approx(1.0)
+    assert (metric.figures.num_images, metric.figures.num_detections) == (1, 1)
+
+
+def test_each_evaluation_starts_afresh(make_metric):
+    metric = make_metric()
+    for boxes, labels, expected in [([], [], 0.0), ([[10, 10, 30, 30]], [0], 1.0)]:
+        metric.process({}, [sample(1, boxes, labels)])
+        assert metric.evaluate(1)["coco/AP"] == pytest.approx(expected)
+
+
+def test_writes_the_outfile(make_metric, tmp_path):
+    out = tmp_path / "deep" / "results.json"
+    metric = make_metric(outfile=str(out))
+    metric.process({}, [sample(1, [[10.1, 10, 30, 30.3]], [0], [0.1])])
+    figures = metric.evaluate(1)
+    loaded = load_detections(out)
+    assert loaded == metric.detections
+    again = evaluate_coco(ONE_CAT, loaded, image_ids=[1])
+    assert figures["coco/AP"] == again.summary["AP"]
+
+
+def test_half_precision_predictions(make_metric):
+    metric = make_metric()
+    one = sample(1, [[10, 10, 30, 30]], [0])
+    one["pred_instances"] = {
+        key: value if key == "labels" else value.bfloat16()
+        for key, value in one["pred_instances"].items()
+    }
+    metric.process({}, [one])
+    assert metric.evaluate(1)["coco/AP"] == pytest.approx(1.0)
+
+
+def test_undefined_figures_never_count_as_best(make_metric):
+    metric = make_metric(truth())
+    metric.process({}, [sample(1)])
+    figures = metric.evaluate(1)
+    assert math.isnan(figures["coco/AP"])
+    better = CheckpointHook.rule_map["greater"]
+    assert not better(figures["coco/AP"], CheckpointHook.init_value_map["greater"])
+
+
+@pytest.mark.parametrize(
+    ("options", "bad_sample", "message"),
+    [
+        ({"classes": ("cat", "dogs")}, sample(1), "class 'dogs'.*\n.*did you mean dog"),
+        ({"classes": None}, sample(1), "no class names"),
+        ({}, sample(1, [[0, 0, 1, 1]], [2]), "label 2, the data set has 2 classes"),
+        ({"ann_file": None}, sample(1), "no annotation file"),
+        ({"ann_file": "nowhere.json"}, sample(1), "not found: nowhere.json"),
+    ],
+)
+def test_mistakes_show_at_the_first_batch(make_metric, options, bad_sample, message):
+    with pytest.raises(DataError, match=message):
+        make_metric(**options).process({}, [bad_sample])
+
+
+def test_an_image_that_the_file_does_not_have(make_metric):
+    metric = make_metric()
+    metric.process({}, [sample(99)])
+    with pytest.raises(DataError, match="no image has the id 99"):
+        metric.evaluate(1)
+
+
+def test_the_same_figures_as_mmdet_within_an_evaluator(val_file, capsys):
+    from mmdet.evaluation import CocoMetric as Reference
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    content = json.loads(val_file.read_text())
+    names = tuple(one["name"] for one in content["categories"])
+    label = {one["id"]: index for index, one in enumerate(content["categories"])}
+    found = {image["id"]: [] for image in content["images"]}
+    for one in synthetic(val_file):
+        found[one["image_id"]].append(one)
+    samples = []
+    for image in content["images"]:
+        boxes = torch.tensor([one["bbox"] for one in found[image["id"]]])
+        boxes[:, 2:] += boxes[:, :2]
+        data = DetDataSample(
+            metainfo={"img_id": image["id"], "ori_shape": (image["height"], image["width"])}
+        )
+        data.pred_instances = InstanceData(
+            bboxes=boxes,
+            scores=torch.tensor([one["score"] for one in found[image["id"]]]),
+            labels=torch.tensor([label[one["category_id"]] for one in found[image["id"]]]),
+        )
+        samples.append(data)
+
+    ours = CocoMetric(str(val_file))
+    evaluator = Evaluator([ours, Reference(str(val_file), prefix="mmdet")])
+    evaluator.dataset_meta = {"classes": names}
+    evaluator.process(samples, {})
+    figures = evaluator.evaluate(len(samples))
+    for name, theirs in [("AP", "mAP"), ("AP50", "mAP_50"), ("AP_S", "mAP_s")]:
+        assert round(figures[f"coco/{name}"], 3) == figures[f"mmdet/bbox_{theirs}"]
