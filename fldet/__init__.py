@@ -18,7 +18,7 @@ _PUBLIC = {
     "FldetError": "fldet.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["FldetError", "__version__", "build_model", "load_config", "test", "train"]
 
 if TYPE_CHECKING:
     from fldet.config import load_config

@@ -31,8 +31,9 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     """Returns the config in ``path`` with its bases merged in and ``overrides`` applied.
 
     An override replaces one value of the merged config; variables that the file used to compute
-    others (``train_pipeline``) are long resolved by then. Overriding a ``type`` keeps its neighbours,
-    which the new type may not know: ``{"loss_cls": {"_delete_": True, "type": ...}}`` drops them.
+    others (``train_pipeline``) are long resolved by then. Overriding a ``type`` keeps its
+    neighbours, which the new type may not know:
+    ``{"loss_cls": {"_delete_": True, "type": ...}}`` drops them.
 
     Args:
         path: a file, a name inside the repository's ``configs/``, or ``mmdet::folder/name``;

@@ -17,7 +17,9 @@ TASK_UTILS = Registry(
     locations=["fldet.models.task_modules"],
 )
 # data sets: annotation files in, samples out
-DATASETS = Registry("dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"])
+DATASETS = Registry(
+    "dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"]
+)
 # what turns detections into figures
 METRICS = Registry(
     "metric", parent=mmdet_registry.METRICS, scope="fldet", locations=["fldet.evaluation"]

@@ -86,7 +86,7 @@ def test_real_coco_has_its_80_classes_in_order(coco_mini):
 
 
 def test_class_names_without_parsing_the_whole_file(tmp_path):
-    """A broken end after the categories does not matter, other lists of that name do not deceive."""
+    """Neither a broken end behind the categories matters nor another list of that name."""
     path = tmp_path / "a.json"
     path.write_text('{"info": {"categories": [1]}, "categories": [{"id": 2, "name": "b"}], "rest')
     assert read_class_names(path) == ("b",)

@@ -44,7 +44,9 @@ generator = torch.Generator().manual_seed(1)
 sizes = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
 maps = [torch.randn(2, 8, h, w, generator=generator) for h, w in sizes]
 truth = [  # one image with many assigned anchors, one with few
-    InstanceData(bboxes=torch.tensor([[5.0, 5, 90, 90], [30, 20, 120, 80]]), labels=torch.tensor([0, 2])),
+    InstanceData(
+        bboxes=torch.tensor([[5.0, 5, 90, 90], [30, 20, 120, 80]]), labels=torch.tensor([0, 2])
+    ),
     InstanceData(bboxes=torch.tensor([[10.0, 10, 30, 30]]), labels=torch.tensor([1])),
 ]
 mine = slice(rank, rank + 1) if world > 1 else slice(0, 2)

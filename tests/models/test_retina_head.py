@@ -1,4 +1,5 @@
 import copy
+from itertools import chain
 
 import pytest
 import torch
@@ -161,7 +162,7 @@ def test_mmdets_r50_loads_strictly_with_equal_outputs_and_detections():
     ours.load_state_dict(theirs.state_dict(), strict=True)
     with torch.no_grad():
         outputs, expected = ours(image), theirs(image)
-        for mine, other in zip(sum(outputs, []), sum(expected, []), strict=True):
+        for mine, other in zip(chain(*outputs), chain(*expected), strict=True):
             assert torch.equal(mine, other)
         detections = ours.bbox_head.predict_by_feat(*outputs, batch_img_metas=[METAS])[0]
         their_detections = theirs.bbox_head.predict_by_feat(*expected, batch_img_metas=[METAS])[0]

@@ -67,6 +67,7 @@ class FocalLoss(nn.Module):
         return self.loss_weight * loss.sum() / avg_factor
 
     def extra_repr(self) -> str:
+        """Returns the settings, for printing a model."""
         return f"gamma={self.gamma}, alpha={self.alpha}, loss_weight={self.loss_weight}"
 
 

@@ -1,0 +1,35 @@
+# Every target sets up .venv by itself. PYTHON=python3.12 make test takes another Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
+DEMO_DIR ?= work_dirs/demo
+TESTS ?= -m "not slow and not gpu"
+
+.PHONY: demo test check docs clean
+
+demo: $(READY)
+	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
+	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
+
+test: $(READY)
+	$(BIN)/pytest -n 2 $(TESTS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/generate_docs.py --check
+
+docs: $(READY)
+	$(BIN)/python tools/generate_docs.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests]"
+	touch $@

@@ -1,0 +1,1 @@
+"""The command line. Modules here import nothing heavier than typer until a command runs."""

@@ -1,0 +1,66 @@
+"""The command ``fldet``: wiring of its subcommands."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fldet.cli import analyze, benchmark, config, doctor, test, train
+
+app = typer.Typer(
+    name="fldet",
+    help="RetinaNet and the focal loss: train, test, look at the pictures.",
+    epilog="Start with: fldet train configs/shapes/retinanet_r18_shapes.py",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=test.EXAMPLES)(test.test)
+app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.add_typer(analyze.app, name="analyze")
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fldet import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def fldet(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """RetinaNet and the focal loss: train, test, look at the pictures."""
+
+
+def main() -> None:
+    """Runs the command line with the arguments of the process."""
+    sys.argv[1:] = expand_cfg_options(sys.argv[1:])
+    app()
+
+
+def expand_cfg_options(arguments: list[str]) -> list[str]:
+    """Returns the arguments with ``--cfg-options`` repeated before each of its values.
+
+    The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value.
+    """
+    expanded: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument == "--cfg-options":
+            inside = True
+            continue
+        inside = inside and "=" in argument and not argument.startswith("-")
+        expanded += ["--cfg-options", argument] if inside else [argument]
+    return expanded

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[str, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        help="Weights (.pth), or a work dir: its best checkpoint, else its newest.",
+        metavar="CHECKPOINT",
+        show_default=False,
+    ),
+]
+CfgOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cfg-options",
+        metavar="KEY=VALUE ...",
+        help="Override values of the config, by dotted keys that exist in it; +KEY=VALUE adds one.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Launcher = Annotated[
+    str, typer.Option(help="none, or who started this process: pytorch (torchrun), slurm, mpi.")
+]
+Gpus = Annotated[
+    int,
+    typer.Option(min=1, help="Start this many processes here, one on each GPU (or on the CPU)."),
+]
+WorkDir = Annotated[
+    Path | None, typer.Option(help="Folder for logs and checkpoints.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]

@@ -1,0 +1,114 @@
+"""What a command says, and where: the result on stdout, everything else on stderr."""
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import typer
+
+from fldet.errors import FldetError
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+
+
+class Output:
+    """The result of one command in one of three forms.
+
+    Args:
+        command: its name, as in ``fldet test``.
+        as_json: print one JSON object.
+        quiet: print one essential value.
+    """
+
+    def __init__(self, command: str, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.command = command
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def result(self, value: Any, *, text: str | Callable[[], str], essential: Any = "") -> None:
+        """Prints a result.
+
+        Args:
+            value: what ``to_jsonable`` turns into the JSON object.
+            text: for a person, or what makes it.
+            essential: the one value that ``--quiet`` prints.
+        """
+        if not is_first_process():
+            return
+        if self.as_json:
+            self._print(json.dumps(self._envelope(value), indent=1))
+        elif self.quiet:
+            self._print(str(essential))
+        else:
+            self._print(text() if callable(text) else text)
+
+    def _envelope(self, value: Any) -> dict[str, Any]:
+        from fldet import __version__
+        from fldet.results import SCHEMA, to_jsonable
+
+        return {
+            "schema": SCHEMA,
+            "command": self.command,
+            "version": __version__,
+            "result": to_jsonable(value),
+        }
+
+    @staticmethod
+    def _print(text: str) -> None:
+        print(text, file=sys.__stdout__, flush=True)
+
+
+def is_first_process() -> bool:
+    """Returns False in all but the first process of a distributed run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def note(text: str) -> None:
+    """Prints a line for the person at the terminal, on stderr, in the first process only."""
+    if is_first_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def command(body: Callable[P, None]) -> Callable[P, None]:
+    """Runs the body of a command: its prints go to stderr, its expected errors become exit codes.
+
+    Libraries print on stdout when it pleases them; only ``Output`` may reach the real one.
+    """
+
+    @functools.wraps(body)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        _set_up_logging()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                body(*args, **kwargs)
+        except FldetError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what ``sys.stderr`` is now: a progress bar puts its own stream there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(prefix + self.format(record), file=sys.stderr, flush=True)
+
+
+def _set_up_logging() -> None:
+    log = logging.getLogger("fldet")
+    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    log.propagate = False
+    if not any(isinstance(handler, _StderrHandler) for handler in log.handlers):
+        log.addHandler(_StderrHandler())

@@ -1,0 +1,112 @@
+"""``fldet test``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+
+if TYPE_CHECKING:
+    from fldet.results import TestResult
+
+EXAMPLES = """\b
+Examples:
+  fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
+  fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
+  fldet test CONFIG CHECKPOINT --out results.json --json
+"""
+
+
+@command
+def test(
+    config: options.Config,
+    checkpoint: options.Checkpoint,
+    show_dir: Annotated[
+        Path | None,
+        typer.Option(help="Draw each image here, prediction beside truth.", show_default=False),
+    ] = None,
+    score_thr: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")
+    ] = 0.3,
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N images.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write all detections here, as the COCO server takes them.", show_default=False
+        ),
+    ] = None,
+    work_dir: options.WorkDir = None,
+    cfg_options: options.CfgOptions = None,
+    device: options.Device = "auto",
+    launcher: options.Launcher = "none",
+    gpus: options.Gpus = 1,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Test a checkpoint: the twelve COCO figures, AP of each class, pictures."""
+    note(f"fldet test {config}: loading torch and MMDetection")
+    from fldet.config import load_config
+    from fldet.engine.launch import relaunch
+    from fldet.engine.test import test as run
+
+    cfg = load_config(config, cfg_options or ())
+    if gpus > 1:
+        relaunch(cfg, gpus, phases=("test",), device=device)
+        return
+    result = run(
+        cfg,
+        checkpoint,
+        work_dir=work_dir,
+        show_dir=show_dir,
+        score_thr=score_thr,
+        max_images=max_images,
+        out=out,
+        device=device,
+        launcher=launcher,
+    )
+    if result is not None:
+        Output("test", as_json=json, quiet=quiet).result(
+            result,
+            text=lambda: describe(result, show_dir),
+            essential=f"{result.figures.summary['AP']:.4f}",
+        )
+
+
+def describe(result: "TestResult", show_dir: Path | None) -> str:
+    """Returns the figures as tables, then the paths of what was written."""
+    figures = result.figures
+    lines = [
+        table(("figure", "value"), [(name, cell(v)) for name, v in figures.summary.items()]),
+        "",
+        table(("class", "AP"), [(name, cell(v)) for name, v in figures.per_class.items()]),
+        "",
+        f"{figures.num_images} images, {figures.num_detections} detections, "
+        f"{result.seconds:.1f} s, evaluated by {figures.engine}",
+    ]
+    if result.results_file:
+        lines.append(f"detections  {result.results_file}")
+    if show_dir:
+        lines.append(f"pictures    {show_dir} ({len(result.pictures)} files)")
+    return "\n".join(lines)
+
+
+def cell(value: float) -> str:
+    """Returns a figure in [0, 1] with three digits, "-" for NaN."""
+    return "-" if value != value else f"{value:.3f}"
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Returns rows as a plain text table; the first column is left aligned, others right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    ruler = tuple("-" * width for width in widths)
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [header, ruler, *rows]
+    )

@@ -1,0 +1,6 @@
+"""Data sets: annotation files and drawn shapes in, samples out."""
+
+from fldet.data.coco import CocoDataset
+from fldet.data.shapes_dataset import ShapesDataset
+
+__all__ = ["CocoDataset", "ShapesDataset"]

@@ -1,0 +1,52 @@
+"""The drawn data set Shapes behind the registry."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fldet.data.coco import CocoDataset
+from fldet.data.shapes import generate_shapes
+from fldet.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ShapesDataset(CocoDataset):
+    """Images drawn by ``fldet.data.shapes`` below ``data_root``, at the first use.
+
+    Args:
+        data_root: folder to draw into, or that holds Shapes drawn with the same numbers.
+        num_train: images in the training split.
+        num_val: images in the validation split.
+        image_size: longer side of the images, in pixels.
+        seed: of the drawing.
+        **kwargs: of ``fldet.CocoDataset``.
+
+    Raises:
+        DataError: ``data_root`` holds something else.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_root: str,
+        num_train: int = 1000,
+        num_val: int = 200,
+        image_size: int = 160,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        generate_shapes(
+            data_root, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
+        )
+        super().__init__(data_root=data_root, **kwargs)
+
+    @classmethod
+    def make_files(cls, options: Mapping[str, Any]) -> None:
+        """Draws the data set unless it is there.
+
+        Args:
+            options: the keywords of the constructor, with ``data_root``.
+        """
+        names = ("num_train", "num_val", "image_size", "seed")
+        generate_shapes(
+            options["data_root"], **{name: options[name] for name in names if name in options}
+        )

@@ -1,0 +1,70 @@
+"""Models and runners from configs."""
+
+import contextlib
+import logging
+import sys
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from fldet.registry import MODELS
+
+# Printed by MMEngine on every run, about nothing that a user can change.
+NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Returns the model of a config with its initial weights, in training mode, on the CPU.
+
+    Pretrained weights are loaded (and downloaded) where the config names them in ``init_cfg``.
+
+    Args:
+        cfg: as ``load_config`` returned it; only ``model`` and ``default_scope`` are read.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+class FldetRunner(Runner):
+    """MMEngine's Runner, whose log goes to its file; the console gets warnings, on stderr."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Returns the logger of the run with a quieter console."""
+        logger = super().build_logger(*args, **kwargs)
+        quiet_console(logger)
+        return logger
+
+
+def build_runner(cfg: Config) -> FldetRunner:
+    """Returns a runner for a prepared config; its work dir is made and the config written there."""
+    quiet_console(MMLogger.get_instance("mmengine"))
+    with contextlib.redirect_stdout(sys.stderr):
+        return FldetRunner.from_cfg(cfg)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the model itself, where it may be wrapped for several processes."""
+    inner: nn.Module = getattr(model, "module", model)
+    return inner
+
+
+def quiet_console(logger: MMLogger) -> None:
+    """Sends what the logger shows on the console to stderr, from warnings upwards."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            handler.setStream(sys.stderr)
+            handler.setLevel(max(handler.level, logging.WARNING))
+            handler.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(text in message for text in NOISE)

@@ -1,0 +1,65 @@
+"""Starting several processes of this command on one machine."""
+
+import os
+import subprocess
+import sys
+
+from mmengine.config import Config
+
+from fldet.engine.device import select_device
+from fldet.engine.prepare import prepare_config
+from fldet.errors import FldetError, UnavailableError
+
+
+def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -> None:
+    """Runs the command of this process again in ``count`` processes, by torchrun.
+
+    What a user can get wrong is checked here first, so that it is said once and not ``count``
+    times between the lines of torchrun.
+
+    Args:
+        cfg: the loaded config.
+        count: processes; on CUDA at most the number of devices.
+        phases: what the run needs of ``train``, ``val``, ``test``.
+        device: as given on the command line.
+
+    Raises:
+        FldetError: the processes failed; or as ``prepare_config`` and ``select_device``.
+    """
+    import torch
+
+    chosen = select_device(device)
+    if chosen.type == "cuda" and count > torch.cuda.device_count():
+        raise UnavailableError(
+            f"--gpus {count}: this machine has {torch.cuda.device_count()} CUDA devices",
+            expected="at most one process for each device",
+        )
+    prepare_config(cfg, phases=phases)
+    environment = dict(os.environ)
+    threads = max(1, (os.cpu_count() or 1) // count)
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    done = subprocess.run(torchrun_command(sys.argv[1:], count), env=environment, check=False)
+    if done.returncode:
+        raise FldetError(
+            f"{count} processes ended with exit code {done.returncode}",
+            expected="the first error above is the cause",
+        )
+
+
+def torchrun_command(arguments: list[str], count: int) -> list[str]:
+    """Returns the command line that runs ``fldet`` with ``arguments`` in ``count`` processes.
+
+    Args:
+        arguments: of this process; ``--gpus`` is taken out, ``--launcher pytorch`` added.
+        count: number of processes.
+    """
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith("--gpus="):
+            skip = False
+        elif argument == "--gpus":
+            skip = True
+        else:
+            kept.append(argument)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*torchrun, f"--nproc_per_node={count}", "-m", "fldet", *kept, "--launcher", "pytorch"]

@@ -1,0 +1,189 @@
+"""What a config leaves implied, filled in before anything is built.
+
+Paths are joined to ``data_root``, the class names come from the annotation file, evaluators learn
+which file that is, and the learning rate follows the batch. Every step is logged.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from fldet.config_check import validate
+from fldet.data.annotations import read_class_names
+from fldet.data.coco import CocoDataset
+from fldet.errors import ConfigError, DataError, UsageError
+from fldet.registry import DATASETS
+
+log = logging.getLogger("fldet")
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def prepare_config(
+    cfg: Config, *, phases: tuple[str, ...], classes: tuple[str, ...] | None = None
+) -> Config:
+    """Returns a copy of a config with everything filled in that a run needs.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        phases: what the run needs of ``train``, ``val`` and ``test``; their files must exist.
+        classes: class names that a checkpoint brings; those of the config go before, those of the
+            annotation file after.
+
+    Raises:
+        ConfigError: a wrong key or value, or a phase that the config has no data for.
+        DataError: a file or folder is missing, or annotations are malformed.
+    """
+    validate(cfg)
+    cfg = copy.deepcopy(cfg)
+    if cfg.get("val_dataloader") and not cfg.get("test_dataloader"):
+        cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
+        cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
+    for phase in ("val", "test"):
+        if not cfg.get(f"{phase}_dataloader"):  # MMEngine wants all three or none
+            cfg.update({f"{phase}_cfg": None, f"{phase}_evaluator": None})
+    for loader in LOADERS:
+        for dataset in _datasets(cfg.get(loader)):
+            if cfg.get("data_root") and not dataset.get("data_root"):
+                dataset.data_root = str(cfg.data_root)
+    for phase in phases:
+        _check_files(cfg, f"{phase}_dataloader")
+    _set_classes(cfg, classes)
+    for phase in ("val", "test"):
+        _set_annotation_file(cfg, phase)
+    return cfg
+
+
+def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
+    """Returns the annotation file and the folder of images of a config's split.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        UsageError: another split, or one whose data set is not in COCO format.
+        ConfigError, DataError: as ``prepare_config``.
+    """
+    if split not in ("train", "val", "test"):
+        raise UsageError(f"unknown split {split!r}", expected="train, val or test")
+    datasets = _coco_datasets(prepare_config(cfg, phases=(split,)), f"{split}_dataloader")
+    if len(datasets) != 1:
+        raise UsageError(
+            f"{split}_dataloader reads {len(datasets)} data sets in COCO format", expected="one"
+        )
+    return _annotation_file(datasets[0]), _image_folder(datasets[0])
+
+
+def scale_learning_rate(cfg: Config, num_processes: int) -> None:
+    """Sets the learning rate for the images per step that a run really has, in place.
+
+    The linear rule: lr x (images per step) / ``auto_scale_lr.base_batch_size``. The number of
+    iterations stays, so fewer images per step also means that fewer images are seen.
+    """
+    rule = cfg.get("auto_scale_lr") or {}
+    if not rule.get("enable", False):
+        return
+    optimizer = cfg.optim_wrapper.optimizer
+    per_process = cfg.train_dataloader.batch_size
+    steps = cfg.optim_wrapper.get("accumulative_counts", 1)
+    images, base = per_process * num_processes * steps, rule["base_batch_size"]
+    scaled = optimizer.lr * images / base
+    log.info(
+        "learning rate %g x %d/%d = %g (%d images per step: %d process%s x %d%s; "
+        "the config's rate is for %d)",
+        *(optimizer.lr, images, base, scaled, images, num_processes),
+        *("es" if num_processes > 1 else "", per_process),
+        *(f" x {steps} accumulated" if steps > 1 else "", base),
+    )
+    optimizer.lr = scaled
+    rule["enable"] = False  # done; MMEngine would do it once more
+
+
+def _datasets(loader: Any) -> Iterator[Any]:
+    """Yields the data sets of a loader, those inside wrappers too."""
+    todo = [loader.get("dataset")] if loader else []
+    while todo:
+        dataset = todo.pop()
+        if dataset.get("dataset") or dataset.get("datasets"):
+            todo += [dataset["dataset"]] if "dataset" in dataset else list(dataset["datasets"])
+        else:
+            yield dataset
+
+
+def _coco_datasets(cfg: Config, loader: str) -> list[Any]:
+    return [
+        dataset
+        for dataset in _datasets(cfg.get(loader))
+        if isinstance(kind := DATASETS.get(dataset["type"]), type) and issubclass(kind, CocoDataset)
+    ]
+
+
+def _annotation_file(dataset: Any) -> Path:
+    return Path(dataset.get("data_root", ""), dataset["ann_file"])
+
+
+def _image_folder(dataset: Any) -> Path:
+    return Path(dataset.get("data_root", ""), (dataset.get("data_prefix") or {}).get("img", ""))
+
+
+def _check_files(cfg: Config, loader: str) -> None:
+    if not cfg.get(loader):
+        raise ConfigError(f"the config has no {loader}")
+    for dataset in _coco_datasets(cfg, loader):
+        DATASETS.get(dataset["type"]).make_files(dataset)
+        path = _annotation_file(dataset)
+        if not path.is_file():
+            raise DataError(
+                f"annotation file not found: {path}",
+                expected=f"{loader}.dataset.ann_file below data_root {cfg.get('data_root', '')!r}",
+                hint="name the folder of your data: --cfg-options data_root=FOLDER",
+            )
+        images = _image_folder(dataset)
+        if not images.is_dir():
+            raise DataError(
+                f"folder of images not found: {images}",
+                expected=f"{loader}.dataset.data_prefix.img below data_root",
+            )
+
+
+def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
+    """Gives all data sets the same class names, and the model their number."""
+    datasets = [dataset for loader in LOADERS for dataset in _coco_datasets(cfg, loader)]
+    explicit = cfg.get("classes")
+    if isinstance(explicit, str):
+        raise ConfigError(
+            f"classes is the text {explicit!r}", expected=f"a tuple of names: ({explicit!r},)"
+        )
+    names = tuple(explicit or from_checkpoint or ())
+    if not names:
+        existing = [path for path in map(_annotation_file, datasets) if path.is_file()]
+        if not existing:
+            return
+        names = read_class_names(existing[0])
+        log.info("%d classes from %s", len(names), existing[0])
+    for dataset in datasets:
+        dataset.metainfo = {"classes": names, **(dataset.get("metainfo") or {})}
+    _set_num_classes(cfg.model, len(names))
+
+
+def _set_num_classes(model: Any, count: int) -> None:
+    for key, value in model.items():
+        if key == "num_classes" and value != count:
+            log.info("num_classes %s -> %d", value, count)
+            model[key] = count
+        elif isinstance(value, dict) and key not in ("backbone", "neck"):
+            _set_num_classes(value, count)
+
+
+def _set_annotation_file(cfg: Config, phase: str) -> None:
+    """Tells our metric which annotation file its loader reads."""
+    datasets = _coco_datasets(cfg, f"{phase}_dataloader")
+    evaluator = cfg.get(f"{phase}_evaluator")
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        if metric and metric["type"] == "fldet.CocoMetric" and len(datasets) == 1:
+            metric.setdefault("ann_file", str(_annotation_file(datasets[0])))

@@ -1,0 +1,117 @@
+"""Testing a checkpoint: detections, the COCO figures, pictures."""
+
+import copy
+import logging
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+
+from fldet.engine.build import FldetRunner, build_runner, unwrapped
+from fldet.engine.checkpoint import (
+    checkpoint_classes,
+    load_weights,
+    read_checkpoint,
+    resolve_checkpoint,
+)
+from fldet.engine.device import (
+    describe,
+    leave_process_group,
+    select_device,
+    start_processes_group,
+)
+from fldet.engine.prepare import prepare_config
+from fldet.engine.train import default_work_dir
+from fldet.errors import ConfigError
+from fldet.evaluation import CocoMetric
+from fldet.results import CocoFigures, TestResult
+
+log = logging.getLogger("fldet")
+
+
+def test(
+    cfg: Config,
+    checkpoint: Path,
+    *,
+    work_dir: Path | None = None,
+    show_dir: Path | None = None,
+    score_thr: float = 0.3,
+    max_images: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    launcher: str = "none",
+) -> TestResult | None:
+    """Runs a checkpoint over the test images of a config and returns the COCO figures.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        checkpoint: the weights, or a work dir: its best checkpoint, else its newest.
+        work_dir: folder of the log; by default a folder ``test`` in the config's own.
+        show_dir: where to draw each image, predictions beside ground truth; None draws nothing.
+        score_thr: lowest score of a box that is drawn; the figures count all boxes.
+        max_images: only the first so many images.
+        out: where to write all detections, in the format of the COCO server.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+
+    Returns:
+        The result; None in all but the first of several processes.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
+    """
+    chosen = select_device(device)
+    path = resolve_checkpoint(checkpoint)
+    content = read_checkpoint(path)
+    prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
+    prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
+    prepared.launcher = launcher
+    prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
+    _set_options(prepared, show_dir, score_thr, max_images, out)
+    if chosen.type == "cpu" and launcher != "none":
+        prepared.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
+
+    start_processes_group(launcher, chosen)
+    try:
+        runner = build_runner(prepared)
+        load_weights(unwrapped(runner.model), content, path)
+        log.info("testing %s on %s", path, describe(chosen))
+        started = time.perf_counter()
+        runner.test()
+        seconds = time.perf_counter() - started
+        if runner.rank:
+            return None
+        return TestResult(
+            figures=_figures(runner),
+            checkpoint=path,
+            work_dir=Path(prepared.work_dir),
+            results_file=out,
+            pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
+            seconds=seconds,
+        )
+    finally:
+        leave_process_group()
+
+
+def _set_options(
+    cfg: Config, show_dir: Path | None, score_thr: float, max_images: int | None, out: Path | None
+) -> None:
+    if max_images is not None:
+        cfg.test_dataloader.dataset.indices = max_images
+    if show_dir is not None:
+        draw = {"type": "fldet.DrawHook", "out_dir": str(show_dir), "score_thr": score_thr}
+        cfg.custom_hooks = [*copy.deepcopy(cfg.get("custom_hooks") or []), draw]
+    if out is not None:
+        if isinstance(cfg.test_evaluator, list):
+            raise ConfigError("--out needs a config with one test_evaluator, this one has a list")
+        cfg.test_evaluator.outfile = str(out)
+
+
+def _figures(runner: FldetRunner) -> CocoFigures:
+    for metric in runner.test_loop.evaluator.metrics:
+        if isinstance(metric, CocoMetric) and metric.figures:
+            return metric.figures
+    raise ConfigError(
+        "the config's test_evaluator is not fldet.CocoMetric",
+        hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
+    )

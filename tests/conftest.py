@@ -1,0 +1,147 @@
+"""Fixtures that many tests share. Real data is reached by path, never copied."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Tests run in several processes: threads of their own would only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import pytest
+
+import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_DATA = Path(os.environ.get("FLDET_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def _folder(name: str) -> Path:
+    path = TEST_DATA / name
+    if not path.is_dir():
+        pytest.skip(f"no test data in {path}; set FLDET_TEST_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def coco_mini() -> Path:
+    """87 + 82 images in the COCO 2017 layout."""
+    return _folder("coco_mini")
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    """Blood cells: 3 classes, COCO and VOC annotations."""
+    return _folder("bccd")
+
+
+@pytest.fixture(scope="session")
+def bad_inputs() -> Path:
+    """Broken and unusual images and annotation files."""
+    return _folder("bad_inputs")
+
+
+def write_tiny_coco(root: Path, *, num_images: int = 6, side: int = 64) -> Path:
+    """Writes a data set in the COCO 2017 layout: bright squares and dark circles on grey.
+
+    Category ids have gaps and stand in another order than the names; the last image is empty, the
+    first has a crowd region.
+    """
+    rng = np.random.default_rng(0)
+    for split in ("train2017", "val2017"):
+        (root / split).mkdir(parents=True)
+        images, annotations = [], []
+        for index in range(num_images):
+            image = np.full((side, side, 3), 128, np.uint8)
+            images.append(
+                {"id": 10 * index + 5, "file_name": f"{index}.png", "width": side, "height": side}
+            )
+            for kind in (7, 3) if index < num_images - 1 else ():
+                size = int(rng.integers(side // 4, side // 2))
+                x, y = (int(v) for v in rng.integers(0, side - size, 2))
+                if kind == 7:
+                    image[y : y + size, x : x + size] = 255
+                else:
+                    cv2.circle(image, (x + size // 2, y + size // 2), size // 2, (0, 0, 0), -1)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": images[-1]["id"],
+                        "category_id": kind,
+                        "bbox": [x, y, size, size],
+                        "area": size * size,
+                        "iscrowd": 0,
+                    }
+                )
+            cv2.imwrite(str(root / split / f"{index}.png"), image)
+        annotations[0]["iscrowd"] = 1
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 7, "name": "square"}, {"id": 3, "name": "circle"}],
+        }
+        target = root / "annotations" / f"instances_{split}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of 64 px for training and for validation; read-only."""
+    return write_tiny_coco(tmp_path_factory.mktemp("tiny_coco"))
+
+
+TINY_CONFIG = """
+_base_ = [
+    '{configs}/_base_/models/retinanet_r18_small.py',
+    '{configs}/_base_/datasets/coco_detection.py',
+    '{configs}/_base_/schedules/schedule_1x.py',
+    '{configs}/_base_/default_runtime.py',
+]
+data_root = '{data}'
+model = dict(
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
+    bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+train_cfg = dict(max_iters=4, val_interval=4)
+default_hooks = dict(checkpoint=dict(interval=2))
+custom_hooks = [dict(type='fldet.ProgressHook', interval=2)]
+"""
+
+
+@pytest.fixture(scope="session")
+def write_tiny_config(tiny_coco: Path) -> Callable[[Path], Path]:
+    """Writes ``tiny.py`` into a folder: four iterations of a very small RetinaNet."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "tiny.py"
+        path.write_text(TINY_CONFIG.format(configs=ROOT / "configs", data=tiny_coco))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, write_tiny_config: Callable[[Path], Path]) -> Path:
+    """A config file for four iterations of a very small RetinaNet on ``tiny_coco``."""
+    return write_tiny_config(tmp_path)

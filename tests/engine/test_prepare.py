@@ -1,0 +1,89 @@
+import logging
+
+import pytest
+
+from fldet.config import load_config
+from fldet.engine.prepare import prepare_config, scale_learning_rate
+from fldet.errors import ConfigError, DataError
+
+
+def test_fills_in_paths_classes_and_the_test_loader(tiny_config, tiny_coco):
+    cfg = prepare_config(load_config(tiny_config), phases=("train", "val", "test"))
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        assert cfg[loader].dataset.data_root == str(tiny_coco)
+        assert cfg[loader].dataset.metainfo.classes == ("circle", "square")
+    assert cfg.model.bbox_head.num_classes == 2
+    expected = str(tiny_coco / "annotations" / "instances_val2017.json")
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == expected
+
+
+def test_leaves_the_given_config_alone(tiny_config):
+    cfg = load_config(tiny_config)
+    before = cfg.to_dict()
+    prepare_config(cfg, phases=("train",))
+    assert cfg.to_dict() == before
+
+
+def test_classes_of_the_config_go_before_those_of_the_checkpoint(tiny_config):
+    cfg = load_config(tiny_config)
+    from_checkpoint = ("square", "circle")
+    assert _classes(prepare_config(cfg, phases=(), classes=from_checkpoint)) == from_checkpoint
+    cfg.classes = ("square",)
+    prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
+    assert _classes(prepared) == ("square",)
+    assert prepared.model.bbox_head.num_classes == 1
+
+
+def _classes(cfg):
+    return cfg.test_dataloader.dataset.metainfo.classes
+
+
+def test_without_a_validation_loader_nothing_of_it_is_left(tiny_config):
+    cfg = load_config(tiny_config, ["val_dataloader=None"])
+    prepared = prepare_config(cfg, phases=("train",))
+    left = [
+        prepared.get(f"{phase}_{what}")
+        for phase in ("val", "test")
+        for what in ("cfg", "evaluator")
+    ]
+    assert left == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("data_root=nowhere", DataError, "annotation file not found: nowhere/annotations/inst"),
+        ("train_dataloader.dataset.data_prefix.img=no", DataError, "folder of images not found"),
+        ("train_dataloader=None", ConfigError, "has no train_dataloader"),
+        ("classes=square", ConfigError, "classes is the text 'square'"),
+    ],
+)
+def test_what_is_missing_is_named(tiny_config, override, error, message):
+    with pytest.raises(error, match=message):
+        prepare_config(load_config(tiny_config, [override]), phases=("train",))
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "accumulate", "rate"),
+    [(2, 8, 1, 0.01), (2, 1, 1, 0.00125), (4, 1, 2, 0.005), (16, 2, 1, 0.02)],
+)
+def test_learning_rate_follows_the_images_per_step(tiny_config, batch, processes, accumulate, rate):
+    cfg = load_config(tiny_config)
+    cfg.train_dataloader.batch_size = batch
+    cfg.optim_wrapper.accumulative_counts = accumulate
+    scale_learning_rate(cfg, processes)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate)
+    assert cfg.auto_scale_lr.enable is False  # MMEngine would scale once more
+
+
+def test_learning_rate_stays_when_the_rule_is_off(tiny_config):
+    cfg = load_config(tiny_config, ["auto_scale_lr.enable=False"])
+    scale_learning_rate(cfg, 1)
+    assert cfg.optim_wrapper.optimizer.lr == 0.01
+
+
+def test_the_arithmetic_is_logged(tiny_config, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    caplog.set_level(logging.INFO, "fldet")
+    scale_learning_rate(load_config(tiny_config), 4)
+    assert "learning rate 0.01 x 8/16 = 0.005 (8 images per step: 4 processes x 2;" in caplog.text

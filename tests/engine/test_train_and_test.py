@@ -1,0 +1,121 @@
+"""The two commands as functions, on a data set of six small images."""
+
+import json
+
+import pytest
+import torch
+
+from fldet.config import load_config
+from fldet.engine.checkpoint import read_checkpoint
+from fldet.engine.test import test as run_test
+from fldet.engine.train import train
+from fldet.errors import CheckpointError, UsageError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_tiny_config):
+    """A work dir after four iterations."""
+    folder = tmp_path_factory.mktemp("trained")
+    cfg = load_config(write_tiny_config(folder))
+    return cfg, train(cfg, work_dir=folder / "run", device="cpu")
+
+
+def test_training_leaves_a_self_contained_work_dir(trained):
+    _, result = trained
+    assert result.iterations == 4
+    assert result.last_checkpoint == result.work_dir / "iter_4.pth"
+    assert (result.work_dir / "iter_2.pth").exists()
+    assert result.best_checkpoint is not None
+    assert 0 <= result.best_ap <= 1
+    assert set(result.final_losses) == {"loss", "loss_cls", "loss_bbox"}
+    resolved = load_config(result.work_dir / "tiny.py")
+    assert resolved.model.bbox_head.num_classes == 2
+    assert resolved.optim_wrapper.optimizer.lr == pytest.approx(0.01 * 2 / 16)
+
+
+def test_training_changes_weights_and_they_stay_finite(trained):
+    _, result = trained
+    first = read_checkpoint(result.work_dir / "iter_2.pth")["state_dict"]
+    last = read_checkpoint(result.last_checkpoint)["state_dict"]
+    assert not torch.equal(
+        first["bbox_head.retina_cls.weight"], last["bbox_head.retina_cls.weight"]
+    )
+    assert all(torch.isfinite(value.float()).all() for value in last.values())
+
+
+def test_a_work_dir_is_not_overwritten(trained):
+    cfg, result = trained
+    with pytest.raises(UsageError, match=r"already holds a run .*iter_4.pth") as error:
+        train(cfg, work_dir=result.work_dir, device="cpu")
+    assert "--resume" in error.value.hint
+
+
+def test_resuming_a_finished_run_says_so_and_does_nothing(trained):
+    cfg, result = trained
+    again = train(cfg, work_dir=result.work_dir, resume=True, device="cpu")
+    assert (again.iterations, again.seconds) == (4, 0.0)
+
+
+def test_resume_goes_on_where_the_run_stopped(tiny_config, tmp_path):
+    cfg = load_config(tiny_config)
+    train(cfg, work_dir=tmp_path / "run", device="cpu")
+    longer = load_config(tiny_config, ["train_cfg.max_iters=6"])
+    result = train(longer, work_dir=tmp_path / "run", resume=True, device="cpu")
+    assert result.iterations == 6
+    assert read_checkpoint(result.last_checkpoint)["meta"]["iter"] == 6
+
+
+def test_same_seed_same_weights_another_seed_others(tiny_config, tmp_path):
+    def weights(name, seed):
+        cfg = load_config(tiny_config, ["train_cfg.max_iters=2", "val_dataloader=None"])
+        result = train(cfg, work_dir=tmp_path / name, seed=seed, device="cpu")
+        return read_checkpoint(result.last_checkpoint)["state_dict"]["neck.fpn_convs.0.conv.weight"]
+
+    assert torch.equal(weights("a", 1), weights("b", 1))
+    assert not torch.equal(weights("c", 1), weights("d", 2))
+
+
+def test_amp_trains_on_a_cpu_with_losses_in_float32(tiny_config, tmp_path):
+    cfg = load_config(tiny_config)
+    result = train(cfg, work_dir=tmp_path / "run", amp=True, device="cpu")
+    state = read_checkpoint(result.last_checkpoint)["state_dict"]
+    assert all(torch.isfinite(value.float()).all() for value in state.values())
+    assert result.final_losses["loss"] > 0
+
+
+def test_testing_gives_figures_pictures_and_a_results_file(trained, tmp_path):
+    cfg, result = trained
+    cfg.model.test_cfg.score_thr = 0.0  # after four iterations nothing scores much
+    tested = run_test(
+        cfg,
+        result.work_dir,
+        work_dir=tmp_path / "test",
+        show_dir=tmp_path / "pictures",
+        out=tmp_path / "results.json",
+        device="cpu",
+    )
+    assert tested.checkpoint == result.best_checkpoint
+    assert len(tested.figures.summary) == 12
+    assert set(tested.figures.per_class) == {"square", "circle"}
+    assert tested.figures.num_images == 6
+    assert sorted(path.name for path in tested.pictures) == [f"{i}.jpg" for i in range(6)]
+    detections = json.loads((tmp_path / "results.json").read_text())
+    assert len(detections) == tested.figures.num_detections > 0
+    assert set(detections[0]) == {"image_id", "category_id", "bbox", "score"}
+    assert {one["category_id"] for one in detections} <= {3, 7}
+    assert {one["image_id"] for one in detections} <= {5, 15, 25, 35, 45, 55}
+
+
+def test_max_images_tests_only_so_many(trained, tmp_path):
+    cfg, result = trained
+    tested = run_test(cfg, result.work_dir, work_dir=tmp_path, max_images=2, device="cpu")
+    assert tested.figures.num_images == 2
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
+    cfg, result = trained
+    other = load_config(cfg.filename, ["model.bbox_head.stacked_convs=2"])
+    with pytest.raises(
+        CheckpointError, match=r"does not fit the model of the config: .* is missing"
+    ):
+        run_test(other, result.work_dir, work_dir=tmp_path, device="cpu")
