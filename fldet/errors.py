@@ -11,6 +11,7 @@ Any other exception is a defect of fldet and keeps its traceback.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class FldetError(Exception):
@@ -63,3 +64,9 @@ def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:
 
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
     return f"did you mean {', '.join(close)}?" if close else ""
+
+
+def shorten(value: Any, limit: int = 120) -> str:
+    """Returns a value as text of at most ``limit`` characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -37,7 +37,7 @@ class CocoFigures:
             ground truth has no box of that kind.
         per_class: AP over IoU .50:.95 by class name, in [0, 1]; NaN for classes without a box.
         num_images: images evaluated.
-        num_detections: detections evaluated, at most 100 of an image count.
+        num_detections: detections evaluated; at most 100 of an image and class count.
         engine: the implementation that computed them.
     """
 

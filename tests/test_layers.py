@@ -11,7 +11,7 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {"_compat", "errors", "results", "functional", "drawing", "ops"},
+    {"_compat", "errors", "results", "annotations", "functional", "drawing", "ops"},
     {"config"},
     {"registry"},
     {"config_check", "data", "models", "evaluation", "hooks"},

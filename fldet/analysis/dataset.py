@@ -1,7 +1,6 @@
 """What is in a data set of the COCO format: counts, sizes, shapes, oddities, and pictures of it."""
 
 import io
-import json
 import math
 import random
 import textwrap
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fldet.annotations import read_annotations
 from fldet.drawing import Image, add_title, draw_boxes
 from fldet.errors import DataError
 from fldet.results import write_atomically
@@ -123,7 +123,7 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
     Raises:
         DataError: the file cannot be read or is not COCO.
     """
-    content = read(ann_file)
+    content = read_annotations(ann_file)
     sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     odd = _odd_images(content["images"], image_dir)
@@ -135,37 +135,6 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
         if kind in _USABLE:
             usable.append(entry)
     return _summarize(ann_file.name, sizes, names, usable, odd)
-
-
-def read(ann_file: Path) -> dict[str, Any]:
-    """Returns the content of a COCO annotation file.
-
-    Raises:
-        DataError: no such file, not JSON, one of the three lists is missing, an image without
-            an id or a category without id or name.
-    """
-    try:
-        content = json.loads(ann_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"annotation file not found: {ann_file}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{ann_file} is not JSON: {error}") from None
-    for key, fields in {
-        "images": {"id"},
-        "annotations": set(),
-        "categories": {"id", "name"},
-    }.items():
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise DataError(
-                f"{ann_file} has no list {key!r}",
-                expected="a COCO file has the lists 'images', 'annotations' and 'categories'",
-            )
-        for index, entry in enumerate(entries):
-            missing = fields - entry.keys() if isinstance(entry, dict) else {"fields"}
-            if missing:
-                raise DataError(f"{ann_file}: {key}[{index}] has no {min(missing)!r}")
-    return dict(content)
 
 
 _USABLE = ("", "box partly outside the image", "box thinner than a pixel")
@@ -467,7 +436,7 @@ def contact_sheet(
     Raises:
         DataError: the annotation file is malformed, or no image can be read.
     """
-    content = read(ann_file)
+    content = read_annotations(ann_file)
     categories = sorted(content["categories"], key=lambda one: _id_order(one["id"]))
     names = [str(one["name"]) for one in categories]
     label_of = {one["id"]: label for label, one in enumerate(categories)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from fldet.data.annotations import category_ids, read_annotations
+from fldet.annotations import category_ids, read_annotations
 from fldet.errors import DataError, nearest
 from fldet.registry import DATASETS
 

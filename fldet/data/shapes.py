@@ -63,7 +63,7 @@ _ASPECTS = {"disc": 1.5, "box": 2.0, "triangle": 1.4, "star": 1.15, "ring": 1.15
 _DISTRACTORS = ("outline", "gap", "polygon", "points", "arms", "half", "blob", "two-colour")
 _SPLITS = ("train", "val")
 
-_EMPTY_FRAC, _CROWDED_FRAC, _CROWD_REGION_FRAC = 0.08, 0.11, 0.06  # of the images
+_EMPTY_FRAC, _CROWDED_FRAC, _CROWD_REGION_FRAC = 0.08, 0.07, 0.06  # of the images
 _MIN_VISIBLE_OBJECT, _MIN_VISIBLE_DISTRACTOR = 0.4, 0.85  # of the full shape
 _MAX_IOU = 0.45  # between boxes, below the usual NMS threshold
 _TRIES = 8  # random places tried for one shape
@@ -316,12 +316,12 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
         _place_crowd_region(rng, scene, background)
     image_size = max(scene.size)
     if kind == "crowded":
-        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(28, 40))]
+        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(22, 32))]
     else:
-        count = 0 if kind == "empty" else int(rng.integers(1, 10))
+        count = 0 if kind == "empty" else int(rng.integers(1, 9))
         object_sizes = [_ordinary_size(rng, image_size) for _ in range(count)]
-    low, high = {"empty": (3, 12), "crowded": (0, 4), "ordinary": (0, 7)}[kind]
-    distractor_sizes = [image_size * rng.uniform(0.13, 0.5) for _ in range(rng.integers(low, high))]
+    low, high = {"empty": (3, 9), "crowded": (0, 3), "ordinary": (0, 4)}[kind]
+    distractor_sizes = [image_size * rng.uniform(0.14, 0.4) for _ in range(rng.integers(low, high))]
     shapes = [(size, True) for size in object_sizes]
     shapes += [(size, False) for size in distractor_sizes]
     # Small ones lie in front of large ones, with some disorder.
@@ -333,13 +333,13 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
 
 
 def _ordinary_size(rng: Generator, image_size: int) -> float:
-    """Returns a diameter in pixels; at 160 pixels 45 % small, 40 % medium, 15 % large ones."""
-    low, high = ((0.08, 0.2), (0.2, 0.55), (0.7, 0.95))[rng.choice(3, p=(0.45, 0.4, 0.15))]
+    """Returns a diameter in pixels; at 160 pixels 30 % small, 52 % medium, 18 % large ones."""
+    low, high = ((0.11, 0.2), (0.2, 0.5), (0.7, 0.95))[rng.choice(3, p=(0.3, 0.52, 0.18))]
     return image_size * math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _crowded_size(rng: Generator, image_size: int) -> float:
-    return image_size * rng.uniform(0.08, 0.18)
+    return image_size * rng.uniform(0.1, 0.18)
 
 
 def _place_object(rng: Generator, scene: _Scene, background: Image, size: float) -> None:
@@ -601,14 +601,14 @@ def _ramp(height: int, width: int, angle: float) -> Image:
     return np.float32(math.cos(angle)) * xs + np.float32(math.sin(angle)) * ys
 
 
-def _random_colour(rng: Generator, saturation: tuple[float, float] = (0.35, 1.0)) -> Colour:
+def _random_colour(rng: Generator, saturation: tuple[float, float] = (0.5, 1.0)) -> Colour:
     hsv = np.array(
-        [[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(0.25, 1.0)]]], np.float32
+        [[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(0.35, 1.0)]]], np.float32
     )
     return 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
 
 
-def _contrasting_colour(rng: Generator, other: NDArray[Any], minimum: float = 60.0) -> Colour:
+def _contrasting_colour(rng: Generator, other: NDArray[Any], minimum: float = 90.0) -> Colour:
     """Returns a random colour at least ``minimum`` away, or the farthest of a dozen."""
     colours = []
     for _ in range(12):
@@ -620,10 +620,10 @@ def _contrasting_colour(rng: Generator, other: NDArray[Any], minimum: float = 60
 
 def _draw_background(rng: Generator, height: int, width: int) -> Image:
     """Returns a gradient under a texture and some lines, of low or high contrast."""
-    first, second = (_random_colour(rng, saturation=(0.0, 0.6)) for _ in range(2))
+    first, second = (_random_colour(rng, saturation=(0.0, 0.35)) for _ in range(2))
     blend = (_ramp(height, width, rng.uniform(0, 2 * math.pi)) / 2.8 + 0.5).clip(0, 1)[..., None]
     canvas = (first + blend * (second - first)).astype(np.float32)
-    contrast = np.float32(rng.choice((0.0, 12.0, 28.0, 50.0), p=(0.15, 0.35, 0.3, 0.2)))
+    contrast = np.float32(rng.choice((0.0, 10.0, 22.0, 40.0), p=(0.15, 0.35, 0.35, 0.15)))
     canvas += contrast * _texture(rng, height, width)[..., None]
     canvas = np.ascontiguousarray(canvas.clip(0, 255))
     _draw_clutter_lines(rng, canvas)

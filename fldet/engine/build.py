@@ -1,8 +1,10 @@
 """Models and runners from configs."""
 
 import contextlib
+import itertools
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -15,6 +17,8 @@ from fldet.registry import MODELS
 
 # Printed by MMEngine on every run, about nothing that a user can change.
 NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
+
+_run_numbers = itertools.count(1)
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -42,7 +46,12 @@ class FldetRunner(Runner):
 
 
 def build_runner(cfg: Config) -> FldetRunner:
-    """Returns a runner for a prepared config; its work dir is made and the config written there."""
+    """Returns a runner for a prepared config; its work dir is made and the config written there.
+
+    Every runner gets a name of its own: MMEngine keeps logs and figures by name and second, and two
+    runs that start within one second would share them.
+    """
+    cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{next(_run_numbers)}"
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(cfg)

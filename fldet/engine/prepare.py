@@ -12,8 +12,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from fldet.annotations import read_class_names
 from fldet.config_check import validate
-from fldet.data.annotations import read_class_names
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
 from fldet.registry import DATASETS

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fldet.data.annotations import read_annotations, read_class_names
+from fldet.annotations import read_annotations, read_class_names
 from fldet.data.coco import CocoDataset, parse_instance
 from fldet.errors import DataError
 
@@ -97,7 +97,7 @@ def test_class_names_without_parsing_the_whole_file(tmp_path):
     [
         (None, "annotation file not found"),
         ("{", "is not JSON: .* at line 1"),
-        ("[1]", "holds a list, not an object"),
+        ("[1]", "has no list 'images'"),
         ('{"images": [], "annotations": []}', "has no list 'categories'"),
     ],
 )

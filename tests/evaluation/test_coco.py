@@ -229,12 +229,12 @@ def test_bad_annotation_files(bad_inputs, file, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": [{"name": "x"}]}, "an image has no 'id'"),
+        ({"images": [{"name": "x"}]}, r"images\[0\] has no 'id'"),
         ({"images": [{"id": 1}, {"id": "1"}]}, "ids are of different kinds"),
-        ({"categories": [{"id": 1}]}, "lacks 'id' or 'name'"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] has no 'name'"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "same id or name"),
         ({"annotations": [{"image_id": 1, "category_id": 10}]}, "annotation 0 has no 'bbox'"),
-        ({"annotations": [[1, 2]]}, "annotation 0 is malformed"),
+        ({"annotations": [[1, 2]]}, r"annotations\[0\] is not an object"),
         (
             {"annotations": [{"image_id": 1, "category_id": 10, "bbox": [1, 2, 3]}]},
             "annotation 0 is malformed",

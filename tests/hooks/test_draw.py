@@ -157,7 +157,7 @@ def test_the_test_pipeline_gives_boxes_in_pixels_of_the_file(coco_mini, tmp_path
             "data_prefix": {"img": str(coco_mini / "val2017")},
             "test_mode": True,
             "pipeline": [
-                {"type": "mmdet.LoadImageFromFile"},
+                {"type": "LoadImageFromFile"},
                 {"type": "mmdet.Resize", "scale": (224, 128), "keep_ratio": True},
                 {"type": "mmdet.LoadAnnotations", "with_bbox": True},
                 {"type": "mmdet.PackDetInputs"},

@@ -1,0 +1,120 @@
+"""What the evaluation needs of a COCO annotation file, checked."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from fldet.annotations import LAYOUT, category_ids, check_annotations, read_annotations
+from fldet.errors import DataError, shorten
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the evaluation needs of an annotation file.
+
+    Attributes:
+        images: image ids, sorted: among equal scores COCO's order is that of the images.
+        categories: class name by category id.
+        annotations: dicts with image_id, category_id, bbox (xywh), area (pixels), iscrowd (0, 1).
+    """
+
+    images: tuple[Hashable, ...]
+    categories: dict[int, str]
+    annotations: tuple[dict[str, Any], ...]
+
+
+def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
+    """Reads and checks a COCO annotation file, or its content, which stays as it is.
+
+    Raises:
+        DataError: no such file, not JSON, a missing or malformed entry, an id given twice.
+    """
+    if isinstance(source, Mapping):
+        name, content = "the annotations", dict(source)
+        check_annotations(content, name)
+    else:
+        name, content = str(source), read_annotations(source)
+    images = _image_ids(content["images"], name)
+    categories = {i: name for name, i in category_ids(content["categories"], name).items()}
+    annotations = (
+        _annotation(entry, categories, f"{name}: annotation {index}")
+        for index, entry in enumerate(content["annotations"])
+    )
+    known = set(images)
+    return GroundTruth(
+        images, categories, tuple(one for one in annotations if one["image_id"] in known)
+    )
+
+
+def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:
+    try:
+        ids = sorted(image["id"] for image in images)
+    except TypeError:
+        raise DataError(f"{name}: image ids are of different kinds", expected=LAYOUT) from None
+    repeated = [one for one, following in pairwise(ids) if one == following]
+    if repeated:
+        raise DataError(f"{name}: two images have the id {repeated[0]!r}", expected=LAYOUT)
+    return tuple(ids)
+
+
+def _annotation(entry: Any, categories: Mapping[int, str], name: str) -> dict[str, Any]:
+    """Returns a copy of what matters, with ``area`` and ``iscrowd`` filled in."""
+    try:
+        image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
+        _, _, width, height = box
+        area = width * height if entry.get("area") is None else entry["area"]
+        crowd = int(bool(entry.get("iscrowd", 0)))
+        bad = not all(map(math.isfinite, (*box, area)))
+        hash((image_id, category_id))
+    except KeyError as error:
+        raise DataError(f"{name} has no {error}", expected=LAYOUT) from None
+    except (TypeError, ValueError, AttributeError):
+        bad = True
+    if bad:
+        raise DataError(
+            f"{name} is malformed: {shorten(entry)}",
+            expected="'bbox' holds four finite numbers: x, y, width, height",
+        )
+    if category_id not in categories:
+        raise DataError(
+            f"{name} has the category_id {category_id!r}, which no category has",
+            expected=f"the ids of the categories are {shorten(list(categories))}",
+        )
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [float(value) for value in box],
+        "area": float(area),
+        "iscrowd": crowd,
+    }
+
+
+def restrict(
+    truth: GroundTruth, image_ids: Iterable[Hashable] | None, category_ids: Iterable[int] | None
+) -> GroundTruth:
+    """Returns the ground truth of the chosen images and classes."""
+    images = _choose(truth.images, image_ids, "image")
+    categories = _choose(truth.categories, category_ids, "category")
+    return GroundTruth(
+        tuple(one for one in truth.images if one in images),
+        {key: name for key, name in truth.categories.items() if key in categories},
+        tuple(
+            one
+            for one in truth.annotations
+            if one["image_id"] in images and one["category_id"] in categories
+        ),
+    )
+
+
+def _choose(known: Iterable[Hashable], wanted: Iterable[Hashable] | None, kind: str) -> set[Any]:
+    chosen = set(known if wanted is None else wanted)
+    unknown = chosen - set(known)
+    if unknown:
+        raise DataError(
+            f"no {kind} has the id {shorten(min(unknown, key=repr))}",
+            expected=f"an id of the annotation file, such as {shorten(list(known)[:5])}",
+        )
+    return chosen

@@ -1,0 +1,133 @@
+"""The COCO figures as a metric of MMEngine's loops."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from fldet.errors import DataError, nearest
+from fldet.evaluation.coco import Engine, evaluate_coco
+from fldet.evaluation.detections import as_detections, save_detections
+from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
+from fldet.registry import METRICS
+from fldet.results import CocoFigures
+
+
+@METRICS.register_module()
+class CocoMetric(BaseMetric):
+    """COCO box figures of a loop over a data set.
+
+    Labels become category ids by class name, whatever the order and the gaps of the ids in the
+    file. The images that were seen are evaluated, no others, so a part of a data set gives the
+    figures of that part. With several processes the results are in the first one's object.
+
+    Args:
+        ann_file: COCO annotation file; fldet fills in that of the data loader.
+        engine: see ``evaluate_coco``.
+        outfile: where to write the detections, in the format of the COCO server; None does not.
+        collect_device: where results of several processes meet, ``cpu`` or ``gpu``.
+        prefix: of the names of the figures: ``coco/AP``. NaN (no ground truth of that kind)
+            never counts as a best value, with ``rule='greater'``.
+
+    Attributes:
+        figures: result of the last evaluation, None before it.
+        detections: what was evaluated last, in the COCO results format.
+    """
+
+    default_prefix = "coco"
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        engine: Engine = "auto",
+        outfile: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.ann_file = ann_file
+        self.engine = engine
+        self.outfile = outfile
+        self.figures: CocoFigures | None = None
+        self.detections: list[dict[str, Any]] = []
+        self._truth: GroundTruth | None = None
+        self._category_ids: list[int] | None = None
+
+    @property
+    def truth(self) -> GroundTruth:
+        """The annotation file, read once.
+
+        Raises:
+            DataError: there is none, or it is malformed.
+        """
+        if self._truth is None:
+            if self.ann_file is None:
+                raise DataError(
+                    "CocoMetric has no annotation file",
+                    hint="--cfg-options val_evaluator.ann_file=FILE, or test_evaluator.ann_file",
+                )
+            self._truth = read_ground_truth(Path(self.ann_file))
+        return self._truth
+
+    @property
+    def category_ids(self) -> list[int]:
+        """Category id by label.
+
+        Raises:
+            DataError: the data set has no class names, or one that is not in the file.
+        """
+        if self._category_ids is None:
+            classes = (self.dataset_meta or {}).get("classes")
+            if not classes:
+                raise DataError("the data set has no class names: metainfo has no 'classes'")
+            self._category_ids = map_classes(classes, self.truth.categories)
+        return self._category_ids
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keeps the predictions of a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: dicts with ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in
+                pixels of the original image, ``scores`` (N,), ``labels`` (N,).
+
+        Raises:
+            DataError: a label without a class, an image that the file lacks; see ``truth`` and
+                ``category_ids`` too.
+        """
+        del data_batch
+        for sample in data_samples:
+            found = as_detections(sample["img_id"], sample["pred_instances"], self.category_ids)
+            self.results.append((sample["img_id"], found))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Returns the twelve figures by name; writes ``outfile`` if there is one."""
+        by_image = dict(results)  # a sampler that pads may have sent an image twice
+        self.detections = [one for found in by_image.values() for one in found]
+        if self.outfile is not None:
+            save_detections(Path(self.outfile), self.detections)
+        self.figures = evaluate_coco(
+            self.truth,
+            self.detections,
+            image_ids=by_image,
+            category_ids=self.category_ids,
+            engine=self.engine,
+        )
+        return dict(self.figures.summary)
+
+
+def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int]:
+    """Returns the category id of each class, found by name.
+
+    Raises:
+        DataError: a class that no category is called.
+    """
+    id_of = {name: key for key, name in categories.items()}
+    for name in classes:
+        if name not in id_of:
+            raise DataError(
+                f"class {name!r} is not in the annotation file",
+                expected=nearest(name, id_of) or f"its classes are: {', '.join(id_of)}",
+            )
+    return [id_of[name] for name in classes]
