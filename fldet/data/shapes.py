@@ -1,10 +1,11 @@
 """Shapes: a synthetic detection data set, drawn on the spot, on which a small RetinaNet learns.
 
 **An object** is a closed outline of one of six classes, filled without a hole (except the ring's),
-in one colour: disc (any ellipse up to 1.5:1), box (any rectangle up to 2:1), triangle, star (five
-points), ring (wall between 0.35 and 0.5 of the radius), cross (four equal arms). Rotation, size,
-aspect and colour are free. It may be hidden, by others or by the border, up to 60 %; its box is
-that of the whole shape, clipped to the image. Its area is that of its pixels inside the image.
+in one colour: disc (any ellipse up to 1.5:1), box (any rectangle up to 1.8:1), triangle, star (five
+points), ring (wall between 0.35 and 0.5 of the radius), cross (four equal arms). It is upright but
+for a tilt of up to 20 degrees, of any size and colour. Up to 60 % of it may be hidden by others or
+by the border; its box is that of the whole shape, clipped to the image, and its area that of its
+pixels inside the image.
 
 **A distractor** looks like one and is not: thin outlines, rings with a gap, polygons with 5 to 7
 corners, stars with 3, 4 or 7 points, crosses that lack an arm, half discs, smooth blobs, and
@@ -59,13 +60,16 @@ CLASSES = (
     ShapeClass("ring", 6, 0.07),
     ShapeClass("cross", 8, 0.04),
 )
-_ASPECTS = {"disc": 1.5, "box": 2.0, "triangle": 1.4, "star": 1.15, "ring": 1.15, "cross": 1.15}
+_MAX_ASPECTS = {"disc": 1.5, "box": 1.8, "triangle": 1.3, "star": 1.1, "ring": 1.1, "cross": 1.1}
+_MAX_TILT = math.radians(20)  # of objects; distractors lie in any direction
 _DISTRACTORS = ("outline", "gap", "polygon", "points", "arms", "half", "blob", "two-colour")
 _SPLITS = ("train", "val")
 
 _EMPTY_FRAC, _CROWDED_FRAC, _CROWD_REGION_FRAC = 0.08, 0.07, 0.06  # of the images
 _MIN_VISIBLE_OBJECT, _MIN_VISIBLE_DISTRACTOR = 0.4, 0.85  # of the full shape
-_MAX_IOU = 0.45  # between boxes, below the usual NMS threshold
+_MAX_IOU = 0.45  # between the boxes of objects, below the usual NMS threshold
+_LOOSE_FRAC = 0.25  # of the images: shapes of like size may hide much of each other
+_MAX_OVERLAP, _LIKE_SIZE = 0.2, 6.0  # elsewhere: of the smaller box; ratio of areas
 _TRIES = 8  # random places tried for one shape
 
 
@@ -120,7 +124,9 @@ class _Scene:
     """The layers placed so far, nearest first, and what they cover."""
 
     covered: Mask
+    loose: bool = True
     layers: list[_Layer] = field(default_factory=list)
+    boxes: list[list[float]] = field(default_factory=list)  # of the layers, as x, y, w, h
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -314,13 +320,14 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
     )
     if kind != "empty" and rng.random() < _CROWD_REGION_FRAC:
         _place_crowd_region(rng, scene, background)
+    scene.loose = kind == "crowded" or rng.random() < _LOOSE_FRAC
     image_size = max(scene.size)
     if kind == "crowded":
         object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(22, 32))]
     else:
-        count = 0 if kind == "empty" else int(rng.integers(1, 9))
+        count = 0 if kind == "empty" else int(rng.integers(1, 8))
         object_sizes = [_ordinary_size(rng, image_size) for _ in range(count)]
-    low, high = {"empty": (3, 9), "crowded": (0, 3), "ordinary": (0, 4)}[kind]
+    low, high = {"empty": (3, 9), "crowded": (0, 3), "ordinary": (0, 3)}[kind]
     distractor_sizes = [image_size * rng.uniform(0.14, 0.4) for _ in range(rng.integers(low, high))]
     shapes = [(size, True) for size in object_sizes]
     shapes += [(size, False) for size in distractor_sizes]
@@ -347,12 +354,16 @@ def _place_object(rng: Generator, scene: _Scene, background: Image, size: float)
     shape = CLASSES[rng.choice(len(CLASSES), p=[c.frequency for c in CLASSES])]
     unit_contours = _object_outline(rng, shape.name)
     for _ in range(_TRIES):
-        contours = _pose(rng, unit_contours, size, _ASPECTS[shape.name], scene.size)
+        contours = _pose(rng, unit_contours, size, _MAX_ASPECTS[shape.name], _MAX_TILT, scene.size)
         bbox = _clipped_xywh(contours, scene.size)
         mask = _alpha_mask(contours, scene.size) >= 128
-        if _has_room(scene, contours, mask, _MIN_VISIBLE_OBJECT) and all(
-            _iou_xywh(bbox, other["bbox"]) <= (0.0 if other["iscrowd"] else _MAX_IOU)
-            for other in scene.annotations
+        if (
+            _has_room(scene, contours, mask, _MIN_VISIBLE_OBJECT)
+            and _keeps_distance(scene, bbox)
+            and all(
+                _iou_xywh(bbox, other["bbox"]) <= (0.0 if other["iscrowd"] else _MAX_IOU)
+                for other in scene.annotations
+            )
         ):
             colours = [_contrasting_colour(rng, background[mask].mean(axis=0))]
             _add_layer(rng, scene, contours, mask, colours)
@@ -365,9 +376,12 @@ def _place_distractor(rng: Generator, scene: _Scene, background: Image, size: fl
     kind = str(rng.choice(_DISTRACTORS))
     unit_contours = _distractor_outline(rng, kind)
     for _ in range(_TRIES):
-        contours = _pose(rng, unit_contours, size, 1.3, scene.size)
+        contours = _pose(rng, unit_contours, size, 1.3, math.pi, scene.size)
         mask = _alpha_mask(contours, scene.size) >= 128
-        if _has_room(scene, contours, mask, _MIN_VISIBLE_DISTRACTOR):
+        bbox = _clipped_xywh(contours, scene.size)
+        if _has_room(scene, contours, mask, _MIN_VISIBLE_DISTRACTOR) and _keeps_distance(
+            scene, bbox
+        ):
             colours = [_contrasting_colour(rng, background[mask].mean(axis=0))]
             if kind == "two-colour":
                 colours.append(_contrasting_colour(rng, colours[0], minimum=140.0))
@@ -420,12 +434,22 @@ def _add_layer(
     split_angle, light_angle = rng.uniform(0, 2 * math.pi, size=2)
     scene.layers.append(_Layer(contours, colours, split_angle, light_angle))
     scene.covered |= mask
+    scene.boxes.append(_clipped_xywh(contours, scene.size))
 
 
 def _has_room(scene: _Scene, contours: list[Contour], mask: Mask, min_visible: float) -> bool:
     """Returns whether enough of the shape would be seen behind the layers placed so far."""
     visible = np.count_nonzero(mask & ~scene.covered)
     return visible > 0 and visible >= min_visible * _even_odd_area(contours)
+
+
+def _keeps_distance(scene: _Scene, bbox: list[float]) -> bool:
+    """Returns whether a box overlaps no other of like size by much; anything goes if loose."""
+    return scene.loose or all(
+        _overlap_xywh(bbox, other) <= _MAX_OVERLAP * min(_area(bbox), _area(other))
+        or max(_area(bbox), _area(other)) > _LIKE_SIZE * min(_area(bbox), _area(other))
+        for other in scene.boxes
+    )
 
 
 # ---------------------------------------------------------------- outlines, in the unit circle
@@ -472,7 +496,8 @@ def _arc(radius: float, start: float, stop: float, num: int = 48) -> Contour:
 
 
 def _regular(num_corners: int) -> Contour:
-    return _arc(1.0, 0, 2 * math.pi, num_corners + 1)[:-1]
+    """Returns the corners of a regular polygon, the first one on top."""
+    return _arc(1.0, -math.pi / 2, 1.5 * math.pi, num_corners + 1)[:-1]
 
 
 def _star(num_points: int, inner_radius: float) -> Contour:
@@ -512,12 +537,13 @@ def _pose(
     unit_contours: list[Contour],
     diameter: float,
     max_aspect: float,
+    max_tilt: float,
     image_hw: tuple[int, int],
 ) -> list[Contour]:
     """Returns the contours stretched, turned and moved to a random place, in pixels."""
     height, width = image_hw
-    stretch = math.exp(rng.uniform(0, math.log(max_aspect)) / 2)
-    angle = rng.uniform(0, 2 * math.pi)
+    stretch = math.exp(rng.uniform(-1, 1) * math.log(max_aspect) / 2)
+    angle = rng.uniform(-max_tilt, max_tilt)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     scale = np.array([stretch, 1 / stretch]) * diameter / 2
     margin = min(0.35 * diameter, 0.45 * height, 0.45 * width)
@@ -542,11 +568,20 @@ def _clipped_xywh(contours: list[Contour], image_hw: tuple[int, int]) -> list[fl
     return [float(x1), float(y1), round(float(x2 - x1), 2), round(float(y2 - y1), 2)]
 
 
+def _area(xywh: list[float]) -> float:
+    return xywh[2] * xywh[3]
+
+
+def _overlap_xywh(a: list[float], b: list[float]) -> float:
+    """Returns the area that two boxes share, in square pixels."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
 def _iou_xywh(a: list[float], b: list[float]) -> float:
-    overlap_w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    overlap_h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    overlap = max(overlap_w, 0.0) * max(overlap_h, 0.0)
-    return overlap / max(a[2] * a[3] + b[2] * b[3] - overlap, 1e-9)
+    overlap = _overlap_xywh(a, b)
+    return overlap / max(_area(a) + _area(b) - overlap, 1e-9)
 
 
 def _rle(mask: Mask) -> dict[str, Any]:

@@ -141,7 +141,8 @@ def test_the_box_fits_the_pixels(name):
     edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
     sharp_tips = 2.0 if name in ("star", "triangle") else 0.75  # thinner than half a pixel
     np.testing.assert_allclose(edges, (x, y, x + w, y + h), atol=sharp_tips)
-    assert mask.sum() == pytest.approx(shapes._even_odd_area(contours), rel=0.04)
+    # Edges are drawn up to an eighth of a pixel wide, which tells on a star's long outline.
+    assert mask.sum() == pytest.approx(shapes._even_odd_area(contours), rel=0.06)
 
 
 def test_a_ring_has_a_hole_and_a_half_outside_is_cut():
