@@ -3,13 +3,14 @@
 **An object** is a closed outline of one of six classes, filled without a hole (except the ring's),
 in one colour: disc (any ellipse up to 1.5:1), box (any rectangle up to 1.8:1), triangle, star (five
 points), ring (wall between 0.35 and 0.5 of the radius), cross (four equal arms). It is upright but
-for a tilt of up to 20 degrees, of any size and colour. Up to 60 % of it may be hidden by others or
-by the border; its box is that of the whole shape, clipped to the image, and its area that of its
-pixels inside the image.
+for a tilt of up to 20 degrees and of any size. Each class has a range of hues that overlaps with
+the next ones, as real objects are known by colour and by shape. Up to 60 % of an object may be
+hidden by others or by the border; its box is that of the whole shape, clipped to the image, and its
+area that of its pixels inside the image.
 
-**A distractor** looks like one and is not: thin outlines, rings with a gap, polygons with 5 to 7
-corners, stars with 3, 4 or 7 points, crosses that lack an arm, half discs, smooth blobs, and
-objects in two colours. It is never hidden by more than 15 %, so that one can see what is wrong.
+**A distractor** looks like one and is not: thin outlines, rings with a gap, crosses that lack an
+arm, half discs and smooth blobs, in any colour, so also in those of the classes. It is never hidden
+by more than 15 %, so that one can see what is wrong.
 
 **A crowd** (``iscrowd=1``) is a cluster of objects too tiny to be counted, in one region.
 
@@ -44,28 +45,30 @@ Colour: TypeAlias = NDArray[np.float64]  # (3,) BGR, 0 to 255
 
 
 class ShapeClass(NamedTuple):
-    """A class of objects; ``frequency`` is its share of all objects."""
+    """A class of objects: its share of all objects, and the middle of its hues in degrees."""
 
     name: str
     category_id: int
     frequency: float
+    hue: float
 
 
 # Category ids have gaps, as COCO's do.
 CLASSES = (
-    ShapeClass("disc", 1, 0.38),
-    ShapeClass("box", 2, 0.24),
-    ShapeClass("triangle", 3, 0.17),
-    ShapeClass("star", 5, 0.10),
-    ShapeClass("ring", 6, 0.07),
-    ShapeClass("cross", 8, 0.04),
+    ShapeClass("disc", 1, 0.35, 0),
+    ShapeClass("box", 2, 0.23, 200),
+    ShapeClass("triangle", 3, 0.17, 120),
+    ShapeClass("star", 5, 0.11, 50),
+    ShapeClass("ring", 6, 0.08, 260),
+    ShapeClass("cross", 8, 0.06, 310),
 )
+_HUE_SPREAD = 35.0  # degrees on either side of the middle
 _MAX_ASPECTS = {"disc": 1.5, "box": 1.8, "triangle": 1.3, "star": 1.1, "ring": 1.1, "cross": 1.1}
 _MAX_TILT = math.radians(20)  # of objects; distractors lie in any direction
-_DISTRACTORS = ("outline", "gap", "polygon", "points", "arms", "half", "blob", "two-colour")
+_DISTRACTORS = ("outline", "gap", "arms", "half", "blob")
 _SPLITS = ("train", "val")
 
-_EMPTY_FRAC, _CROWDED_FRAC, _CROWD_REGION_FRAC = 0.08, 0.07, 0.06  # of the images
+_EMPTY_FRAC, _CROWDED_FRAC, _CROWD_REGION_FRAC = 0.08, 0.05, 0.04  # of the images
 _MIN_VISIBLE_OBJECT, _MIN_VISIBLE_DISTRACTOR = 0.4, 0.85  # of the full shape
 _MAX_IOU = 0.45  # between the boxes of objects, below the usual NMS threshold
 _LOOSE_FRAC = 0.25  # of the images: shapes of like size may hide much of each other
@@ -142,7 +145,7 @@ class _Scene:
 def generate_shapes(
     root: Path | str,
     *,
-    num_train: int = 1000,
+    num_train: int = 1600,
     num_val: int = 200,
     image_size: int = 160,
     seed: int = 0,
@@ -323,7 +326,7 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
     scene.loose = kind == "crowded" or rng.random() < _LOOSE_FRAC
     image_size = max(scene.size)
     if kind == "crowded":
-        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(22, 32))]
+        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(20, 27))]
     else:
         count = 0 if kind == "empty" else int(rng.integers(1, 8))
         object_sizes = [_ordinary_size(rng, image_size) for _ in range(count)]
@@ -340,13 +343,13 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
 
 
 def _ordinary_size(rng: Generator, image_size: int) -> float:
-    """Returns a diameter in pixels; at 160 pixels 30 % small, 52 % medium, 18 % large ones."""
-    low, high = ((0.11, 0.2), (0.2, 0.5), (0.7, 0.95))[rng.choice(3, p=(0.3, 0.52, 0.18))]
+    """Returns a diameter in pixels; at 160 pixels 25 % small, 57 % medium, 18 % large ones."""
+    low, high = ((0.14, 0.22), (0.22, 0.6), (0.72, 0.95))[rng.choice(3, p=(0.25, 0.57, 0.18))]
     return image_size * math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _crowded_size(rng: Generator, image_size: int) -> float:
-    return image_size * rng.uniform(0.1, 0.18)
+    return image_size * rng.uniform(0.12, 0.18)
 
 
 def _place_object(rng: Generator, scene: _Scene, background: Image, size: float) -> None:
@@ -365,7 +368,8 @@ def _place_object(rng: Generator, scene: _Scene, background: Image, size: float)
                 for other in scene.annotations
             )
         ):
-            colours = [_contrasting_colour(rng, background[mask].mean(axis=0))]
+            hues = (shape.hue - _HUE_SPREAD, shape.hue + _HUE_SPREAD)
+            colours = [_contrasting_colour(rng, background[mask].mean(axis=0), hues=hues)]
             _add_layer(rng, scene, contours, mask, colours)
             scene.annotations.append(_annotation(shape, bbox, int(mask.sum()), iscrowd=0))
             return
@@ -636,18 +640,26 @@ def _ramp(height: int, width: int, angle: float) -> Image:
     return np.float32(math.cos(angle)) * xs + np.float32(math.sin(angle)) * ys
 
 
-def _random_colour(rng: Generator, saturation: tuple[float, float] = (0.5, 1.0)) -> Colour:
-    hsv = np.array(
-        [[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(0.35, 1.0)]]], np.float32
-    )
+def _random_colour(
+    rng: Generator,
+    saturation: tuple[float, float] = (0.5, 1.0),
+    hues: tuple[float, float] = (0.0, 360.0),
+) -> Colour:
+    hue = rng.uniform(*hues) % 360
+    hsv = np.array([[[hue, rng.uniform(*saturation), rng.uniform(0.35, 1.0)]]], np.float32)
     return 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
 
 
-def _contrasting_colour(rng: Generator, other: NDArray[Any], minimum: float = 90.0) -> Colour:
+def _contrasting_colour(
+    rng: Generator,
+    other: NDArray[Any],
+    minimum: float = 90.0,
+    hues: tuple[float, float] = (0.0, 360.0),
+) -> Colour:
     """Returns a random colour at least ``minimum`` away, or the farthest of a dozen."""
     colours = []
     for _ in range(12):
-        colours.append(_random_colour(rng))
+        colours.append(_random_colour(rng, hues=hues))
         if np.linalg.norm(colours[-1] - other) >= minimum:
             return colours[-1]
     return max(colours, key=lambda colour: float(np.linalg.norm(colour - other)))

@@ -28,7 +28,7 @@ class ShapesDataset(CocoDataset):
         self,
         *,
         data_root: str,
-        num_train: int = 1000,
+        num_train: int = 1600,
         num_val: int = 200,
         image_size: int = 160,
         seed: int = 0,
