@@ -8,7 +8,7 @@ DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
 DEMO_DIR ?= work_dirs/demo
 TESTS ?= -m "not slow and not gpu"
 
-.PHONY: demo test check docs clean
+.PHONY: demo test test-light check docs clean
 
 demo: $(READY)
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
@@ -16,6 +16,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n 2 $(TESTS)
+
+# The lighter set of dependencies: see requirements/light.txt.
+test-light:
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet -r requirements/light.txt -r requirements/tests.txt
+	.venv-light/bin/pip install --quiet --no-deps -r requirements/light-mm.txt -e .
+	.venv-light/bin/pytest tests/engine tests/ops tests/test_compat.py $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -27,7 +34,7 @@ docs: $(READY)
 	$(BIN)/python tools/generate_docs.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-light build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt
 	$(PYTHON) -m venv $(VENV)

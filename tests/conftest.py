@@ -105,7 +105,11 @@ data_root = '{data}'
 model = dict(
     backbone=dict(base_channels=8),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
-    bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1))
+    bbox_head=dict(
+        in_channels=8,
+        feat_channels=8,
+        stacked_convs=1,
+        norm_cfg=dict(num_groups=2)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -9,6 +9,7 @@ Test:  fldet test configs/bccd/retinanet_r18_bccd.py work_dirs/retinanet_r18_bcc
 _base_ = [
     '../_base_/models/retinanet_r18_small.py',
     '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/from_nothing.py',
     '../_base_/default_runtime.py',
 ]
 data_root = 'data/bccd/'
@@ -40,16 +41,9 @@ val_dataloader = dict(
         data_prefix=dict(img='BCCD/JPEGImages/'),
         pipeline=test_pipeline))
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1500, val_interval=500)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(max_iters=1000, val_interval=500)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=100, end=1500),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=1000),
 ]
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
-    clip_grad=dict(max_norm=10.0))
-auto_scale_lr = dict(enable=True, base_batch_size=8)
 default_hooks = dict(checkpoint=dict(interval=500))

@@ -9,5 +9,5 @@ _base_ = './retinanet_r18_shapes.py'
 train_cfg = dict(max_iters=150, val_interval=150)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=150, eta_min=0.00002),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=150),
 ]

@@ -1,11 +1,14 @@
 """The drawn data set Shapes behind the registry."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fldet.data.coco import CocoDataset
 from fldet.data.shapes import generate_shapes
 from fldet.registry import DATASETS
+
+log = logging.getLogger("fldet")
 
 
 @DATASETS.register_module()
@@ -48,5 +51,12 @@ class ShapesDataset(CocoDataset):
         """
         names = ("num_train", "num_val", "image_size", "seed")
         generate_shapes(
-            options["data_root"], **{name: options[name] for name in names if name in options}
+            options["data_root"],
+            **{name: options[name] for name in names if name in options},
+            on_progress=_log_progress,
         )
+
+
+def _log_progress(done: int, total: int) -> None:
+    if done % max(1, total // 5) == 0:
+        log.info("drawing Shapes: %d/%d images", done, total)

@@ -109,7 +109,7 @@ def _check_work_dir(work_dir: Path, newest: Path | None, resume: bool) -> None:
             hint=f"add --resume, or choose another folder: --work-dir {work_dir}-2",
         )
     if resume and not newest:
-        log.warning("nothing to resume in %s: starting from the first iteration", work_dir)
+        log.info("nothing to resume in %s: starting from the first iteration", work_dir)
 
 
 def _plan(cfg: Config, runner: FldetRunner) -> str:

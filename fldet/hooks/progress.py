@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -49,7 +48,7 @@ class ProgressHook(Hook):
     ) -> None:
         """Shows the iteration just done."""
         done = runner.iter + 1
-        self._advance(done, lambda: training_status(runner, self.interval))
+        self._advance(done, lambda: bar_status(runner, self.interval))
         if self._lines() and (done % self.interval == 0 or done == runner.max_iters):
             log.info(
                 "iter %d/%d  %s", done, runner.max_iters, training_status(runner, self.interval)
@@ -130,18 +129,23 @@ class ProgressHook(Hook):
 
 
 def make_bar() -> Progress:
-    """Returns a bar on stderr with the count, the status, elapsed and remaining time."""
+    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         refresh_per_second=2,
     )
+
+
+def bar_status(runner: Any, window: int) -> str:
+    """Returns the mean loss over ``window`` iterations and the learning rate, in few columns."""
+    scalars = runner.message_hub.log_scalars
+    return f"loss {scalars['train/loss'].mean(window):.3f} lr {scalars['train/lr'].current():.1e}"
 
 
 def training_status(runner: Any, window: int) -> str:

@@ -14,8 +14,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fldet.data import shapes
-from fldet.data.shapes import CLASSES, draw_image, generate_shapes
+from fldet.data import shapes, shapes_drawing, shapes_scene
+from fldet.data.shapes import generate_shapes
+from fldet.data.shapes_scene import CLASSES, draw_image
 from fldet.errors import DataError
 
 SMALL = {"num_train": 6, "num_val": 3, "image_size": 96}
@@ -33,7 +34,7 @@ def dataset(tmp_path_factory):
 
 
 def outline(name):
-    return shapes._object_outline(np.random.default_rng(0), name)
+    return shapes_drawing.object_outline(np.random.default_rng(0), name)
 
 
 def all_annotations(drawings, *, iscrowd):
@@ -84,7 +85,8 @@ def test_boxes_lie_inside_their_image_and_have_an_area(drawings):
             assert y >= 0
             assert x + w <= width + 1e-6
             assert y + h <= height + 1e-6
-            assert 0 < annotation["area"] <= (w + 0.5) * (h + 0.5)
+            # whole pixels, counted from half covered on: up to one more in each direction
+            assert 0 < annotation["area"] <= (w + 1) * (h + 1)
 
 
 def test_class_frequencies_fall_in_the_order_of_the_classes(drawings):
@@ -119,7 +121,7 @@ def test_objects_of_one_image_can_survive_suppression(drawings):
     for drawing in drawings:
         boxes = [a["bbox"] for a in drawing.annotations]
         for index, box in enumerate(boxes):
-            assert all(shapes._iou_xywh(box, other) <= 0.45 for other in boxes[:index])
+            assert all(shapes_drawing.iou_xywh(box, other) <= 0.45 for other in boxes[:index])
 
 
 def test_crowd_regions_are_exact_masks(drawings):
@@ -135,42 +137,42 @@ def test_crowd_regions_are_exact_masks(drawings):
 @pytest.mark.parametrize("name", [shape.name for shape in CLASSES])
 def test_the_box_fits_the_pixels(name):
     contours = [20.3 * c + (50.2, 49.6) for c in outline(name)]
-    mask = shapes._alpha_mask(contours, (100, 100)) >= 128
-    x, y, w, h = shapes._clipped_xywh(contours, (100, 100))
+    mask = shapes_drawing.alpha_mask(contours, (100, 100)) >= 128
+    x, y, w, h = shapes_drawing.clipped_xywh(contours, (100, 100))
     ys, xs = np.nonzero(mask)
     edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
     sharp_tips = 2.0 if name in ("star", "triangle") else 0.75  # thinner than half a pixel
     np.testing.assert_allclose(edges, (x, y, x + w, y + h), atol=sharp_tips)
     # Edges are drawn up to an eighth of a pixel wide, which tells on a star's long outline.
-    assert mask.sum() == pytest.approx(shapes._even_odd_area(contours), rel=0.06)
+    assert mask.sum() == pytest.approx(shapes_drawing.even_odd_area(contours), rel=0.06)
 
 
 def test_a_ring_has_a_hole_and_a_half_outside_is_cut():
     contours = [20 * c + (0, 50) for c in outline("ring")]
-    mask = shapes._alpha_mask(contours, (100, 100)) >= 128
+    mask = shapes_drawing.alpha_mask(contours, (100, 100)) >= 128
     assert not mask[50, 0]
     assert mask[50, 18]
-    assert shapes._clipped_xywh(contours, (100, 100))[0] == 0
-    assert mask.sum() == pytest.approx(shapes._even_odd_area(contours) / 2, rel=0.04)
+    assert shapes_drawing.clipped_xywh(contours, (100, 100))[0] == 0
+    assert mask.sum() == pytest.approx(shapes_drawing.even_odd_area(contours) / 2, rel=0.04)
 
 
 def test_a_shape_outside_the_image_has_no_pixels():
-    assert not shapes._alpha_mask([20 * c - 40 for c in outline("disc")], (100, 100)).any()
+    assert not shapes_drawing.alpha_mask([20 * c - 40 for c in outline("disc")], (100, 100)).any()
 
 
 def test_a_hidden_shape_has_no_room():
     square = [np.array([[20.0, 20.0], [60.0, 20.0], [60.0, 60.0], [20.0, 60.0]])]
-    scene = shapes._Scene(covered=np.zeros((100, 100), dtype=bool))
-    mask = shapes._alpha_mask(square, scene.size) >= 128
-    assert shapes._has_room(scene, square, mask, 0.9)
+    scene = shapes_scene._Scene(covered=np.zeros((100, 100), dtype=bool))
+    mask = shapes_drawing.alpha_mask(square, scene.size) >= 128
+    assert shapes_scene._has_room(scene, square, mask, 0.9)
     scene.covered[:, :45] = True  # 25 of its 40 columns: 0.375 remain
-    assert not shapes._has_room(scene, square, mask, 0.4)
-    assert shapes._has_room(scene, square, mask, 0.35)
+    assert not shapes_scene._has_room(scene, square, mask, 0.4)
+    assert shapes_scene._has_room(scene, square, mask, 0.35)
 
 
 def test_a_mask_in_run_lengths_starts_with_zeros():
     mask = np.array([[True, False], [True, True]])
-    assert shapes._rle(mask) == {"counts": [0, 2, 1, 1], "size": [2, 2]}
+    assert shapes_drawing.rle(mask) == {"counts": [0, 2, 1, 1], "size": [2, 2]}
 
 
 # --- the files

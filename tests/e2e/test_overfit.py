@@ -49,13 +49,13 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=pipeline))
 test_evaluator = dict(type='fldet.CocoMetric')
-train_cfg = dict(max_iters=400)
+train_cfg = dict(max_iters=300)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=400),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=30, end=300),
 ]
 auto_scale_lr = dict(enable=False)
-default_hooks = dict(checkpoint=dict(interval=400, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=300, save_best=None))
 """
 
 
