@@ -325,7 +325,7 @@ def _index(node: Any, keys: list[str], above: tuple[str, ...], create: bool) -> 
             return key
         raise ConfigError(
             f"unknown config key {full!r}: {parent or 'the config'} has no {key!r}",
-            expected=nearest(key, node) or f"its keys: {', '.join(map(str, node))}",
+            expected=nearest(key, node) or f"one of: {', '.join(map(str, node))}",
             hint=f"to add a key on purpose, put + before it: +{full}=...",
         )
     if not isinstance(node, (list, tuple)):

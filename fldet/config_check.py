@@ -241,7 +241,7 @@ def _unknown_keyword(key: str, target: Any, known: Set[str], path: Path) -> Prob
     where = ".".join(path)
     return Problem(
         f"{where}.{key}: {target.__name__} takes no {key!r}",
-        nearest(key, known) or f"its keywords: {', '.join(sorted(known - {'self'}))}",
+        nearest(key, known) or f"one of: {', '.join(sorted(known - {'self'}))}",
         f"put _delete_=True into {where} if the key is inherited from another type",
     )
 

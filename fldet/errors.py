@@ -32,8 +32,13 @@ class FldetError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        parts = [self.message, self.expected, f"Hint: {self.hint}" if self.hint else ""]
-        return "\n".join(part for part in parts if part)
+        lines = [self.message]
+        if self.expected:
+            question = self.expected.startswith("did you mean")
+            lines.append(self.expected if question else f"Expected: {self.expected}")
+        if self.hint:
+            lines.append(f"Hint: {self.hint}")
+        return "\n".join(lines)
 
 
 class UsageError(FldetError):

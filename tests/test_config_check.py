@@ -63,7 +63,7 @@ SEEDED = [
     ),
     ("param_scheduler.0.type=LinearLr", r"param_scheduler\.0\.type.*\n.*LinearLR", "scheduler"),
     ("model.backbone.dept=18", r"^model\.backbone\.dept: ResNet .*\ndid you mean depth", "keyword"),
-    ("model.backbone.zzz=18", r"its keywords: .*depth, ", "a keyword that is like no other"),
+    ("model.backbone.zzz=18", r"one of: .*depth, ", "a keyword that is like no other"),
     ("model.bbox_head.feat_chanels=1", "did you mean feat_channels", "keyword of the base class"),
     ("train_dataloader.dataset.ann_fil=a", "did you mean ann_file", "keyword after two **kwargs"),
     ("train_dataloader.batch_sise=2", "DataLoader takes no 'batch_sise'", "dict without a type"),

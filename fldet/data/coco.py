@@ -78,7 +78,7 @@ class CocoDataset(BaseDetDataset):
             if name not in id_of:
                 raise DataError(
                     f"class {name!r} is not in {path}",
-                    expected=nearest(name, id_of) or f"its classes are: {', '.join(id_of)}",
+                    expected=nearest(name, id_of) or f"one of: {', '.join(id_of)}",
                     hint="leave 'classes' out of the config to use all classes of the file",
                 )
         return {id_of[name]: label for label, name in enumerate(classes)}

@@ -54,7 +54,7 @@ class _Params:
             if getattr(self, name) < low:
                 raise DataError(
                     f"Shapes cannot be drawn with {name}={getattr(self, name)}",
-                    expected=f"expected {name} >= {low}",
+                    expected=f"{name} >= {low}",
                 )
 
     def count(self, split: str) -> int:
@@ -129,13 +129,13 @@ def _check_recorded(root: Path, params: _Params) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
             f"{root} exists and is not a Shapes data set",
-            expected="expected a new folder, or one that fldet drew",
+            expected="a new folder, or one that fldet drew",
             hint="choose another data_root",
         ) from None
     if recorded != asdict(params):
         raise DataError(
             f"{root} holds Shapes drawn with {recorded}",
-            expected=f"expected {asdict(params)}",
+            expected=f"{asdict(params)}",
             hint=f"choose another data_root, or remove it: rm -r {root}",
         )
 

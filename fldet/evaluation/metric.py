@@ -128,6 +128,6 @@ def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[i
         if name not in id_of:
             raise DataError(
                 f"class {name!r} is not in the annotation file",
-                expected=nearest(name, id_of) or f"its classes are: {', '.join(id_of)}",
+                expected=nearest(name, id_of) or f"one of: {', '.join(id_of)}",
             )
     return [id_of[name] for name in classes]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fldet.errors import UnavailableError
 from fldet.functional import sigmoid_focal_loss
-from fldet.ops.nms import keep_in_order
+from fldet.ops.nms import keep_without_mmcv
 from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
 
 
@@ -32,7 +32,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         offset: added to each width and height.
     """
     order = scores.detach().sort(0, descending=True).indices
-    return order[keep_in_order(boxes.detach()[order].float(), iou_threshold, offset)]
+    return order[keep_without_mmcv(boxes.detach()[order].float(), iou_threshold, offset)]
 
 
 @torch.compiler.disable

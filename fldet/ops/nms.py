@@ -131,6 +131,15 @@ def nms_backend(device: str = "cpu") -> Backend:
     return next(backend for backend in BACKENDS if _nms_works(backend, device))
 
 
+def keep_without_mmcv(boxes: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Returns the indices kept of boxes in descending score order, by torchvision or by fldet.
+
+    For the stand-in of mmcv's operator, which the detectors call. Arguments as ``keep_in_order``.
+    """
+    works = offset == 0 and _nms_works("torchvision", boxes.device.type)
+    return _IMPLEMENTATIONS["torchvision" if works else "fldet"](boxes, iou_threshold, offset)
+
+
 def require(backend: str, operator: str, *, works: bool) -> None:
     """Checks that a backend asked for by name can be used.
 

@@ -252,7 +252,7 @@ def test_the_same_data_set_is_reused(dataset, monkeypatch):
 def test_other_parameters_are_refused(dataset, change):
     with pytest.raises(DataError, match="holds Shapes drawn with") as caught:
         generate_shapes(dataset, **(SMALL | change))
-    assert "expected" in caught.value.expected
+    assert caught.value.expected == str({**SMALL, "seed": 0, "version": 1, **change})
     assert str(dataset) in caught.value.hint
 
 

@@ -12,7 +12,13 @@ from fldet._compat import silence_imports
 from fldet.errors import UnavailableError
 from fldet.ops import active_backend, batched_nms, nms
 from fldet.ops import roi_align as roi_align_function
-from fldet.ops.nms import BACKENDS, _keep_by_blocks, _keep_by_sweep, nms_backend
+from fldet.ops.nms import (
+    BACKENDS,
+    _keep_by_blocks,
+    _keep_by_sweep,
+    keep_without_mmcv,
+    nms_backend,
+)
 
 nms_module = sys.modules["fldet.ops.nms"]  # the name fldet.ops.nms is the function
 INF, NAN = float("inf"), float("nan")
@@ -322,6 +328,15 @@ def test_torchvision_is_passed_over_for_an_offset_it_cannot_do(monkeypatch, fres
     assert nms(boxes, scores, 0.5, offset=1).tolist() == [0, 1]
     with pytest.raises(ValueError, match="offset 0 only, got 1"):
         nms(boxes, scores, 0.5, offset=1, backend="torchvision")
+
+
+def test_the_stand_in_for_mmcv_uses_a_torchvision_that_works(monkeypatch, fresh_choice):
+    far_apart = torch.tensor([UNIT, UNIT]).float() + torch.tensor([[0.0], [50.0]])
+    assert keep_without_mmcv(far_apart, 0.5).tolist() == [0, 1]
+    fake_torchvision(monkeypatch, lambda *_: torch.tensor([0]))
+    nms_module._nms_works.cache_clear()
+    assert keep_without_mmcv(far_apart, 0.5).tolist() == [0]
+    assert keep_without_mmcv(far_apart, 0.5, offset=1).tolist() == [0, 1]
 
 
 def test_active_backend_names_what_is_there():
