@@ -1,4 +1,4 @@
-"""Boxes on pictures, with OpenCV: plain functions from arrays to a new image.
+"""Images and boxes on them, with OpenCV: plain functions from arrays to a new image.
 
 Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Text is
 ASCII as far as OpenCV can draw; other letters become question marks.
@@ -7,11 +7,14 @@ ASCII as far as OpenCV can draw; other letters become question marks.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from fldet.errors import DataError
 
 Image = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -78,6 +81,23 @@ def enlarge(image: Image, smallest: int = _SMALLEST_PICTURE) -> tuple[Image, flo
         return image.copy(), 1.0
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
     return _u8(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)), factor
+
+
+def read_image(path: Path) -> Image:
+    """Returns an image file as (H, W, 3) uint8 BGR, upright as its EXIF data say.
+
+    Raises:
+        DataError: there is no such file, or OpenCV cannot read it.
+    """
+    try:
+        # Not cv2.imread: on Windows it cannot open names with letters beyond ASCII.
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror}") from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f"{path} is not an image that OpenCV can read")
+    return np.asarray(image, np.uint8)
 
 
 def draw_boxes(

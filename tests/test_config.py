@@ -265,7 +265,11 @@ def test_override_leaves_the_variable_it_came_from(small):
         ),
         ("xyz=1", r"unknown config key 'xyz'.*\nExpected: one of: lr, model", "nothing near"),
         ("lr.x=1", r"cannot set config key 'lr\.x': lr is 0\.01", "the parent is a number"),
-        ("pipeline.2.scale=1", r"pipeline is a list of 2 .*\nExpected: an index from 0 to 1", "out of range"),
+        (
+            "pipeline.2.scale=1",
+            r"pipeline is a list of 2 .*\nExpected: an index from 0 to 1",
+            "out of range",
+        ),
         ("pipeline.x=1", r"pipeline is a list of 2", "no index"),
         ("lr=abc", r"lr cannot be 'abc'\nExpected: a number; it is 0\.01 now", "text for a number"),
         ("model.backbone.with_cp=maybe", "True or False; it is False", "text for a bool"),

@@ -1,31 +1,25 @@
 """What is in a data set of the COCO format: counts, sizes, shapes, oddities, and pictures of it."""
 
-import io
 import math
-import random
 import textwrap
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fldet.annotations import read_annotations
-from fldet.drawing import Image, add_title, draw_boxes
+from fldet.drawing import Image, read_image
 from fldet.errors import DataError
-from fldet.results import write_atomically
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
 SMALL, MEDIUM = 32, 96  # sides of the squares that part COCO's sizes, in pixels
 
 _MAX_EXAMPLES = 20
 _TOLERANCE = 1.0  # pixels that a box may reach past the edge: files round
-_CELL = 480  # longer side of a picture in the contact sheet, in pixels
-_BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class DatasetSummary:
     histograms: dict[str, Histogram]
 
     def __str__(self) -> str:
-        classes = ", ".join(f"{name} {count}" for name, count in _most_first(self.boxes_per_class))
+        classes = ", ".join(f"{name} {count}" for name, count in most_first(self.boxes_per_class))
         lines = {
             "file": self.name,
             "images": f"{self.images}, {self.images_without_objects} without objects",
@@ -146,7 +140,7 @@ def _fault(
     names: Mapping[Any, str],
 ) -> str:
     """Returns what is wrong with an annotation, empty if nothing is."""
-    box = _box(entry)
+    box = box_of(entry)
     if box is None:
         return "no box of four numbers"
     x, y, width, height = box
@@ -168,7 +162,7 @@ def _fault(
     return "box thinner than a pixel" if min(width, height) < 1 else ""
 
 
-def _box(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
+def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Returns (x, y, width, height) in pixels, finite or not; None if it is not four numbers."""
     try:
         box = tuple(float(value) for value in entry["bbox"])
@@ -188,12 +182,20 @@ def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> 
     return odd
 
 
+def try_to_read(image: Mapping[str, Any], image_dir: Path) -> Image | None:
+    """Returns the image of an entry as (H, W, 3) uint8 BGR, None if it cannot be read."""
+    try:
+        return read_image(image_dir / image["file_name"])
+    except (DataError, KeyError):
+        return None
+
+
 def _image_size(image: Mapping[str, Any], image_dir: Path | None) -> tuple[int, int] | None:
     """Returns (width, height) in pixels from the entry, else from the file, else None."""
     size = image.get("width"), image.get("height")
     if all(isinstance(side, int) for side in size):
         return image["width"], image["height"]
-    picture = None if image_dir is None else _read_image(image, image_dir)
+    picture = None if image_dir is None else try_to_read(image, image_dir)
     return None if picture is None else (picture.shape[1], picture.shape[0])
 
 
@@ -219,7 +221,7 @@ def _summarize(
         images_without_objects=len(sizes) - len(with_objects),
         boxes=len(boxes),
         crowd_regions=len(usable) - len(boxes),
-        boxes_per_class={names[key]: per_class[key] for key in sorted(names, key=_id_order)},
+        boxes_per_class={names[key]: per_class[key] for key in sorted(names, key=id_order)},
         boxes_per_size=_size_counts(sides),
         aspect_ratio=_quantiles(ratios),
         boxes_per_image=_quantiles(per_image_counts),
@@ -235,7 +237,7 @@ def _summarize(
     )
 
 
-def _id_order(key: Any) -> tuple[bool, Any]:
+def id_order(key: Any) -> tuple[bool, Any]:
     """Sorts numbers by value, then names."""
     return isinstance(key, str), key
 
@@ -294,7 +296,8 @@ def _count_histogram(values: npt.NDArray[np.float64]) -> Histogram:
 # --- text ----------------------------------------------------------------------------------------
 
 
-def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns (name, count) pairs, the largest count first."""
     return sorted(counts.items(), key=lambda item: -item[1])
 
 
@@ -319,191 +322,3 @@ def _suspicious_text(summary: DatasetSummary) -> str:
     if first.annotation_id is not None:
         where = f"annotation {first.annotation_id!r} of {where}"
     return f"{counts}; first {where}"
-
-
-# --- plot ----------------------------------------------------------------------------------------
-
-
-def plot(summary: DatasetSummary, path: Path) -> Path:
-    """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG)."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(14, 9), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.15))
-        figure.suptitle(
-            f"{summary.name}: {summary.images} images, {summary.boxes} boxes, "
-            f"{summary.crowd_regions} crowd regions"
-        )
-        _plot_classes(figure.add_subplot(grid[:, 0]), summary)
-        _plot_sizes(figure.add_subplot(grid[0, 1]), summary)
-        _plot_boxes_per_image(figure.add_subplot(grid[1, 1]), summary)
-        _plot_aspect_ratios(figure.add_subplot(grid[2, 1]), summary)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-    return write_atomically(path, buffer.getvalue())
-
-
-def _plot_classes(axes: Any, summary: DatasetSummary) -> None:
-    """Draws a bar for each class, most first; of many classes the first 20 and the last 10."""
-    rows: list[tuple[str, int | None]] = [*_most_first(summary.boxes_per_class)]
-    if len(rows) > 31:
-        rows = [*rows[:20], (f"... {len(rows) - 30} more ...", None), *rows[-10:]]
-    counts = [count or 0 for _, count in rows]
-    axes.barh(range(len(rows)), counts, color=_BLUE)
-    axes.set_yticks(range(len(rows)), [_shorten(name, 24) for name, _ in rows])
-    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    present = [count for count in counts if count]
-    if present and max(present) > 20 * min(present):
-        axes.set_xscale("log")
-        axes.set_xlim(0.7, max(present) * 2.5)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("boxes, logarithmic")
-    else:
-        axes.set_xlim(0, max([5, *present]) * 1.15)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("boxes")
-    left = axes.get_xlim()[0]
-    for row, (_, count) in enumerate(rows):
-        if count is not None:
-            axes.text(max(count, left), row, f" {count}", va="center", fontsize=12)
-    axes.set_title(f"{len(summary.boxes_per_class)} classes")
-
-
-def _plot_sizes(axes: Any, summary: DatasetSummary) -> None:
-    _bars(axes, summary.histograms["sqrt_area"], log=True)
-    axes.set(xlabel="square root of the area of an object [pixels]", ylabel="boxes")
-    if summary.boxes:
-        for side in (SMALL, MEDIUM):
-            axes.axvline(side, color=_VERMILION, linewidth=2)
-        low, high = axes.get_xlim()
-        middles = (low * SMALL) ** 0.5, (SMALL * MEDIUM) ** 0.5, (MEDIUM * high) ** 0.5
-        for middle, (name, count) in zip(middles, summary.boxes_per_size.items(), strict=True):
-            place = {"ha": "center", "va": "bottom", "fontsize": 13, "color": _VERMILION}
-            axes.text(middle, 1.0, f"{name} {count}", transform=axes.get_xaxis_transform(), **place)
-
-
-def _plot_boxes_per_image(axes: Any, summary: DatasetSummary) -> None:
-    _bars(axes, summary.histograms["boxes_per_image"])
-    axes.set(xlabel="boxes in an image", ylabel="images")
-
-
-def _plot_aspect_ratios(axes: Any, summary: DatasetSummary) -> None:
-    _bars(axes, summary.histograms["aspect_ratio"], log=True)
-    axes.set(xlabel="width / height of a box", ylabel="boxes")
-    if summary.boxes:
-        axes.axvline(1, color=_VERMILION, linewidth=2)
-
-
-def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
-    """Draws a histogram, on a logarithmic axis with plain numbers at powers of two."""
-    if not histogram.counts:
-        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
-        axes.set(xticks=[], yticks=[])
-        return
-    axes.stairs(histogram.counts, histogram.edges, fill=True, color=_BLUE)
-    axes.set_xlim(histogram.edges[0], histogram.edges[-1])
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    if log:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(
-            lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
-        )
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-# --- contact sheet -------------------------------------------------------------------------------
-
-
-def contact_sheet(
-    ann_file: Path, image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
-) -> Path:
-    """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
-
-    Args:
-        ann_file: COCO annotation file.
-        image_dir: folder that ``file_name`` is relative to.
-        path: the file to write; its ending gives the format.
-        count: at most so many images; those that cannot be read are passed over.
-        seed: of the choice.
-
-    Raises:
-        DataError: the annotation file is malformed, or no image can be read.
-    """
-    content = read_annotations(ann_file)
-    categories = sorted(content["categories"], key=lambda one: _id_order(one["id"]))
-    names = [str(one["name"]) for one in categories]
-    label_of = {one["id"]: label for label, one in enumerate(categories)}
-    entries = defaultdict(list)
-    for entry in content["annotations"]:
-        if _box(entry) is not None:
-            entries[entry.get("image_id")].append(entry)
-    cells: list[Image] = []
-    for image in random.Random(seed).sample(content["images"], len(content["images"])):
-        if len(cells) == count:
-            break
-        picture = _read_image(image, image_dir)
-        if picture is not None:
-            cells.append(_cell(picture, image["file_name"], entries[image["id"]], names, label_of))
-    if not cells:
-        raise DataError(
-            f"no image of {ann_file} can be read in {image_dir}",
-            expected="the folder that 'file_name' is relative to",
-        )
-    ending = path.suffix or ".jpg"
-    return write_atomically(path, cv2.imencode(ending, _grid(cells))[1].tobytes())
-
-
-def _read_image(image: Mapping[str, Any], image_dir: Path) -> Image | None:
-    """Returns an image as (H, W, 3) uint8 BGR, None if it cannot be read."""
-    try:
-        data = np.fromfile(image_dir / image["file_name"], np.uint8)
-    except (OSError, KeyError):
-        return None
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    return None if picture is None else np.asarray(picture, np.uint8)
-
-
-def _cell(
-    picture: Image,
-    title: str,
-    entries: Iterable[Mapping[str, Any]],
-    names: Sequence[str],
-    label_of: Mapping[Any, int],
-) -> Image:
-    """Returns an image with its boxes under its name; its longer side is that of a cell."""
-    factor = _CELL / max(picture.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    small = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
-    boxes_xywh = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4) * factor
-    boxes_xyxy = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
-    drawn = draw_boxes(
-        small,
-        boxes_xyxy,
-        [label_of.get(entry.get("category_id"), -1) for entry in entries],
-        names,
-        crowd=[bool(entry.get("iscrowd", 0)) for entry in entries],
-    )
-    return add_title(drawn, Path(title).name[-40:])
-
-
-def _grid(cells: Sequence[Image]) -> Image:
-    """Returns the cells in a grid on light grey, about as many columns as rows."""
-    columns = math.ceil(math.sqrt(len(cells)))
-    width = max(cell.shape[1] for cell in cells) + 10
-    rows = []
-    for start in range(0, len(cells), columns):
-        row = cells[start : start + columns]
-        height = max(cell.shape[0] for cell in row) + 10
-        strip = np.full((height, width * columns, 3), 225, np.uint8)
-        for column, cell in enumerate(row):
-            strip[: cell.shape[0], column * width : column * width + cell.shape[1]] = cell
-        rows.append(strip)
-    return np.concatenate(rows)

@@ -53,7 +53,8 @@ def dataset(
 ) -> None:
     """Say and draw what is in a data set: classes, sizes, shapes, oddities."""
     note(f"fldet analyze dataset {source}")
-    from fldet.analysis.dataset import compute, contact_sheet, plot
+    from fldet.analysis.dataset import compute
+    from fldet.analysis.dataset_pictures import contact_sheet, plot
     from fldet.engine.prepare import annotation_and_images
 
     ann_file, image_dir = Path(source), images

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -45,12 +46,15 @@ class FldetRunner(Runner):
         return logger
 
 
-def build_runner(cfg: Config) -> FldetRunner:
+def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
     """Returns a runner for a prepared config; its work dir is made and the config written there.
 
     Every runner gets a name of its own: MMEngine keeps logs and figures by name and second, and two
     runs that start within one second would share them.
     """
+    cfg.launcher = launcher
+    if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device
+        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{next(_run_numbers)}"
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,6 +1,8 @@
 """Where a run computes: the device, and the processes that share the work."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -32,37 +34,25 @@ def select_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def start_processes_group(launcher: str, device: torch.device) -> None:
-    """Joins the process group on a CPU, which MMEngine cannot do by itself.
+@contextmanager
+def process_group(launcher: str, device: torch.device) -> Iterator[None]:
+    """Is in the group of the processes that the launcher started, and leaves it at the end.
 
-    MMEngine sets a CUDA device for every process; with a group that exists already it does not.
+    On a GPU MMEngine joins the group by itself. On a CPU it cannot: it sets a CUDA device for every
+    process; where a group exists already it does not.
 
     Raises:
         UsageError: the launcher is not one of ``LAUNCHERS``, or its variables are not set.
         UnavailableError: a launcher that needs GPUs on a machine without.
     """
-    if launcher not in LAUNCHERS:
-        raise UsageError(f"unknown launcher {launcher!r}", expected=", ".join(LAUNCHERS))
-    if launcher == "pytorch" and "RANK" not in os.environ:
-        raise UsageError(
-            "--launcher pytorch needs the variables that torchrun sets (RANK, WORLD_SIZE, ...)",
-            hint="start with --gpus N, or with: torchrun --nproc_per_node N -m fldet ...",
-        )
-    if launcher == "none" or device.type == "cuda":
-        return
-    if launcher != "pytorch":
-        raise UnavailableError(
-            f"--launcher {launcher} needs CUDA devices; this machine has none in use",
-            expected="on a CPU, --launcher pytorch",
-        )
-    if not torch.distributed.is_initialized():
+    _check_launcher(launcher, device)
+    if launcher != "none" and device.type == "cpu":
         torch.distributed.init_process_group("gloo")
-
-
-def leave_process_group() -> None:
-    """Leaves the process group if this process is in one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def world_size(launcher: str) -> int:
@@ -72,18 +62,26 @@ def world_size(launcher: str) -> int:
     return int(os.environ.get(name, 1)) if name else 1
 
 
-def is_main_process() -> bool:
-    """Returns True in the process that writes files and speaks to the user."""
-    from mmengine.dist import get_rank
-
-    return get_rank() == 0
-
-
 def describe(device: torch.device) -> str:
     """Returns the device with the name of its hardware where torch knows it."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def _check_launcher(launcher: str, device: torch.device) -> None:
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"unknown launcher {launcher!r}", expected=", ".join(LAUNCHERS))
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise UsageError(
+            "--launcher pytorch needs the variables that torchrun sets (RANK, WORLD_SIZE, ...)",
+            hint="start with --gpus N, or with: torchrun --nproc_per_node N -m fldet ...",
+        )
+    if device.type == "cpu" and launcher not in ("none", "pytorch"):
+        raise UnavailableError(
+            f"--launcher {launcher} needs CUDA devices; this machine has none in use",
+            expected="on a CPU, --launcher pytorch",
+        )
 
 
 def _check_cuda(name: str, index: int) -> None:

@@ -14,12 +14,7 @@ from fldet.engine.checkpoint import (
     read_checkpoint,
     resolve_checkpoint,
 )
-from fldet.engine.device import (
-    describe,
-    leave_process_group,
-    select_device,
-    start_processes_group,
-)
+from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError
@@ -65,15 +60,10 @@ def test(
     content = read_checkpoint(path)
     prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
-    prepared.launcher = launcher
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images, out)
-    if chosen.type == "cpu" and launcher != "none":
-        prepared.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
-
-    start_processes_group(launcher, chosen)
-    try:
-        runner = build_runner(prepared)
+    with process_group(launcher, chosen):
+        runner = build_runner(prepared, launcher, chosen)
         load_weights(unwrapped(runner.model), content, path)
         log.info("testing %s on %s", path, describe(chosen))
         started = time.perf_counter()
@@ -89,8 +79,6 @@ def test(
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
         )
-    finally:
-        leave_process_group()
 
 
 def _set_options(

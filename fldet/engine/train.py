@@ -15,13 +15,7 @@ from fldet.engine.checkpoint import (
     iteration_of,
     newest_checkpoint,
 )
-from fldet.engine.device import (
-    describe,
-    leave_process_group,
-    select_device,
-    start_processes_group,
-    world_size,
-)
+from fldet.engine.device import describe, process_group, select_device, world_size
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.errors import UsageError
 from fldet.results import TrainResult
@@ -70,7 +64,6 @@ def train(
         return _result(work_dir)
 
     prepared.work_dir = str(work_dir)
-    prepared.launcher = launcher
     prepared.resume = newest is not None
     if newest:
         log.info("resuming from %s", newest)
@@ -78,18 +71,13 @@ def train(
         prepared.setdefault("randomness", {})["seed"] = seed
     if amp:
         prepared.optim_wrapper.type = wrapper_name(chosen)
-    if chosen.type == "cpu" and launcher != "none":
-        prepared.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
 
-    start_processes_group(launcher, chosen)
-    try:
+    with process_group(launcher, chosen):
         started = time.perf_counter()
-        runner = build_runner(prepared)
+        runner = build_runner(prepared, launcher, chosen)
         log.info("training on %s, %s", describe(chosen), _plan(prepared, runner))
         runner.train()
         return _result(work_dir, runner.message_hub, time.perf_counter() - started)
-    finally:
-        leave_process_group()
 
 
 def default_work_dir(cfg: Config) -> Path:

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from mmengine.hooks import Hook
 
-from fldet.drawing import Image, draw_boxes, side_by_side
-from fldet.errors import DataError
+from fldet.drawing import Image, draw_boxes, read_image, side_by_side
 from fldet.registry import HOOKS
 from fldet.results import write_atomically
 
@@ -84,23 +83,6 @@ class DrawHook(Hook):
             path = path.with_name(f"{sample.img_id}_{path.name}")
         self._taken.add(path)
         return path
-
-
-def read_image(path: Path) -> Image:
-    """Returns an image file as (H, W, 3) uint8 BGR, upright as its EXIF data say.
-
-    Raises:
-        DataError: there is no such file, or OpenCV cannot read it.
-    """
-    try:
-        # Not cv2.imread: on Windows it cannot open names with letters beyond ASCII.
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f"cannot read the image {path}: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f"{path} is not an image that OpenCV can read")
-    return np.asarray(image, np.uint8)
 
 
 def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:

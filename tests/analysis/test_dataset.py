@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.dataset import Histogram, compute, contact_sheet, plot
+from fldet.analysis.dataset import Histogram, compute
+from fldet.analysis.dataset_pictures import contact_sheet, plot
 from fldet.drawing import color_of
 from fldet.errors import DataError
 from fldet.results import to_jsonable

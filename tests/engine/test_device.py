@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fldet.engine.device import select_device, start_processes_group, world_size
+from fldet.engine.device import process_group, select_device, world_size
 from fldet.engine.launch import torchrun_command
 from fldet.errors import UnavailableError, UsageError
 
@@ -51,7 +51,7 @@ def test_unknown_devices_are_named(name):
 def test_launchers_that_cannot_work_are_named(launcher, error, message, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(error, match=message):
-        start_processes_group(launcher, torch.device("cpu"))
+        process_group(launcher, torch.device("cpu")).__enter__()
 
 
 @pytest.mark.parametrize(
