@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from fldet.engine.amp import wrapper_name
+from fldet.engine.amp import avoid_single_columns, wrapper_name
 from fldet.engine.build import FldetRunner, build_runner
 from fldet.engine.checkpoint import (
     best_checkpoint,
@@ -18,7 +18,7 @@ from fldet.engine.checkpoint import (
 from fldet.engine.device import describe, process_group, select_device, world_size
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.errors import UsageError
-from fldet.results import TrainResult
+from fldet.results import TrainResult, write_atomically
 
 log = logging.getLogger("fldet")
 
@@ -67,6 +67,8 @@ def train(
     prepared.resume = newest is not None
     if newest:
         log.info("resuming from %s", newest)
+        # MMEngine reads the path here; after a move of the folder it would be the old one.
+        write_atomically(work_dir / "last_checkpoint", str(newest))
     if seed is not None:
         prepared.setdefault("randomness", {})["seed"] = seed
     if amp:
@@ -75,6 +77,8 @@ def train(
     with process_group(launcher, chosen):
         started = time.perf_counter()
         runner = build_runner(prepared, launcher, chosen)
+        if amp and chosen.type == "cpu":
+            avoid_single_columns(runner.model)
         log.info("training on %s, %s", describe(chosen), _plan(prepared, runner))
         runner.train()
         return _result(work_dir, runner.message_hub, time.perf_counter() - started)

@@ -14,6 +14,12 @@ BASE = Path(fldet.__file__).parent.parent / "configs" / "bccd" / "retinanet_r18_
 CONFIG = """
 _base_ = '{base}'
 data_root = '{root}'
+# As in the paper: no norms in neck and head, its anchors, SGD.
+model = dict(
+    neck=dict(norm_cfg=None),
+    bbox_head=dict(norm_cfg=None, anchor_generator=dict(sizes=[32, 64, 128, 256, 512])))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001))
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(256, 256), keep_ratio=True),
@@ -49,13 +55,13 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=pipeline))
 test_evaluator = dict(type='fldet.CocoMetric')
-train_cfg = dict(max_iters=300)
+train_cfg = dict(max_iters=400)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=30, end=300),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=400),
 ]
 auto_scale_lr = dict(enable=False)
-default_hooks = dict(checkpoint=dict(interval=300, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=400, save_best=None))
 """
 
 
