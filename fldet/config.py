@@ -31,7 +31,8 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     """Returns the config in ``path`` with its bases merged in and ``overrides`` applied.
 
     An override replaces one value of the merged config; variables that the file used to compute
-    others (``train_pipeline``) are long resolved by then. Overriding a ``type`` keeps its
+    others (``train_pipeline``) are long resolved by then; but for ``data_root``, which also moves
+    the paths of loaders and evaluators that begin with the old one. Overriding a ``type`` keeps its
     neighbours, which the new type may not know:
     ``{"loss_cls": {"_delete_": True, "type": ...}}`` drops them.
 
@@ -54,7 +55,10 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         raise _explain(error, file, chain) from error
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
     for key, value in pairs:
+        old_root = cfg.get("data_root")
         _override(cfg, key, value)
+        if key == "data_root" and old_root and isinstance(value, str):
+            _move_data(cfg, str(old_root).rstrip("/"), value)
     return cfg
 
 
@@ -298,6 +302,23 @@ def _override(cfg: Config, key: str, value: Any) -> None:
     keys = name.split(".")
     root = ConfigDict(cfg.items())
     cfg[keys[0]] = _replaced(root, keys, (), value, create=key != name)[keys[0]]
+
+
+def _move_data(cfg: Config, old: str, new: str) -> None:
+    """Puts ``new`` for ``old`` at the start of every path in loaders and evaluators, in place."""
+    for key in cfg:
+        if key.endswith(("_dataloader", "_evaluator")):
+            cfg[key] = _moved(cfg[key], old, new)
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return ConfigDict({key: _moved(value, old, new) for key, value in node.items()})
+    if isinstance(node, (list, tuple)):
+        return type(node)(_moved(value, old, new) for value in node)
+    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+        return os.path.join(new, node[len(old) + 1 :])
+    return node
 
 
 def _replaced(

@@ -312,3 +312,23 @@ def test_loading_and_printing_does_not_import_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_another_data_root_moves_the_paths_that_begin_with_it():
+    """Also where the variable has been used already: in MMDetection's configs, in work dirs."""
+    cfg = load_config("mmdet::retinanet/retinanet_r18_fpn_1x_coco.py", ["data_root=/new"])
+    assert cfg.train_dataloader.dataset.data_root == "/new/"
+    assert cfg.val_evaluator.ann_file == "/new/annotations/instances_val2017.json"
+    assert cfg.train_dataloader.dataset.data_prefix.img == "train2017/"
+
+
+def test_paths_elsewhere_stay(tmp_path):
+    config = tmp_path / "c.py"
+    config.write_text(
+        "data_root = 'data/a'\n"
+        "train_dataloader = dict(dataset=dict(data_root='data/ab', other=['data/a/x', 3]))\n"
+        "note = 'data/a/y'\n"
+    )
+    cfg = load_config(config, {"data_root": "b/"})
+    assert cfg.train_dataloader.dataset == {"data_root": "data/ab", "other": ["b/x", 3]}
+    assert cfg.note == "data/a/y"
