@@ -1,7 +1,6 @@
 """What commands produce: frozen dataclasses that turn into JSON with a schema number."""
 
 import dataclasses
-import json
 import math
 import os
 import tempfile
@@ -153,8 +152,3 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Writes ``value`` as indented JSON, atomically; see ``to_jsonable``."""
-    return write_atomically(path, json.dumps(to_jsonable(value), indent=1) + "\n")

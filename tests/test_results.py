@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fldet.results import SpeedResult, to_jsonable, write_atomically, write_json
+from fldet.results import SpeedResult, to_jsonable, write_atomically
 
 
 def test_dataclasses_paths_and_nan_become_json():
@@ -27,7 +27,7 @@ def test_dataclasses_paths_and_nan_become_json():
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     target = tmp_path / "new" / "a.json"
-    write_json(target, {"x": 1})
+    write_atomically(target, '{"x": 1}')
     assert json.loads(target.read_text()) == {"x": 1}
     with pytest.raises(TypeError):
         write_atomically(target, 5)

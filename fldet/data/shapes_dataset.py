@@ -37,8 +37,14 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        generate_shapes(
-            data_root, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
+        self.make_files(
+            {
+                "data_root": data_root,
+                "num_train": num_train,
+                "num_val": num_val,
+                "image_size": image_size,
+                "seed": seed,
+            }
         )
         super().__init__(data_root=data_root, **kwargs)
 
