@@ -43,7 +43,7 @@ PLACES = (
     (r"^visualizer\.vis_backends$", "VISBACKENDS"),
     (r"^log_processor$", "LOG_PROCESSORS"),
     (r"(assigner|sampler|miner|generator|bbox_coder|iou_calculator)$", "TASK_UTILS"),
-    (r"^(tta_)?model$|(backbone|neck|head|loss_\w+|preprocessor|extractor)$", "MODELS"),
+    (r"^(tta_)?model$|(backbone|neck|head|loss_\w+|normalizer|preprocessor|extractor)$", "MODELS"),
     (r"", "ANY"),
 )
 # Keywords that the builder of a registry takes out before the constructor sees them.

@@ -1,29 +1,154 @@
-"""The paper's formulas as pure functions of tensors. Equation numbers are the paper's."""
+"""The paper's formulas as pure functions of tensors. Equation numbers are the paper's.
+
+Every loss is written as a function of ``x_t = y * x`` (Appendix A), the logit with the sign that
+makes right answers positive: ``y`` is 1 for the class of an object and -1 for every other class,
+and ``p_t = sigmoid(x_t)`` (Eq. 2). All of them are computed from logits in log space, so that loss
+and gradient stay finite for any finite logit.
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["sigmoid_focal_loss", "prior_bias"]
+__all__ = [
+    "cross_entropy",
+    "focal_loss",
+    "focal_loss_star",
+    "hinge_loss",
+    "signed_logits",
+    "balance",
+    "sigmoid_focal_loss",
+    "prior_bias",
+]
+
+Alpha = float | Sequence[float] | None
+
+
+# --- losses as functions of x_t ---
+
+
+def cross_entropy(x_t: Tensor) -> Tensor:
+    """Returns ``-log(p_t)`` (Eq. 1), elementwise, in nats, >= 0.
+
+    Args:
+        x_t: signed logits of any shape; see ``signed_logits``.
+    """
+    return -F.logsigmoid(x_t)
+
+
+def focal_loss(x_t: Tensor, gamma: float) -> Tensor:
+    """Returns ``-(1 - p_t)^gamma log(p_t)`` (Eq. 4), elementwise, in nats, >= 0.
+
+    The factor is ``exp(gamma * logsigmoid(-x_t))``: a power of ``1 - p_t`` has an infinite slope
+    at ``p_t = 1`` for gamma below 1.
+
+    Args:
+        x_t: signed logits of any shape.
+        gamma: focusing strength, >= 0; 0 is cross entropy.
+
+    Raises:
+        ValueError: gamma is negative or not finite.
+    """
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
+    if gamma == 0:
+        return cross_entropy(x_t)
+    return cross_entropy(x_t) * torch.exp(gamma * F.logsigmoid(-x_t))
+
+
+def focal_loss_star(x_t: Tensor, gamma: float, beta: float) -> Tensor:
+    """Returns FL*: ``-log(sigmoid(gamma * x_t + beta)) / gamma`` (Appendix A), elementwise, >= 0.
+
+    Args:
+        x_t: signed logits of any shape.
+        gamma: steepness, > 0.
+        beta: shift of the curve, in logits.
+
+    Raises:
+        ValueError: gamma is not positive, or a number is not finite.
+    """
+    if not (0 < gamma < math.inf and math.isfinite(beta)):
+        raise ValueError(f"gamma must be > 0 and beta finite, got {gamma} and {beta}")
+    return cross_entropy(gamma * x_t + beta) / gamma
+
+
+def hinge_loss(x_t: Tensor, threshold: float = 0.5) -> Tensor:
+    """Returns ``max(0, threshold - p_t)`` (Sec. 5.1, "Hinge Loss"), elementwise.
+
+    The paper tried it without success ("unstable"); it is here as a negative control.
+
+    Args:
+        x_t: signed logits of any shape.
+        threshold: the p_t above which an example costs nothing, in (0, 1]; not stated in the paper.
+
+    Raises:
+        ValueError: the threshold is not in (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    return F.relu(threshold - torch.sigmoid(x_t))
+
+
+# --- from logits and targets to x_t and alpha_t ---
+
+
+def signed_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns ``x_t = y * x`` (Appendix A), of the shape of ``logits``, in float32 or float64.
+
+    Args:
+        logits: (..., K) raw scores; half types are computed in float32.
+        targets: (...) integer labels, 0..K-1 for objects and K for background; or zeros and ones
+            of the shape of ``logits``, a row of zeros for background.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..K.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if targets.shape == logits.shape:
+        return torch.where(targets.bool(), logits, -logits)
+    positive = _positive_entries(logits, targets)
+    x_t = -logits
+    x_t[positive] = logits[positive]
+    return x_t
+
+
+def balance(loss: Tensor, targets: Tensor, alpha: Alpha) -> Tensor:
+    """Returns ``alpha_t * loss`` (Eq. 3 and 5): alpha for objects, ``1 - alpha`` for the rest.
+
+    Args:
+        loss: (..., K) elementwise loss.
+        targets: as in ``signed_logits``.
+        alpha: weight of the positive class, in [0, 1]; one for each of the K classes; or None for
+            no balancing (Eq. 1 and 4).
+
+    Raises:
+        ValueError: shapes do not fit, or an alpha is outside [0, 1].
+    """
+    if alpha is None:
+        return loss
+    check_alpha(alpha)
+    of_class = loss.new_tensor(alpha).expand(loss.shape[-1:])
+    if targets.shape == loss.shape:
+        return loss * torch.where(targets.bool(), of_class, 1 - of_class)
+    positive = _positive_entries(loss, targets)
+    alpha_t = (1 - of_class).repeat(*loss.shape[:-1], 1)
+    alpha_t[positive] = of_class[positive[-1]]
+    return loss * alpha_t
 
 
 def sigmoid_focal_loss(
-    logits: Tensor, targets: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0
+    logits: Tensor, targets: Tensor, *, alpha: Alpha = 0.25, gamma: float = 2.0
 ) -> Tensor:
-    """Returns the elementwise focal loss of raw logits (Eq. 5), not reduced.
-
-    Everything is computed in log space from z = x for targets of 1 and z = -x for targets of 0:
-    ``-log p_t = -logsigmoid(z)`` and ``(1 - p_t)^gamma = exp(gamma * logsigmoid(-z))``. So the loss
-    and its gradient stay finite for any finite logit and any gamma, also below 1, where a power
-    of ``1 - p_t`` has an infinite slope at ``p_t = 1``.
+    """Returns the elementwise alpha-balanced focal loss of raw logits (Eq. 5), not reduced.
 
     Args:
-        logits: (N, K) raw scores, or any shape; half types are computed in float32.
-        targets: zeros and ones, of the same shape; a row of zeros is background.
-        alpha: weight of the positive class, in [0, 1] (negatives get ``1 - alpha``); None means
-            no balancing (Eq. 4).
+        logits: (..., K) raw scores; half types are computed in float32.
+        targets: as in ``signed_logits``.
+        alpha: as in ``balance``.
         gamma: focusing strength, >= 0; 0 gives (balanced) cross entropy (Eq. 1 and 3).
 
     Returns:
@@ -31,24 +156,9 @@ def sigmoid_focal_loss(
         the number of positives (Sec. 4.1). Empty in, empty out.
 
     Raises:
-        ValueError: shapes differ, or alpha or gamma is out of range.
+        ValueError: shapes do not fit, or a label, alpha or gamma is out of range.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(
-            f"expected targets of the shape of logits {tuple(logits.shape)}, "
-            f"got {tuple(targets.shape)}"
-        )
-    _check_focusing(alpha, gamma)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    positive = targets.bool()
-    z = torch.where(positive, logits, -logits)
-    loss = -F.logsigmoid(z)  # -log(p_t), Eq. 1
-    if gamma != 0:
-        loss = loss * torch.exp(gamma * F.logsigmoid(-z))  # (1 - p_t)^gamma, Eq. 4
-    if alpha is not None:
-        loss = loss * torch.where(positive, alpha, 1 - alpha).to(loss.dtype)  # alpha_t, Eq. 5
-    return loss
+    return balance(focal_loss(signed_logits(logits, targets), gamma), targets, alpha)
 
 
 def prior_bias(prior_prob: float) -> float:
@@ -65,8 +175,27 @@ def prior_bias(prior_prob: float) -> float:
     return -math.log((1 - prior_prob) / prior_prob)
 
 
-def _check_focusing(alpha: float | None, gamma: float) -> None:
-    if alpha is not None and not 0 <= alpha <= 1:
+def check_alpha(alpha: Alpha) -> None:
+    """Raises ValueError unless alpha is None, a number in [0, 1] or a sequence of such numbers."""
+    if alpha is None:
+        return
+    values = [alpha] if isinstance(alpha, (int, float)) else list(alpha)
+    if not all(0 <= value <= 1 for value in values):
         raise ValueError(f"alpha must be None or in [0, 1], got {alpha}")
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
+
+
+def _positive_entries(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Returns the index of the one entry of every object's row that belongs to its class."""
+    num_classes = logits.shape[-1]
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:-1])} or zeros and ones of shape "
+            f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
+        raise ValueError(
+            f"labels must be in 0..{num_classes} ({num_classes} is background), "
+            f"got {int(labels.min())}..{int(labels.max())}"
+        )
+    rows = (labels < num_classes).nonzero(as_tuple=True)
+    return (*rows, labels[rows])

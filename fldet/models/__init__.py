@@ -1,7 +1,28 @@
 """RetinaNet's own parts; the backbone, the pyramid and the detector are MMDetection's."""
 
 from fldet.models.dense_heads.retina_head import RetinaHead
-from fldet.models.losses.focal_loss import FocalLoss
+from fldet.models.losses.baselines import CrossEntropyLoss, HingeLoss
+from fldet.models.losses.focal_loss import FocalLoss, FocalLossStar
+from fldet.models.losses.normalizers import (
+    CountOverRanks,
+    CountPerRank,
+    CountPlusOne,
+    MovingAverageCount,
+)
 from fldet.models.task_modules.anchor_generator import AnchorGenerator
+from fldet.models.task_modules.miners import OHEM, HardNegatives
 
-__all__ = ["AnchorGenerator", "FocalLoss", "RetinaHead"]
+__all__ = [
+    "OHEM",
+    "AnchorGenerator",
+    "CountOverRanks",
+    "CountPerRank",
+    "CountPlusOne",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "FocalLossStar",
+    "HardNegatives",
+    "HingeLoss",
+    "MovingAverageCount",
+    "RetinaHead",
+]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fldet.errors import UnavailableError
 
-__all__ = ["batched_nms", "nms"]
+__all__ = ["batched_nms", "move_classes_apart", "nms"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Backend = Literal["mmcv", "torchvision", "fldet"]
@@ -117,13 +117,23 @@ def batched_nms(
         )
     if max_keep is not None and max_keep < 0:
         raise ValueError(f"max_keep must be None or >= 0, got {max_keep}")
-    if len(boxes) > 0:
-        boxes = boxes.detach().float()
-        finite = torch.where(boxes.isfinite(), boxes, 0.0)
-        extent = finite.max() - finite.min().clamp(max=0.0) + 1
-        boxes = boxes + (labels.to(boxes) * extent)[:, None]
-    keep = nms(boxes, scores, iou_threshold, backend=backend)
+    keep = nms(move_classes_apart(boxes, labels), scores, iou_threshold, backend=backend)
     return keep if max_keep is None else keep[:max_keep]
+
+
+def move_classes_apart(boxes: Tensor, labels: Tensor) -> Tensor:
+    """Returns the boxes in float32, each class moved to a place where it meets no other.
+
+    Args:
+        boxes: (N, 4) as x1, y1, x2, y2 in pixels.
+        labels: (N,) integer class of each box.
+    """
+    if len(boxes) == 0:
+        return boxes
+    boxes = boxes.detach().float()
+    finite = torch.where(boxes.isfinite(), boxes, 0.0)
+    extent = finite.max() - finite.min().clamp(max=0.0) + 1
+    return boxes + (labels.to(boxes) * extent)[:, None]
 
 
 def nms_backend(device: str = "cpu") -> Backend:

@@ -32,6 +32,7 @@ def mmdet_head_config():
     theirs = copy.deepcopy(head_config())
     theirs.type = "RetinaHead"
     theirs.pop("prior_prob")
+    theirs.pop("normalizer")
     theirs.anchor_generator = dict(
         type="AnchorGenerator",
         octave_base_scale=4,
@@ -64,6 +65,15 @@ TWO_IMAGES = [
 def losses_of(head, instances):
     outputs = head(features(len(instances)))
     return head.loss_by_feat(*outputs, instances, [METAS] * len(instances))
+
+
+def targets_of(head, instances):
+    metas = [METAS] * len(instances)
+    return head.get_targets(*head.get_anchors(LEVELS, metas, "cpu"), instances, metas)
+
+
+def num_positives(head, instances):
+    return sum(int((level < 3).sum()) for level in targets_of(head, instances)[0])
 
 
 def total(losses):
@@ -137,6 +147,107 @@ def test_wrong_arguments_are_named(changes, message):
     config.pop("type")
     with pytest.raises(ValueError, match=message):
         RetinaHead(**config)
+
+
+MINERS = [
+    dict(type="fldet.OHEM", num_examples=16, iou_threshold=0.5),
+    dict(type="fldet.OHEM", num_examples=16, nms_on="decoded", score="total", per="batch"),
+    dict(type="fldet.OHEM", num_examples=16, neg_pos_ratio=3, divisor="positives"),
+    dict(type="fldet.HardNegatives"),
+]
+
+
+def mining_head(miner, **changes):
+    config = head_config(
+        loss_cls=dict(type="fldet.CrossEntropyLoss", use_sigmoid=True, loss_weight=2.0), **changes
+    )
+    config.train_cfg.miner = miner
+    head = MODELS.build(config)
+    head.init_weights()
+    return head
+
+
+@pytest.mark.parametrize("miner", MINERS, ids=lambda miner: str(miner)[7:60])
+@pytest.mark.parametrize("instances", [TWO_IMAGES, [truth([], [])], [truth([[0, 0, 9, 9]], [1])]])
+def test_mining_gives_finite_losses_with_gradients(miner, instances):
+    losses = losses_of(head := mining_head(miner), instances)
+    sum(losses.values()).backward()
+    assert losses["num_mined"] <= 32 or miner["type"] == "fldet.HardNegatives"
+    assert torch.isfinite(losses["loss_cls"])
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+
+
+def test_only_what_the_miner_keeps_has_a_classification_gradient():
+    head = mining_head(dict(type="fldet.OHEM", num_examples=16, iou_threshold=0.5))
+    cls_scores, bbox_preds = head(features())
+    for level in cls_scores:
+        level.retain_grad()
+    losses = head.loss_by_feat(cls_scores, bbox_preds, TWO_IMAGES, [METAS] * 2)
+    losses["loss_cls"].backward()
+    touched = sum(int((level.grad.unflatten(1, (9, 3)) != 0).any(2).sum()) for level in cls_scores)
+    assert touched == losses["num_mined"] == 32
+    # cross entropy of the kept ones, over their number
+    starting = -torch.log(torch.tensor(0.99)) * 3
+    assert losses["loss_cls"] > 2 * starting
+
+
+def test_mined_loss_is_divided_by_the_selected_or_the_positives():
+    losses = {}
+    for divisor in ("selected", "positives"):
+        torch.manual_seed(0)
+        head = mining_head(dict(type="fldet.OHEM", num_examples=16, divisor=divisor))
+        losses[divisor] = losses_of(head, TWO_IMAGES)
+    num_pos = num_positives(head, TWO_IMAGES)
+    assert losses["positives"]["num_mined"] == 32
+    torch.testing.assert_close(
+        losses["selected"]["loss_cls"] * 32, losses["positives"]["loss_cls"] * num_pos
+    )
+    assert losses["selected"]["loss_bbox"] == losses["positives"]["loss_bbox"]
+
+
+def test_ignored_anchors_are_never_mined():
+    seen = []
+
+    class Spy:
+        divisor = "selected"
+
+        def mine(self, images):
+            seen.extend(images)
+            return [torch.arange(len(image.cls_losses)) for image in images]
+
+    head = mining_head(dict(type="fldet.OHEM"))
+    head.miner = Spy()
+    spied = losses_of(head, TWO_IMAGES)
+    head.miner = None
+    plain = losses_of(head, TWO_IMAGES)
+    total_anchors = sum(9 * h * w for h, w in LEVELS)
+    assert all(len(image.cls_losses) < total_anchors for image in seen)
+    assert all(torch.isfinite(image.decoded).all() for image in seen)
+    num_pos = num_positives(head, TWO_IMAGES)
+    torch.testing.assert_close(
+        spied["loss_cls"] * spied["num_mined"] / num_pos, plain["loss_cls"], rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (None, 0.0), (0.75, 0.0)])
+@pytest.mark.parametrize("prior", [0.01, 0.1, None])
+def test_the_first_loss_has_its_predicted_value(alpha, gamma, prior):
+    """Sec. 3.3, 4.1: at first every anchor scores pi, so the loss is known beforehand."""
+    loss_cls = dict(type="fldet.FocalLoss", use_sigmoid=True, alpha=alpha, gamma=gamma)
+    head = MODELS.build(head_config(loss_cls=loss_cls, prior_prob=prior))
+    head.init_weights()
+    found = losses_of(head, TWO_IMAGES)["loss_cls"].item()
+
+    num_pos = num_positives(head, TWO_IMAGES)
+    _, weights, *_ = targets_of(head, TWO_IMAGES)
+    num_neg = 3 * sum(int(level.sum()) for level in weights) - num_pos
+    pi = torch.tensor(0.5 if prior is None else prior, dtype=torch.float64)
+    balance_pos, balance_neg = (1, 1) if alpha is None else (alpha, 1 - alpha)
+    expected = (
+        -balance_pos * num_pos * (1 - pi) ** gamma * pi.log()
+        - balance_neg * num_neg * pi**gamma * (1 - pi).log()
+    ) / num_pos
+    assert found == pytest.approx(expected.item(), rel=0.05)
 
 
 def mmdet_r50(num_classes=80):

@@ -36,6 +36,8 @@ model = dict(
         feat_channels=256,
         stacked_convs=4,
         prior_prob=0.01,
+        # The sums are divided by the anchors assigned to a box, over all GPUs (DEVIATION D7).
+        normalizer=dict(type='fldet.CountOverRanks'),
         anchor_generator=dict(
             type='fldet.AnchorGenerator',
             sizes=[32, 64, 128, 256, 512],

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import RetinaHead as MMDetRetinaHead
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
 from torch import Tensor
 
-from fldet.registry import MODELS
+from fldet.models.task_modules.miners import Examples, Miner
+from fldet.registry import MODELS, TASK_UTILS
 
 
 @MODELS.register_module()
@@ -17,8 +16,8 @@ class RetinaHead(MMDetRetinaHead):
 
     The layers and their names are those of MMDetection's head, so that its checkpoints load. The
     loss follows the paper: the sum over all anchors of an image, divided by the number of anchors
-    assigned to a box (Sec. 4.1). That number is summed over the images of all processes, so that
-    N processes with one image each take the same step as one process with N images.
+    assigned to a box (Sec. 4.1). With ``train_cfg.miner`` the sum is over the anchors that the
+    miner keeps (Sec. 5.1); the box loss is over all assigned anchors in any case.
 
     Args:
         num_classes: K, without background.
@@ -27,6 +26,8 @@ class RetinaHead(MMDetRetinaHead):
             layer without a prior, as the paper's diverging baseline does.
         feat_channels: channels of the subnets.
         stacked_convs: 3x3 convolutions of each subnet before its output layer.
+        normalizer: config of what the sums are divided by, ``fldet.CountOverRanks`` if None; see
+            ``fldet.models.losses.normalizers``.
         **kwargs: ``anchor_generator``, ``bbox_coder``, ``loss_cls``, ``loss_bbox``, ``train_cfg``,
             ``test_cfg``, ``norm_cfg``, ``conv_cfg``, ``reg_decoded_bbox`` of MMDetection's head.
 
@@ -43,6 +44,7 @@ class RetinaHead(MMDetRetinaHead):
         prior_prob: float | None = 0.01,
         feat_channels: int = 256,
         stacked_convs: int = 4,
+        normalizer: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         loss_cls = kwargs.get("loss_cls", {})
@@ -61,6 +63,12 @@ class RetinaHead(MMDetRetinaHead):
             stacked_convs=stacked_convs,
             **kwargs,
         )
+        normalizer = normalizer or {"type": "fldet.CountOverRanks"}
+        self.normalizer = MODELS.build(normalizer)
+        miner = (self.train_cfg or {}).get("miner")
+        self.miner: Miner | None = miner and TASK_UTILS.build(miner)
+        if self.miner and self.miner.divisor == "selected":
+            self.selected_normalizer = MODELS.build(normalizer)
 
     def loss_by_feat(
         self,
@@ -90,25 +98,75 @@ class RetinaHead(MMDetRetinaHead):
         labels, label_weights, box_targets, _, _ = self.get_targets(
             anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        labels = torch.cat(labels, dim=1).flatten()
-        label_weights = torch.cat(label_weights, dim=1).flatten()
-        positive = (labels < self.num_classes).nonzero().squeeze(1)
-        avg_factor = count_over_ranks(positive)
+        labels, label_weights = torch.cat(labels, dim=1), torch.cat(label_weights, dim=1)
+        is_positive = labels < self.num_classes
+        num_pos = is_positive.sum(dim=1)
+        avg_factor = self.normalizer(num_pos)
+        logits = flatten_levels(cls_scores, self.cls_out_channels)
+        deltas = flatten_levels(bbox_preds, self.bbox_coder.encode_size)
+        targets = torch.cat(box_targets, dim=1)
+        flat_anchors = torch.stack([torch.cat(per_image) for per_image in anchors])
 
-        loss_cls = self.loss_cls(
-            flatten_levels(cls_scores, self.cls_out_channels),
-            labels,
-            label_weights,
-            avg_factor=avg_factor,
-        )
-        boxes = flatten_levels(bbox_preds, self.bbox_coder.encode_size)[positive]
+        boxes = deltas[is_positive]
         if self.reg_decoded_bbox:
-            flat_anchors = torch.cat([torch.cat(per_image) for per_image in anchors])
-            boxes = self.bbox_coder.decode(flat_anchors[positive], boxes)
-        loss_bbox = self.loss_bbox(
-            boxes, torch.cat(box_targets, dim=1).flatten(0, 1)[positive], avg_factor=avg_factor
+            boxes = self.bbox_coder.decode(flat_anchors[is_positive], boxes)
+        loss_bbox = self.loss_bbox(boxes, targets[is_positive], avg_factor=avg_factor)
+        if self.miner is None:
+            loss_cls = self.loss_cls(
+                logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
+            )
+            return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
+
+        kept = self._mine(self.miner, logits, labels, label_weights, flat_anchors, deltas, targets)
+        if self.miner.divisor == "selected":
+            avg_factor = self.selected_normalizer(kept.sum(dim=1))
+        loss_cls = self.loss_cls(logits[kept], labels[kept], label_weights[kept], avg_factor)
+        return {"loss_cls": loss_cls, "loss_bbox": loss_bbox, "num_mined": kept.sum().float()}
+
+    @torch.no_grad()
+    def _mine(
+        self,
+        miner: Miner,
+        logits: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        anchors: Tensor,
+        deltas: Tensor,
+        box_targets: Tensor,
+    ) -> Tensor:
+        """Returns (N, number of anchors) booleans, True for what the miner keeps of each image."""
+        kept = torch.zeros_like(labels, dtype=torch.bool)
+        candidates = [weights.nonzero().squeeze(1) for weights in label_weights]
+        images = [
+            self._examples(
+                *(values[i, rows] for values in (logits, labels, anchors, deltas, box_targets))
+            )
+            for i, rows in enumerate(candidates)
+        ]
+        for i, chosen in enumerate(miner.mine(images)):
+            kept[i, candidates[i][chosen]] = True
+        return kept
+
+    def _examples(
+        self, logits: Tensor, labels: Tensor, anchors: Tensor, deltas: Tensor, box_targets: Tensor
+    ) -> Examples:
+        """Returns what a miner may look at; the arguments have a row for each example."""
+        is_positive = labels < self.num_classes
+        decoded = self.bbox_coder.decode(anchors, deltas)
+        boxes = decoded if self.reg_decoded_bbox else deltas
+        box_losses = logits.new_zeros(len(labels))
+        each = self.loss_bbox(
+            boxes[is_positive], box_targets[is_positive], reduction_override="none"
         )
-        return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
+        box_losses[is_positive] = each.flatten(1).sum(1) if each.dim() > 1 else each
+        return Examples(
+            cls_losses=self.loss_cls.loss_weight * self.loss_cls.per_anchor(logits, labels),
+            box_losses=box_losses,
+            is_positive=is_positive,
+            classes=torch.where(is_positive, labels, logits.argmax(dim=1)),
+            anchors=anchors,
+            decoded=decoded,
+        )
 
 
 def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
@@ -119,20 +177,10 @@ def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
         width: numbers per anchor: K for scores, 4 for deltas.
 
     Returns:
-        (N * sum(H * W * A), width), in the order of the anchors.
+        (N, sum(H * W * A), width), in the order of the anchors.
     """
     rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps]
-    return torch.cat(rows, dim=1).flatten(0, 1).float()
-
-
-def count_over_ranks(positive: Tensor) -> Tensor:
-    """Returns the number of assigned anchors (at least 1) over all processes, per process.
-
-    DistributedDataParallel averages the gradients of the processes, so dividing by this mean is
-    dividing the sum over the images of all processes by their total number of positives.
-    """
-    count = positive.new_tensor(positive.numel(), dtype=torch.float)
-    return reduce_mean(count).clamp(min=1 / get_world_size())
+    return torch.cat(rows, dim=1).float()
 
 
 def _gaussian_init(prior_prob: float | None) -> dict[str, Any]:

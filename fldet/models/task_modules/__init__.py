@@ -1,5 +1,6 @@
-"""What a head needs besides layers: anchors, and how they get their labels."""
+"""What a head needs besides layers: anchors, how they get their labels, and which of them count."""
 
 from fldet.models.task_modules.anchor_generator import AnchorGenerator
+from fldet.models.task_modules.miners import OHEM, HardNegatives
 
-__all__ = ["AnchorGenerator"]
+__all__ = ["OHEM", "AnchorGenerator", "HardNegatives"]

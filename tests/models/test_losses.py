@@ -1,0 +1,156 @@
+import pytest
+import torch
+
+from fldet.functional import sigmoid_focal_loss
+from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.registry import MODELS
+
+LOSSES = [
+    FocalLoss(),
+    FocalLoss(gamma=0.5, alpha=None),
+    FocalLossStar(),
+    FocalLossStar(gamma=4.0, beta=0.0),
+    CrossEntropyLoss(),
+    CrossEntropyLoss(alpha=0.75),
+    HingeLoss(),
+    HingeLoss(threshold=1.0, alpha=0.9),
+]
+every_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+LABELS = torch.tensor([0, 3, 2, 3, 3, 1])  # 3 is background
+
+
+def logits(n=6, k=3):
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(0))
+
+
+def test_sum_over_all_anchors_and_classes_over_avg_factor():
+    x = logits()
+    targets = torch.zeros(6, 3)
+    targets[[0, 2, 5], [0, 2, 1]] = 1
+    expected = sigmoid_focal_loss(x, targets).sum() / 3
+    torch.testing.assert_close(FocalLoss()(x, LABELS, avg_factor=3), expected)
+
+
+@every_loss
+def test_weight_zero_ignores_an_anchor(loss):
+    x = logits()
+    weight = torch.tensor([1.0, 1, 1, 0, 1, 1])
+    kept = [0, 1, 2, 4, 5]
+    torch.testing.assert_close(loss(x, LABELS, weight), loss(x[kept], LABELS[kept]))
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("n", "k", "label", "weight"),
+    [
+        (5, 3, 3, 1.0),  # no box at all
+        (5, 1, 0, 1.0),  # one class
+        (5, 1, 1, 1.0),  # one class, no box
+        (1, 3, 2, 1.0),  # one anchor
+        (5, 3, 0, 0.0),  # all ignored
+        (0, 3, 0, 1.0),  # no anchor
+    ],
+)
+def test_edge_cases_are_finite_and_have_a_gradient(loss, n, k, label, weight):
+    x = logits(n, k).requires_grad_()
+    value = loss(x, torch.full((n,), label), torch.full((n,), weight))
+    value.backward()
+    assert torch.isfinite(value)
+    assert (value == 0) == (weight == 0 or n == 0)
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.shape == x.shape
+    assert x.grad.any() == (weight != 0 and n != 0)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(loss, dtype):
+    half = logits().to(dtype).requires_grad_()
+    value = loss(half, LABELS)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(half.detach().float(), LABELS))
+    value.backward()
+    assert half.grad.dtype == dtype
+
+
+@every_loss
+def test_the_map_of_a_level_counts_as_its_flattened_rows(loss):
+    num_images, num_anchors, num_classes, height, width = 2, 4, 3, 5, 2
+    generator = torch.Generator().manual_seed(1)
+    cls_score = torch.randn(
+        num_images, num_anchors * num_classes, height, width, generator=generator
+    )
+    labels = torch.randint(0, 4, (num_images, height, width, num_anchors), generator=generator)
+    rows = cls_score.permute(0, 2, 3, 1).reshape(-1, num_classes)
+    torch.testing.assert_close(loss(cls_score, labels), loss(rows, labels.flatten()))
+    torch.testing.assert_close(
+        loss.per_anchor(cls_score, labels).flatten(), loss.per_anchor(rows, labels.flatten())
+    )
+    channels_last = cls_score.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(loss(channels_last, labels), loss(cls_score, labels))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 5, 3, 4), r"labels of shape \(2, 5, 2, A\)"),
+        ((2 * 5 * 2 * 4,), r"labels of shape \(2, 5, 2, A\)"),
+        ((2, 5, 2, 5), "12 channels are no multiple of 5 anchors"),
+    ],
+)
+def test_labels_that_do_not_fit_a_map_are_named(shape, message):
+    with pytest.raises(ValueError, match=message):
+        FocalLoss()(torch.zeros(2, 12, 5, 2), torch.zeros(shape, dtype=torch.long))
+
+
+def test_loss_weight_scales_the_sum_but_not_the_loss_of_an_anchor():
+    x = logits()
+    double = FocalLoss(loss_weight=2.0)
+    torch.testing.assert_close(double(x, LABELS), 2 * FocalLoss()(x, LABELS))
+    assert torch.equal(double.per_anchor(x, LABELS), FocalLoss().per_anchor(x, LABELS))
+
+
+def test_alpha_for_each_class():
+    x = logits()
+    alphas = [0.1, 0.5, 0.9]
+    value = FocalLoss(alpha=alphas).per_anchor(x, LABELS)
+    unbalanced = sigmoid_focal_loss(x, LABELS, alpha=None)
+    alpha_t = 1 - torch.tensor(alphas).repeat(6, 1)
+    alpha_t[[0, 2, 5], [0, 2, 1]] = torch.tensor([0.1, 0.9, 0.5])
+    torch.testing.assert_close(value, (alpha_t * unbalanced).sum(dim=1))
+
+
+def test_agrees_with_mmdets_focal_loss():
+    mmdets = MODELS.build(dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25))
+    x, weight = logits(), torch.tensor([1.0, 1, 1, 0, 1, 1])
+    ours, theirs = FocalLoss()(x, LABELS, weight, 3.0), mmdets(x, LABELS, weight, avg_factor=3.0)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (FocalLoss, dict(use_sigmoid=False), "FocalLoss needs use_sigmoid=True, got False"),
+        (FocalLoss, dict(gamma=-1.0), "gamma must be finite and >= 0, got -1.0"),
+        (FocalLoss, dict(alpha=1.5), r"alpha must be None or in \[0, 1\], got 1.5"),
+        (CrossEntropyLoss, dict(alpha=[0.5, -1]), r"got \[0.5, -1\]"),
+        (FocalLossStar, dict(gamma=0.0), "gamma must be > 0 and beta finite, got 0.0"),
+        (HingeLoss, dict(threshold=0.0), r"threshold must be in \(0, 1\], got 0.0"),
+    ],
+)
+def test_wrong_arguments_are_named_when_the_loss_is_made(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 4]), r"must be in 0..3 \(3 is background\), got 0..4"),
+        (torch.tensor([-1, 0]), r"got -1..0"),
+        (torch.tensor([0]), r"labels of shape \(2,\) or .* got \(1,\)"),
+    ],
+)
+def test_wrong_labels_are_named(labels, message):
+    with pytest.raises(ValueError, match=message):
+        FocalLoss()(torch.zeros(2, 3), labels)
