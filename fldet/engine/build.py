@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from fldet.engine.pretrained import explained_downloads
 from fldet.registry import MODELS
 
 # Printed by MMEngine on every run, about nothing that a user can change.
@@ -29,10 +30,14 @@ def build_model(cfg: Config) -> nn.Module:
 
     Args:
         cfg: as ``load_config`` returned it; only ``model`` and ``default_scope`` are read.
+
+    Raises:
+        CheckpointError: pretrained weights cannot be downloaded.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
-    model.init_weights()
+    with explained_downloads():
+        model.init_weights()
     return model
 
 
@@ -44,6 +49,10 @@ class FldetRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
+
+    def _init_model_weights(self) -> None:
+        with explained_downloads():
+            super()._init_model_weights()
 
 
 def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:

@@ -55,7 +55,7 @@ mine = slice(rank, rank + 1) if world > 1 else slice(*map(int, sys.argv[2:]))
 loss = DistributedDataParallel(Loss()) if world > 1 else Loss()
 loss([level[mine] for level in maps], truth[mine]).backward()
 if rank == 0:
-    print(json.dumps([p.grad.flatten().tolist() for p in head.parameters()]))
+    print(json.dumps(torch.cat([p.grad.flatten() for p in head.parameters()]).tolist()))
 """
 
 
@@ -75,7 +75,7 @@ def gradients(normalizer, world_size=1, images=(0, 2)):
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world_size
-    return torch.tensor(sum(json.loads(outputs[0].splitlines()[-1]), []))
+    return torch.tensor(json.loads(outputs[0].splitlines()[-1]))
 
 
 def assert_same_step(found, expected):

@@ -1,4 +1,4 @@
-# The paper's schedule (Sec. 4.1): 90k iterations of 16 images, lr 0.01 divided by 10 at 60k and 80k.
+# The paper's schedule (Sec. 4.1): 90k iterations of 16 images, lr 0.01, a tenth from 60k and from 80k.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=90000, val_interval=10000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

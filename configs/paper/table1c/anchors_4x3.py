@@ -1,0 +1,8 @@
+"""12 anchors at each location: 4 scales per octave x 3 aspect ratios.
+
+Reproduces: Table 1c, 4 scales x 3 ratios, R50-600, 33.8 AP / 52.1 AP50 / 36.2 AP75 (minival).
+Hardware: 8 GPUs x 2 images, as in the paper.
+Train: fldet train configs/paper/table1c/anchors_4x3.py --gpus 8
+"""
+_base_ = '../table1e/r50_600px.py'
+model = dict(bbox_head=dict(anchor_generator=dict(num_scales=4, ratios=[0.5, 1.0, 2.0])))

@@ -1,0 +1,9 @@
+"""OHEM: the 128 hardest anchors of an image after NMS at 0.7.
+
+Reproduces: Table 1d, OHEM, batch size 128, nms .7, R101-600, 31.1 AP / 47.2 AP50 / 33.2 AP75
+(minival).
+Hardware: 8 GPUs x 2 images, as in the paper.
+Train: fldet train configs/paper/table1d/ohem_128_0.7.py --gpus 8
+"""
+_base_ = './_base_/ohem_r101_600px.py'
+model = dict(train_cfg=dict(miner=dict(num_examples=128, iou_threshold=0.7)))

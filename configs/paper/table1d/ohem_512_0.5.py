@@ -1,0 +1,9 @@
+"""OHEM: the 512 hardest anchors of an image after NMS at 0.5.
+
+Reproduces: Table 1d, OHEM, batch size 512, nms .5, R101-600, 27.6 AP / 42.0 AP50 / 29.2 AP75
+(minival).
+Hardware: 8 GPUs x 2 images, as in the paper.
+Train: fldet train configs/paper/table1d/ohem_512_0.5.py --gpus 8
+"""
+_base_ = './_base_/ohem_r101_600px.py'
+model = dict(train_cfg=dict(miner=dict(num_examples=512, iou_threshold=0.5)))
