@@ -1,4 +1,4 @@
-"""``fldet analyze``: one command for each picture."""
+"""``fldet analyze dataset``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +11,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.analysis.dataset import DatasetSummary
 
-app = typer.Typer(
-    help="Look at data and results.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
-
-DATASET_EXAMPLES = """\b
+EXAMPLES = """\b
 Examples:
   fldet analyze dataset configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet analyze dataset annotations/train.json --images images/
@@ -26,12 +19,6 @@ Examples:
 """
 
 
-@app.callback()
-def analyze() -> None:
-    """Look at data and results."""
-
-
-@app.command(epilog=DATASET_EXAMPLES)
 @command
 def dataset(
     source: Annotated[
