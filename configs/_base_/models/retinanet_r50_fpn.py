@@ -56,7 +56,7 @@ model = dict(
         # Positive from IoU .5, background below .4, in between ignored; besides, the best anchor
         # of each box is positive, as in the RPN rule that the paper refers to (DEVIATION D4).
         assigner=dict(
-            type='MaxIoUAssigner',
+            type='fldet.MaxIoUAssigner',
             pos_iou_thr=0.5,
             neg_iou_thr=0.4,
             min_pos_iou=0,

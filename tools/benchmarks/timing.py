@@ -1,0 +1,114 @@
+"""What the benchmarks share: paired timing, peak memory, a table, and the machine in words."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one function, and how many times faster it is than the first one."""
+
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    speedup: float
+
+
+def paired(
+    functions: dict[str, Callable[[], Any]], *, rounds: int, warmup: int = 2
+) -> dict[str, Timing]:
+    """Returns the timing of each function; the first one is what the others are compared with.
+
+    Each function runs once per round, and the order rotates. The speedup is the median of the
+    ratios within the rounds, so that a slow spell of a shared machine hits both sides alike.
+
+    Args:
+        functions: by name, in any number.
+        rounds: how many are counted, at least 1.
+        warmup: how many come before them.
+    """
+    names = list(functions)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(warmup + rounds):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            start = time.perf_counter()
+            functions[name]()
+            elapsed_ms = 1000 * (time.perf_counter() - start)
+            if index >= warmup:
+                times[name].append(elapsed_ms)
+    base = times[names[0]]
+    return {
+        name: Timing(
+            statistics.median(own),
+            min(own),
+            max(own),
+            statistics.median(b / o for b, o in zip(base, own, strict=True)),
+        )
+        for name, own in times.items()
+    }
+
+
+def peak_extra_mib(function: Callable[[], Any]) -> float:
+    """Returns the MiB by which the resident memory rises at most while the function runs.
+
+    It runs in a forked child, where memory that the parent has freed but not given back would
+    hide some of it: call this before anything large has run. Linux only; NaN elsewhere, or where
+    the function fails.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return float("nan")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
+            before = _resident_mib("VmRSS")
+            function()
+            os.write(write_end, str(_resident_mib("VmHWM") - before).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return float(answer or "nan")
+
+
+def _resident_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table, its columns aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * (width - 1) + ":" for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the figures depend on: processor, cores, threads, versions."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
