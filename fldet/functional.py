@@ -76,7 +76,7 @@ def focal_loss_star(x_t: Tensor, gamma: float, beta: float) -> Tensor:
 
 
 def hinge_loss(x_t: Tensor, threshold: float = 0.5) -> Tensor:
-    """Returns ``max(0, threshold - p_t)`` (Sec. 5.1, "Hinge Loss"), elementwise.
+    """Returns ``max(0, threshold - p_t)`` (Sec. 5.1, "Hinge Loss"; DEVIATION D17), elementwise.
 
     The paper tried it without success ("unstable"); it is here as a negative control.
 

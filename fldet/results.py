@@ -1,6 +1,7 @@
 """What commands produce: frozen dataclasses that turn into JSON with a schema number."""
 
 import dataclasses
+import json
 import math
 import os
 import tempfile
@@ -114,6 +115,24 @@ class SpeedResult:
     device: str
     precision: str
     threads: int
+
+
+def to_json(command: str, value: Any) -> str:
+    """Returns the JSON object of a result, as ``--json`` prints it.
+
+    Args:
+        command: what made it, ``test``.
+        value: what ``to_jsonable`` takes.
+    """
+    from fldet import __version__
+
+    content = {
+        "schema": SCHEMA,
+        "command": command,
+        "version": __version__,
+        "result": to_jsonable(value),
+    }
+    return json.dumps(content, indent=1)
 
 
 def to_jsonable(value: Any) -> Any:

@@ -43,6 +43,15 @@ def bad_inputs() -> Path:
     return _folder("bad_inputs")
 
 
+@pytest.fixture(scope="session")
+def specification() -> str:
+    """The paper's numbers, written down beside the test data by another hand than the configs'."""
+    path = TEST_DATA.parent / "paper.md"
+    if not path.is_file():
+        pytest.skip(f"no specification in {path}")
+    return path.read_text(encoding="utf-8")
+
+
 def write_tiny_coco(root: Path, *, num_images: int = 6, side: int = 64) -> Path:
     """Writes a data set in the COCO 2017 layout: bright squares and dark circles on grey.
 

@@ -14,7 +14,7 @@ LAYERS = [
     {"_compat", "errors", "results", "annotations", "functional", "drawing", "ops"},
     {"config"},
     {"registry"},
-    {"config_check", "data", "models", "evaluation", "hooks"},
+    {"config_check", "data", "models", "evaluation", "hooks", "paper"},
     {"engine"},
     {"cli"},
 ]

@@ -2,12 +2,11 @@
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, ParamSpec
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec
 
 import typer
 
@@ -43,26 +42,41 @@ class Output:
         if not is_first_process():
             return
         if self.as_json:
-            self._print(json.dumps(self._envelope(value), indent=1))
+            from fldet.results import to_json
+
+            self._print(to_json(self.command, value))
         elif self.quiet:
             self._print(str(essential))
         else:
             self._print(text() if callable(text) else text)
 
-    def _envelope(self, value: Any) -> dict[str, Any]:
-        from fldet import __version__
-        from fldet.results import SCHEMA, to_jsonable
-
-        return {
-            "schema": SCHEMA,
-            "command": self.command,
-            "version": __version__,
-            "result": to_jsonable(value),
-        }
-
     @staticmethod
     def _print(text: str) -> None:
         print(text, file=sys.__stdout__, flush=True)
+
+
+def table(
+    header: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    *,
+    align: Literal["left", "right"] = "right",
+) -> str:
+    """Returns rows as a plain text table; the first column is left aligned, others as asked."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    ruler = tuple("-" * width for width in widths)
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i == 0 or align == "left" else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, ruler, *rows]
+    )
+
+
+def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Returns rows as a Markdown table."""
+    ruler = ("---",) * len(header)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ruler, *rows])
 
 
 def is_first_process() -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, note, table
 
 if TYPE_CHECKING:
     from fldet.results import TestResult
@@ -97,16 +97,3 @@ def describe(result: "TestResult", show_dir: Path | None) -> str:
 def cell(value: float) -> str:
     """Returns a figure in [0, 1] with three digits, "-" for NaN."""
     return "-" if value != value else f"{value:.3f}"
-
-
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Returns rows as a plain text table; the first column is left aligned, others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    ruler = tuple("-" * width for width in widths)
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, ruler, *rows]
-    )

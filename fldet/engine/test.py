@@ -19,7 +19,7 @@ from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError
 from fldet.evaluation import CocoMetric
-from fldet.results import CocoFigures, TestResult
+from fldet.results import CocoFigures, TestResult, to_json, write_atomically
 
 log = logging.getLogger("fldet")
 
@@ -38,10 +38,12 @@ def test(
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the COCO figures.
 
+    The result is also written to ``result.json`` in the work dir.
+
     Args:
         cfg: as ``load_config`` returned it.
         checkpoint: the weights, or a work dir: its best checkpoint, else its newest.
-        work_dir: folder of the log; by default a folder ``test`` in the config's own.
+        work_dir: folder of the log and the result; by default ``test`` in the config's own.
         show_dir: where to draw each image, predictions beside ground truth; None draws nothing.
         score_thr: lowest score of a box that is drawn; the figures count all boxes.
         max_images: only the first so many images.
@@ -71,7 +73,7 @@ def test(
         seconds = time.perf_counter() - started
         if runner.rank:
             return None
-        return TestResult(
+        result = TestResult(
             figures=_figures(runner),
             checkpoint=path,
             work_dir=Path(prepared.work_dir),
@@ -79,6 +81,8 @@ def test(
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
         )
+        write_atomically(result.work_dir / "result.json", to_json("test", result))
+        return result
 
 
 def _set_options(

@@ -10,6 +10,7 @@ from fldet.models.losses.normalizers import (
     MovingAverageCount,
 )
 from fldet.models.task_modules.anchor_generator import AnchorGenerator
+from fldet.models.task_modules.max_iou_assigner import MaxIoUAssigner
 from fldet.models.task_modules.miners import OHEM, HardNegatives
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "FocalLossStar",
     "HardNegatives",
     "HingeLoss",
+    "MaxIoUAssigner",
     "MovingAverageCount",
     "RetinaHead",
 ]

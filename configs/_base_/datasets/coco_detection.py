@@ -20,6 +20,7 @@ test_pipeline = [
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+# DEVIATION D8: images without objects are kept.
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,

@@ -65,6 +65,7 @@ model = dict(
         allowed_border=-1,
         pos_weight=-1,
         debug=False),
+    # DEVIATION D9: 100 detections of an image. DEVIATION D10: one threshold for all levels.
     test_cfg=dict(
         nms_pre=1000,
         min_bbox_size=0,

@@ -87,7 +87,7 @@ class RetinaHead(MMDetRetinaHead):
                 and ``labels`` (M,).
             batch_img_metas: for each image its ``img_shape`` and ``pad_shape``.
             batch_gt_instances_ignore: crowd regions of each image; they only matter to an assigner
-                with ``ignore_iof_thr`` >= 0.
+                with ``ignore_iof_thr`` > 0.
 
         Returns:
             Two scalars in float32.

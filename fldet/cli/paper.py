@@ -1,0 +1,118 @@
+"""``fldet paper``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, markdown_table, table
+
+if TYPE_CHECKING:
+    from fldet.paper import Comparison, Table
+
+app = typer.Typer(
+    help="The paper's tables: every row is a config.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+LIST_EXAMPLES = """\b
+Examples:
+  fldet paper list
+  fldet paper list --json
+"""
+SHOW_EXAMPLES = """\b
+Examples:
+  fldet paper show table1b
+  fldet paper show table1b table1d --markdown
+  fldet paper show --work-dirs /data/runs --json
+"""
+
+THREE = ("AP", "AP50", "AP75")
+SIZES = ("AP_S", "AP_M", "AP_L")
+
+
+@app.callback()
+def paper() -> None:
+    """The paper's tables: every row is a config."""
+
+
+@app.command("list", epilog=LIST_EXAMPLES)
+@command
+def list_tables(json: options.Json = False) -> None:
+    """List the tables and their rows."""
+    from fldet.paper import read_tables
+
+    tables = read_tables()
+    lines = [
+        table(
+            (item.name, item.title),
+            [(row.name, str(row.config)) for row in item.rows],
+            align="left",
+        )
+        for item in tables
+    ]
+    Output("paper list", as_json=json).result(tables, text="\n\n".join(lines))
+
+
+@app.command(epilog=SHOW_EXAMPLES)
+@command
+def show(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="table1a to table3, controls; all by default.", metavar="TABLE..."),
+    ] = None,
+    work_dirs: Annotated[
+        Path, typer.Option(help="Folder of the work dirs; results in it are shown.")
+    ] = Path("work_dirs"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show tables of the paper beside what came out here."""
+    from fldet.paper import compare, find_table, read_tables
+
+    tables = [find_table(name) for name in names] if names else read_tables()
+    rows = {item.name: compare(item, work_dirs) for item in tables}
+    Output("paper show", as_json=json).result(
+        rows, text=lambda: "\n\n".join(describe(t, rows[t.name], markdown) for t in tables)
+    )
+
+
+def describe(item: "Table", rows: Sequence["Comparison"], markdown: bool) -> str:
+    """Returns a table as text: the paper, ours, the difference of AP, all in percent."""
+    header = ["row", "paper AP/50/75"]
+    columns = [
+        [row.row.name for row in rows],
+        [figures(row.row.paper, THREE) for row in rows],
+    ]
+    optional = {
+        "S/M/L": [figures(row.row.paper, SIZES) for row in rows],
+        "ms (M40)": [number(row.row.paper.get("ms"), digits=0) for row in rows],
+        "ours AP/50/75": [figures(row.ours.figures if row.ours else {}, THREE) for row in rows],
+        "ours S/M/L": [figures(row.ours.figures if row.ours else {}, SIZES) for row in rows],
+        "delta": [number(row.delta, sign=True) for row in rows],
+        "images": [str(row.ours.num_images) if row.ours else "-" for row in rows],
+    }
+    filled = {name: cells for name, cells in optional.items() if set(cells) != {"-"}}
+    header += [*filled, "config"]
+    columns += [*filled.values(), [str(row.row.config) for row in rows]]
+    cells = list(zip(*columns, strict=True))
+    title = f"{item.name}: {item.title} ({item.split})"
+    if markdown:
+        return f"### {title}\n\n{markdown_table(tuple(header), cells)}"
+    return f"{title}\n{table(tuple(header), cells, align='left')}"
+
+
+def figures(values: Mapping[str, float | None], names: Sequence[str]) -> str:
+    """Returns figures with slashes between them, "-" if the first is not there."""
+    if values.get(names[0]) is None:
+        return "-"
+    return "/".join(number(values.get(name)) for name in names)
+
+
+def number(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
+    """Returns a number with so many digits, "-" for None."""
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"

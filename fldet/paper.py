@@ -1,0 +1,150 @@
+"""The rows of the paper's tables: what it states, which config is the row, what came out here.
+
+The index is ``configs/paper/rows.json``. Beside the paper's tables it has one of controls: rows
+that the paper does not have.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fldet.config import CONFIGS
+from fldet.errors import DataError, UsageError, nearest
+
+__all__ = ["Comparison", "Outcome", "Row", "Table", "compare", "find_table", "read_tables"]
+
+INDEX = CONFIGS / "paper" / "rows.json"
+# Where a result lies in the work dir of a row; fldet test puts it there.
+RESULT = Path("test", "result.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, or one cell of a table with two keys.
+
+    Attributes:
+        name: as the paper labels it, ``2/.25`` or ``OHEM 128/.7``.
+        config: the file, relative to the repository.
+        paper: what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L;
+            and ``ms`` per image on an Nvidia M40. Empty for controls.
+    """
+
+    name: str
+    config: Path
+    paper: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper.
+
+    Attributes:
+        name: ``table1a`` to ``table3``, or ``controls``.
+        title: what varies, and on which model.
+        split: images the paper tested on: minival is COCO's val2017; test-dev has no public truth.
+        rows: in the paper's order.
+    """
+
+    name: str
+    title: str
+    split: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``fldet test`` measured for a row.
+
+    Attributes:
+        figures: the COCO figures in percent, by the names of ``Row.paper``.
+        num_images: how many images were tested; COCO's val2017 has 5000.
+        file: the result it was read from.
+    """
+
+    figures: dict[str, float | None]
+    num_images: int
+    file: Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row with what came out, if it was run.
+
+    Attributes:
+        row: the row.
+        ours: None if no work dir holds a result.
+        delta: our AP minus the paper's, in percent; None where either is missing.
+    """
+
+    row: Row
+    ours: Outcome | None
+    delta: float | None
+
+
+@cache
+def read_tables() -> tuple[Table, ...]:
+    """Returns all tables of the index, in the paper's order, the controls last."""
+    content = json.loads(INDEX.read_text(encoding="utf-8"))
+    return tuple(_table(name, table) for name, table in content["tables"].items())
+
+
+def find_table(name: str) -> Table:
+    """Returns a table by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    tables = {table.name: table for table in read_tables()}
+    if name not in tables:
+        raise UsageError(
+            f"the paper has no {name!r}",
+            expected=nearest(name, tables) or f"one of: {', '.join(tables)}",
+            hint="fldet paper list",
+        )
+    return tables[name]
+
+
+def compare(table: Table, work_dirs: Path) -> tuple[Comparison, ...]:
+    """Returns every row beside the result in its work dir.
+
+    Args:
+        table: the table.
+        work_dirs: folder of the work dirs, each named after its config.
+
+    Raises:
+        DataError: a result cannot be read.
+    """
+    return tuple(_compare(row, work_dirs / row.config.stem / RESULT) for row in table.rows)
+
+
+def _table(name: str, content: dict[str, Any]) -> Table:
+    folder = Path("configs", "paper", name)
+    rows = [
+        Row(row["name"], folder / f"{row['config']}.py", row["paper"]) for row in content["rows"]
+    ]
+    return Table(name, content["title"], content["split"], tuple(rows))
+
+
+def _compare(row: Row, file: Path) -> Comparison:
+    ours = _read_outcome(file) if file.is_file() else None
+    found, stated = ours.figures["AP"] if ours else None, row.paper.get("AP")
+    delta = None if found is None or stated is None else found - stated
+    return Comparison(row, ours, delta)
+
+
+def _read_outcome(file: Path) -> Outcome:
+    try:
+        figures = json.loads(file.read_text(encoding="utf-8"))["result"]["figures"]
+        percent = {
+            name: None if value is None else 100 * value
+            for name, value in figures["summary"].items()
+            if name.startswith("AP")
+        }
+        return Outcome(percent, figures["num_images"], file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} is no result of fldet test: {error!r}",
+            hint=f"test again, or remove {file}",
+        ) from error
