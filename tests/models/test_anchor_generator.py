@@ -4,7 +4,9 @@ import pytest
 import torch
 from mmdet.models.task_modules import AnchorGenerator as MMDetAnchorGenerator
 
+from fldet.config import load_config
 from fldet.models.task_modules import AnchorGenerator
+from fldet.registry import TASK_UTILS
 
 
 def test_nine_anchors_of_p3_by_hand():
@@ -39,13 +41,43 @@ def test_equals_mmdet_bit_for_bit():
         assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize(
-    ("num_scales", "ratios"),
-    [(1, [1.0]), (2, [1.0]), (1, [0.5, 1.0, 2.0]), (4, [0.5, 1.0, 2.0])],
-)
-def test_number_of_anchors_is_scales_times_ratios(num_scales, ratios):
-    generator = AnchorGenerator(num_scales=num_scales, ratios=ratios)
-    assert generator.num_base_priors == [num_scales * len(ratios)] * 5
+# Table 1c by hand: (width, height) of the anchors of P3 in pixels. Sides of the squares are
+# 32 * 2^(k/n); a ratio of 1/2 is sqrt(2) times as wide and 1/sqrt(2) as high, a ratio of 2 turned.
+SQUARE = (32.00, 32.00)
+TABLE_1C = {
+    "1x1": [SQUARE],
+    "2x1": [SQUARE, (45.25, 45.25)],
+    "3x1": [SQUARE, (40.32, 40.32), (50.80, 50.80)],
+    "1x3": [(45.25, 22.63), SQUARE, (22.63, 45.25)],
+    "2x3": [
+        *[(45.25, 22.63), (64.00, 32.00)],
+        *[SQUARE, (45.25, 45.25)],
+        *[(22.63, 45.25), (32.00, 64.00)],
+    ],
+    "3x3": [
+        *[(45.25, 22.63), (57.02, 28.51), (71.84, 35.92)],
+        *[SQUARE, (40.32, 40.32), (50.80, 50.80)],
+        *[(22.63, 45.25), (28.51, 57.02), (35.92, 71.84)],
+    ],
+    "4x3": [
+        *[(45.25, 22.63), (53.82, 26.91), (64.00, 32.00), (76.11, 38.05)],
+        *[SQUARE, (38.05, 38.05), (45.25, 45.25), (53.82, 53.82)],
+        *[(22.63, 45.25), (26.91, 53.82), (32.00, 64.00), (38.05, 76.11)],
+    ],
+}
+
+
+@pytest.mark.parametrize(("row", "expected"), TABLE_1C.items())
+def test_rows_of_table_1c_by_hand(row, expected):
+    config = load_config(f"paper/table1c/anchors_{row}.py").model.bbox_head.anchor_generator
+    generator = TASK_UTILS.build(config)
+    for level, anchors in enumerate(generator.base_anchors):
+        wide_high = torch.tensor(expected) * 2**level
+        torch.testing.assert_close(
+            anchors[:, 2:] - anchors[:, :2], wide_high, atol=0.006 * 2**level, rtol=0
+        )
+        torch.testing.assert_close(anchors[:, 2:], -anchors[:, :2])  # centred on the location
+    assert generator.num_base_priors == [len(expected)] * 5
 
 
 def test_wrong_arguments_are_named():
