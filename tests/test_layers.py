@@ -14,7 +14,7 @@ LAYERS = [
     {"_compat", "errors", "results", "annotations", "functional", "drawing", "ops"},
     {"config"},
     {"registry"},
-    {"config_check", "data", "models", "evaluation", "hooks"},
+    {"config_check", "config_diff", "config_origin", "data", "models", "evaluation", "hooks"},
     {"engine"},
     {"cli"},
 ]
