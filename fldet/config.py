@@ -17,9 +17,19 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from fldet.errors import ConfigError, nearest
+from fldet.errors import ConfigError, nearest, shorten
 
-__all__ = ["load_config", "find_config", "parse_override", "format_config", "to_plain"]
+__all__ = [
+    "load_config",
+    "find_config",
+    "read_chain",
+    "parse_config",
+    "resolve_key",
+    "parse_override",
+    "format_config",
+    "to_plain",
+    "plain",
+]
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -47,8 +57,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         ConfigError: the file or a base is missing or does not run, or an override does not fit.
     """
     file = find_config(path)
-    chain: Chain = {}
-    _check_sources(file, (), chain)
+    chain = read_chain(file)
     try:
         cfg = Config.fromfile(file, lazy_import=False)
     except Exception as error:
@@ -69,15 +78,16 @@ def format_config(cfg: Config) -> str:
 
 def to_plain(cfg: Config) -> dict[str, Any]:
     """Returns the config in JSON's types: tuples as lists, classes and infinities as text."""
-    plain: dict[str, Any] = _plain(cfg.to_dict())
-    return plain
+    values: dict[str, Any] = plain(cfg.to_dict())
+    return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns one value of a config in JSON's types; see ``to_plain``."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -150,6 +160,17 @@ def _python_files(folder: Path) -> list[Path]:
 # --- reading the files: what can be wrong is said with the file and the line ---
 
 
+def read_chain(file: Path) -> Chain:
+    """Returns ``file`` and every file it inherits from, bases first, each with its own bases.
+
+    Raises:
+        ConfigError: one of them is missing, no Python, or inherits from itself.
+    """
+    chain: Chain = {}
+    _check_sources(file, (), chain)
+    return chain
+
+
 def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None:
     """Compiles ``file`` and its bases under their own names and puts them into ``chain``."""
     if file in children:
@@ -158,7 +179,7 @@ def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None
             hint=f"take one of the two out of _base_ in {file}",
         )
     bases = []
-    for base, line in _bases(_parse(file)):
+    for base, line in _bases(parse_config(file)):
         target = _in_package(base) if "::" in base else Path(os.path.abspath(file.parent / base))
         if not target.is_file():
             raise _no_such_file(f"{file}:{line}: base {base!r}", base, [target.parent])
@@ -167,7 +188,7 @@ def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None
     chain[file] = bases
 
 
-def _parse(file: Path) -> ast.Module:
+def parse_config(file: Path) -> ast.Module:
     """Returns the syntax tree of a config in text style.
 
     Raises:
@@ -255,6 +276,34 @@ def _duplicate_key(chain: Chain) -> ConfigError | None:
                     )
                 owners[key] = base
     return None
+
+
+# --- keys ---
+
+
+def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
+    """Returns the steps of a dotted ``key`` through ``cfg``: names, and numbers where a list is.
+
+    Raises:
+        ConfigError: there is no such key; the nearest ones are named.
+    """
+    node: Any = ConfigDict(cfg.items())
+    words = key.split(".")
+    path: tuple[str | int, ...] = ()
+    for depth in range(len(words)):
+        above = tuple(words[:depth])
+        if not isinstance(node, (dict, list, tuple)):
+            raise ConfigError(
+                f"unknown config key {key!r}: {'.'.join(above)} is {shorten(node)}",
+                expected=f"nothing after {'.'.join(above)}",
+            )
+        try:
+            step = _index(node, words[depth:], above, create=False)
+        except ConfigError as error:
+            hint = "fldet config show CONFIG prints every key"
+            raise ConfigError(error.message, expected=error.expected, hint=hint) from None
+        path, node = (*path, step), node[step]
+    return path
 
 
 # --- overrides ---

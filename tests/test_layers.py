@@ -14,7 +14,8 @@ LAYERS = [
     {"_compat", "errors", "results", "annotations", "functional", "drawing", "ops"},
     {"config"},
     {"registry"},
-    {"config_check", "data", "models", "evaluation", "hooks", "paper"},
+    {"config_check", "config_diff", "config_origin", "config_trees", "paper"}
+    | {"data", "models", "evaluation", "hooks"},
     {"engine"},
     {"cli"},
 ]

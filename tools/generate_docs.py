@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from paper_map import paper_map
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -19,7 +20,11 @@ HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs
 
 def main() -> None:
     """Writes or checks every page; exits with 1 where a page is stale."""
-    pages = {"docs/cli.md": cli_page(), "docs/configs.md": config_page()}
+    pages = {
+        "docs/cli.md": cli_page(),
+        "docs/configs.md": config_page(),
+        "docs/paper-map.md": HEAD + paper_map(),
+    }
     if "--check" not in sys.argv[1:]:
         for name, text in pages.items():
             (ROOT / name).write_text(text)

@@ -5,14 +5,22 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fldet.config import load_config
-from fldet.config_diff import Difference, diff_configs
+from fldet.config_diff import diff_configs
 from fldet.paper import Row, read_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = [ROOT / "fldet", ROOT / "configs" / "_base_"]
 CITATION = re.compile(r"\b(Eq\.|Sec\.|Appendix|Table|Figure) ([0-9]+(?:\.[0-9]+)?[a-e]?|[AB])\b")
+THREE = ("AP", "AP50", "AP75")
+# Says for testing what the training pipeline says too; or follows from the number of iterations.
+ONLY_REPEATS = (
+    "val_dataloader.dataset.pipeline",
+    "train_cfg.val_interval",
+    "param_scheduler.1.end",
+)
 MORE = re.compile(r"(?:,| and) ([0-9]+(?:\.[0-9]+)?[a-e]?)\b")
 
 # The settings of Sec. 4 and 5: what the paper says, and the key of the config that says it.
@@ -64,15 +72,12 @@ def settings() -> str:
         "|---|---|---|---|",
     ]
     for section, statement, key in SETTINGS:
-        value = cfg
-        for part in key.split("."):
-            value = value[int(part)] if part.isdigit() else value[part]
-        lines.append(f"| {section} | {statement} | `{key}` | `{value!r}` |")
+        lines.append(f"| {section} | {statement} | `{key}` | `{value_at(cfg, key)!r}` |")
     return "\n".join(lines)
 
 
 def rows() -> str:
-    """Returns for each table its rows, the paper's figures, and what the config of a row changes."""
+    """Returns for each table its rows, the paper's figures, and what a row's config changes."""
     parts = [
         "## The rows of the tables\n\n"
         "What a row changes is against the model of Table 1e of the same depth and 600 pixels."
@@ -93,27 +98,34 @@ def rows() -> str:
     return "\n\n".join(parts)
 
 
-THREE = ("AP", "AP50", "AP75")
-
-
 def changes(row: Row) -> str:
     """Returns the keys in which a row differs from the paper's model, as text."""
     cfg = load_config(ROOT / row.config)
-    depth = cfg.model.backbone.depth
-    base = load_config(f"paper/table1e/r{depth}_600px.py")
-    texts = [change(item) for item in diff_configs(base, cfg) if not is_pipeline_of_test(item.key)]
-    return "<br>".join(texts) or "none"
+    base = load_config(f"paper/table1e/r{cfg.model.backbone.depth}_600px.py")
+    found = [item for item in diff_configs(base, cfg) if not item.key.startswith(ONLY_REPEATS)]
+    replaced = [item.key.removesuffix(".type") for item in found if item.key.endswith(".type")]
+    texts = {key: f"{key} = {call(value_at(cfg, key))}" for key in replaced}
+    for item in found:
+        if not any(item.key.startswith(f"{key}.") for key in replaced):
+            texts[item.key] = f"{item.key} = {item.b!r}"
+    return "<br>".join(f"`{text.removeprefix('model.')}`" for text in texts.values()) or "none"
 
 
-def is_pipeline_of_test(key: str) -> bool:
-    """Returns whether a key only repeats for testing what the training pipeline says."""
-    return key.startswith("val_dataloader.dataset.pipeline")
+def value_at(cfg: Any, key: str) -> Any:
+    """Returns the value of a dotted key."""
+    for part in key.split("."):
+        cfg = cfg[int(part)] if part.isdigit() else cfg[part]
+    return cfg
 
 
-def change(item: Difference) -> str:
-    """Returns one difference as text: the new value, or that the key is gone."""
-    key = item.key.removeprefix("model.")
-    return f"`{key} = {item.b!r}`" if item.in_b else f"`{key}` is gone"
+def call(config: Any) -> str:
+    """Returns the config of an object as the call that makes it, without what all have."""
+    arguments = (
+        f"{key}={value!r}"
+        for key, value in config.items()
+        if key not in ("type", "use_sigmoid") and not isinstance(value, dict)
+    )
+    return f"{config['type'].removeprefix('fldet.')}({', '.join(arguments)})"
 
 
 def citations() -> str:

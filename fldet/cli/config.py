@@ -1,9 +1,20 @@
 """``fldet config``."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command
+
+if TYPE_CHECKING:
+    from fldet.config_diff import Difference
+    from fldet.config_origin import Origin, Place, Step
 
 app = typer.Typer(
     help="Look at configs.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
@@ -14,6 +25,26 @@ Examples:
   fldet config show configs/retinanet/r101_fpn_1.5x.py
   fldet config show configs/retinanet/r50_fpn_1x.py --cfg-options model.backbone.depth=101
 """
+DIFF_EXAMPLES = """\b
+Examples:
+  fldet config diff configs/retinanet/r50_fpn_1x.py configs/retinanet/r101_fpn_1x.py
+  fldet config diff configs/retinanet/r50_fpn_1x.py work_dirs/mine/r50_fpn_1x.py
+"""
+WHY_EXAMPLES = """\b
+Examples:
+  fldet config why configs/retinanet/r101_fpn_1x.py model.backbone.depth
+  fldet config why configs/retinanet/r50_fpn_1x.py train_dataloader.dataset.pipeline.2.scale
+  fldet config why configs/retinanet/r50_fpn_1x.py model --cfg-options model.backbone.depth=18
+"""
+
+A = Annotated[str, typer.Argument(help="Config file.", metavar="A", show_default=False)]
+B = Annotated[str, typer.Argument(help="Another config file.", metavar="B", show_default=False)]
+Key = Annotated[
+    str,
+    typer.Argument(
+        help="Dotted key; a number is an index of a list.", metavar="KEY", show_default=False
+    ),
+]
 
 
 @app.callback()
@@ -33,3 +64,72 @@ def show(
 
     cfg = load_config(config, cfg_options or ())
     Output("config show", as_json=json).result(to_plain(cfg), text=format_config(cfg))
+
+
+@app.command(epilog=DIFF_EXAMPLES)
+@command
+def diff(a: A, b: B, json: options.Json = False) -> None:
+    """Print what differs between two configs, bases merged."""
+    from fldet.config import load_config, plain
+    from fldet.config_diff import diff_configs
+
+    found = diff_configs(load_config(a), load_config(b))
+    lines = [f"- A: {a}", f"+ B: {b}", *map(_diff_line, found)]
+    text = "\n".join(lines) if found else "no difference"
+    Output("config diff", as_json=json).result(plain([*map(asdict, found)]), text=text)
+
+
+def _diff_line(item: Difference) -> str:
+    if item.in_a and item.in_b:
+        return f"  {item.key}: {item.a!r} -> {item.b!r}"
+    if item.in_a:
+        return f"- {item.key}: {item.a!r} (only in A)"
+    return f"+ {item.key}: {item.b!r} (only in B)"
+
+
+@app.command(epilog=WHY_EXAMPLES)
+@command
+def why(
+    config: options.Config,
+    key: Key,
+    cfg_options: options.CfgOptions = None,
+    json: options.Json = False,
+) -> None:
+    """Print which line set a value of a config, and what it overrode."""
+    from fldet.config import plain
+    from fldet.config_origin import origin_of
+
+    origin = origin_of(config, key, cfg_options or ())
+    text = "\n".join(_why_lines(origin))
+    Output("config why", as_json=json).result(plain(asdict(origin)), text=text)
+
+
+def _why_lines(origin: Origin) -> Iterator[str]:
+    from pprint import pformat
+
+    value = pformat(origin.value, width=100, sort_dicts=False)
+    yield f"{origin.key} ={' ' if len(value.splitlines()) == 1 else chr(10)}{value}"
+    for index, step in enumerate(origin.steps):
+        yield f"  {_where(step.place)}: {_what(step, is_first=index == 0)}"
+        if step.place.text:
+            yield f"      {step.place.text}"
+        for place in step.via:
+            yield f"      through {_where(place)}: {place.text}"
+
+
+def _what(step: Step, *, is_first: bool) -> str:
+    from fldet.errors import shorten
+
+    if step.action == "part":
+        return f"gives {', '.join(step.value)}"
+    if step.action == "deleted":
+        return "_delete_ drops what was set before"
+    verb = "computed" if step.action == "computed" else "set"
+    return f"{verb} to {shorten(step.value)}{'' if is_first else ', overridden'}"
+
+
+def _where(place: Place) -> str:
+    """Returns ``file:line``, relative to the current directory for a file below it."""
+    relative = os.path.relpath(place.file)
+    file = place.file if relative.startswith(os.pardir) or place.line is None else relative
+    return file if place.line is None else f"{file}:{place.line}"

@@ -18,6 +18,8 @@ COMMANDS = [
     ["analyze", "dataset"],
     ["config"],
     ["config", "show"],
+    ["config", "diff"],
+    ["config", "why"],
 ]
 
 
@@ -123,6 +125,63 @@ def test_wrong_usage_is_three_lines_without_a_traceback(arguments, code, words, 
         assert word in done.stderr
     error = done.stderr[done.stderr.find("Error:") :].strip().splitlines()
     assert len(error) <= 3
+
+
+@pytest.mark.e2e
+def test_config_diff(tmp_path):
+    configs = ["retinanet/r50_fpn_1x.py", "retinanet/r101_fpn_1x.py"]
+    done = fldet("config", "diff", *configs, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "- A: retinanet/r50_fpn_1x.py",
+        "+ B: retinanet/r101_fpn_1x.py",
+        "  model.backbone.depth: 50 -> 101",
+        "  model.backbone.init_cfg.checkpoint: "
+        "'torchvision://resnet50' -> 'torchvision://resnet101'",
+    ]
+    same = fldet("config", "diff", configs[0], configs[0], cwd=tmp_path)
+    assert (same.returncode, same.stdout) == (0, "no difference\n")
+    first = json.loads(fldet("config", "diff", *configs, "--json").stdout)["result"][0]
+    assert first == {"key": "model.backbone.depth", "a": 50, "b": 101, "in_a": True, "in_b": True}
+
+
+@pytest.mark.e2e
+def test_config_diff_marks_what_only_one_has(tmp_path):
+    (tmp_path / "a.py").write_text("x = dict(a=1)")
+    (tmp_path / "b.py").write_text("x = dict(b=None)")
+    done = fldet("config", "diff", "a.py", "b.py", cwd=tmp_path)
+    assert done.stdout.splitlines()[2:] == ["- x.a: 1 (only in A)", "+ x.b: None (only in B)"]
+
+
+@pytest.mark.e2e
+def test_config_why(tmp_path):
+    (tmp_path / "base.py").write_text("m = dict(\n  a=1)\np = [1]\nq = dict(p=p)")
+    (tmp_path / "c.py").write_text("_base_ = 'base.py'\nm = dict(a=2)")
+    options = ["--cfg-options", "m.a=3"]
+    done = fldet("config", "why", "c.py", "m.a", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "m.a = 3",
+        "  --cfg-options: set to 3",
+        "      m.a=3",
+        "  c.py:2: set to 2, overridden",
+        "      m = dict(a=2)",
+        "  base.py:2: set to 1, overridden",
+        "      a=1)",
+    ]
+    through = fldet("config", "why", "c.py", "q.p", cwd=tmp_path).stdout.splitlines()
+    assert through[1:] == [
+        "  base.py:3: set to [1]",
+        "      p = [1]",
+        "      through base.py:4: q = dict(p=p)",
+    ]
+    result = json.loads(fldet("config", "why", "c.py", "m", "--json", cwd=tmp_path).stdout)[
+        "result"
+    ]
+    assert (result["value"], result["steps"][0]["place"]["line"]) == ({"a": 2}, 2)
+    wrong = fldet("config", "why", "c.py", "m.b", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "m has no 'b'" in wrong.stderr
 
 
 @pytest.mark.e2e
