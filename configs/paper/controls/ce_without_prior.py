@@ -1,6 +1,6 @@
 """Cross entropy, every anchor starting at a score of one half.
 
-Reproduces: Sec. 4.1, 5.1: the run that diverges; no figures.
+Reproduces: the run of Sections 4.1 and 5.1 that diverges; no figures.
 Hardware: 8 GPUs x 2 images, as in the paper.
 Train: fldet train configs/paper/controls/ce_without_prior.py --gpus 8
 """

@@ -1,6 +1,6 @@
 """Hinge loss on p_t, a negative control.
 
-Reproduces: Sec. 5.1: no meaningful result in the paper; no figures.
+Reproduces: the hinge loss of Section 5.1, which gave no meaningful result; no figures.
 Hardware: 8 GPUs x 2 images, as in the paper.
 Train: fldet train configs/paper/controls/hinge.py --gpus 8
 """
