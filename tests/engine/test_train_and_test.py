@@ -10,6 +10,7 @@ from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, UsageError
+from fldet.paper import compare, find_table
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,18 @@ def test_testing_gives_figures_pictures_and_a_results_file(trained, tmp_path):
     assert set(detections[0]) == {"image_id", "category_id", "bbox", "score"}
     assert {one["category_id"] for one in detections} <= {3, 7}
     assert {one["image_id"] for one in detections} <= {5, 15, 25, 35, 45, 55}
+
+
+def test_the_result_stays_in_the_work_dir_where_the_papers_rows_look_for_it(trained, tmp_path):
+    cfg, result = trained
+    table = find_table("table3")
+    work_dir = tmp_path / table.rows[0].config.stem / "test"
+    tested = run_test(cfg, result.work_dir, work_dir=work_dir, device="cpu")
+    content = json.loads((work_dir / "result.json").read_text())
+    assert content["command"] == "test"
+    assert content["result"]["figures"]["num_images"] == 6
+    ours = compare(table, tmp_path)[0].ours
+    assert ours.figures["AP"] == pytest.approx(100 * tested.figures.summary["AP"])
 
 
 def test_max_images_tests_only_so_many(trained, tmp_path):
