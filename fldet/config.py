@@ -312,8 +312,8 @@ def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
 def parse_override(text: str) -> tuple[str, Any]:
     """Returns key path and value of ``key.path=value``, split at the first ``=``.
 
-    The value is read as a Python literal; what is none, as MMEngine's ``DictAction`` reads it:
-    ``true``, bare words and lists of them (``[a,b]`` or ``a,b``).
+    The value is read as a Python literal, ``dict(a=1)`` for ``{'a': 1}`` included; what is none, as
+    MMEngine's ``DictAction`` reads it: ``true``, bare words and lists of them (``[a,b]``, ``a,b``).
 
     Raises:
         ConfigError: there is no ``=`` or no key, or brackets do not match.
@@ -325,11 +325,24 @@ def parse_override(text: str) -> tuple[str, Any]:
             expected="for example optim_wrapper.optimizer.lr=0.01",
         )
     try:
-        parsed = ast.literal_eval(value)
+        parsed = ast.literal_eval(_DictCalls().visit(ast.parse(value, mode="eval")))
     except (ValueError, SyntaxError):
         return key, _parse_words(key, value)
     is_bare = isinstance(parsed, tuple) and not value.startswith("(")
     return key, list(parsed) if is_bare else parsed
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Makes ``{'a': 1}`` of ``dict(a=1)``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Returns the literal, or the call as it is where it is another."""
+        self.generic_visit(node)
+        names = [word.arg for word in node.keywords]
+        if ast.unparse(node.func) != "dict" or node.args or None in names:
+            return node
+        keys: list[ast.expr | None] = [ast.Constant(name) for name in names]
+        return ast.Dict(keys, [word.value for word in node.keywords])
 
 
 def _parse_words(key: str, value: str) -> Any:
@@ -337,7 +350,7 @@ def _parse_words(key: str, value: str) -> Any:
         return DictAction._parse_int_float_bool(value)
     try:
         return DictAction._parse_iterable(value)
-    except AssertionError as error:
+    except (AssertionError, RecursionError) as error:
         raise ConfigError(
             f"override {key}={value}: brackets do not match",
             expected="a Python value; text with brackets in quotes",

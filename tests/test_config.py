@@ -191,6 +191,7 @@ def test_third_party_imports_stay_text_style(write):
         ("a='b, c'", "b, c", "quotes keep the comma and the space"),
         ("a=b=c", "b=c", "the first = splits"),
         ("a={'b': 1}", {"b": 1}, "dict"),
+        ("a=dict(b=1, c=[dict(d='x')])", {"b": 1, "c": [{"d": "x"}]}, "dicts as in a config"),
         ("a=data/x y", "data/x y", "text with a space"),
     ],
 )
@@ -200,7 +201,12 @@ def test_parse_override(text, value, why):
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("a", "not of the form"), ("=1", "not of the form"), ("a=[1,2", "brackets do not match")],
+    [
+        ("a", "not of the form"),
+        ("=1", "not of the form"),
+        ("a=[1,2", "brackets do not match"),
+        ("a=dict(b=x,c=1)", "brackets do not match"),
+    ],
 )
 def test_parse_override_rejects(text, match):
     with pytest.raises(ConfigError, match=match):
