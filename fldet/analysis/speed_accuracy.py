@@ -1,0 +1,283 @@
+"""Figure 2: accuracy against time per image, the paper's points and measured ones."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fldet.analysis.figure import COLORS, figure, save
+from fldet.errors import DataError
+
+PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
+
+_LOG_FROM = 8  # slowest over fastest point from which the time axis is logarithmic
+_PUBLISHED = "published"  # name of the comparison of the paper's points
+_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A detector.
+
+    Attributes:
+        name: what is written at the point.
+        ap: COCO's box AP in %.
+        ms: milliseconds per image.
+        on_envelope: no other point of the same comparison is as fast and better, or as good and
+            faster.
+    """
+
+    name: str
+    ap: float
+    ms: float
+    on_envelope: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points that belong together in the legend.
+
+    Attributes:
+        name: of the group.
+        hardware: what the times were measured on.
+        points: the fastest first.
+        comparison: groups of the same comparison have one envelope.
+        is_line: the points are one model at several image sizes.
+    """
+
+    name: str
+    hardware: str
+    points: tuple[Point, ...]
+    comparison: str
+    is_line: bool = False
+
+
+@dataclass(frozen=True)
+class SpeedAccuracy:
+    """What Figure 2 shows.
+
+    Attributes:
+        groups: the paper's two RetinaNets, the other systems, then measured points by hardware.
+        not_plotted: why a system is left out, by its name.
+    """
+
+    groups: tuple[Group, ...]
+    not_plotted: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{'point':20}  {'AP':>5}  {'ms':>7}  envelope  times on", "-" * 70]
+        lines += [
+            f"{point.name:20}  {point.ap:5.1f}  {point.ms:7.1f}  "
+            f"{'yes' if point.on_envelope else 'no':8}  {group.hardware}"
+            for group in self.groups
+            for point in group.points
+        ]
+        lines += [f"not plotted: {name}, {why}" for name, why in self.not_plotted.items()]
+        return "\n".join(lines)
+
+
+# --- compute -------------------------------------------------------------------------------------
+
+
+def compute(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
+    """Returns the points of Figure 2 and the upper envelope of each comparison.
+
+    Published points are compared with each other, as in the paper; measured ones with those of the
+    same hardware.
+
+    Args:
+        paper: folder of ``rows.json`` and ``systems.json``.
+        measured: for each point a name, the output of ``fldet test --json`` and that of
+            ``fldet benchmark --json``.
+
+    Raises:
+        DataError: a file is missing or is not what it should be.
+    """
+    others, not_plotted = _systems(paper / "systems.json")
+    groups = [*_table1e(paper / "rows.json"), others, *_measured(measured)]
+    return SpeedAccuracy(tuple(_with_envelopes(groups)), not_plotted)
+
+
+def _table1e(path: Path) -> list[Group]:
+    points = defaultdict(list)
+    try:
+        for row in _read(path)["tables"]["table1e"]["rows"]:
+            paper = row["paper"]
+            points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: table1e is not readable: {error!r}") from error
+    return [
+        Group(f"RetinaNet {depth}", PAPER_HARDWARE, _fastest_first(of_it), _PUBLISHED, True)
+        for depth, of_it in points.items()
+    ]
+
+
+def _systems(path: Path) -> tuple[Group, dict[str, str]]:
+    try:
+        content = _read(path)
+        rows = content["systems"]
+        plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
+        left_out = {
+            one["name"]: f"AP {one['AP']} ({one['source']})" for one in rows if not one["ms"]
+        }
+        hardware = str(content["hardware"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: the systems are not readable: {error!r}") from error
+    return Group("other systems", hardware, _fastest_first(plotted), _PUBLISHED), left_out
+
+
+def _measured(measured: Iterable[tuple[str, Path, Path]]) -> list[Group]:
+    points = defaultdict(list)
+    for name, test, benchmark in measured:
+        ap = _result(test, "test", lambda result: float(result["figures"]["summary"]["AP"]))
+        ms = _result(benchmark, "benchmark", lambda result: float(result["median_ms"]))
+        points[_result(benchmark, "benchmark", _hardware)].append(Point(name, 100 * ap, ms))
+    return [
+        Group("measured", hardware, _fastest_first(of_it), hardware)
+        for hardware, of_it in points.items()
+    ]
+
+
+def _result(path: Path, command: str, what: Any) -> Any:
+    """Returns ``what`` of the result in a file that ``fldet COMMAND --json`` printed."""
+    content = _read(path)
+    found = content.get("command") if isinstance(content, dict) else None
+    if found != command:
+        raise DataError(
+            f"{path} is of the command {found!r}" if found else f"{path} is of no command of fldet",
+            expected=f"the output of fldet {command} --json",
+            hint="--point NAME=TEST.json,BENCHMARK.json, in this order",
+        )
+    try:
+        return what(content["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} lacks a number: {error!r}", expected=f"the output of fldet {command} --json"
+        ) from error
+
+
+def _hardware(result: dict[str, Any]) -> str:
+    threads = f", threads: {result['threads']}" if result["device"] == "cpu" else ""
+    return f"{result['device']}, {result['precision']}{threads}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"file not found: {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _fastest_first(points: Iterable[Point]) -> tuple[Point, ...]:
+    return tuple(sorted(points, key=lambda point: point.ms))
+
+
+def _with_envelopes(groups: list[Group]) -> list[Group]:
+    rivals: dict[str, list[Point]] = defaultdict(list)
+    for group in groups:
+        rivals[group.comparison] += group.points
+    return [
+        dataclasses.replace(
+            group,
+            points=tuple(
+                dataclasses.replace(
+                    point, on_envelope=not any(beats(r, point) for r in rivals[group.comparison])
+                )
+                for point in group.points
+            ),
+        )
+        for group in groups
+    ]
+
+
+def beats(a: Point, b: Point) -> bool:
+    """Returns True if ``a`` is at least as fast and as good as ``b``, and not equal in both."""
+    return a.ms <= b.ms and a.ap >= b.ap and (a.ms, a.ap) != (b.ms, b.ap)
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+
+def plot(result: SpeedAccuracy, stem: Path) -> list[Path]:
+    """Draws Figure 2 and returns the paths of PNG and SVG; ``stem`` is without their ending."""
+    with figure(11.5, 7.8) as drawn:
+        axes = drawn.add_subplot()
+        _draw_envelopes(axes, result.groups)
+        for index, group in enumerate(result.groups):
+            _draw_group(axes, group, index)
+        _set_axes(axes, [point for group in result.groups for point in group.points])
+        axes.set_title("Speed and accuracy (paper: COCO test-dev)")
+        axes.legend(loc="best", handlelength=2.5, fontsize=13)
+        lines = [f"Not plotted: {name}, {why}." for name, why in result.not_plotted.items()]
+        if any(group.comparison != _PUBLISHED for group in result.groups):
+            lines.append("Measured points: AP on the images of their own test.")
+        small = {"fontsize": 12, "color": "0.3", "x": 0.01, "ha": "left"}
+        drawn.supxlabel("\n".join(lines), **small)
+        return save(drawn, stem)
+
+
+def _draw_envelopes(axes: Any, groups: Iterable[Group]) -> None:
+    """Draws steps: the best AP of a comparison within a time."""
+    envelopes: dict[str, list[Point]] = defaultdict(list)
+    for group in groups:
+        envelopes[group.comparison] += [point for point in group.points if point.on_envelope]
+    for index, points in enumerate(envelopes.values()):
+        name = "_" if index else "upper envelope: best AP within a time"
+        steps = {"where": "post", "color": "0.82", "linewidth": 6, "zorder": 0.5}
+        axes.step(*_coordinates(_fastest_first(points)), label=name, **steps)
+
+
+def _draw_group(axes: Any, group: Group, index: int) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.plot(
+        *_coordinates(group.points),
+        color=COLORS[(index + 1) % len(COLORS)],
+        marker=_MARKERS[index % len(_MARKERS)],
+        markersize=9,
+        zorder=4,
+        linestyle="solid" if group.is_line else "none",
+        label=f"{group.name}: {group.hardware}",
+    )
+    for point in group.points:
+        text = point.name.split("-")[-1] if group.is_line else point.name
+        place = {"xytext": (9, 0), "ha": "left", "va": "center"}
+        if group.is_line and (index == 0 or point == group.points[0]):
+            place = {"xytext": (5, -7), "ha": "left", "va": "top"}
+        elif group.is_line:  # above the upper one of two lines that touch
+            place = {"xytext": (0, 9), "ha": "center", "va": "bottom"}
+        axes.annotate(
+            text,
+            (point.ms, point.ap),
+            textcoords="offset points",
+            fontsize=13,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            **place,
+        )
+
+
+def _coordinates(points: Iterable[Point]) -> tuple[list[float], list[float]]:
+    return [point.ms for point in points], [point.ap for point in points]
+
+
+def _set_axes(axes: Any, points: list[Point]) -> None:
+    """Leaves room around the points; of very different times it shows the logarithm."""
+    from matplotlib.ticker import LogLocator
+
+    fastest, slowest = min(point.ms for point in points), max(point.ms for point in points)
+    low, high = min(point.ap for point in points), max(point.ap for point in points)
+    margin = 0.12 * (high - low)
+    axes.set(ylim=(low - 2 * margin, high + margin), ylabel="COCO box AP [%]")
+    if slowest > _LOG_FROM * fastest:
+        axes.set_xscale("log")
+        axes.set(xlim=(fastest / 1.4, slowest * 1.4), xlabel="time per image [ms], logarithmic")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    else:
+        axes.set(xlim=(fastest * 0.75, slowest * 1.1), xlabel="time per image [ms]")

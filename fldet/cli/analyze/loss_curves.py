@@ -1,0 +1,32 @@
+"""``fldet analyze loss-curves``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+
+EXAMPLES = """\b
+Examples:
+  fldet analyze loss-curves
+  fldet analyze loss-curves --out-dir pictures --json
+"""
+
+
+@command
+def loss_curves(
+    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    json: options.Json = False,
+) -> None:
+    """Draw Figures 1, 5 and 6: the losses and their derivatives."""
+    note("fldet analyze loss-curves")
+    from fldet.analysis.loss_curves import compute, plot
+
+    curves = compute()
+    pictures = plot(curves, out_dir)
+    Output("analyze loss-curves", as_json=json).result(
+        {"loss_at_p_t_by_gamma": curves.landmarks, "pictures": pictures},
+        text=lambda: "\n".join([str(curves), "", *(f"picture  {path}" for path in pictures)]),
+    )

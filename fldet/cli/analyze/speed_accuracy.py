@@ -1,0 +1,59 @@
+"""``fldet analyze speed-accuracy``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+
+EXAMPLES = """\b
+Examples:
+  fldet analyze speed-accuracy
+  fldet test CONFIG CHECKPOINT --json > test.json
+  fldet benchmark CONFIG CHECKPOINT --json > benchmark.json
+  fldet analyze speed-accuracy --point mine=test.json,benchmark.json
+"""
+
+
+@command
+def speed_accuracy(
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEST.json,BENCHMARK.json",
+            help="A measured model: what fldet test --json and fldet benchmark --json printed; "
+            "repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    json: options.Json = False,
+) -> None:
+    """Draw Figure 2: accuracy against time, of the paper and of measured models."""
+    note("fldet analyze speed-accuracy")
+    from fldet.analysis.speed_accuracy import compute, plot
+    from fldet.config import CONFIGS
+
+    result = compute(CONFIGS / "paper", [parse_point(text) for text in point or ()])
+    pictures = plot(result, out_dir / "figure2_speed_accuracy")
+    Output("analyze speed-accuracy", as_json=json).result(
+        {"figure": result, "pictures": pictures},
+        text=lambda: "\n".join([str(result), "", *(f"picture  {path}" for path in pictures)]),
+    )
+
+
+def parse_point(text: str) -> tuple[str, Path, Path]:
+    """Returns name and the two files of a text like ``mine=test.json,benchmark.json``.
+
+    Raises:
+        UsageError: another kind of text.
+    """
+    from fldet.errors import UsageError
+
+    name, _, files = text.partition("=")
+    paths = files.split(",")
+    if not name or len(paths) != 2 or not all(paths):
+        raise UsageError(f"--point {text!r}", expected="NAME=TEST.json,BENCHMARK.json")
+    return name, Path(paths[0]), Path(paths[1])

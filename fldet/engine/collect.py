@@ -1,0 +1,309 @@
+"""Collecting what an analysis draws: a model runs over images once, its numbers go to a file.
+
+The file is all that ``fldet.analysis`` needs; it reads it without a model and without a GPU.
+"""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.models.dense_heads import AnchorHead
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fldet.engine.build import build_model, quiet_console
+from fldet.engine.checkpoint import (
+    checkpoint_classes,
+    load_weights,
+    read_checkpoint,
+    resolve_checkpoint,
+)
+from fldet.engine.device import describe, select_device
+from fldet.engine.prepare import annotation_and_images, prepare_config
+from fldet.errors import CheckpointError, ConfigError, UsageError
+from fldet.hooks.progress import make_bar
+from fldet.models.dense_heads.retina_head import flatten_levels
+from fldet.registry import DATASETS
+from fldet.results import write_atomically
+
+log = logging.getLogger("fldet")
+
+WINDOWS = ("anchor-class", "anchor")
+
+_CHUNK = 1 << 20  # values of a stream that are looked at together
+
+
+class Reservoir:
+    """A uniform sample, without replacement, of a stream of unknown length.
+
+    Every value gets a random key, and the values with the smallest keys stay. Keys follow the
+    order of the stream, so the sample does not depend on how the stream is cut into pieces.
+
+    Args:
+        size: values to keep; all of them while fewer have come.
+        seed: of the keys.
+
+    Attributes:
+        seen: values that have come.
+    """
+
+    def __init__(self, size: int, seed: int | tuple[int, ...] = 0) -> None:
+        self.size = size
+        self.seen = 0
+        self._random = np.random.default_rng(seed)
+        room = size + max(size // 4, _CHUNK)
+        self._keys = np.empty(room, np.float64)
+        self._values = np.empty(room, np.float32)
+        self._filled = 0
+        self._limit = 1.0  # keys from here on are not among the smallest
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Takes the next values of the stream, (N,) of any float type, kept as float32."""
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            keys = self._random.random(len(chunk))
+            chosen = np.flatnonzero(keys < self._limit)
+            if self._filled + len(chosen) > len(self._keys):
+                self._drop_largest()
+            place = slice(self._filled, self._filled + len(chosen))
+            self._keys[place], self._values[place] = keys[chosen], chunk[chosen]
+            self._filled += len(chosen)
+        self.seen += len(values)
+
+    def sample(self) -> NDArray[np.float32]:
+        """Returns the values kept, ascending."""
+        self._drop_largest()
+        return np.sort(self._values[: self._filled])
+
+    def _drop_largest(self) -> None:
+        if self._filled <= self.size:
+            return
+        order = np.argpartition(self._keys[: self._filled], self.size)
+        self._limit = float(self._keys[order[self.size]])
+        kept = order[: self.size]
+        self._keys[: self.size] = self._keys[kept]
+        self._values[: self.size] = self._values[kept]
+        self._filled = self.size
+
+
+def collect_logits(
+    cfg: Config,
+    checkpoint: Path,
+    out: Path,
+    *,
+    split: str = "val",
+    window: str = "anchor-class",
+    num_negatives: int = 10_000_000,
+    num_positives: int = 100_000,
+    max_images: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Writes a sample of the signed logits x_t of a model on its data; returns ``out``.
+
+    The procedure is that of Figure 4, with what the paper leaves open settled like this: images
+    are prepared as for a test; anchors get their labels from the head, as in training; a positive
+    is an anchor with its true class, a negative a background anchor with any class; ignored
+    anchors are left out; both are sampled uniformly.
+
+    The file is an ``.npz``: ``positives`` and ``negatives``, (N,) float32, ascending, and
+    ``procedure``, JSON text that says how they were made and how many were seen.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        checkpoint: the weights, or a work dir.
+        out: the file to write.
+        split: ``train``, ``val`` or ``test``.
+        window: ``anchor-class``, or ``anchor``: of a background anchor the highest score only.
+        num_negatives: negatives to keep, at most.
+        num_positives: positives to keep, at most.
+        max_images: so many images, chosen at random; None takes all.
+        seed: of the choice of images and of both samples.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: an unknown window or split, or the model is not one with anchors and sigmoids.
+        CheckpointError: the weights do not fit, or give scores that are not finite.
+        ConfigError, DataError, UnavailableError: see ``fldet.errors``.
+    """
+    if window not in WINDOWS:
+        raise UsageError(f"unknown window {window!r}", expected=" or ".join(WINDOWS))
+    annotation_and_images(cfg, split)  # the split is known and is one data set
+    chosen = select_device(device)
+    path = resolve_checkpoint(checkpoint)
+    content = read_checkpoint(path)
+    prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content))
+    model = _model(prepared, content, path).to(chosen)
+    dataset = _dataset(prepared, split, max_images, seed)
+    log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(chosen))
+    positives = Reservoir(num_positives, (seed, 1))
+    negatives = Reservoir(num_negatives, (seed, 2))
+    for logits, labels, weights in _with_progress(_scored(model, dataset, prepared), len(dataset)):
+        of_objects, of_background = split_logits(logits, labels, weights, window)
+        positives.add(of_objects.cpu().numpy())
+        negatives.add(of_background.cpu().numpy())
+    procedure = {
+        "config": Path(cfg.filename or "config").stem,
+        "checkpoint": path.name,
+        "split": split,
+        "window": window,
+        "images": len(dataset),
+        "seed": seed,
+        "positives_seen": positives.seen,
+        "negatives_seen": negatives.seen,
+    }
+    return _write(out, positives.sample(), negatives.sample(), procedure)
+
+
+def split_logits(
+    logits: Tensor, labels: Tensor, label_weights: Tensor, window: str = "anchor-class"
+) -> tuple[Tensor, Tensor]:
+    """Returns the signed logits x_t (Appendix A) of the positives and of the negatives.
+
+    Args:
+        logits: (A, K) raw scores of an image's anchors.
+        labels: (A,) 0..K-1, and K for background.
+        label_weights: (A,) 0 for an ignored anchor.
+        window: see ``collect_logits``.
+
+    Returns:
+        (P,), one for each anchor of an object; and (B * K,) of B background anchors, class by
+        class, or (B,) for the window ``anchor``.
+    """
+    num_classes, counted = logits.shape[1], label_weights > 0
+    rows = ((labels < num_classes) & counted).nonzero().squeeze(1)
+    background = -logits[(labels == num_classes) & counted]
+    if window == "anchor":
+        background = background.amin(dim=1)
+    return logits[rows, labels[rows]], background.flatten()
+
+
+def _write(
+    path: Path,
+    positives: NDArray[np.float32],
+    negatives: NDArray[np.float32],
+    procedure: dict[str, Any],
+) -> Path:
+    buffer = io.BytesIO()
+    text = np.array(json.dumps(procedure))
+    np.savez(buffer, positives=positives, negatives=negatives, procedure=text)
+    return write_atomically(path, buffer.getvalue())
+
+
+def _model(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
+    if cfg.model.get("backbone"):
+        cfg.model.backbone.init_cfg = None  # all weights are in the checkpoint
+    quiet_console(MMLogger.get_instance("mmengine"))  # it lists every weight it initialises
+    model = build_model(cfg).eval()
+    head = getattr(model, "bbox_head", None)
+    if not (isinstance(head, AnchorHead) and head.use_sigmoid_cls and head.train_cfg):
+        raise UsageError(
+            f"the model of the config is a {type(model).__name__} with {type(head).__name__}",
+            expected="a head with anchors, sigmoid scores and train_cfg, as fldet.RetinaHead",
+        )
+    load_weights(model, content, path)
+    return model
+
+
+def _dataset(cfg: Config, split: str, max_images: int | None, seed: int) -> BaseDataset:
+    """Returns the images of a split, or a random part of them, prepared as for a test."""
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    if not cfg.get("test_dataloader"):
+        raise ConfigError(
+            "the config has neither val_dataloader nor test_dataloader",
+            expected="one of them: its pipeline says how images are prepared without augmentation",
+        )
+    options = {**cfg[f"{split}_dataloader"].dataset, "test_mode": True}
+    options["pipeline"] = cfg.test_dataloader.dataset.pipeline
+    dataset = DATASETS.build(options)
+    dataset.full_init()
+    if max_images is not None and max_images < len(dataset):
+        chosen = np.random.default_rng((seed, 0)).choice(len(dataset), max_images, replace=False)
+        dataset.get_subset_(sorted(chosen.tolist()))
+    return dataset
+
+
+@torch.no_grad()
+def _scored(
+    model: nn.Module, dataset: BaseDataset, cfg: Config
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yields for each image logits (A, K), labels (A,) and label weights (A,)."""
+    head: Any = model.bbox_head
+    options = {key: cfg.test_dataloader.get(key, 0) for key in ("batch_size", "num_workers")}
+    sampler = {"type": "DefaultSampler", "shuffle": False}
+    done = 0
+    for batch in Runner.build_dataloader({"dataset": dataset, "sampler": sampler, **options}):
+        data = model.data_preprocessor(batch, False)  # type: ignore[operator]
+        metas = [sample.metainfo for sample in data["data_samples"]]
+        maps, _ = model(data["inputs"], data["data_samples"], mode="tensor")
+        logits = flatten_levels(maps, head.cls_out_channels)
+        if not bool(torch.isfinite(logits).all()):
+            raise CheckpointError(
+                f"scores that are not finite, on image {done} or the {len(metas) - 1} after it",
+                expected="the weights of a training that did not diverge",
+            )
+        instances = [dataset.get_data_info(done + i)["instances"] for i in range(len(metas))]
+        yield from zip(logits, *_labels(head, maps, instances, metas), strict=True)
+        done += len(metas)
+
+
+def _labels(
+    head: AnchorHead,
+    maps: list[Tensor],
+    instances: list[list[dict[str, Any]]],
+    metas: list[dict[str, Any]],
+) -> tuple[Tensor, Tensor]:
+    """Returns labels and label weights, (N, A) each, as the head gives them in training."""
+    device = maps[0].device
+    truths = [_ground_truth(*pair, device) for pair in zip(instances, metas, strict=True)]
+    objects, crowds = (list(part) for part in zip(*truths, strict=True))
+    anchors, valid_flags = head.get_anchors([m.shape[-2:] for m in maps], metas, device)
+    labels, weights, *_ = head.get_targets(anchors, valid_flags, objects, metas, crowds)
+    return torch.cat(labels, dim=1), torch.cat(weights, dim=1)
+
+
+def _ground_truth(
+    instances: list[dict[str, Any]], meta: dict[str, Any], device: torch.device
+) -> tuple[InstanceData, InstanceData]:
+    """Returns objects and crowd regions in pixels of the network's input.
+
+    They are read from the data set and not from its pipeline: in that of a test the boxes stay in
+    pixels of the file.
+    """
+    height, width = meta["img_shape"][:2]
+    scale = torch.tensor(tuple(meta.get("scale_factor", (1.0, 1.0))) * 2)
+    edge = torch.tensor([width, height, width, height])
+    parts = []
+    for ignored in (False, True):
+        chosen = [one for one in instances if bool(one["ignore_flag"]) == ignored]
+        boxes = torch.tensor([one["bbox"] for one in chosen], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([one["bbox_label"] for one in chosen], dtype=torch.long)
+        inside = torch.minimum((boxes * scale).clamp(min=0), edge)  # as training clips them
+        parts.append(InstanceData(bboxes=inside, labels=labels).to(device))
+    return parts[0], parts[1]
+
+
+def _with_progress(items: Iterator[Any], total: int) -> Iterator[Any]:
+    """Yields the items on, with a bar on a terminal and a line at each tenth elsewhere."""
+    bar = make_bar() if sys.stderr.isatty() else None
+    with bar or nullcontext():
+        task = bar.add_task("images", total=total, status="") if bar else None
+        for done, item in enumerate(items, start=1):
+            yield item
+            if bar is not None and task is not None:
+                bar.update(task, completed=done)
+            elif done % max(1, total // 10) == 0:
+                log.info("images %d/%d", done, total)

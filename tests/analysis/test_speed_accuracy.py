@@ -1,0 +1,137 @@
+"""Figure 2: the paper's points, measured ones, and which of them form the envelope."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from fldet.analysis.speed_accuracy import Point, beats, compute, plot
+from fldet.config import CONFIGS
+from fldet.errors import DataError
+
+PAPER = CONFIGS / "paper"
+
+
+def write(path: Path, command, result):
+    path.write_text(json.dumps({"schema": 1, "command": command, "result": result}))
+    return path
+
+
+@pytest.fixture
+def measured(tmp_path):
+    def make(name, ap, ms, device="cpu"):
+        test = {"figures": {"summary": {"AP": ap}}}
+        speed = {"median_ms": ms, "device": device, "precision": "float32", "threads": 2}
+        return (
+            name,
+            write(tmp_path / f"{name}_test.json", "test", test),
+            write(tmp_path / f"{name}_speed.json", "benchmark", speed),
+        )
+
+    return make
+
+
+def envelope(result, comparison="published"):
+    return {
+        point.name
+        for group in result.groups
+        if group.comparison == comparison
+        for point in group.points
+        if point.on_envelope
+    }
+
+
+def test_points_of_the_paper():
+    result = compute(PAPER)
+    retinanets, others = result.groups[:2], result.groups[2]
+    assert [group.name for group in retinanets] == ["RetinaNet R50", "RetinaNet R101"]
+    assert all(group.hardware == "Nvidia M40" and group.is_line for group in retinanets)
+    assert [(p.ap, p.ms) for p in retinanets[0].points] == [
+        (30.5, 64),
+        (32.5, 72),
+        (34.3, 98),
+        (35.1, 121),
+        (35.7, 153),
+    ]
+    assert (retinanets[1].points[-1].ap, retinanets[1].points[-1].ms) == (37.8, 198)
+    assert [(p.name, p.ap, p.ms) for p in others.points] == [
+        ("DSSD513", 33.2, 156),
+        ("FPN Faster R-CNN", 36.2, 172),
+    ]
+    assert set(result.not_plotted) == {"YOLOv2", "SSD513"}
+    assert "21.6" in result.not_plotted["YOLOv2"]
+
+
+def test_only_retinanets_are_on_the_envelope_as_the_paper_claims():
+    assert envelope(compute(PAPER)) == {
+        "R50-400",
+        "R50-500",
+        "R50-700",
+        "R101-500",
+        "R101-600",
+        "R101-700",
+        "R101-800",
+    }
+
+
+def test_measured_points_are_compared_on_their_own_hardware_only(measured):
+    points = [
+        measured("good", 0.4, 50.0),
+        measured("bad", 0.3, 60.0),
+        measured("gpu", 0.39, 5.0, "cuda:0 (X)"),
+    ]
+    result = compute(PAPER, points)
+    assert [group.hardware for group in result.groups[3:]] == [
+        "cpu, float32, threads: 2",
+        "cuda:0 (X), float32",
+    ]
+    assert envelope(result, "cpu, float32, threads: 2") == {"good"}
+    assert envelope(result, "cuda:0 (X), float32") == {"gpu"}
+    assert envelope(result) == envelope(compute(PAPER))
+    assert result.groups[3].points[0].ap == pytest.approx(40)
+    assert "good" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((30, 50), (30, 60), True),
+        ((31, 50), (30, 50), True),
+        ((30, 50), (30, 50), False),  # equal: both stay
+        ((31, 60), (30, 50), False),
+    ],
+)
+def test_what_beats_what(a, b, expected):
+    assert beats(Point("a", *a), Point("b", *b)) is expected
+
+
+def test_files_in_the_wrong_order_or_of_another_kind(measured, tmp_path):
+    name, test, speed = measured("a", 0.4, 50.0)
+    with pytest.raises(DataError, match="is of the command 'benchmark'") as error:
+        compute(PAPER, [(name, speed, test)])
+    assert "in this order" in error.value.hint
+    with pytest.raises(DataError, match="file not found"):
+        compute(PAPER, [(name, test, tmp_path / "none.json")])
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(DataError, match="of no command of fldet"):
+        compute(PAPER, [(name, tmp_path / "list.json", speed)])
+    (tmp_path / "text.json").write_text("AP 0.4")
+    with pytest.raises(DataError, match="is not JSON"):
+        compute(PAPER, [(name, tmp_path / "text.json", speed)])
+    with pytest.raises(DataError, match="lacks a number"):
+        compute(PAPER, [measured("nan", None, 50.0)])
+    with pytest.raises(DataError, match=r"file not found: .*systems\.json"):
+        compute(tmp_path)
+
+
+def test_pictures_with_and_without_measured_points(measured, tmp_path):
+    paths = [
+        *plot(compute(PAPER), tmp_path / "a"),
+        *plot(compute(PAPER, [measured("slow", 0.5, 3000.0)]), tmp_path / "b"),
+    ]
+    assert [path.name for path in paths] == ["a.png", "a.svg", "b.png", "b.svg"]
+    assert all(cv2.imread(str(p)).shape == (780, 1150, 3) for p in paths if p.suffix == ".png")
+    assert "Nvidia M40" in paths[1].read_text()
+    assert "logarithmic" in paths[3].read_text()
+    assert "logarithmic" not in paths[1].read_text()
