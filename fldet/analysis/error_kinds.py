@@ -11,7 +11,7 @@ an object of another class; crowd regions are no objects. The first line that fi
 
 An object that no detection found is *missed*, unless a classification or localisation mistake
 points to it: repairing that one finds it. The paper leaves open what comes first; this is the order
-of its authors' tool. On perturbed COCO truth the counts are those of tidecv, and so are the gains, to
+of its authors' tool, tidecv. On perturbed COCO truth the counts are the same, and the gains within
 0.03 points of 100, but for two rules:
 
     Where mistakes of both kinds point to an object, tidecv repairs the better-scored one only, so
