@@ -2,7 +2,7 @@
 
 import typer
 
-from fldet.cli.analyze import dataset, loss_cdf, loss_curves, speed_accuracy
+from fldet.cli.analyze import dataset, errors, loss_cdf, loss_curves, speed_accuracy
 
 app = typer.Typer(
     help="Look at data and results.",
@@ -14,6 +14,7 @@ app.command(epilog=dataset.EXAMPLES)(dataset.dataset)
 app.command(epilog=loss_cdf.EXAMPLES)(loss_cdf.loss_cdf)
 app.command(epilog=loss_curves.EXAMPLES)(loss_curves.loss_curves)
 app.command(epilog=speed_accuracy.EXAMPLES)(speed_accuracy.speed_accuracy)
+app.command(epilog=errors.EXAMPLES)(errors.errors)
 
 
 @app.callback()

@@ -1,0 +1,264 @@
+"""Which detection found which object, and average precision from it, at IoU 0.5 as COCO has it.
+
+Flat arrays over a whole data set; images are gone through one by one, so that nothing larger than
+the boxes of one image squared is ever held. Per image and class the 100 best detections count.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+FOREGROUND = 0.5  # IoU from which a detection has found an object
+MAX_DETECTIONS = 100  # of an image and class
+RECALLS = np.linspace(0, 1, 101)  # where COCO reads a curve
+# Smallest and largest area of an object in square pixels, both included; COCO's names.
+AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2)}
+AREAS["large"] = (96.0**2, 1e10)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections that count, sorted by image, label and falling score.
+
+    Attributes:
+        image: (N,) index of the image.
+        label: (N,) index of the class.
+        boxes_xywh: (N, 4) pixels.
+        score: (N,) in [0, 1].
+    """
+
+    image: Ints
+    label: Ints
+    boxes_xywh: Floats
+    score: Floats
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Ground truth, sorted by image and label.
+
+    Attributes:
+        image: (M,) index of the image.
+        label: (M,) index of the class.
+        boxes_xywh: (M, 4) pixels.
+        area: (M,) square pixels.
+        crowd: (M,) True for a region that is not one object.
+    """
+
+    image: Ints
+    label: Ints
+    boxes_xywh: Floats
+    area: Floats
+    crowd: Bools
+
+
+@dataclass(frozen=True)
+class ImageBoxes:
+    """What is in one image.
+
+    Attributes:
+        detections: their places in ``Detections``.
+        objects: their places in ``Objects``.
+        iou: (D, G) IoU; for a crowd region the share of the detection's area that is inside.
+        same: (D, G) True where the classes are the same.
+    """
+
+    detections: slice
+    objects: slice
+    iou: Floats
+    same: Bools
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What each detection found, when only objects of a range of areas count.
+
+    Attributes:
+        found: (N,) place of the object or crowd region in ``Objects``, -1 for none.
+        ignored: (N,) True where a detection is neither right nor wrong: it lies on a crowd region
+            of its class, found an object of another size, or found none and has another size.
+        counts: (M,) True for the objects that are to be found.
+    """
+
+    found: Ints
+    ignored: Bools
+    counts: Bools
+
+    @property
+    def correct(self) -> Bools:
+        """(N,) True for true positives."""
+        return (self.found >= 0) & ~self.ignored
+
+    @property
+    def counted(self) -> Bools:
+        """(N,) True for true and false positives."""
+        return ~self.ignored
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def detection_table(
+    detections: Sequence[Mapping[str, Any]],
+    images: Sequence[Hashable],
+    categories: Sequence[int],
+) -> Detections:
+    """Returns the detections that count: of each image and class the 100 with the best scores.
+
+    Args:
+        detections: in the COCO results format; among equal scores the first ones count.
+        images: image ids in COCO's order, sorted: it decides among equal scores.
+        categories: category ids by label.
+    """
+    image, label = _places(detections, images, categories)
+    score = np.array([one["score"] for one in detections], float)
+    order = np.lexsort((-score, label, image))  # stable, as COCO's sorting is
+    group = np.stack([image[order], label[order]])
+    starts = np.flatnonzero(np.diff(group, axis=1, prepend=-1).any(axis=0))
+    lengths = np.diff(np.append(starts, len(order)))
+    rank = np.arange(len(order)) - np.repeat(starts, lengths)
+    order = order[rank < MAX_DETECTIONS]
+    return Detections(image[order], label[order], _boxes(detections)[order], score[order])
+
+
+def object_table(
+    annotations: Sequence[Mapping[str, Any]],
+    images: Sequence[Hashable],
+    categories: Sequence[int],
+) -> Objects:
+    """Returns the ground truth; ``area`` and ``iscrowd`` must be there."""
+    image, label = _places(annotations, images, categories)
+    area = np.array([one["area"] for one in annotations], float)
+    crowd = np.array([one["iscrowd"] for one in annotations], bool)
+    order = np.lexsort((label, image))
+    boxes = _boxes(annotations)[order]
+    return Objects(image[order], label[order], boxes, area[order], crowd[order])
+
+
+def _places(
+    entries: Sequence[Mapping[str, Any]], images: Sequence[Hashable], categories: Sequence[int]
+) -> tuple[Ints, Ints]:
+    image_of = {key: index for index, key in enumerate(images)}
+    label_of = {key: index for index, key in enumerate(categories)}
+    image = np.array([image_of[one["image_id"]] for one in entries], np.int64)
+    label = np.array([label_of[one["category_id"]] for one in entries], np.int64)
+    return image, label
+
+
+def _boxes(entries: Sequence[Mapping[str, Any]]) -> Floats:
+    return np.array([one["bbox"] for one in entries], float).reshape(-1, 4)
+
+
+# --- matching ------------------------------------------------------------------------------------
+
+
+def each_image(detections: Detections, objects: Objects) -> Iterator[ImageBoxes]:
+    """Yields the images that have a detection, in order, with the overlaps of their boxes."""
+    for image in np.unique(detections.image):
+        d = slice(*np.searchsorted(detections.image, [image, image + 1]).tolist())
+        g = slice(*np.searchsorted(objects.image, [image, image + 1]).tolist())
+        iou = overlaps(detections.boxes_xywh[d], objects.boxes_xywh[g], objects.crowd[g])
+        yield ImageBoxes(d, g, iou, detections.label[d, None] == objects.label[g])
+
+
+def overlaps(boxes_xywh: Floats, others_xywh: Floats, crowd: Bools) -> Floats:
+    """Returns the (D, G) IoU of boxes; for a crowd column intersection over the box's own area."""
+    lows = np.maximum(boxes_xywh[:, None, :2], others_xywh[None, :, :2])
+    ends, other_ends = (boxes[:, :2] + boxes[:, 2:] for boxes in (boxes_xywh, others_xywh))
+    highs = np.minimum(ends[:, None], other_ends[None])
+    shared = np.clip(highs - lows, 0, None).prod(axis=2)
+    area, other_area = (boxes[:, 2] * boxes[:, 3] for boxes in (boxes_xywh, others_xywh))
+    union = np.where(crowd, area[:, None], area[:, None] + other_area - shared)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def match(detections: Detections, objects: Objects, area: str = "all") -> Matches:
+    """Returns what each detection found among the objects of its class.
+
+    In the order of falling scores each detection takes the free object with the largest IoU, from
+    0.5 on. One that finds none may lie on a crowd region, which is never used up, or on an object
+    of another size.
+
+    Args:
+        detections: of the data set.
+        objects: of the data set.
+        area: a key of ``AREAS``.
+    """
+    smallest, largest = AREAS[area]
+    counts = ~objects.crowd & (objects.area >= smallest) & (objects.area <= largest)
+    found = np.full(len(detections.score), -1, np.int64)
+    for image in each_image(detections, objects):
+        g = image.objects
+        taken = assign(image.iou * image.same, counts[g], objects.crowd[g])
+        found[image.detections] = np.where(taken >= 0, taken + g.start, -1)
+    own_area = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
+    ignored = (own_area < smallest) | (own_area > largest)
+    hit = found >= 0
+    ignored[hit] = ~counts[found[hit]]
+    return Matches(found, ignored, counts)
+
+
+def assign(iou: Floats, counts: Bools, crowd: Bools) -> Ints:
+    """Returns the (D,) columns that the rows take one after the other, -1 for none.
+
+    Args:
+        iou: (D, G), 0 where a row may not take a column.
+        counts: (G,) columns that are preferred, whatever the overlap.
+        crowd: (G,) columns that can be taken again and again.
+    """
+    taken = np.full(len(iou), -1, np.int64)
+    free = np.ones(iou.shape[1], bool)
+    for row in np.flatnonzero((iou >= FOREGROUND).any(axis=1)):
+        columns = np.flatnonzero((iou[row] >= FOREGROUND) & free).tolist()
+        if columns:
+            # Among equals the last column wins, as in COCO.
+            best = max(columns, key=lambda column: (counts[column], iou[row, column], column))
+            taken[row] = best
+            free[best] = crowd[best]
+    return taken
+
+
+# --- average precision ---------------------------------------------------------------------------
+
+
+def precision_curve(score: Floats, correct: Bools, num_objects: int) -> Floats:
+    """Returns the (101,) best precision at each recall of ``RECALLS`` or above, 0 beyond the last.
+
+    Args:
+        score: (N,) of one class, in the order of the images: it decides among equal scores.
+        correct: (N,) True for true positives, False for false ones.
+        num_objects: to be found, at least 1.
+    """
+    hits = np.cumsum(correct[np.argsort(-score, kind="stable")])
+    precision = hits / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(hits / num_objects, RECALLS, side="left")
+    return np.append(envelope, 0.0)[place]
+
+
+def precision_curves(
+    label: Ints, score: Floats, correct: Bools, num_objects: Ints
+) -> list[Floats | None]:
+    """Returns the curve of each class, None for a class without objects.
+
+    Args:
+        label: (N,) classes of the detections.
+        score: (N,) scores.
+        correct: (N,) True for true positives, False for false ones.
+        num_objects: (K,) by class.
+    """
+    order = np.argsort(label, kind="stable")
+    bounds = np.searchsorted(label[order], np.arange(len(num_objects) + 1))
+    parts = (order[start:end] for start, end in pairwise(bounds.tolist()))
+    return [
+        precision_curve(score[part], correct[part], count) if count else None
+        for part, count in zip(parts, num_objects.tolist(), strict=True)
+    ]

@@ -1,0 +1,174 @@
+"""``fldet analyze errors``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+from fldet.cli.test import cell, table
+
+if TYPE_CHECKING:
+    from fldet.analysis.errors_result import ErrorAnalysis
+
+EXAMPLES = """\b
+Examples:
+  fldet test CONFIG CHECKPOINT --out results.json
+  fldet analyze errors CONFIG results.json
+  fldet analyze errors annotations/val.json results.json --images images/ --worst 20
+  fldet analyze errors --from work_dirs/analysis/errors/errors.json --out-dir again
+"""
+
+
+@command
+def errors(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Config, or annotation file in COCO format.",
+            metavar="CONFIG|ANNOTATION",
+            show_default=False,
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Detections in the COCO results format, as fldet test --out writes them.",
+            metavar="RESULTS",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test; of a config.")] = "val",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path(
+        "work_dirs/analysis/errors"
+    ),
+    worst: Annotated[int, typer.Option(min=0, help="Draw the N images that cost most.")] = 10,
+    score_thr: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Lowest score in confusion matrix and pictures."),
+    ] = 0.3,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Draw again from this errors.json, nothing else.", show_default=False
+        ),
+    ] = None,
+    cfg_options: options.CfgOptions = None,
+    json: options.Json = False,
+) -> None:
+    """Say and draw which kind of mistake costs how much AP50: TIDE, confusions, calibration."""
+    from fldet.analysis.errors_pictures import plot
+    from fldet.analysis.errors_result import load, save
+    from fldet.analysis.errors_worst import draw_worst
+    from fldet.errors import UsageError
+
+    written = []
+    if from_file and source is None:
+        note(f"fldet analyze errors --from {from_file}")
+        analysis = load(from_file)
+    elif source and results and not from_file:
+        note(f"fldet analyze errors {source} {results}")
+        analysis = collect(source, results, split, images, worst, score_thr, cfg_options or ())
+        written.append(save(analysis, out_dir / "errors.json"))
+    else:
+        raise UsageError(
+            "either CONFIG|ANNOTATION and RESULTS, or --from FILE",
+            hint="fldet test CONFIG CHECKPOINT --out results.json writes RESULTS",
+        )
+    written += plot(analysis, out_dir)
+    image_dir = images or (Path(analysis.image_dir) if analysis.image_dir else None)
+    if image_dir:
+        written += draw_worst(analysis, image_dir, out_dir)
+    Output("analyze errors", as_json=json).result(
+        {**summary(analysis), "files": written}, text=lambda: describe(analysis, written)
+    )
+
+
+def collect(
+    source: str,
+    results: Path,
+    split: str,
+    images: Path | None,
+    worst: int,
+    score_thr: float,
+    overrides: Sequence[str],
+) -> "ErrorAnalysis":
+    """Returns the analysis of a file of detections.
+
+    Raises:
+        DataError: a file is malformed, or a detection names an id that the truth does not have.
+        UsageError: as ``annotation_and_images``.
+    """
+    from fldet.analysis.errors import compute
+    from fldet.annotations import read_annotations
+    from fldet.evaluation.detections import check_detections, load_detections
+    from fldet.evaluation.ground_truth import read_ground_truth
+
+    ann_file, image_dir = Path(source), images
+    if not source.endswith(".json"):
+        from fldet.config import load_config
+        from fldet.engine.prepare import annotation_and_images
+
+        ann_file, folder = annotation_and_images(load_config(source, overrides), split)
+        image_dir = images or folder
+    content = read_annotations(ann_file)
+    truth = read_ground_truth(content)
+    detections = load_detections(results)
+    check_detections(detections, images=truth.images, categories=truth.categories)
+    names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
+    return compute(
+        truth,
+        detections,
+        names=(ann_file.name, results.name),
+        score_thr=score_thr,
+        num_worst=worst,
+        file_names=names,
+        image_dir=image_dir and image_dir.resolve(),
+    )
+
+
+def summary(analysis: "ErrorAnalysis") -> dict[str, Any]:
+    """Returns the figures; curves, matrix and boxes are in the file errors.json."""
+    from fldet.analysis.errors_result import ap50_of
+
+    return {
+        "ap50": analysis.ap50,
+        "ap50_per_area": {area: ap50_of(curves) for area, curves in analysis.curves.items()},
+        "images": analysis.images,
+        "objects": analysis.objects,
+        "detections": analysis.detections,
+        "score_thr": analysis.score_thr,
+        "kinds": analysis.kinds,
+        "expected_calibration_error": analysis.calibration.expected_error,
+        "worst_images": [
+            {"image_id": one.image_id, "file_name": one.file_name, "cost": one.cost}
+            for one in analysis.worst
+        ],
+    }
+
+
+def describe(analysis: "ErrorAnalysis", written: list[Path]) -> str:
+    """Returns the kinds as a table, then the paths of what was written."""
+    rows: list[tuple[str, ...]] = [
+        (name, str(kind.count), str(kind.confident), cell(kind.ap50_gain))
+        for name, kind in analysis.kinds.items()
+    ]
+    header = ("kind", "mistakes", f"score >= {analysis.score_thr:g}", "AP50 gained")
+    return "\n".join(
+        [
+            f"AP50 {cell(analysis.ap50)}: {analysis.images} images, {analysis.objects} objects, "
+            f"{analysis.detections} detections",
+            "",
+            table(header, rows),
+            "AP50 gained: if this kind alone were repaired; the gains do not add up",
+            "",
+            f"expected calibration error {cell(analysis.calibration.expected_error)}",
+            *(f"written  {path}" for path in written),
+        ]
+    )
