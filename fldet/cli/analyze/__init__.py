@@ -2,7 +2,7 @@
 
 import typer
 
-from fldet.cli.analyze import dataset
+from fldet.cli.analyze import anchors, dataset
 
 app = typer.Typer(
     help="Look at data and results.",
@@ -11,6 +11,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command(epilog=dataset.EXAMPLES)(dataset.dataset)
+app.command(epilog=anchors.EXAMPLES)(anchors.anchors)
 
 
 @app.callback()
