@@ -11,7 +11,10 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {"_compat", "errors", "results", "annotations", "functional", "drawing", "ops"},
+    {
+        *("_compat", "errors", "results", "annotations", "functional", "drawing", "anchor_cover"),
+        "ops",
+    },
     {"config"},
     {"registry"},
     {"config_check", "config_diff", "config_origin", "config_trees", "paper"}

@@ -21,13 +21,16 @@ from fldet.analysis.dataset import (
     most_first,
     try_to_read,
 )
+from fldet.anchor_cover import SeenImage
 from fldet.annotations import read_annotations
-from fldet.drawing import Image, add_title, draw_boxes
+from fldet.drawing import PALETTE, Image, add_title, draw_boxes
 from fldet.errors import DataError
 from fldet.results import write_atomically
 
 _CELL = 480  # longer side of a picture in the contact sheet, in pixels
+_COVER_CELL = 640  # the same where small boxes matter
 _BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
+_SKY_BLUE_LABEL, _BLUE_LABEL, _VERMILION_LABEL = 1, 4, 5  # labels that are drawn in these colours
 
 
 def plot(summary: DatasetSummary, path: Path) -> Path:
@@ -159,8 +162,55 @@ def contact_sheet(
             f"no image of {ann_file} can be read in {image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
-    ending = path.suffix or ".jpg"
-    return write_atomically(path, cv2.imencode(ending, _grid(cells))[1].tobytes())
+    return _write_sheet(cells, path)
+
+
+def cover_sheet(
+    images: Sequence[SeenImage], class_names: Sequence[str], pos_iou_thr: float, path: Path
+) -> Path:
+    """Draws images as the network sees them; returns ``path`` (JPEG or PNG).
+
+    Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else vermilion and on
+    top, with the IoU of their best anchor; crowd regions are sky blue.
+
+    Args:
+        images: at least one.
+        class_names: by label.
+        pos_iou_thr: from which IoU an anchor is positive.
+        path: the file to write; its ending gives the format.
+    """
+    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; vermilion: none (its best IoU)"
+    cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]
+    return _write_sheet(cells, path, title)
+
+
+def _write_sheet(cells: Sequence[Image], path: Path, title: str = "") -> Path:
+    sheet = add_title(_grid(cells), title) if title else _grid(cells)
+    return write_atomically(path, cv2.imencode(path.suffix or ".jpg", sheet)[1].tobytes())
+
+
+def _cover_cell(image: SeenImage, class_names: Sequence[str], pos_iou_thr: float) -> Image:
+    small, factor = _fit(image.image, _COVER_CELL)
+    poor = ~image.crowd & (image.best_iou < pos_iou_thr)
+    order = np.argsort(~poor, kind="stable")  # the first are drawn on top
+    kinds = np.where(poor, _VERMILION_LABEL, np.where(image.crowd, _SKY_BLUE_LABEL, _BLUE_LABEL))
+    tags = [
+        class_names[image.labels[row]] + (f" {image.best_iou[row]:.2f}" if poor[row] else "")
+        for row in order
+    ]
+    # A label gives both colour and text, so each box gets its own.
+    labels = np.arange(len(order)) * len(PALETTE) + kinds[order]
+    names = [tag for tag in tags for _ in PALETTE]
+    drawn = draw_boxes(small, image.boxes[order] * factor, labels, names, crowd=image.crowd[order])
+    return add_title(drawn, image.name[-40:])
+
+
+def _fit(picture: Image, side: int = _CELL) -> tuple[Image, float]:
+    """Returns an image with a longer side of ``side`` pixels, and the factor."""
+    factor = side / max(picture.shape[:2])
+    height, width = (max(1, round(length * factor)) for length in picture.shape[:2])
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8), factor
 
 
 def _cell(
@@ -171,10 +221,7 @@ def _cell(
     label_of: Mapping[Any, int],
 ) -> Image:
     """Returns an image with its boxes under its name; its longer side is that of a cell."""
-    factor = _CELL / max(picture.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    small = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    small, factor = _fit(picture)
     boxes_xywh = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4) * factor
     boxes_xyxy = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
     drawn = draw_boxes(

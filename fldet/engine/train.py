@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from fldet.engine.amp import avoid_single_columns, wrapper_name
+from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner
 from fldet.engine.checkpoint import (
     best_checkpoint,
@@ -80,6 +81,7 @@ def train(
         if amp and chosen.type == "cpu":
             avoid_single_columns(runner.model)
         log.info("training on %s, %s", describe(chosen), _plan(prepared, runner))
+        warn_of_poor_cover(prepared, runner.train_loop.dataloader.dataset)
         runner.train()
         return _result(work_dir, runner.message_hub, time.perf_counter() - started)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fldet.analysis.dataset import Histogram, compute
-from fldet.analysis.dataset_pictures import contact_sheet, plot
+from fldet.analysis.dataset_pictures import contact_sheet, cover_sheet, plot
+from fldet.anchor_cover import SeenImage
 from fldet.drawing import color_of
 from fldet.errors import DataError
 from fldet.results import to_jsonable
@@ -290,3 +291,24 @@ def test_contact_sheet_passes_over_what_cannot_be_read(bad_inputs, tmp_path):
     assert cv2.imread(str(path)).shape[1] == 2 * 490
     with pytest.raises(DataError, match="no image of"):
         contact_sheet(ann_file, tmp_path, tmp_path / "sheet.jpg")
+
+
+def test_cover_sheet_colours_boxes_by_their_best_anchor(tmp_path):
+    seen = SeenImage(
+        name="1.jpg",
+        image=np.full((320, 640, 3), 90, np.uint8),
+        boxes=np.array([[50, 150, 150, 250], [250, 150, 350, 250], [450, 150, 550, 250]], float),
+        labels=np.array([0, 1, 0]),
+        crowd=np.array([False, False, True]),
+        best_iou=np.array([0.5, 0.49, 0.1]),
+    )
+    path = cover_sheet([seen], ("cat", "dog"), 0.5, tmp_path / "sheet.png")
+    picture = cv2.imread(str(path))[-330:-10, :640]
+    left, middle, right = ((0, 200), (200, 400), (400, 600))
+    for (start, end), color in ((left, BLUE), (middle, (0, 94, 213)), (right, (233, 180, 86))):
+        found = [
+            (picture[:, start:end] == other).all(axis=2).sum()
+            for other in (color, *({BLUE, (0, 94, 213), (233, 180, 86)} - {color}))
+        ]
+        assert found[0] > 300
+        assert found[1:] == [0, 0]

@@ -16,6 +16,7 @@ COMMANDS = [
     ["doctor"],
     ["analyze"],
     ["analyze", "dataset"],
+    ["analyze", "anchors"],
     ["config"],
     ["config", "show"],
     ["config", "diff"],

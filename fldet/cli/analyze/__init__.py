@@ -2,7 +2,7 @@
 
 import typer
 
-from fldet.cli.analyze import dataset, errors, loss_cdf, loss_curves, speed_accuracy
+from fldet.cli.analyze import anchors, dataset, errors, loss_cdf, loss_curves, speed_accuracy
 
 app = typer.Typer(
     help="Look at data and results.",
@@ -10,6 +10,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.command(epilog=anchors.EXAMPLES)(anchors.anchors)
 app.command(epilog=dataset.EXAMPLES)(dataset.dataset)
 app.command(epilog=loss_cdf.EXAMPLES)(loss_cdf.loss_cdf)
 app.command(epilog=loss_curves.EXAMPLES)(loss_curves.loss_curves)

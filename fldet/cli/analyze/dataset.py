@@ -9,6 +9,8 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from fldet.analysis.dataset import DatasetSummary
 
 EXAMPLES = """\b
@@ -38,24 +40,48 @@ def dataset(
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Say and draw what is in a data set: classes, sizes, shapes, oddities."""
+    """Say and draw what is in a data set: classes, sizes, shapes, oddities.
+
+    The images of a config's training split are drawn after its augmentation, with blue boxes where
+    an anchor fits and vermilion ones where none does; other images as they are in the file.
+    """
     note(f"fldet analyze dataset {source}")
     from fldet.analysis.dataset import compute
     from fldet.analysis.dataset_pictures import contact_sheet, plot
     from fldet.engine.prepare import annotation_and_images
 
     ann_file, image_dir = Path(source), images
+    cfg = None
     if not source.endswith(".json"):
         from fldet.config import load_config
 
-        ann_file, image_dir = annotation_and_images(load_config(source, cfg_options or ()), split)
+        cfg = load_config(source, cfg_options or ())
+        ann_file, image_dir = annotation_and_images(cfg, split)
     summary = compute(ann_file, image_dir)
     pictures = [plot(summary, out_dir / f"{ann_file.stem}.png")]
-    if image_dir:
-        pictures.append(contact_sheet(ann_file, image_dir, out_dir / f"{ann_file.stem}_images.jpg"))
+    sheet = out_dir / f"{ann_file.stem}_images.jpg"
+    if cfg and split == "train" and draw_augmented(cfg, sheet):
+        pictures.append(sheet)
+    elif image_dir:
+        pictures.append(contact_sheet(ann_file, image_dir, sheet))
     Output("analyze dataset", as_json=json).result(
         {"summary": summary, "pictures": pictures}, text=lambda: describe(summary, pictures)
     )
+
+
+def draw_augmented(cfg: "Config", path: Path) -> bool:
+    """Draws training images as the network sees them; False if the config has other anchors."""
+    from fldet.analysis.dataset_pictures import cover_sheet
+    from fldet.engine.augmented import augmented_images
+    from fldet.errors import ConfigError
+
+    try:
+        images, class_names, rule = augmented_images(cfg)
+    except ConfigError as error:
+        note(f"images are drawn as they are in the file: {error.message}")
+        return False
+    cover_sheet(images, class_names, rule.pos_iou_thr, path)
+    return True
 
 
 def describe(summary: "DatasetSummary", pictures: list[Path]) -> str:

@@ -1,0 +1,293 @@
+"""Boxes as the network sees them, without its images: what the anchors of a config have to cover.
+
+Sizes come from the annotation file and go through the resizing of the pipeline, so nothing is
+decoded and a data set of any size is done in seconds.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import numpy.typing as npt
+from mmcv.transforms import RandomChoiceResize, RandomResize
+from mmcv.transforms import Resize as MMCVResize
+from mmdet.datasets.transforms import FixScaleResize
+from mmdet.datasets.transforms.transforms import rescale_size as floored_size
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+
+from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, Floats, best_ious
+from fldet.engine.prepare import prepare_config
+from fldet.errors import ConfigError, DataError, FldetError, UsageError
+from fldet.registry import DATASETS, TASK_UTILS
+
+log = logging.getLogger("fldet")
+
+Track = Callable[[Sequence[int]], Iterable[int]]
+
+_SAMPLE = 2000  # images that a training run looks at before it starts
+_MOST_POORLY_COVERED = 0.05
+
+
+def collect_boxes(
+    cfg: Config,
+    split: str = "train",
+    *,
+    max_images: int | None = None,
+    seed: int = 0,
+    track: Track = iter,
+) -> BoxSet:
+    """Returns the boxes of a split, in pixels of the network's input, with the config's anchors.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        split: ``train``, ``val`` or ``test``.
+        max_images: at most so many, chosen at random; None takes all.
+        seed: of the choice, and of the scales of a random resizing.
+        track: wraps the numbers of the images, to show progress.
+
+    Raises:
+        UsageError: another split.
+        ConfigError: the anchors or the assigner are of another kind than RetinaNet's.
+        DataError: files are missing or malformed, or there is no box.
+    """
+    if split not in ("train", "val", "test"):
+        raise UsageError(f"unknown split {split!r}", expected="train, val or test")
+    prepared = prepare_config(cfg, phases=(split,))
+    init_default_scope(prepared.get("default_scope", "mmdet"))
+    scheme, rule = anchor_scheme(prepared), assign_rule(prepared)
+    dataset = DATASETS.build(prepared[f"{split}_dataloader"].dataset)
+    chosen = _choose(len(dataset), max_images, seed)
+    collected = _collect(prepared, dataset, chosen, scheme, rule, seed, track)
+    if not len(collected.boxes):
+        raise DataError(f"the {split} images have no box", expected="a split with annotations")
+    collected.about.update(config=Path(cfg.filename or "config").stem, split=split)
+    return collected
+
+
+def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
+    """Logs a line if anchors fit more than 5 % of the boxes of a sample badly; never fails.
+
+    Args:
+        cfg: prepared, of a training run.
+        dataset: of that run; at most 2000 of its images are looked at.
+    """
+    if not is_main_process():
+        return
+    try:
+        scheme, rule = anchor_scheme(cfg), assign_rule(cfg)
+        chosen = _choose(len(dataset), _SAMPLE, seed=0)
+        sample = _collect(cfg, dataset, chosen, scheme, rule, 0, iter)
+    except FldetError:  # another kind of model
+        return
+    except Exception as error:  # a hint is not worth a run
+        log.debug("the cover of the anchors is unknown: %r", error)
+        return
+    best = best_ious(sample.boxes, sample.padded_wh[sample.image_of], scheme)
+    poor = float((best < rule.pos_iou_thr).mean()) if len(best) else 0.0
+    if poor > _MOST_POORLY_COVERED:
+        log.warning(
+            "%.1f %% of the boxes of %d training images have no anchor with an IoU of %g or more: "
+            "at most their best anchors learn them; fldet analyze anchors %s suggests others",
+            *(100 * poor, len(chosen), rule.pos_iou_thr, cfg.filename or "CONFIG"),
+        )
+
+
+# --- anchors and assigner of a config ------------------------------------------------------------
+
+
+def anchor_scheme(cfg: Config) -> AnchorScheme:
+    """Returns the anchors of a config's head.
+
+    Raises:
+        ConfigError: it has none, or they are not the scales of an octave in some ratios.
+    """
+    options = (cfg.model.get("bbox_head") or {}).get("anchor_generator")
+    if not options:
+        raise ConfigError(
+            "the config has no model.bbox_head.anchor_generator",
+            expected="a one-stage detector with anchors, as RetinaNet",
+        )
+    generator = TASK_UTILS.build(options)
+    problem = ConfigError(
+        f"model.bbox_head.anchor_generator is {options['type']} of a kind that cannot be analysed",
+        expected="centred anchors, the same scales per octave and ratios on every level",
+    )
+    try:
+        scheme = AnchorScheme(
+            sizes=tuple(float(s * generator.octave_base_scale) for s in generator.base_sizes),
+            strides=tuple(int(x) for x, _ in generator.strides),
+            num_scales=int(generator.scales_per_octave),
+            ratios=tuple(round(float(ratio), 6) for ratio in generator.ratios),
+        )
+    except (AttributeError, TypeError):  # no octaves
+        raise problem from None
+    ours, theirs = scheme.base_anchors(), [level.numpy() for level in generator.base_anchors]
+    same = all(a.shape == b.shape and np.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
+    if not same or any(x != y for x, y in generator.strides):
+        raise problem
+    return scheme
+
+
+def assign_rule(cfg: Config) -> AssignRule:
+    """Returns the rule by which a config's anchors get boxes.
+
+    Raises:
+        ConfigError: it has another assigner than MMDetection's ``MaxIoUAssigner``, or one that
+            leaves out anchors near the edge.
+    """
+    train_cfg = cfg.model.get("train_cfg") or {}
+    options = train_cfg.get("assigner") or {}
+    if not str(options.get("type")).endswith("MaxIoUAssigner"):
+        raise ConfigError(
+            f"model.train_cfg.assigner is {options.get('type')}", expected="MaxIoUAssigner"
+        )
+    if train_cfg.get("allowed_border", -1) >= 0:
+        raise ConfigError(
+            f"model.train_cfg.allowed_border is {train_cfg['allowed_border']}",
+            expected="-1: every anchor is used",
+        )
+    background = options["neg_iou_thr"]  # a number, or the two ends of a range
+    return AssignRule(
+        pos_iou_thr=float(options["pos_iou_thr"]),
+        neg_iou_thr=float(background[1] if isinstance(background, (tuple, list)) else background),
+        match_low_quality=bool(options.get("match_low_quality", True)),
+        min_pos_iou=float(options.get("min_pos_iou", 0.0)),
+    )
+
+
+# --- boxes of a data set -------------------------------------------------------------------------
+
+
+def _choose(count: int, at_most: int | None, seed: int) -> list[int]:
+    """Returns numbers of images, ascending."""
+    if at_most is None or count <= at_most:
+        return list(range(count))
+    chosen = np.random.default_rng(seed).choice(count, at_most, replace=False)
+    return sorted(chosen.tolist())
+
+
+def _collect(
+    cfg: Config,
+    dataset: Any,
+    chosen: Sequence[int],
+    scheme: AnchorScheme,
+    rule: AssignRule,
+    seed: int,
+    track: Track,
+) -> BoxSet:
+    transforms = _transforms(dataset)
+    resizes = [one for one in transforms if _is_resize(one)]
+    divisor = (cfg.model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
+    with seeded(seed):
+        seen = [_boxes_of(dataset.get_data_info(index), resizes) for index in track(chosen)]
+    sizes = np.array([size for _, _, size in seen], np.int64).reshape(-1, 2)
+    return BoxSet(
+        boxes=np.concatenate([boxes for boxes, _, _ in seen]),
+        image_of=np.repeat(np.arange(len(seen)), [len(boxes) for boxes, _, _ in seen]),
+        padded_wh=padded(sizes, divisor),
+        areas=np.concatenate([areas for _, areas, _ in seen]),
+        scheme=scheme,
+        rule=rule,
+        about={
+            "images": f"all {len(chosen)} images"
+            if len(chosen) == len(dataset)
+            else f"{len(chosen)} of {len(dataset)} images, drawn with seed {seed}",
+            "resizing": "; ".join(_describe(one, seed) for one in resizes) or "none",
+            "left_out": ", ".join(type(one).__name__ for one in transforms if _is_left_out(one)),
+        },
+    )
+
+
+def padded(sizes_wh: npt.NDArray[np.int64], divisor: int) -> npt.NDArray[np.int64]:
+    """Returns widths and heights rounded up to multiples of ``divisor``."""
+    return -(-sizes_wh // divisor) * divisor
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds NumPy's and Python's global generators, and puts them back at the end."""
+    import random
+
+    states = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+
+
+def _transforms(dataset: Any) -> list[Any]:
+    """Returns the steps of a data set's pipeline; of several data sets, those of the first."""
+    while not hasattr(dataset, "pipeline"):
+        dataset = dataset.dataset if hasattr(dataset, "dataset") else dataset.datasets[0]
+    return list(getattr(dataset.pipeline, "transforms", dataset.pipeline))
+
+
+def _is_resize(transform: Any) -> bool:
+    return isinstance(transform, (MMCVResize, RandomResize, RandomChoiceResize))
+
+
+def _is_left_out(transform: Any) -> bool:
+    return not _is_resize(transform) and not type(transform).__name__.startswith(("Load", "Pack"))
+
+
+def _describe(transform: Any, seed: int) -> str:
+    """Returns a resizing in a few words."""
+    name, inner = type(transform).__name__, getattr(transform, "resize", transform)
+    if isinstance(transform, RandomChoiceResize):
+        scales = transform.scales
+        among = f"one of {len(scales)} scales, {scales[0]} to {scales[-1]}"
+        return f"{name} to {among}, drawn with seed {seed}"
+    if isinstance(transform, RandomResize):
+        times = f" x {transform.ratio_range}" if transform.ratio_range else ""
+        return f"{name} to {transform.scale}{times}, drawn with seed {seed}"
+    to = transform.scale or f"x {transform.scale_factor}"
+    return f"{name} to {to}{' at most, shape kept' if inner.keep_ratio else ''}"
+
+
+def _boxes_of(
+    image: Mapping[str, Any], resizes: Sequence[Any]
+) -> tuple[Floats, Floats, tuple[int, int]]:
+    """Returns an image's boxes in the network's pixels, their areas in the file's, and its size."""
+    size = image["width"], image["height"]
+    instances = [one["bbox"] for one in image["instances"] if not one["ignore_flag"]]
+    boxes: Floats = np.array(instances, np.float32).reshape(-1, 4)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    for transform in resizes:
+        boxes, size = _resize(boxes, size, transform)
+    return boxes, areas, size
+
+
+def _resize(boxes: Floats, size: tuple[int, int], transform: Any) -> tuple[Floats, tuple[int, int]]:
+    """Returns boxes and image size (width, height) after one transform, as it would make them."""
+    resize, scale = _resize_and_scale(transform, size)
+    if not resize.keep_ratio:
+        new = scale
+    elif isinstance(resize, FixScaleResize):
+        new = floored_size(size, scale)
+    else:
+        new = mmcv.rescale_size(size, scale)
+    boxes = boxes * np.tile(np.array([new[0] / size[0], new[1] / size[1]], np.float32), 2)
+    if resize.clip_object_border:
+        boxes = boxes.clip(0, np.tile(np.array(new, np.float32), 2))
+    return boxes, (int(new[0]), int(new[1]))
+
+
+def _resize_and_scale(transform: Any, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
+    """Returns what resizes, and the (width, height) it is told; random ones draw theirs."""
+    if isinstance(transform, RandomResize):
+        return transform.resize, transform._random_scale()
+    if isinstance(transform, RandomChoiceResize):
+        return transform.resize, transform._random_select()[0]
+    if transform.scale:
+        return transform, tuple(transform.scale)
+    factors = transform.scale_factor
+    return transform, (int(size[0] * factors[0] + 0.5), int(size[1] * factors[1] + 0.5))
