@@ -72,6 +72,24 @@ class TrainResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrecisionCheck:
+    """AP of a model as it was tested beside that of MMDetection's own code in float32.
+
+    Attributes:
+        stock_ap: MMDetection's AP on the same images, in [0, 1].
+        difference: AP as tested minus ``stock_ap``, in points (hundredths); NaN without ground
+            truth.
+        tolerance: largest difference that was allowed, in points, up or down.
+        within: whether it was kept.
+    """
+
+    stock_ap: float
+    difference: float
+    tolerance: float
+    within: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class TestResult:
     """What ``fldet test`` measures.
 
@@ -82,6 +100,9 @@ class TestResult:
         results_file: detections in the COCO results format, None if not asked for.
         pictures: the pictures drawn, prediction beside ground truth.
         seconds: wall time of the loop over the images.
+        precision: data type of the network.
+        optimized: whether an optimized copy of the model was tested.
+        check: the comparison with MMDetection's code, None if not asked for.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -92,6 +113,25 @@ class TestResult:
     results_file: Path | None
     pictures: tuple[Path, ...]
     seconds: float
+    precision: str = "float32"
+    optimized: bool = False
+    check: PrecisionCheck | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedComparison:
+    """The same model timed in another way, in the same process and on the same images.
+
+    Attributes:
+        name: what it was compared with, ``mmdet``: MMDetection's own code in float32.
+        median_ms: its median over the timed images.
+        speedup: how many times as long it took; median of the ratios image by image, so that a
+            slow spell of the machine hits both sides.
+    """
+
+    name: str
+    median_ms: float
+    speedup: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +146,15 @@ class SpeedResult:
         device: device and its name.
         precision: data type of the network.
         threads: CPU threads that torch used.
+        p99_ms: 99th percentile.
+        images_per_second: 1000 over the mean of the times.
+        stages_ms: median of each stage, from a second run over at most ten images; empty for
+            detectors of more than one stage.
+        optimized: whether an optimized copy of the model was timed.
+        compiled: whether the network ran through torch.compile.
+        against: the comparison, None if not asked for.
+        timed: what is inside ``median_ms`` and what is not, in words.
+        machine: processor, cores and versions.
     """
 
     median_ms: float
@@ -115,6 +164,14 @@ class SpeedResult:
     device: str
     precision: str
     threads: int
+    p99_ms: float = math.nan
+    images_per_second: float = math.nan
+    stages_ms: dict[str, float] = dataclasses.field(default_factory=dict)
+    optimized: bool = False
+    compiled: bool = False
+    against: SpeedComparison | None = None
+    timed: str = ""
+    machine: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def to_json(command: str, value: Any) -> str:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
+from torch import nn
 
 from fldet.engine.build import FldetRunner, build_runner, unwrapped
 from fldet.engine.checkpoint import (
@@ -15,13 +16,16 @@ from fldet.engine.checkpoint import (
     resolve_checkpoint,
 )
 from fldet.engine.device import describe, process_group, select_device
+from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
-from fldet.errors import ConfigError
+from fldet.errors import ConfigError, UsageError
 from fldet.evaluation import CocoMetric
-from fldet.results import CocoFigures, TestResult, to_json, write_atomically
+from fldet.results import CocoFigures, PrecisionCheck, TestResult, to_json, write_atomically
 
 log = logging.getLogger("fldet")
+
+MAX_DIFFERENCE = 0.5  # AP points between a fast model and MMDetection's own code
 
 
 def test(
@@ -35,6 +39,9 @@ def test(
     out: Path | None = None,
     device: str = "auto",
     launcher: str = "none",
+    precision: str | None = None,
+    compare: bool = False,
+    max_difference: float = MAX_DIFFERENCE,
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the COCO figures.
 
@@ -50,14 +57,23 @@ def test(
         out: where to write all detections, in the format of the COCO server.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose
+            detections are those of MMDetection's own code.
+        compare: test that code first, in float32, on the same images, and compare the AP.
+        max_difference: largest difference of AP that ``check.within`` allows, in points.
 
     Returns:
         The result; None in all but the first of several processes.
 
     Raises:
+        UsageError: another precision, or ``compare`` in several processes.
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
+    if compare and launcher != "none":
+        raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
     chosen = select_device(device)
+    if precision:
+        require_precision(precision, chosen)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path)
     prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
@@ -66,23 +82,47 @@ def test(
     _set_options(prepared, show_dir, score_thr, max_images, out)
     with process_group(launcher, chosen):
         runner = build_runner(prepared, launcher, chosen)
-        load_weights(unwrapped(runner.model), content, path)
-        log.info("testing %s on %s", path, describe(chosen))
+        model = unwrapped(runner.model)
+        load_weights(model, content, path)
+        fast = optimized(model, precision=precision) if precision else None
+        stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
+        runner.model = fast or runner.model
+        log.info("testing %s on %s in %s", path, describe(chosen), network_precision(runner.model))
         started = time.perf_counter()
         runner.test()
         seconds = time.perf_counter() - started
         if runner.rank:
             return None
+        figures = _figures(runner)
         result = TestResult(
-            figures=_figures(runner),
+            figures=figures,
             checkpoint=path,
             work_dir=Path(prepared.work_dir),
             results_file=out,
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
+            precision=network_precision(runner.model),
+            optimized=fast is not None,
+            check=check_precision(stock, figures, max_difference) if stock else None,
         )
         write_atomically(result.work_dir / "result.json", to_json("test", result))
         return result
+
+
+def check_precision(stock: CocoFigures, tested: CocoFigures, tolerance: float) -> PrecisionCheck:
+    """Returns the difference of two APs in points and whether it is within a tolerance."""
+    before, after = stock.summary["AP"], tested.summary["AP"]
+    difference = 100 * (after - before)
+    return PrecisionCheck(before, difference, tolerance, within=not abs(difference) > tolerance)
+
+
+def _stock_figures(runner: FldetRunner, stock: nn.Module) -> CocoFigures:
+    """Returns the figures of another model; the runner keeps its own."""
+    log.info("testing MMDetection's own code in float32 first")
+    own, runner.model = runner.model, stock
+    runner.test()
+    runner.model = own
+    return _figures(runner)
 
 
 def _set_options(

@@ -7,10 +7,12 @@ import torch
 
 from fldet.config import load_config
 from fldet.engine.checkpoint import read_checkpoint
+from fldet.engine.test import check_precision
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, UsageError
 from fldet.paper import compare, find_table
+from fldet.results import CocoFigures
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,40 @@ def test_max_images_tests_only_so_many(trained, tmp_path):
     cfg, result = trained
     tested = run_test(cfg, result.work_dir, work_dir=tmp_path, max_images=2, device="cpu")
     assert tested.figures.num_images == 2
+
+
+def test_an_optimized_copy_is_compared_with_mmdetections_code(trained, tmp_path):
+    cfg, result = trained
+    tested = run_test(
+        cfg, result.work_dir, work_dir=tmp_path, precision="fp32", compare=True, device="cpu"
+    )
+    assert (tested.optimized, tested.precision) == (True, "float32")
+    assert tested.check.tolerance == 0.5
+    assert tested.check.within
+    saved = json.loads((tmp_path / "result.json").read_text())["result"]
+    assert saved["check"]["difference"] == tested.check.difference
+
+
+def test_several_processes_and_unknown_precisions_are_refused(trained, tmp_path):
+    cfg, result = trained
+    with pytest.raises(UsageError, match="--compare runs in one process"):
+        run_test(cfg, result.work_dir, compare=True, launcher="pytorch", device="cpu")
+    with pytest.raises(UsageError, match="unknown precision"):
+        run_test(cfg, result.work_dir, precision="int8", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("stock", "tested", "within"),
+    [
+        (0.40, 0.396, True),
+        (0.40, 0.394, False),
+        (0.40, 0.406, False),  # better by chance is no agreement
+        (float("nan"), float("nan"), True),  # no ground truth, nothing to compare
+    ],
+)
+def test_the_tolerance_is_in_points_of_ap(stock, tested, within):
+    figures = [CocoFigures({"AP": ap}, {}, 1, 1, "faster") for ap in (stock, tested)]
+    assert check_precision(*figures, 0.5).within == within
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):

@@ -4,8 +4,16 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import RetinaHead as MMDetRetinaHead
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from fldet.models.dense_heads.post_process import (
+    gather_deltas,
+    is_plain_nms,
+    select_candidates,
+    suppress,
+)
 from fldet.models.task_modules.miners import Examples, Miner
 from fldet.registry import MODELS, TASK_UTILS
 
@@ -167,6 +175,118 @@ class RetinaHead(MMDetRetinaHead):
             anchors=anchors,
             decoded=decoded,
         )
+
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor] | None = None,
+        batch_img_metas: list[dict[str, Any]] | None = None,
+        cfg: Any = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """Returns the detections of each image: ``bboxes``, ``scores``, ``labels``, best first.
+
+        They are those of MMDetection's head, which ``test_cfg.post_process='stock'`` calls. Half
+        types are computed in float32 from the logits on, anchors included; there in their own type.
+
+        Args:
+            cls_scores: for each level (N, A * K, H, W) raw scores.
+            bbox_preds: for each level (N, A * 4, H, W) box deltas.
+            score_factors: of other heads; MMDetection's own code takes them.
+            batch_img_metas: for each image ``img_shape``, and ``scale_factor`` to rescale.
+            cfg: ``test_cfg`` if None.
+            rescale: boxes in pixels of the original image, not of the network's input.
+            with_nms: False returns all candidates, level by level.
+
+        Raises:
+            ValueError: ``post_process`` is neither ``lean`` nor ``stock``.
+        """
+        cfg = self.test_cfg if cfg is None else cfg
+        way = cfg.get("post_process", "lean")
+        if way not in ("lean", "stock"):
+            raise ValueError(f"test_cfg.post_process must be lean or stock, got {way!r}")
+        activation = getattr(self.loss_cls, "custom_cls_channels", False)
+        if way == "stock" or score_factors is not None or activation:
+            return super().predict_by_feat(
+                cls_scores, bbox_preds, score_factors, batch_img_metas, cfg, rescale, with_nms
+            )
+        return [
+            self._predict_image(
+                [level[i].detach() for level in cls_scores],
+                [level[i].detach() for level in bbox_preds],
+                meta,
+                cfg,
+                rescale=rescale,
+                with_nms=with_nms,
+            )
+            for i, meta in enumerate(batch_img_metas or ())
+        ]
+
+    def _predict_image(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        meta: dict[str, Any],
+        cfg: Any,
+        *,
+        rescale: bool,
+        with_nms: bool,
+    ) -> InstanceData:
+        """Returns the detections of one image; the maps are (A * K, H, W) and (A * 4, H, W)."""
+        scores, labels, deltas, anchors = [], [], [], []
+        for level, (logits, boxes) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
+            best, label, rows = select_candidates(
+                logits,
+                self.cls_out_channels,
+                score_thr=cfg.get("score_thr", 0),
+                nms_pre=cfg.get("nms_pre", -1),
+            )
+            scores.append(best)
+            labels.append(label)
+            deltas.append(gather_deltas(boxes, rows, self.bbox_coder.encode_size))
+            anchors.append(
+                self.prior_generator.sparse_priors(
+                    rows, logits.shape[-2:], level, best.dtype, best.device
+                )
+            )
+        results = InstanceData(
+            bboxes=self.bbox_coder.decode(
+                torch.cat(anchors), torch.cat(deltas), max_shape=meta["img_shape"]
+            ),
+            scores=torch.cat(scores),
+            labels=torch.cat(labels),
+        )
+        return self._finish(results, meta, cfg, rescale=rescale, with_nms=with_nms)
+
+    def _finish(
+        self,
+        results: InstanceData,
+        meta: dict[str, Any],
+        cfg: Any,
+        *,
+        rescale: bool,
+        with_nms: bool,
+    ) -> InstanceData:
+        """Returns the candidates rescaled, without those that are too small or suppressed."""
+        plain = with_nms and is_plain_nms(cfg.get("nms"), len(results))
+        results = self._bbox_post_process(
+            results, cfg, rescale=rescale, with_nms=with_nms and not plain, img_meta=meta
+        )
+        if not plain or len(results) == 0:
+            return results
+        limit = cfg.max_per_img
+        keep = suppress(
+            get_box_tensor(results.bboxes),
+            results.scores,
+            results.labels,
+            iou_threshold=cfg.nms.iou_threshold,
+            class_agnostic=cfg.nms.get("class_agnostic", False),
+            max_keep=limit if limit >= 0 else None,
+        )
+        # MMDetection slices with any number: -1 leaves out the last box
+        return results[keep][: limit if limit < 0 else None]
 
 
 def flatten_levels(maps: list[Tensor], width: int) -> Tensor:

@@ -1,0 +1,154 @@
+"""Times the whole prediction of RetinaNet R50 against MMDetection's, in float32 and bfloat16.
+
+Usage: python tools/benchmarks/predict.py [--threads 1] [--rounds 3] [--shapes 800x1333 400x672]
+       [--compile] [--json]
+
+One random image, from its pixels to the boxes (``test_step``): MMDetection's way in float32, and
+fldet's optimized copies of the same model. All run in this process in alternating rounds. The
+weights are random, scaled so that activations keep their size and 0.1 % of the scores of the image
+are above 0.05; many of these are nearly equal, so the detections that differ in bfloat16 say little
+about a trained model: see ``fldet test --precision bf16 --compare``.
+"""
+
+import argparse
+import json
+import logging
+import math
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+from timing import machine, paired, table
+from torch import nn
+
+from fldet.config import load_config
+from fldet.engine.build import build_model
+from fldet.engine.optimize import as_in_mmdetection, has_bfloat16, optimized
+from fldet.ops import active_backend
+
+
+def main() -> None:
+    """Prints one row for each size of image and way to predict."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds counted (default 3)")
+    parser.add_argument("--shapes", nargs="+", default=["800x1333", "400x672"], help="of the image")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(args.threads)
+    logging.disable(logging.INFO)
+    model = random_model()
+    results = []
+    for shape in args.shapes:
+        height, width = map(int, shape.split("x"))
+        batch = random_image(height, width)
+        set_fraction(model, batch, 1e-3)
+        ways = {n: partial(m.test_step, batch) for n, m in all_ways(model, args.compile).items()}
+        found = {name: run()[0].pred_instances.clone() for name, run in ways.items()}
+        timings = paired(ways, rounds=args.rounds, warmup=1)
+        results += [
+            {
+                "shape": shape,
+                "way": name,
+                **asdict(timings[name]),
+                **agreement(found["mmdet fp32"], found[name]),
+            }
+            for name in ways
+        ]
+    facts = {**machine(), "nms": active_backend()["nms"]}
+    report = {"schema": 1, "machine": facts, "rounds": args.rounds, "results": results}
+    print(json.dumps(report) if args.json else as_text(report))
+
+
+def all_ways(model: nn.Module, compile: bool) -> dict[str, Any]:
+    """Returns the models to time, by name, MMDetection's way first."""
+    precisions = ["fp32"] + ["bf16"] * has_bfloat16(torch.device("cpu"))
+    ways: dict[str, Any] = {"mmdet fp32": as_in_mmdetection(model)}
+    ways |= {name: optimized(model, precision=name) for name in precisions}
+    if compile:
+        ways |= {f"{n} compiled": optimized(model, precision=n, compile=True) for n in precisions}
+    return ways
+
+
+def random_model() -> Any:
+    """Returns R50-FPN whose batch norms and logits have the scale of a trained model's."""
+    cfg = load_config("retinanet/r50_fpn_1x.py")
+    cfg.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    model: Any = build_model(cfg)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over what follows
+        norm.reset_running_stats()
+        nn.Module.train(norm)
+    model.backbone(torch.randn(2, 3, 256, 256))
+    model.eval()
+    head = model.bbox_head
+    scores, deltas = head(model.extract_feat(torch.randn(1, 3, 256, 256)))
+    head.retina_cls.weight /= (scores[0] - head.retina_cls.bias[:, None, None]).std()
+    head.retina_reg.weight *= 0.2 / deltas[0].std()
+    return model
+
+
+def set_fraction(model: Any, batch: dict[str, Any], fraction: float) -> None:
+    """Moves the bias of the scores so that a fraction of them is above 0.05 on an image."""
+    inputs = model.data_preprocessor(batch, False)["inputs"]
+    scores, _ = model.bbox_head(model.extract_feat(inputs))
+    values = torch.cat([level.flatten() for level in scores])
+    bound = values.kthvalue(round(len(values) * (1 - fraction))).values
+    model.bbox_head.retina_cls.bias += math.log(0.05 / 0.95) - bound
+
+
+def random_image(height: int, width: int) -> dict[str, Any]:
+    """Returns a batch of one image of noise, twice as large as the original."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    meta = {
+        "img_shape": (height, width),
+        "ori_shape": (height // 2, width // 2),
+        "scale_factor": (2.0, 2.0),
+    }
+    return {"inputs": [image], "data_samples": [DetDataSample(metainfo=meta)]}
+
+
+def agreement(expected: InstanceData, found: InstanceData) -> dict[str, Any]:
+    """Returns how many detections are found again, IoU above 0.9 and the same class, and how.
+
+    ``score_difference`` is the largest between detections of the same rank.
+    """
+    same = expected.labels[:, None] == found.labels
+    again = ((bbox_overlaps(expected.bboxes, found.bboxes) > 0.9) & same).any(dim=1)
+    count = min(len(expected), len(found))
+    difference = (expected.scores[:count] - found.scores[:count]).abs().max().item()
+    return {"detections": len(expected), "again": int(again.sum()), "score_difference": difference}
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """Returns the report as the machine's line and a table."""
+    head = ("image", "way", "median ms", "from", "to", "faster", "found again", "scores within")
+    rows = [
+        (
+            r["shape"],
+            r["way"],
+            f"{r['median_ms']:.0f}",
+            f"{r['min_ms']:.0f}",
+            f"{r['max_ms']:.0f}",
+            f"x{r['speedup']:.2f}",
+            f"{r['again']} of {r['detections']}",
+            f"{r['score_difference']:.1e}",
+        )
+        for r in report["results"]
+    ]
+    facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    return f"{facts}; medians of {report['rounds']} rounds\n\n{table(head, rows)}"
+
+
+if __name__ == "__main__":
+    main()
