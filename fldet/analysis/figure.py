@@ -1,0 +1,69 @@
+"""How all curves of the project look, and how a figure becomes files."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fldet.results import write_atomically
+
+# Okabe and Ito (2008), told apart with any colour vision; the light ones are left out.
+COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
+
+_STYLE = {
+    "font.size": 15,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "lines.linewidth": 2.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "fldet",
+}
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Any]:
+    """Is an empty Matplotlib figure of so many inches in the project's style; 100 dots an inch.
+
+    Save it inside the block with ``save``: some of the style is looked up only then.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        new = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(new)
+        yield new
+
+
+def save(drawn: Any, stem: Path) -> list[Path]:
+    """Writes a figure as PNG and SVG and returns the two paths.
+
+    Args:
+        drawn: the Matplotlib figure.
+        stem: path without an ending.
+    """
+    paths = []
+    for ending, options in (("png", {"dpi": 100}), ("svg", {"metadata": {"Date": None}})):
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format=ending, **options)
+        path = stem.with_name(f"{stem.name}.{ending}")
+        paths.append(write_atomically(path, buffer.getvalue()))
+    return paths
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Returns colour and dashes of the curve with this number, from 0."""
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": DASHES[index % len(DASHES)],
+    }
+
+
+def greek(text: str) -> str:
+    """Returns a text with gamma and beta as Matplotlib's letters."""
+    return text.replace("gamma", r"$\gamma$").replace("beta", r"$\beta$")
