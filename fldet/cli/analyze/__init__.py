@@ -2,7 +2,7 @@
 
 import typer
 
-from fldet.cli.analyze import dataset
+from fldet.cli.analyze import dataset, flops, log
 
 app = typer.Typer(
     help="Look at data and results.",
@@ -11,6 +11,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command(epilog=dataset.EXAMPLES)(dataset.dataset)
+app.command(epilog=flops.EXAMPLES)(flops.flops)
+app.command(epilog=log.EXAMPLES)(log.log)
 
 
 @app.callback()
