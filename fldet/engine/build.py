@@ -65,6 +65,10 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
     if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device
         cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{next(_run_numbers)}"
+    if cfg.get(
+        "visualizer"
+    ):  # by a fixed name a second run would write into the first one's folder
+        cfg.visualizer.name = cfg.experiment_name
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(cfg)

@@ -55,6 +55,8 @@ def prepare_config(
     _set_classes(cfg, classes)
     for phase in ("val", "test"):
         _set_annotation_file(cfg, phase)
+    if "val" in phases:
+        _add_val_loss(cfg)
     return cfg
 
 
@@ -187,3 +189,40 @@ def _set_annotation_file(cfg: Config, phase: str) -> None:
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
         if metric and metric["type"] == "fldet.CocoMetric" and len(datasets) == 1:
             metric.setdefault("ann_file", str(_annotation_file(datasets[0])))
+
+
+def _add_val_loss(cfg: Config) -> None:
+    """Adds the hook that computes the losses in a validation, where ``val_loss`` asks for it."""
+    wanted = cfg.get("val_loss", False)
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"val_loss is {wanted!r}", expected="True or False")
+    hooks = cfg.get("custom_hooks") or []
+    if not wanted or any(hook.get("type") == "fldet.ValLossHook" for hook in hooks):
+        return
+    pipelines = [dataset.get("pipeline") or () for dataset in _datasets(cfg.val_dataloader)]
+    places = {_boxes_in_file([_plain_name(step) for step in steps]) for steps in pipelines}
+    if len(places) > 1:
+        raise ConfigError(
+            "val_loss: some validation data sets load boxes before Resize, others after",
+            expected="the same order in all of them",
+        )
+    hook = {"type": "fldet.ValLossHook", "boxes_in_file": places.pop()}
+    cfg.custom_hooks = [*hooks, hook]
+
+
+def _boxes_in_file(steps: list[str]) -> bool:
+    """Returns whether a pipeline gives boxes in pixels of the file: loads them after resizing.
+
+    Raises:
+        ConfigError: it loads none.
+    """
+    if "LoadAnnotations" not in steps:
+        raise ConfigError(
+            "val_loss: the pipeline of val_dataloader loads no boxes",
+            expected="dict(type='LoadAnnotations', with_bbox=True) in it, before PackDetInputs",
+        )
+    return any("Resize" in step for step in steps[: steps.index("LoadAnnotations")])
+
+
+def _plain_name(step: Any) -> str:
+    return str(step["type"]).rpartition(".")[2]  # without the scope

@@ -1,0 +1,72 @@
+"""``fldet analyze flops``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.benchmark import parse_shape
+from fldet.cli.output import Output, command, note, table
+
+if TYPE_CHECKING:
+    from fldet.analysis.flops import Cost, FlopCount
+
+EXAMPLES = """\b
+Examples:
+  fldet analyze flops configs/retinanet/r50_fpn_1x.py
+  fldet analyze flops configs/retinanet/r101_fpn_1.5x.py --shape 400x667 --json
+"""
+
+
+@command
+def flops(
+    config: options.Config,
+    shape: Annotated[
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of the image, before padding.")
+    ] = "800x1333",
+    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    cfg_options: options.CfgOptions = None,
+    json: options.Json = False,
+) -> None:
+    """Count and draw parameters, FLOPs and activations of each part of a config's model."""
+    note(f"fldet analyze flops {config}: loading torch and MMDetection")
+    from fldet.analysis.flops import compute, plot
+    from fldet.config import load_config
+    from fldet.engine.flops import count_flops
+
+    size = parse_shape(shape)
+    count = compute(count_flops(load_config(config, cfg_options or ()), size))
+    name = Path(config).stem
+    stem = out_dir / f"flops_{name}_{size[0]}x{size[1]}"
+    pictures = plot(count, stem, title=name)
+    Output("analyze flops", as_json=json).result(
+        {"count": count, "pictures": pictures}, text=lambda: describe(count, pictures)
+    )
+
+
+def describe(count: "FlopCount", pictures: Sequence[Path]) -> str:
+    """Returns a row for each part and its pieces, what was counted, and the pictures."""
+    rows = []
+    for part in count.parts:
+        rows.append(_cells(part.total, part.total.name, count.total.flops))
+        rows += [_cells(piece, f"  {piece.name}", count.total.flops) for piece in part.pieces]
+    rows.append(_cells(count.total, "total", count.total.flops))
+    height, width = count.shape
+    return "\n".join(
+        [
+            table(("part", "parameters", "GFLOP", "share", "activations", "MiB"), rows),
+            f"one image of {height}x{width}, padded; {count.counted}",
+            "activations: numbers in the outputs of these, MiB in float32",
+            *(f"picture  {path}" for path in pictures),
+        ]
+    )
+
+
+def _cells(cost: "Cost", name: str, all_flops: int) -> tuple[str, ...]:
+    counts = f"{cost.flops / 1e9:.2f}", f"{100 * cost.flops / all_flops:.1f} %"
+    memory = f"{cost.activations:,}", f"{cost.activations_mib:.1f}"
+    if not cost.flops:
+        counts, memory = ("-", "-"), ("-", "-")
+    return name, f"{cost.parameters:,}" if cost.parameters else "-", *counts, *memory

@@ -1,0 +1,90 @@
+"""``fldet analyze log``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note, table
+
+if TYPE_CHECKING:
+    from fldet.analysis.log import RunSummary
+
+EXAMPLES = """\b
+Examples:
+  fldet analyze log work_dirs/r50_fpn_1x
+  fldet analyze log work_dirs/fl_gamma_2 work_dirs/ce --smooth 20 --out-dir figures
+"""
+
+
+@command
+def log(
+    work_dirs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs.", metavar="WORK_DIR", show_default=False),
+    ],
+    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    smooth: Annotated[
+        int, typer.Option(min=1, help="Logged points that a loss is averaged over.")
+    ] = 1,
+    json: options.Json = False,
+) -> None:
+    """Draw and sum up how runs went: losses, learning rate, AP, speed."""
+    note(f"fldet analyze log {' '.join(map(str, work_dirs))}")
+    from fldet.analysis.log import compute, plot, read_logs
+
+    runs = read_logs(work_dirs)
+    summaries = [compute(run, smooth=smooth) for run in runs]
+    stem = "_".join(["log", *(path.resolve().name for path in work_dirs)])[:80]
+    pictures = plot(runs, out_dir / stem, smooth=smooth)
+    Output("analyze log", as_json=json).result(
+        {"smooth": smooth, "runs": summaries, "pictures": pictures},
+        text=lambda: describe(summaries, smooth, pictures),
+    )
+
+
+def describe(runs: Sequence["RunSummary"], smooth: int, pictures: Sequence[Path]) -> str:
+    """Returns a column for each run, then the paths of the pictures."""
+    losses = dict.fromkeys(name for run in runs for name in run.losses)
+    val_losses = dict.fromkeys(name for run in runs for name in run.val_losses)
+    rows = [
+        ("starts", *(str(run.starts) for run in runs)),
+        ("iterations", *(f"{run.iterations:,}" for run in runs)),
+        *((f"last {name}", *(_number(run.losses.get(name)) for run in runs)) for name in losses),
+        *(
+            (f"last val {name}", *(_number(run.val_losses.get(name)) for run in runs))
+            for name in val_losses
+        ),
+        ("best AP", *(_best(run) for run in runs)),
+        ("seconds per iteration", *(_number(run.seconds_per_iteration, 3) for run in runs)),
+        ("waiting for data", *(_percent(run.data_loading_frac) for run in runs)),
+        ("time of training", *(_duration(run.seconds) for run in runs)),
+    ]
+    if any(run.not_finite for run in runs):
+        rows.append(("points with NaN or inf", *(str(run.not_finite) for run in runs)))
+    lines = [table(("", *(run.name for run in runs)), rows)]
+    if smooth > 1:
+        lines.append(f"training losses: mean of the last {smooth} logged points")
+    return "\n".join([*lines, *(f"picture  {path}" for path in pictures)])
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _best(run: "RunSummary") -> str:
+    if run.best_ap is None:
+        return "-"
+    return f"{run.best_ap:.3f} at {run.best_iteration:,}"
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.0f} %"
+
+
+def _duration(seconds: float) -> str:
+    from datetime import timedelta
+
+    return "-" if seconds != seconds else str(timedelta(seconds=round(seconds)))
