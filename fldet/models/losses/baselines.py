@@ -4,6 +4,7 @@ from functools import partial
 
 from fldet.functional import Alpha, cross_entropy, hinge_loss
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.ops.sigmoid_loss import Curve
 from fldet.registry import MODELS
 
 
@@ -13,17 +14,27 @@ class CrossEntropyLoss(SigmoidLoss):
 
     Args:
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or an alpha is outside [0, 1].
     """
 
     def __init__(
-        self, *, alpha: Alpha = None, use_sigmoid: bool = True, loss_weight: float = 1.0
+        self,
+        *,
+        alpha: Alpha = None,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
-            cross_entropy, alpha=alpha, use_sigmoid=use_sigmoid, loss_weight=loss_weight
+            cross_entropy,
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+            curve=Curve(),
+            compiled=compiled,
         )
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from fldet.functional import Alpha, focal_loss, focal_loss_star
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.ops.sigmoid_loss import Curve
 from fldet.registry import MODELS
 
 
@@ -14,7 +15,7 @@ class FocalLoss(SigmoidLoss):
     Args:
         gamma: focusing strength, >= 0; 0 is cross entropy.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or gamma or an alpha is out of range.
@@ -27,12 +28,15 @@ class FocalLoss(SigmoidLoss):
         alpha: Alpha = 0.25,
         use_sigmoid: bool = True,
         loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             partial(focal_loss, gamma=gamma),
             alpha=alpha,
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
+            curve=Curve(power=gamma),
+            compiled=compiled,
         )
         self.gamma = gamma
 
@@ -49,7 +53,7 @@ class FocalLossStar(SigmoidLoss):
         gamma: steepness, > 0.
         beta: shift of the curve, in logits.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or a parameter is out of range.
@@ -63,12 +67,15 @@ class FocalLossStar(SigmoidLoss):
         alpha: Alpha = 0.25,
         use_sigmoid: bool = True,
         loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             partial(focal_loss_star, gamma=gamma, beta=beta),
             alpha=alpha,
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
+            curve=Curve(gain=gamma, shift=beta),
+            compiled=compiled,
         )
         self.gamma = gamma
         self.beta = beta
