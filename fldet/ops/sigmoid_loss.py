@@ -8,7 +8,7 @@ forward pass: the backward pass only scales it.
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,6 @@ def sigmoid_loss_sum(
     curve: Curve,
     alpha: Alpha = None,
     scale: float | Tensor = 1.0,
-    compiled: bool = False,
 ) -> Tensor:
     """Returns the sum of ``scale * weight * alpha_t * loss`` over all levels, anchors and classes.
 
@@ -66,8 +65,6 @@ def sigmoid_loss_sum(
         alpha: weight of the positive class, in [0, 1]; one for each class; or None for no balancing
             (Eq. 1 and 4).
         scale: factor on everything, a number or a scalar tensor.
-        compiled: make the kernel for a CPU with ``torch.compile``, which needs a C++ compiler and
-            some seconds at the first call.
 
     Returns:
         Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``. Gradients have
@@ -81,7 +78,7 @@ def sigmoid_loss_sum(
     if len(counts) != 1:
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
     _check_range(labels, num_classes := counts.pop())
-    job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled, torch.is_grad_enabled())
+    job = _Job(labels, weights, num_classes, curve, alpha, scale, torch.is_grad_enabled())
     return _run(job, logits)
 
 
@@ -135,7 +132,6 @@ class _Job:
     curve: Curve
     alpha: Alpha
     scale: float | Tensor
-    compiled: bool
     grad_enabled: bool
 
 
@@ -174,7 +170,7 @@ class _SigmoidLossSum(torch.autograd.Function):
         with torch.autocast(logits[0].device.type, enabled=False):
             for index, level in enumerate(logits):
                 need_grad = job.grad_enabled and ctx.needs_input_grad[1 + index]
-                total, grad = _level_sum(_level(job, index, level), need_grad, job.compiled)
+                total, grad = _level_sum(_level(job, index, level), need_grad)
                 totals.append(total)
                 grads.append(None if grad is None else _as_logits(grad, level))
         ctx.save_for_backward(*grads)
@@ -274,10 +270,10 @@ def _as_logits(grad: Tensor, logits: Tensor) -> Tensor:
     return grad.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-# --- the sum over a level: three ways ---
+# --- the sum over a level: two ways ---
 
 
-def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, Tensor | None]:
+def _level_sum(level: _Level, need_grad: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the sum over a level, in float64, and its gradient if there is need of it."""
     x = level.logits
     grad = torch.empty_like(x, dtype=_grad_dtype(x)) if need_grad else None
@@ -287,8 +283,6 @@ def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, 
         from fldet.ops.sigmoid_loss_triton import triton_sum
 
         return triton_sum(*_fused_arguments(level), level.curve, grad), grad
-    if compiled and grad is not None and x.device.type == "cpu":
-        return _compiled_sum(level, grad), grad
     return _blocked_sum(level, grad), grad
 
 
@@ -413,9 +407,6 @@ def _power(p: Tensor, exponent: float, out: Tensor) -> None:
         torch.log(p, out=out).mul_(exponent).exp_()
 
 
-# --- the sum in one kernel ---
-
-
 def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns logits, labels, factor, negative and positive, contiguous, the last two (K, 1)."""
     of_class = (level.logits.shape[1], 1)
@@ -426,43 +417,3 @@ def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
         level.negative.expand(of_class).contiguous(),
         level.positive.expand(of_class).contiguous(),
     )
-
-
-def _compiled_sum(level: _Level, grad: Tensor) -> Tensor:
-    """Returns the sum, and fills the gradient, by one kernel of Inductor's."""
-    curve = level.curve
-    # Numbers go in as a tensor: Inductor's cache of graphs may return the kernel of another gamma.
-    numbers = torch.tensor([curve.power, curve.gain, curve.shift]).to(level.factor)
-    parts = _compile()(*_fused_arguments(level), numbers, grad, curve.power == 2)
-    return parts.sum(dtype=torch.float64)
-
-
-@functools.cache
-def _compile() -> Callable[..., Tensor]:
-    return torch.compile(_fused, dynamic=True)
-
-
-def _fused(
-    x: Tensor,
-    labels: Tensor,
-    factor: Tensor,
-    negative: Tensor,
-    positive: Tensor,
-    numbers: Tensor,
-    grad: Tensor,
-    square: bool,
-) -> Tensor:
-    """Returns sums over rows or planes, and fills the gradient; see ``_negatives``."""
-    power, gain, shift = numbers.unbind()
-    is_positive = labels == torch.arange(x.shape[1], device=x.device)[:, None]
-    sign = torch.where(is_positive, -1.0, 1.0).to(factor.dtype)
-    v = gain * (sign * x) - shift
-    e = torch.exp(-v.abs())
-    log1p = torch.log1p(e)
-    r = 1 / (1 + e)
-    p, rest = torch.where(v >= 0, r, e * r), torch.where(v >= 0, e * r, r)  # rest is 1 - p
-    s = v.clamp(min=0) + log1p
-    q = factor * torch.where(is_positive, positive, negative)
-    q = q * (p * p if square else torch.exp(power * (v.clamp(max=0) - log1p)))
-    grad.copy_(sign * q * (power * rest * s + p))
-    return (q * s / gain).sum(1 if x.shape[2] == 1 else 2)
