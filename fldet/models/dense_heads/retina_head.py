@@ -14,6 +14,7 @@ from fldet.models.dense_heads.post_process import (
     select_candidates,
     suppress,
 )
+from fldet.models.losses.sigmoid_loss import SigmoidLoss
 from fldet.models.task_modules.miners import Examples, Miner
 from fldet.registry import MODELS, TASK_UTILS
 
@@ -106,11 +107,11 @@ class RetinaHead(MMDetRetinaHead):
         labels, label_weights, box_targets, _, _ = self.get_targets(
             anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
+        level_labels, level_weights = labels, label_weights
         labels, label_weights = torch.cat(labels, dim=1), torch.cat(label_weights, dim=1)
         is_positive = labels < self.num_classes
         num_pos = is_positive.sum(dim=1)
         avg_factor = self.normalizer(num_pos)
-        logits = flatten_levels(cls_scores, self.cls_out_channels)
         deltas = flatten_levels(bbox_preds, self.bbox_coder.encode_size)
         targets = torch.cat(box_targets, dim=1)
         flat_anchors = torch.stack([torch.cat(per_image) for per_image in anchors])
@@ -119,6 +120,15 @@ class RetinaHead(MMDetRetinaHead):
         if self.reg_decoded_bbox:
             boxes = self.bbox_coder.decode(flat_anchors[is_positive], boxes)
         loss_bbox = self.loss_bbox(boxes, targets[is_positive], avg_factor=avg_factor)
+        if self.miner is None and isinstance(self.loss_cls, SigmoidLoss):
+            per_map = [
+                [v.view(s.shape[0], *s.shape[-2:], -1) for v, s in zip(vs, cls_scores, strict=True)]
+                for vs in (level_labels, level_weights)
+            ]
+            loss_cls = self.loss_cls(cls_scores, *per_map, avg_factor)
+            return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
+
+        logits = flatten_levels(cls_scores, self.cls_out_channels)
         if self.miner is None:
             loss_cls = self.loss_cls(
                 logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor

@@ -4,6 +4,7 @@ from functools import partial
 
 from fldet.functional import Alpha, cross_entropy, hinge_loss
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.ops.sigmoid_loss import Curve
 from fldet.registry import MODELS
 
 
@@ -20,10 +21,18 @@ class CrossEntropyLoss(SigmoidLoss):
     """
 
     def __init__(
-        self, *, alpha: Alpha = None, use_sigmoid: bool = True, loss_weight: float = 1.0
+        self,
+        *,
+        alpha: Alpha = None,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__(
-            cross_entropy, alpha=alpha, use_sigmoid=use_sigmoid, loss_weight=loss_weight
+            cross_entropy,
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+            curve=Curve(),
         )
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from fldet.functional import Alpha, focal_loss, focal_loss_star
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.ops.sigmoid_loss import Curve
 from fldet.registry import MODELS
 
 
@@ -33,6 +34,7 @@ class FocalLoss(SigmoidLoss):
             alpha=alpha,
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
+            curve=Curve(power=gamma),
         )
         self.gamma = gamma
 
@@ -69,6 +71,7 @@ class FocalLossStar(SigmoidLoss):
             alpha=alpha,
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
+            curve=Curve(gain=gamma, shift=beta),
         )
         self.gamma = gamma
         self.beta = beta

@@ -1,11 +1,12 @@
 """What the losses of the paper share: K independent sigmoids, a sum over anchors, a divisor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fldet.functional import Alpha, balance, check_alpha, signed_logits
+from fldet.ops.sigmoid_loss import Curve, count_classes, sigmoid_loss_sum
 
 
 class SigmoidLoss(nn.Module):
@@ -15,6 +16,8 @@ class SigmoidLoss(nn.Module):
         formula: the unbalanced loss of signed logits, elementwise; see ``fldet.functional``.
         use_sigmoid: must be True. The head reads it from the config of the loss to choose between
             K sigmoid outputs and K + 1 softmax outputs; the paper's losses are defined for K.
+        curve: the same loss as ``formula`` in the terms of ``fldet.ops.sigmoid_loss``, where sums
+            are fast and take little memory; None if it has no such form.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
         loss_weight: factor on the result.
 
@@ -27,6 +30,7 @@ class SigmoidLoss(nn.Module):
         formula: Callable[[Tensor], Tensor],
         *,
         use_sigmoid: bool = True,
+        curve: Curve | None = None,
         alpha: Alpha = None,
         loss_weight: float = 1.0,
     ) -> None:
@@ -36,22 +40,28 @@ class SigmoidLoss(nn.Module):
         check_alpha(alpha)
         formula(torch.empty(0))  # raises if gamma or a threshold is out of range
         self.formula = formula
+        self.curve = curve
         self.use_sigmoid = use_sigmoid
         self.alpha = alpha
         self.loss_weight = loss_weight
 
     def forward(
         self,
-        logits: Tensor,
-        labels: Tensor,
-        weight: Tensor | None = None,
+        logits: Tensor | Sequence[Tensor],
+        labels: Tensor | Sequence[Tensor],
+        weight: Tensor | Sequence[Tensor] | None = None,
         avg_factor: float | Tensor = 1.0,
     ) -> Tensor:
         """Returns the weighted sum of the loss over all anchors and classes, over ``avg_factor``.
 
+        For a second derivative (``create_graph=True``) sum ``per_anchor``; here it raises
+        RuntimeError.
+
         Args:
-            logits: (N, K) raw scores; or the map of a level, (N, A * K, H, W).
-            labels: (N,) integers, 0..K-1 for objects, K for background; (N, H, W, A) for a map.
+            logits: (N, K) raw scores; or the map of a level, (N, A * K, H, W); or a list of either,
+                to be summed over all of them.
+            labels: (N,) integers, 0..K-1 for objects, K for background; (N, H, W, A) for a map; a
+                list for a list.
             weight: of the shape of ``labels``, 0 to ignore an anchor; None means 1.
             avg_factor: what to divide the sum by, usually the number of anchors assigned to a box.
 
@@ -61,10 +71,27 @@ class SigmoidLoss(nn.Module):
         Raises:
             ValueError: shapes do not fit, or a label is outside 0..K.
         """
-        loss = self.per_anchor(logits, labels)
-        if weight is not None:
-            loss = loss * weight
-        return self.loss_weight * loss.sum() / avg_factor
+        levels, level_labels = _as_list(logits), _as_list(labels)
+        weights = None if weight is None else _as_list(weight)
+        if self.curve is None or not _is_usual(levels, level_labels, weights, avg_factor):
+            total = self._plain_sum(levels, level_labels, weights)
+            return self.loss_weight * total / avg_factor
+        return sigmoid_loss_sum(
+            levels,
+            level_labels,
+            weights,
+            curve=self.curve,
+            alpha=self.alpha,
+            scale=self.loss_weight / torch.as_tensor(avg_factor, dtype=torch.float64),
+        )
+
+    def _plain_sum(
+        self, logits: list[Tensor], labels: list[Tensor], weights: list[Tensor] | None
+    ) -> Tensor:
+        losses = [self.per_anchor(*level) for level in zip(logits, labels, strict=True)]
+        if weights is not None:
+            losses = [loss * weight for loss, weight in zip(losses, weights, strict=True)]
+        return torch.stack([loss.sum() for loss in losses]).sum()
 
     def per_anchor(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of each anchor, summed over the classes, of the shape of ``labels``.
@@ -80,15 +107,33 @@ class SigmoidLoss(nn.Module):
         return f"alpha={self.alpha}, loss_weight={self.loss_weight}"
 
 
+def _as_list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _is_usual(
+    logits: list[Tensor],
+    labels: list[Tensor],
+    weights: list[Tensor] | None,
+    avg_factor: float | Tensor,
+) -> bool:
+    """Returns whether ``sigmoid_loss_sum`` does what is asked; if not, autograd does."""
+    factors = [*(weights or []), *([avg_factor] if isinstance(avg_factor, Tensor) else [])]
+    return (
+        all(x.device.type in ("cpu", "cuda") and x.is_floating_point() for x in logits)
+        and len({(x.device, x.dtype) for x in logits}) == 1
+        and not any(y.is_floating_point() or y.dtype == torch.bool for y in labels)
+        and all(
+            x.dim() == y.dim() == 4 or x.shape[:-1] == y.shape
+            for x, y in zip(logits, labels, strict=True)
+        )
+        and (weights is None or [w.shape for w in weights] == [y.shape for y in labels])
+        and not (isinstance(avg_factor, Tensor) and avg_factor.dim() > 0)
+        and not any(factor.requires_grad for factor in factors)
+    )
+
+
 def _one_row_per_anchor(cls_score: Tensor, labels: Tensor) -> Tensor:
     """Returns the (N, A * K, H, W) map of a level as (N, H, W, A, K)."""
-    num_images, channels, height, width = cls_score.shape
-    if labels.dim() != 4 or labels.shape[:3] != (num_images, height, width):
-        raise ValueError(
-            f"expected labels of shape ({num_images}, {height}, {width}, A) for a map of shape "
-            f"{tuple(cls_score.shape)}, got {tuple(labels.shape)}"
-        )
-    num_anchors = labels.shape[3]
-    if channels % num_anchors:
-        raise ValueError(f"{channels} channels are no multiple of {num_anchors} anchors")
-    return cls_score.permute(0, 2, 3, 1).reshape(*labels.shape, channels // num_anchors)
+    num_classes = count_classes(cls_score, labels)
+    return cls_score.permute(0, 2, 3, 1).reshape(*labels.shape, num_classes)

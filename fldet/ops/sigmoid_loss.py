@@ -1,0 +1,419 @@
+"""The summed sigmoid losses of the paper with their gradient, in one sweep over the logits.
+
+Nearly every entry of an anchors x classes matrix is a negative. So the loss and the derivative of a
+negative are computed for all entries, in blocks that stay in the cache, and the few entries of the
+objects are replaced. Nothing of the size of the logits is made but the gradient, and that in the
+forward pass: the backward pass only scales it.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fldet.functional import Alpha, check_alpha
+
+__all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
+
+_CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
+_CUDA_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss of x_t: ``-sigmoid(-u)^power log(sigmoid(u)) / gain`` with ``u = gain * x_t + shift``.
+
+    Cross entropy (Eq. 1) is the default, the focal loss (Eq. 4) has ``power`` gamma, and FL*
+    (Appendix A) has ``gain`` gamma and ``shift`` beta.
+
+    Attributes:
+        power: gamma of the focal loss, >= 0.
+        gain: gamma of FL*, > 0.
+        shift: beta of FL*, in logits.
+    """
+
+    power: float = 0.0
+    gain: float = 1.0
+    shift: float = 0.0
+
+
+def sigmoid_loss_sum(
+    logits: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    weights: Sequence[Tensor] | None = None,
+    *,
+    curve: Curve,
+    alpha: Alpha = None,
+    scale: float | Tensor = 1.0,
+) -> Tensor:
+    """Returns the sum of ``scale * weight * alpha_t * loss`` over all levels, anchors and classes.
+
+    On CUDA the kernel is Triton's where there is Triton. The gradient can be taken any number of
+    times but not differentiated again; with ``create_graph`` the backward pass raises RuntimeError.
+
+    Args:
+        logits: for each level (N, K) raw scores, or a map (N, A * K, H, W), either contiguous or
+            channels_last: neither is copied. Half types are computed in float32.
+        labels: for each level (N,) or (N, H, W, A) integers, 0..K-1 for objects, K for background.
+        weights: of the shapes of ``labels``, 0 to ignore an anchor; None means 1. No gradient
+            reaches them, nor ``scale``.
+        curve: the loss as a function of x_t.
+        alpha: weight of the positive class, in [0, 1]; one for each class; or None for no balancing
+            (Eq. 1 and 4).
+        scale: factor on everything, a number or a scalar tensor.
+
+    Returns:
+        Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``. Gradients have
+        the dtype and the memory order of the logits.
+
+    Raises:
+        ValueError: shapes do not fit, or a label or an alpha is out of range.
+    """
+    check_alpha(alpha)
+    counts = {count_classes(*level) for level in zip(logits, labels, strict=True)}
+    if len(counts) != 1:
+        raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
+    _check_range(labels, num_classes := counts.pop())
+    job = _Job(labels, weights, num_classes, curve, alpha, scale, torch.is_grad_enabled())
+    return _run(job, logits)
+
+
+def count_classes(logits: Tensor, labels: Tensor) -> int:
+    """Returns K of (N, K) logits with (N,) labels, or of a map with (N, H, W, A) labels.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if logits.dim() != 4:
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"expected labels of shape {tuple(logits.shape[:-1])} for logits of shape "
+                f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+            )
+        return logits.shape[-1]
+    num_images, channels, height, width = logits.shape
+    if labels.dim() != 4 or labels.shape[:3] != (num_images, height, width):
+        raise ValueError(
+            f"expected labels of shape ({num_images}, {height}, {width}, A) for a map of shape "
+            f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
+    num_anchors = labels.shape[3]
+    if channels % num_anchors:
+        raise ValueError(f"{channels} channels are no multiple of {num_anchors} anchors")
+    return channels // num_anchors
+
+
+def _check_range(labels: Sequence[Tensor], num_classes: int) -> None:
+    """Raises ValueError where a label is outside 0..K; waits for the device once, not per level."""
+    extremes = [torch.stack(level.aminmax()) for level in labels if level.numel()]
+    if not extremes:
+        return
+    low, high = torch.stack(torch.stack(extremes).aminmax()).tolist()
+    if not 0 <= low <= high <= num_classes:
+        raise ValueError(
+            f"labels must be in 0..{num_classes} ({num_classes} is background), got {low}..{high}"
+        )
+
+
+# --- the function and its gradient ---
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is summed, but for the logits; see ``sigmoid_loss_sum``."""
+
+    labels: Sequence[Tensor]
+    weights: Sequence[Tensor] | None
+    num_classes: int
+    curve: Curve
+    alpha: Alpha
+    scale: float | Tensor
+    grad_enabled: bool
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A level in the order of its memory: anchors by row, or each class as a plane of ``inner``.
+
+    Attributes:
+        logits: (outer, K, inner), contiguous.
+        labels: (outer, 1, inner), contiguous.
+        factor: (outer, 1, inner), the weight of an anchor times the scale.
+        negative: (K, 1), or (1, 1) for all classes: ``1 - alpha``, or 1.
+        positive: the same of alpha.
+        curve: the loss.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    factor: Tensor
+    negative: Tensor
+    positive: Tensor
+    curve: Curve
+
+
+@torch.compiler.disable
+def _run(job: _Job, logits: Sequence[Tensor]) -> Tensor:
+    return _SigmoidLossSum.apply(job, *logits)  # type: ignore[no-untyped-call]
+
+
+class _SigmoidLossSum(torch.autograd.Function):
+    """The sum over the levels; the gradients are made with it."""
+
+    @staticmethod
+    def forward(ctx: Any, job: _Job, *logits: Tensor) -> Tensor:
+        grads, totals = [], []
+        with torch.autocast(logits[0].device.type, enabled=False):
+            for index, level in enumerate(logits):
+                need_grad = job.grad_enabled and ctx.needs_input_grad[1 + index]
+                total, grad = _level_sum(_level(job, index, level), need_grad)
+                totals.append(total)
+                grads.append(None if grad is None else _as_logits(grad, level))
+        ctx.save_for_backward(*grads)
+        ctx.dtypes = [level.dtype for level in logits]
+        return torch.stack(totals).sum().to(_compute_dtype(logits[0]))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: the gradient would count as a constant
+            raise RuntimeError(
+                "the gradient of a summed sigmoid loss cannot be differentiated again; sum the "
+                "loss of `per_anchor` instead"
+            )
+        grads = [
+            None if grad is None else _scaled(grad, grad_output).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return None, *grads
+
+
+def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
+    """Returns the saved gradient times a scalar, in its own memory if nobody can ask for it again.
+
+    With ``retain_graph`` somebody can, and may change what was handed out before.
+    """
+    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    if keeps_graph is None or keeps_graph():
+        return grad * factor
+    if factor.device.type == "cpu" and factor == 1:
+        return grad
+    return grad.mul_(factor)
+
+
+def _compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _grad_dtype(logits: Tensor) -> torch.dtype:
+    # In float16 small gradients would vanish before a grad scaler makes them large.
+    return torch.float32 if logits.dtype == torch.float16 else logits.dtype
+
+
+# --- layouts ---
+
+
+def _level(job: _Job, index: int, logits: Tensor) -> _Level:
+    """Returns one level of the job in the order of its memory."""
+    logits, labels = logits.detach(), job.labels[index]
+    like: dict[str, Any] = {"dtype": _compute_dtype(logits), "device": logits.device}
+    own_labels = _in_order_of(logits, labels, labels)
+    factor = torch.as_tensor(job.scale, **like).view(1, 1, 1)
+    if job.weights is not None:
+        factor = factor * _in_order_of(logits, job.weights[index], labels).to(**like)
+    alpha = torch.tensor(0.0 if job.alpha is None else job.alpha, **like).view(-1, 1)
+    return _Level(
+        _as_blocks(logits, labels, job.num_classes),
+        own_labels,
+        factor.expand_as(own_labels),
+        1 - alpha,
+        torch.ones_like(alpha) if job.alpha is None else alpha,
+        job.curve,
+    )
+
+
+def _has_rows(logits: Tensor) -> bool:
+    """Returns whether the K scores of an anchor lie side by side in memory."""
+    if logits.dim() != 4:
+        return True
+    channels_last = logits.is_contiguous(memory_format=torch.channels_last)
+    return channels_last and not logits.is_contiguous()
+
+
+def _as_blocks(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Returns the logits as (outer, K, inner), a view where they are contiguous in any order."""
+    if logits.dim() != 4:
+        return logits.contiguous().view(labels.numel(), num_classes, 1)
+    if _has_rows(logits):
+        return logits.permute(0, 2, 3, 1).view(labels.numel(), num_classes, 1)
+    num_images, height, width, num_anchors = labels.shape
+    return logits.contiguous().view(num_images * num_anchors, num_classes, height * width)
+
+
+def _in_order_of(logits: Tensor, per_anchor: Tensor, labels: Tensor) -> Tensor:
+    """Returns what has the shape of the labels as (outer, 1, inner), in the order of the logits."""
+    if _has_rows(logits):
+        return per_anchor.reshape(-1, 1, 1)
+    num_images, height, width, num_anchors = labels.shape
+    planes = per_anchor.permute(0, 3, 1, 2)
+    return planes.reshape(num_images * num_anchors, 1, height * width)
+
+
+def _as_logits(grad: Tensor, logits: Tensor) -> Tensor:
+    """Returns the (outer, K, inner) gradient as a view in the shape of the logits."""
+    if logits.dim() != 4 or not _has_rows(logits):
+        return grad.view(logits.shape)
+    num_images, channels, height, width = logits.shape
+    return grad.view(num_images, height, width, channels).permute(0, 3, 1, 2)
+
+
+# --- the sum over a level: two ways ---
+
+
+def _level_sum(level: _Level, need_grad: bool) -> tuple[Tensor, Tensor | None]:
+    """Returns the sum over a level, in float64, and its gradient if there is need of it."""
+    x = level.logits
+    grad = torch.empty_like(x, dtype=_grad_dtype(x)) if need_grad else None
+    if x.numel() == 0:
+        return x.new_zeros((), dtype=torch.float64), grad
+    if x.is_cuda and x.dtype != torch.float64 and _has_triton():
+        from fldet.ops.sigmoid_loss_triton import triton_sum
+
+        return triton_sum(*_fused_arguments(level), level.curve, grad), grad
+    return _blocked_sum(level, grad), grad
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _blocked_sum(level: _Level, grad: Tensor | None) -> Tensor:
+    """Returns the sum, and fills the gradient: negatives block by block, then the positives."""
+    num_classes, inner = level.logits.shape[1:]
+    labels = level.labels.flatten()
+    anchors = (labels < num_classes).nonzero().squeeze(1)
+    classes = labels[anchors].long()
+    entries = (anchors // inner * num_classes + classes) * inner + anchors % inner
+    total = _sum_of_negatives(level, entries.sort().values, grad)
+    # A positive at x is a negative at -x; the derivative changes its sign.
+    factor = level.factor.reshape(-1)[anchors] * level.positive.expand(num_classes, 1)[classes, 0]
+    v = -level.logits.view(-1)[entries].to(factor.dtype)
+    slope, *buffers = torch.empty(5, len(v)).to(v)
+    value = _negatives(v, [factor], level.curve, slope, buffers)
+    if grad is not None:
+        grad.view(-1)[entries] = -slope.to(grad.dtype)
+    return total + value
+
+
+def _sum_of_negatives(level: _Level, left_out: Tensor, grad: Tensor | None) -> Tensor:
+    """Returns the sum of all entries as negatives, and fills the gradient, but for some entries.
+
+    Args:
+        level: the level.
+        left_out: indices of entries in the order of memory, ascending; they count as 0.
+        grad: of the shape of the logits, or None.
+    """
+    x = level.logits
+    blocks = list(_blocks(x))
+    starts = [(rows.start * x.shape[1] + classes.start) * x.shape[2] for rows, classes in blocks]
+    bounds = torch.searchsorted(left_out, torch.tensor([*starts, x.numel()]).to(left_out)).tolist()
+    shared = len(level.negative) == 1
+    factor = level.factor * level.negative if shared else level.factor
+    scratch = torch.empty(5, x[blocks[0]].numel(), dtype=factor.dtype, device=x.device)
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for index, (rows, classes) in enumerate(blocks):
+        v = x[rows, classes]
+        out, *buffers = scratch[:, : v.numel()].view(5, *v.shape).unbind()
+        target = None if grad is None else grad[rows, classes]
+        if target is not None and target.dtype == out.dtype:
+            out = target
+        lo, hi = bounds[index : index + 2]
+        skip = left_out[lo:hi] - starts[index] if lo < hi else None
+        factors = [factor[rows]] if shared else [factor[rows], level.negative[classes]]
+        total += _negatives(v, factors, level.curve, out, buffers, skip)
+        if target is not None and target is not out:
+            target.copy_(out)
+    return total
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yields the rows and the classes of pieces of (outer, K, inner), each of adjacent entries.
+
+    The first is the largest, of about as many entries as fit in the cache.
+    """
+    size = _CPU_BLOCK * torch.get_num_threads() if x.device.type == "cpu" else _CUDA_BLOCK
+    outer, num_classes, inner = x.shape
+    num_rows = max(1, size // (num_classes * inner))
+    at_once = max(1, round(size / inner))  # all classes if there is more than one row
+    for row in range(0, outer, num_rows):
+        for first in range(0, num_classes, at_once):
+            classes = slice(first, min(first + at_once, num_classes))
+            yield slice(row, min(row + num_rows, outer)), classes
+
+
+def _negatives(
+    x: Tensor,
+    factors: Sequence[Tensor],
+    curve: Curve,
+    slope: Tensor,
+    buffers: Sequence[Tensor],
+    skip: Tensor | None = None,
+) -> Tensor:
+    """Returns the sum over negatives, factors included, and fills ``slope`` with its derivative.
+
+    With v = gain * x - shift, p = sigmoid(v), s = softplus(v): the loss of a negative is
+    p^power s / gain, its derivative p^power (p + power (1 - p) s) (Eq. 5 and Appendix A, B).
+
+    Args:
+        x: logits of any shape.
+        factors: what the loss is multiplied by, broadcast to the shape of ``x``.
+        curve: the loss.
+        slope: of the shape of ``x``, overwritten.
+        buffers: four tensors like ``slope``.
+        skip: indices into the flattened ``x`` of what counts as 0.
+    """
+    v, p, s, rest = buffers
+    if x.dtype == v.dtype and (curve.gain, curve.shift) == (1, 0):
+        v = x
+    else:
+        v.copy_(x).mul_(curve.gain).sub_(curve.shift)
+    torch.clamp(v, max=80, out=p).exp_()  # far above, s = v and p = 1 whatever the exponential is
+    torch.log1p(p, out=s)
+    torch.maximum(s, v, out=s)
+    torch.add(p, 1, out=rest)
+    p.div_(rest)
+    _power(p, curve.power, out=slope)
+    for factor in factors:
+        slope.mul_(factor)
+    if skip is not None:
+        slope.view(-1).index_fill_(0, skip, 0)
+    total = torch.dot(slope.view(-1), s.view(-1)) / curve.gain
+    if curve.power:
+        torch.addcmul(s, p, s, value=-1, out=rest)
+        p.add_(rest, alpha=curve.power)
+    slope.mul_(p)
+    return total
+
+
+def _power(p: Tensor, exponent: float, out: Tensor) -> None:
+    """Fills ``out`` with p^exponent."""
+    if exponent in (0, 0.5, 1, 2, 3):  # torch has shortcuts for these
+        torch.pow(p, exponent, out=out)
+    else:
+        torch.log(p, out=out).mul_(exponent).exp_()
+
+
+def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns logits, labels, factor, negative and positive, contiguous, the last two (K, 1)."""
+    of_class = (level.logits.shape[1], 1)
+    return (
+        level.logits,
+        level.labels.contiguous(),
+        level.factor.contiguous(),
+        level.negative.expand(of_class).contiguous(),
+        level.positive.expand(of_class).contiguous(),
+    )

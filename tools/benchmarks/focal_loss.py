@@ -1,0 +1,180 @@
+"""Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd on a CPU.
+
+Usage: python tools/benchmarks/focal_loss.py [--threads 1] [--rounds 9] [--json]
+
+MMDetection's takes rows of anchors; fldet's takes rows, and maps in both memory orders. All run in
+this process in alternating rounds. The error of a gradient is relative to float64, over logits from
+-100 to 100 where it is above 1e-37.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from timing import machine, paired, peak_extra_mib, table
+from torch import Tensor
+
+from fldet.functional import sigmoid_focal_loss
+from fldet.models import FocalLoss
+from fldet.registry import MODELS
+
+CASES = ((100_000, 80), (200_000, 80), (100_000, 3))  # anchors, classes
+NUM_ANCHORS, WIDTH = 10, 100  # of a place, and places in a row of the map
+NUM_POSITIVES, IGNORED = 60, 0.01
+GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+Loss = Callable[..., Tensor]
+
+
+def main() -> None:
+    """Prints one row for each size and function, and the errors of the gradients."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)  # a process with threads is not to be forked
+    memory = {case: memory_of(*case) for case in CASES}
+    torch.set_num_threads(args.threads)
+    results = []
+    for case in CASES:
+        functions = steps(*case)
+        check_close({name: function() for name, function in functions.items()})
+        for name, timing in paired(functions, rounds=args.rounds).items():
+            results.append(
+                {
+                    "anchors": case[0],
+                    "classes": case[1],
+                    "function": name,
+                    **asdict(timing),
+                    "peak_extra_mib": memory[case][name],
+                    "logits_mib": case[0] * case[1] * 4 / 2**20,
+                }
+            )
+    report = {
+        "schema": 1,
+        "machine": machine(),
+        "rounds": args.rounds,
+        "results": results,
+        "gradient_errors": gradient_errors(),
+    }
+    print(json.dumps(report) if args.json else as_text(report))
+
+
+def losses(gamma: float = 2.0) -> dict[str, Loss]:
+    """Returns the three losses, all of the same arguments."""
+    mmdets = MODELS.build({"type": "mmdet.FocalLoss", "gamma": gamma, "alpha": 0.25})
+
+    def by_autograd(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
+        loss = sigmoid_focal_loss(logits, labels, gamma=gamma)
+        return (loss * weight[:, None]).sum() / avg_factor
+
+    def by_mmdet(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
+        return mmdets(logits, labels, weight, avg_factor=avg_factor)
+
+    return {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
+
+
+def steps(anchors: int, classes: int) -> dict[str, Callable[[], float]]:
+    """Returns for each way a function that runs forward and backward and returns the loss."""
+    layouts = inputs(anchors, classes)
+    return {
+        f"{name}, {layout}": partial(step, loss, *layouts[layout])
+        for name, loss in losses().items()
+        for layout in (layouts if isinstance(loss, FocalLoss) else ["rows"])
+    }
+
+
+def inputs(anchors: int, classes: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Returns logits, labels and weights of the same anchors as rows and as maps."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(anchors, classes, generator=generator) * 1.5 - 4.6
+    labels, weights = torch.full((anchors,), classes), torch.ones(anchors)
+    order = torch.randperm(anchors, generator=generator)
+    positives, ignored = order[:NUM_POSITIVES], order[NUM_POSITIVES:][: int(anchors * IGNORED)]
+    labels[positives] = torch.randint(0, classes, (NUM_POSITIVES,), generator=generator)
+    weights[ignored] = 0
+    shape = (1, -1, WIDTH, NUM_ANCHORS)
+    channels_last = rows.view(1, -1, WIDTH, NUM_ANCHORS * classes).permute(0, 3, 1, 2)
+    on_map = labels.view(shape), weights.view(shape)
+    return {
+        "rows": (rows, labels, weights),
+        "map": (channels_last.contiguous(), *on_map),
+        "channels_last": (channels_last, *on_map),
+    }
+
+
+def step(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> float:
+    """Returns the loss after a backward pass."""
+    x = logits.detach().requires_grad_()
+    value = loss(x, labels, weights, 100.0)
+    value.backward()
+    return float(value)
+
+
+def memory_of(anchors: int, classes: int) -> dict[str, float]:
+    """Returns the peak of each function beyond its inputs, in MiB."""
+    functions = steps(anchors, classes)
+    small = steps(20 * WIDTH * NUM_ANCHORS, classes)
+    for name in functions:
+        small[name]()  # what a first call loads is not the memory of a step
+    return {name: peak_extra_mib(function) for name, function in functions.items()}
+
+
+def check_close(values: dict[str, float]) -> None:
+    """Raises SystemExit where a loss differs from mmdet's by more than 1e-5 of it."""
+    expected = values["mmdet, rows"]
+    for name, value in values.items():
+        if not abs(value - expected) <= 1e-5 * expected:
+            raise SystemExit(f"{name} gives {value}, mmdet gives {expected}")
+
+
+def gradient_errors() -> dict[str, dict[str, float]]:
+    """Returns for each loss and gamma the largest relative error; NaN where one is not finite."""
+    logits = torch.linspace(-100, 100, 20_001).repeat(2)[:, None]
+    labels = torch.arange(2).repeat_interleave(20_001)  # all positive, then all negative
+    errors: dict[str, dict[str, float]] = {}
+    for gamma in GAMMAS:
+        x = logits.double().requires_grad_()
+        sigmoid_focal_loss(x, labels, gamma=gamma).sum().backward()
+        for name, loss in losses(gamma).items():
+            y = logits.clone().requires_grad_()
+            loss(y, labels, torch.ones(len(y)), 1.0).backward()
+            error = ((y.grad - x.grad).abs() / x.grad.abs())[x.grad.abs() > 1e-37].max()
+            errors.setdefault(name, {})[str(gamma)] = float(error)
+    return errors
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """Returns the report as the machine's line and two tables."""
+    head = ("anchors", "classes", "function", "ms", "least", "most", "faster", "MiB", "logits MiB")
+    rows = [
+        (
+            str(r["anchors"]),
+            str(r["classes"]),
+            r["function"],
+            *(f"{r[key]:.1f}" for key in ("median_ms", "min_ms", "max_ms")),
+            f"x{r['speedup']:.1f}",
+            f"{r['peak_extra_mib']:.0f}",
+            f"{r['logits_mib']:.0f}",
+        )
+        for r in report["results"]
+    ]
+    errors = [
+        (name, *(f"{e:.1e}" for e in by_gamma.values()))
+        for name, by_gamma in report["gradient_errors"].items()
+    ]
+    facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    return (
+        f"{facts}; medians of {report['rounds']} rounds; faster: than mmdet; MiB: peak beyond the "
+        f"inputs\n\n{table(head, rows)}\n\nlargest relative error of a gradient\n\n"
+        f"{table(('loss', *(f'gamma {g}' for g in GAMMAS)), errors)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
