@@ -36,6 +36,7 @@ def benchmark(
     ] = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
+    trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,6 +51,7 @@ def benchmark(
         num_images=images,
         shape=parse_shape(shape) if shape else None,
         device=device,
+        trust_checkpoint=trust_checkpoint,
     )
     out = Output("benchmark", as_json=json, quiet=quiet)
     out.result(result, text=lambda: describe(result), essential=f"{result.median_ms:.1f}")

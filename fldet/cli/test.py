@@ -44,6 +44,7 @@ def test(
     device: options.Device = "auto",
     launcher: options.Launcher = "none",
     gpus: options.Gpus = 1,
+    trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,6 +68,7 @@ def test(
         out=out,
         device=device,
         launcher=launcher,
+        trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
         Output("test", as_json=json, quiet=quiet).result(

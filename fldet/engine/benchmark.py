@@ -37,6 +37,7 @@ def benchmark(
     num_images: int = 50,
     shape: tuple[int, int] | None = None,
     device: str = "auto",
+    trust_checkpoint: bool = False,
 ) -> SpeedResult:
     """Times the model of a config, one image at a time; median and 90th percentile.
 
@@ -47,12 +48,13 @@ def benchmark(
         num_images: images timed, after three for warming up.
         shape: (height, width) in pixels of a random image to use; None takes the test images.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Raises:
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
     chosen = select_device(device)
-    model, cfg = _model_and_config(cfg, checkpoint, with_data=shape is None)
+    model, cfg = _model_and_config(cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint)
     model.eval().to(chosen)
     batches = _random_images(*shape) if shape else _test_images(cfg)
     shapes: list[tuple[int, int]] = []
@@ -71,10 +73,10 @@ def benchmark(
 
 
 def _model_and_config(
-    cfg: Config, checkpoint: Path | None, *, with_data: bool
+    cfg: Config, checkpoint: Path | None, *, with_data: bool, trust: bool
 ) -> tuple[nn.Module, Config]:
     path = resolve_checkpoint(checkpoint) if checkpoint else None
-    content = read_checkpoint(path) if path else {}
+    content = read_checkpoint(path, trust=trust) if path else {}
     phases = ("test",) if with_data else ()
     cfg = prepare_config(cfg, phases=phases, classes=checkpoint_classes(content))
     if cfg.model.get("backbone"):

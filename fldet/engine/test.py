@@ -35,6 +35,7 @@ def test(
     out: Path | None = None,
     device: str = "auto",
     launcher: str = "none",
+    trust_checkpoint: bool = False,
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the COCO figures.
 
@@ -50,6 +51,7 @@ def test(
         out: where to write all detections, in the format of the COCO server.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Returns:
         The result; None in all but the first of several processes.
@@ -59,7 +61,7 @@ def test(
     """
     chosen = select_device(device)
     path = resolve_checkpoint(checkpoint)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, trust=trust_checkpoint)
     prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly

@@ -1,6 +1,17 @@
 """What is watched while a loop runs."""
 
+from fldet.hooks.checkpoint import CheckpointHook
 from fldet.hooks.draw import DrawHook
+from fldet.hooks.nonfinite import NonFiniteHook
 from fldet.hooks.progress import ProgressHook
+from fldet.hooks.resume import ResumeHook
+from fldet.hooks.stop import StopHook
 
-__all__ = ["DrawHook", "ProgressHook"]
+__all__ = [
+    "CheckpointHook",
+    "DrawHook",
+    "NonFiniteHook",
+    "ProgressHook",
+    "ResumeHook",
+    "StopHook",
+]
