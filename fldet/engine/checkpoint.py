@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,25 @@ class AtomicBackend(LocalBackend):
 register_backend("local", AtomicBackend, force=True, prefixes="")
 
 
-def forbid_code_in_checkpoints(*, trust: bool = False) -> None:
+def forbid_code_in_checkpoints() -> None:
     """Makes every ``torch.load`` of this process refuse files that hold code.
 
     MMEngine falls back to unsafe loading by itself when safe loading fails; this variable of torch
     makes that fallback fail as well.
-
-    Args:
-        trust: lifts the ban instead, for checkpoints of a known source.
     """
+    os.environ[_STRICT] = "1"
+    _compat.allow_checkpoint_globals()
+
+
+@contextmanager
+def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
+    """Lifts the ban on code in checkpoints for a while, for MMEngine's loading too."""
     if trust:
         os.environ.pop(_STRICT, None)
-    else:
-        os.environ[_STRICT] = "1"
-    _compat.allow_checkpoint_globals()
+    try:
+        yield
+    finally:
+        forbid_code_in_checkpoints()
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
@@ -88,8 +94,8 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
         if not (needed and trust):
             raise _unreadable(path, error, needed) from error
         log.warning("%s needs %s: run, as asked by --trust-checkpoint", path, needed)
-        forbid_code_in_checkpoints(trust=True)
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        with trusted_checkpoints():
+            content = torch.load(path, map_location="cpu", weights_only=False)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary")
     return content

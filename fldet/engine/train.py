@@ -18,6 +18,7 @@ from fldet.engine.checkpoint import (
     iteration_of,
     newest_checkpoint,
     read_checkpoint,
+    trusted_checkpoints,
 )
 from fldet.engine.device import (
     describe,
@@ -92,7 +93,11 @@ def train(
             return _result(work_dir)
         if is_first_process(launcher):
             prepare_work_dir(work_dir, start)
-        with process_group(launcher, chosen), noted_signals() as received:
+        with (
+            process_group(launcher, chosen),
+            trusted_checkpoints(trust_checkpoint),
+            noted_signals() as received,
+        ):
             return _run(prepared, launcher, chosen, received)
 
 

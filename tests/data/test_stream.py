@@ -15,8 +15,6 @@ from fldet.errors import DataError
 class Images:
     """Eleven images, wide and tall ones; a sample is what the three generators draw for it."""
 
-    metainfo = {"classes": ("a",)}
-
     def __len__(self):
         return 11
 

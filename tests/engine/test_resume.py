@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,30 @@ def test_a_work_dir_in_use_is_refused(whole, tmp_path):
     (tmp_path / "run.lock").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=f"in use by process {os.getppid()} on"):
         train(load_config(whole[0], OPTIONS), work_dir=tmp_path, device="cpu")
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_training_starts_from_a_checkpoint_with_code_only_if_trusted(whole, tmp_path):
+    target, path = tmp_path / "was_run", tmp_path / "evil.pth"
+    weights = read_checkpoint(whole[1] / "reference" / "iter_8.pth")["state_dict"]
+    torch.save({"state_dict": weights, "other": Payload(target)}, path)
+    cfg = load_config(whole[0], [*OPTIONS, f"load_from={path}", "train_cfg.max_iters=1"])
+    with pytest.raises(CheckpointError, match=r"it needs posix\.mkdir"):
+        train(cfg, work_dir=tmp_path / "run", device="cpu")
+    assert not target.exists()
+    torch.save({"state_dict": weights, "other": Namespace(a=1)}, path)
+    result = train(cfg, work_dir=tmp_path / "run", device="cpu", trust_checkpoint=True)
+    assert result.iterations == 1
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"  # only for that run
 
 
 @pytest.mark.slow
