@@ -24,7 +24,10 @@ def seed_everything(*numbers: int) -> None:
     python, legacy, tensors = np.random.SeedSequence(numbers).generate_state(3).tolist()
     random.seed(python)
     np.random.seed(legacy)
-    torch.manual_seed(tensors)
+    # torch.manual_seed formats the stack for a CUDA that may never be used: half a millisecond
+    torch.default_generator.manual_seed(tensors)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(tensors)
 
 
 class Drawn(int):

@@ -117,7 +117,7 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
     )
     try:
         runner.train()
-    except FldetError:
+    except (FldetError, KeyboardInterrupt):
         runner.call_hook("after_run")
         raise
     return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
@@ -139,11 +139,10 @@ def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> S
 
 def _use_our_hooks(cfg: Config) -> None:
     """Lets configs that inherit MMDetection's runtime be resumed as exactly as ours."""
-    hooks = cfg.setdefault("default_hooks", {})
-    checkpoint = hooks.setdefault("checkpoint", {"type": "CheckpointHook"})
-    if checkpoint.get("type") == "CheckpointHook":
-        checkpoint.update(type="fldet.CheckpointHook", by_epoch=False)
-    logger = hooks.setdefault("logger", {"type": "LoggerHook"})
+    hooks = cfg.get("default_hooks") or {}
+    checkpoint, logger = hooks.get("checkpoint") or {}, hooks.get("logger") or {}
+    if checkpoint.get("type") == "CheckpointHook" and checkpoint.get("by_epoch") is False:
+        checkpoint["type"] = "fldet.CheckpointHook"
     if logger.get("type") == "LoggerHook":  # by epoch, all validations would be of step 0
         logger.setdefault("log_metric_by_epoch", False)
 

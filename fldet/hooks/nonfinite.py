@@ -91,7 +91,7 @@ class NonFiniteHook(Hook):
         restore_buffers(self._modules or [], self._buffers)
         skipped = self._runner.message_hub.get_info(SKIPPED, 0)
         if skipped < self.skip:
-            self._pass_over(skipped + 1)
+            self._pass_over(skipped + 1, is_wrong)
         else:
             self._stop(is_wrong)
 
@@ -100,13 +100,15 @@ class NonFiniteHook(Hook):
         inner: nn.Module = getattr(self._runner.model, "module", self._runner.model)
         return inner
 
-    def _pass_over(self, count: int) -> None:
+    def _pass_over(self, count: int, is_wrong: bool) -> None:
         self._runner.message_hub.update_info(SKIPPED, count)
         self._passed_over = True
-        log.warning(
-            "iter %d: the loss is not finite; batch passed over (%d of at most %d)\n%s",
-            *(self._runner.iter + 1, count, self.skip, image_names(self._batch)),
-        )
+        if is_wrong:  # at this level other processes than the first speak too
+            log.log(
+                logging.ERROR if get_rank() else logging.WARNING,
+                "iter %d: the loss is not finite; batch passed over (%d of at most %d)\n%s",
+                *(self._runner.iter + 1, count, self.skip, image_names(self._batch)),
+            )
 
     def _stop(self, is_wrong: bool) -> None:
         """Raises, after a second pass in all processes: its sums may go over all of them."""

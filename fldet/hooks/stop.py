@@ -41,11 +41,18 @@ class StopHook(Hook):
         if runner.optim_wrapper.should_update():
             self._stop_if_asked(runner, runner.iter + 1)
 
+    def before_val_epoch(self, runner: Any) -> None:
+        """Finds out whether all processes have as many batches, so that each can be asked."""
+        count = len(runner.val_dataloader)
+        most, least = self._agreement.highest(count), -self._agreement.highest(-count)
+        self._in_step = most == least
+
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stops in the validation if one process was asked to."""
-        self._stop_if_asked(runner, runner.iter)
+        if self._in_step:
+            self._stop_if_asked(runner, runner.iter)
 
     def _stop_if_asked(self, runner: Any, iteration: int) -> None:
         number = self._agreement.highest(self.received())

@@ -16,10 +16,13 @@ ROOT = Path(fldet.__file__).parent.parent
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 # Slow enough to be met by a signal, and told to log every iteration.
-OPTIONS = (
-    "train_cfg.max_iters=16 train_cfg.val_interval=16 default_hooks.checkpoint.interval=10 "
-    "default_hooks.logger.interval=1 custom_hooks.0.interval=1"
-).split()
+OPTIONS = [
+    "train_cfg.max_iters=16",
+    "train_cfg.val_interval=16",
+    "default_hooks.checkpoint.interval=10",
+    "default_hooks.logger.interval=1",
+    "custom_hooks.0.interval=1",
+]
 
 
 def load_tool():
