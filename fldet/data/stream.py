@@ -26,7 +26,7 @@ def seed_everything(*numbers: int) -> None:
     np.random.seed(legacy)
     # torch.manual_seed formats the stack for a CUDA that may never be used: half a millisecond
     torch.default_generator.manual_seed(tensors)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(tensors)
 
 
