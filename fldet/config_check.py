@@ -22,7 +22,10 @@ __all__ = ["validate", "accepted_keywords"]
 Path = tuple[str, ...]
 
 # Top-level keys that something besides the Runner reads.
-EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "sync_bn", "tta_model", "tta_pipeline", "val_loss"}
+EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
+    "tta_model",
+    "tta_pipeline",
+}
 # Variables that configs keep for themselves, although they look like keys of the Runner.
 VARIABLES = re.compile(r"pipeline|^classes$|^img_scales?$|^conv_cfg$")
 # Where in the config (list indices left out) which registry is looked into first.

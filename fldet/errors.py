@@ -5,7 +5,9 @@
     │   └── ConfigError    a config that cannot be read, or a wrong key or value in it
     ├── DataError          annotation file or images missing or malformed
     ├── CheckpointError    a checkpoint that is missing, broken or of another model
-    └── UnavailableError   a device, package or version that is not there
+    ├── UnavailableError   a device, package or version that is not there
+    ├── NonFiniteError     a loss that is not finite
+    └── StoppedError       not a failure: a signal ended the run; exit code 128 + its number
 
 Any other exception is a defect of fldet and keeps its traceback.
 """
@@ -61,6 +63,24 @@ class CheckpointError(FldetError):
 
 class UnavailableError(FldetError):
     """A device, package or version that this machine does not have."""
+
+
+class NonFiniteError(FldetError):
+    """A loss that is infinite or not a number."""
+
+
+class StoppedError(FldetError):
+    """A run that a signal has ended in good order.
+
+    Args:
+        message: what was done and saved.
+        hint: how to go on.
+        exit_code: 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: int = 130) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:

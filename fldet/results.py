@@ -60,6 +60,7 @@ class TrainResult:
         final_losses: training losses at the end, averaged over the last logging window.
         best_ap: best validation AP in [0, 1], None without validation.
         seconds: wall time of this run.
+        skipped_batches: batches passed over because their loss was not finite.
     """
 
     work_dir: Path
@@ -69,6 +70,7 @@ class TrainResult:
     final_losses: dict[str, float]
     best_ap: float | None
     seconds: float
+    skipped_batches: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,4 +229,15 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
     return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name last through a crash of the machine, where the system can do that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

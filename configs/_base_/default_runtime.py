@@ -3,11 +3,10 @@ custom_imports = dict(imports=['fldet'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
-        by_epoch=False,
+        type='fldet.CheckpointHook',
         interval=5000,
         max_keep_ckpts=2,
         save_best='coco/AP',
@@ -25,5 +24,7 @@ visualizer = dict(
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 log_level = 'INFO'
 randomness = dict(seed=0)
+# A loss that is not finite stops the run; up to so many such batches are passed over instead.
+skip_nonfinite = 0
 load_from = None
 resume = False

@@ -61,6 +61,7 @@ def benchmark(
     ] = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
+    trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -78,6 +79,7 @@ def benchmark(
         precision=precision,
         compile=compile,
         against=against,
+        trust_checkpoint=trust_checkpoint,
     )
     out = Output("benchmark", as_json=json, quiet=quiet)
     out.result(result, text=lambda: describe(result), essential=f"{result.median_ms:.1f}")

@@ -34,5 +34,11 @@ Gpus = Annotated[
 WorkDir = Annotated[
     Path | None, typer.Option(help="Folder for logs and checkpoints.", show_default=False)
 ]
+TrustCheckpoint = Annotated[
+    bool,
+    typer.Option(
+        "--trust-checkpoint", help="Run the code in a checkpoint that cannot be read without."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]

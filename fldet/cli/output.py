@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec
 
 import typer
 
-from fldet.errors import FldetError
+from fldet.errors import FldetError, StoppedError
 
 P = ParamSpec("P")
 
@@ -102,6 +102,9 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 body(*args, **kwargs)
+        except StoppedError as stopped:
+            note(str(stopped))
+            raise typer.Exit(stopped.exit_code) from None
         except FldetError as error:
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None

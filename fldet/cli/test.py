@@ -66,6 +66,7 @@ def test(
     device: options.Device = "auto",
     launcher: options.Launcher = "none",
     gpus: options.Gpus = 1,
+    trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -95,6 +96,7 @@ def test(
         precision=precision,
         compare=compare,
         max_difference=max_difference,
+        trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
         Output("test", as_json=json, quiet=quiet).result(

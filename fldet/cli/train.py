@@ -9,6 +9,8 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
+    from mmengine.config import Config as MMEngineConfig
+
     from fldet.results import TrainResult
 
 EXAMPLES = """\b
@@ -41,16 +43,32 @@ def train(
             show_default="the config's",
         ),
     ] = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train nothing: run the batch of a nonfinite_iter_N.pth again.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train the model of a config."""
+    """Train the model of a config.
+
+    SIGTERM and the first Ctrl-C save a checkpoint and stop, with exit code 143 or 130; --resume
+    goes on from there as if nothing had happened. A second Ctrl-C stops at once.
+    """
     note(f"fldet train {config}: loading torch and MMDetection")
     from fldet.config import load_config
     from fldet.engine.launch import relaunch
     from fldet.engine.train import train as run
 
     cfg = load_config(config, cfg_options or ())
+    if replay:
+        _show_again(cfg, replay, device, Output("train", as_json=json, quiet=quiet))
+        return
     if gpus > 1:
         relaunch(cfg, gpus, phases=("train",), device=device)
         return
@@ -63,6 +81,7 @@ def train(
         amp=amp,
         launcher=launcher,
         auto_scale_lr=auto_scale_lr,
+        trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
         out = Output("train", as_json=json, quiet=quiet)
@@ -73,12 +92,21 @@ def train(
         )
 
 
+def _show_again(cfg: "MMEngineConfig", path: Path, device: str, out: Output) -> None:
+    from fldet.engine.replay import replay
+
+    report = replay(cfg, path, device=device)
+    out.result({"report": report}, text=report, essential="finite")
+
+
 def describe(result: "TrainResult", config_name: str) -> str:
     """Returns what a person wants to know after training: time, figures, paths, what is next."""
     folder = result.work_dir
     lines = [f"trained {result.iterations} iterations in {result.seconds / 60:.1f} minutes"]
     if result.best_ap is not None:
         lines.append(f"best validation AP  {result.best_ap:.3f}")
+    if result.skipped_batches:
+        lines.append(f"batches passed over {result.skipped_batches} (loss not finite)")
     lines += [
         f"best checkpoint     {result.best_checkpoint or '-'}",
         f"last checkpoint     {result.last_checkpoint or '-'}",

@@ -43,6 +43,7 @@ def benchmark(
     precision: str | None = None,
     compile: bool = False,
     against: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> SpeedResult:
     """Times the model of a config, one image at a time: median, percentiles, stages.
 
@@ -57,6 +58,7 @@ def benchmark(
         compile: time an optimized copy whose network is compiled; in ``fp32`` without
             ``precision``.
         against: ``mmdet`` times MMDetection's own code too, in float32, in turns.
+        trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Raises:
         UsageError: another ``precision`` or ``against``.
@@ -67,7 +69,7 @@ def benchmark(
     chosen = select_device(device)
     if precision:
         require_precision(precision, chosen)
-    model, cfg = _model_and_config(cfg, checkpoint, with_data=shape is None)
+    model, cfg = _model_and_config(cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint)
     models = [model.eval().to(chosen)]
     if against:
         models.append(as_in_mmdetection(model))
@@ -118,10 +120,10 @@ def _comparison(name: str, rows: NDArray[np.float64]) -> SpeedComparison:
 
 
 def _model_and_config(
-    cfg: Config, checkpoint: Path | None, *, with_data: bool
+    cfg: Config, checkpoint: Path | None, *, with_data: bool, trust: bool
 ) -> tuple[nn.Module, Config]:
     path = resolve_checkpoint(checkpoint) if checkpoint else None
-    content = read_checkpoint(path) if path else {}
+    content = read_checkpoint(path, trust=trust) if path else {}
     phases = ("test",) if with_data else ()
     cfg = prepare_config(cfg, phases=phases, classes=checkpoint_classes(content))
     if cfg.model.get("backbone"):

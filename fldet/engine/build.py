@@ -11,9 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
+from fldet.data.stream import BatchStream, NumberedBatches, exact_loader
 from fldet.engine.pretrained import explained_downloads
 from fldet.registry import MODELS
 
@@ -50,6 +51,16 @@ class FldetRunner(Runner):
         quiet_console(logger)
         return logger
 
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """Returns the loop with samples whose order and random numbers follow from the seed."""
+        loop = super().build_train_loop(loop)
+        if isinstance(loop, IterBasedTrainLoop) and not isinstance(
+            loop.dataloader.batch_sampler, NumberedBatches
+        ):
+            loop.dataloader = exact_loader(loop.dataloader, self.seed, self.rank)
+            loop.dataloader_iterator = BatchStream(loop.dataloader)
+        return loop
+
     def _init_model_weights(self) -> None:
         with explained_downloads():
             super()._init_model_weights()
@@ -65,9 +76,7 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
     if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device
         cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{next(_run_numbers)}"
-    if cfg.get(
-        "visualizer"
-    ):  # by a fixed name a second run would write into the first one's folder
+    if cfg.get("visualizer"):  # by one name, two runs would write into the first one's folder
         cfg.visualizer.name = cfg.experiment_name
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):

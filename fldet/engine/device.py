@@ -62,6 +62,13 @@ def world_size(launcher: str) -> int:
     return int(os.environ.get(name, 1)) if name else 1
 
 
+def is_first_process(launcher: str) -> bool:
+    """Returns whether this process speaks and writes for all, before any group exists."""
+    names = {"none": None, "pytorch": "RANK", "slurm": "SLURM_PROCID"}
+    name = names.get(launcher, "OMPI_COMM_WORLD_RANK")
+    return not name or os.environ.get(name, "0") == "0"
+
+
 def describe(device: torch.device) -> str:
     """Returns the device with the name of its hardware where torch knows it."""
     if device.type == "cuda":

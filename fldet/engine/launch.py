@@ -1,6 +1,8 @@
 """Starting several processes of this command on one machine."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,8 @@ from mmengine.config import Config
 
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
-from fldet.errors import FldetError, UnavailableError
+from fldet.engine.signals import noted_signals
+from fldet.errors import FldetError, StoppedError, UnavailableError
 
 
 def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -> None:
@@ -24,6 +27,7 @@ def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -
         device: as given on the command line.
 
     Raises:
+        StoppedError: a signal ended the run in good order.
         FldetError: the processes failed; or as ``prepare_config`` and ``select_device``.
     """
     import torch
@@ -38,12 +42,36 @@ def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // count)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
-    done = subprocess.run(torchrun_command(sys.argv[1:], count), env=environment, check=False)
-    if done.returncode:
+    code, received = _run_group(torchrun_command(sys.argv[1:], count), environment)
+    if received:
+        raise StoppedError(f"the {count} processes have stopped", exit_code=128 + received)
+    if code:
         raise FldetError(
-            f"{count} processes ended with exit code {done.returncode}",
+            f"{count} processes ended with exit code {code}",
             expected="the first error above is the cause",
         )
+
+
+def _run_group(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Runs torchrun; returns its exit code, and the signal that was handed on to it or 0.
+
+    It gets a session of its own: a Ctrl-C reaches this process alone, which asks torchrun to end
+    the others in good order. A second Ctrl-C kills all of them.
+    """
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    with noted_signals() as received:
+        try:
+            asked = False
+            while process.poll() is None:
+                if received.number and not asked:
+                    asked = True
+                    process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, received.number
 
 
 def torchrun_command(arguments: list[str], count: int) -> list[str]:

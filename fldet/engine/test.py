@@ -42,6 +42,7 @@ def test(
     precision: str | None = None,
     compare: bool = False,
     max_difference: float = MAX_DIFFERENCE,
+    trust_checkpoint: bool = False,
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the COCO figures.
 
@@ -61,6 +62,7 @@ def test(
             detections are those of MMDetection's own code.
         compare: test that code first, in float32, on the same images, and compare the AP.
         max_difference: largest difference of AP that ``check.within`` allows, in points.
+        trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Returns:
         The result; None in all but the first of several processes.
@@ -75,7 +77,7 @@ def test(
     if precision:
         require_precision(precision, chosen)
     path = resolve_checkpoint(checkpoint)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, trust=trust_checkpoint)
     prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly

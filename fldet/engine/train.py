@@ -2,8 +2,10 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
@@ -15,11 +17,24 @@ from fldet.engine.checkpoint import (
     forbid_code_in_checkpoints,
     iteration_of,
     newest_checkpoint,
+    read_checkpoint,
+    trusted_checkpoints,
 )
-from fldet.engine.device import describe, process_group, select_device, world_size
+from fldet.engine.device import (
+    describe,
+    is_first_process,
+    process_group,
+    select_device,
+    world_size,
+)
+from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
-from fldet.errors import UsageError
-from fldet.results import TrainResult, write_atomically
+from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
+from fldet.engine.signals import Received, noted_signals
+from fldet.errors import FldetError, UsageError
+from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
+from fldet.hooks.nonfinite import SKIPPED
+from fldet.results import TrainResult
 
 log = logging.getLogger("fldet")
 
@@ -34,22 +49,28 @@ def train(
     amp: bool = False,
     launcher: str = "none",
     auto_scale_lr: bool | None = None,
+    trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
+
+    SIGTERM and the first Ctrl-C save a checkpoint between two iterations and end the run.
 
     Args:
         cfg: as ``load_config`` returned it.
         work_dir: folder for the log, the resolved config and the checkpoints; by default
             ``work_dirs/`` and the name of the config file.
-        resume: go on from the newest checkpoint of ``work_dir``, from the start if it has none.
-        seed: of all random numbers; by default the config's.
+        resume: go on from the newest checkpoint of ``work_dir`` that can be used, from the start
+            if it has none.
+        seed: of all random numbers; by default the config's. A resumed run keeps its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         amp: compute the forward pass in bfloat16 (float16 on GPUs that lack it).
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
+        trust_checkpoint: run the code in checkpoints that cannot be read without.
 
     Raises:
-        ConfigError, DataError, UnavailableError, UsageError: see ``fldet.errors``.
+        ConfigError, DataError, CheckpointError, UnavailableError, UsageError, NonFiniteError,
+        StoppedError: see ``fldet.errors``.
     """
     forbid_code_in_checkpoints()
     chosen = select_device(device)
@@ -58,32 +79,79 @@ def train(
     if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
         prepared.auto_scale_lr.enable = auto_scale_lr
     scale_learning_rate(prepared, world_size(launcher))
-    newest = newest_checkpoint(work_dir)
-    _check_work_dir(work_dir, newest, resume)
-    if newest and iteration_of(newest) >= prepared.train_cfg.max_iters:
-        log.info("%s is finished: %s is its last iteration", work_dir, newest.name)
-        return _result(work_dir)
-
-    prepared.work_dir = str(work_dir)
-    prepared.resume = newest is not None
-    if newest:
-        log.info("resuming from %s", newest)
-        # MMEngine reads the path here; after a move of the folder it would be the old one.
-        write_atomically(work_dir / "last_checkpoint", str(newest))
     if seed is not None:
         prepared.setdefault("randomness", {})["seed"] = seed
     if amp:
         prepared.optim_wrapper.type = wrapper_name(chosen)
+    prepared.work_dir = str(work_dir)
+    _use_our_hooks(prepared)
+    _check_load_from(prepared, trust_checkpoint)
+    with locked(work_dir) if is_first_process(launcher) else nullcontext():
+        start = _starting_point(prepared, work_dir, resume, trust_checkpoint)
+        if start and is_finished(start, prepared):
+            log.info("%s is finished: %s is its last iteration", work_dir, start.path.name)
+            return _result(work_dir)
+        if is_first_process(launcher):
+            prepare_work_dir(work_dir, start)
+        with (
+            process_group(launcher, chosen),
+            trusted_checkpoints(trust_checkpoint),
+            noted_signals() as received,
+        ):
+            return _run(prepared, launcher, chosen, received)
 
-    with process_group(launcher, chosen):
-        started = time.perf_counter()
-        runner = build_runner(prepared, launcher, chosen)
-        if amp and chosen.type == "cpu":
-            avoid_single_columns(runner.model)
-        log.info("training on %s, %s", describe(chosen), _plan(prepared, runner))
-        warn_of_poor_cover(prepared, runner.train_loop.dataloader.dataset)
+
+def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -> TrainResult:
+    """Trains, and gives terminal and log back also where the run ends early."""
+    started = time.perf_counter()
+    runner = build_runner(cfg, launcher, device)
+    if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
+        avoid_single_columns(runner.model)
+    log.info("training on %s, %s", describe(device), _plan(cfg, runner))
+    warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
+    command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
+    runner.register_hook(ResumeHook())
+    runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
+    runner.register_hook(
+        NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
+    )
+    try:
         runner.train()
-        return _result(work_dir, runner.message_hub, time.perf_counter() - started)
+    except (FldetError, KeyboardInterrupt):
+        runner.call_hook("after_run")
+        raise
+    return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
+
+
+def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> Start | None:
+    """Returns where a run goes on, None for a new one; sets the config accordingly."""
+    newest = newest_checkpoint(work_dir)
+    _check_work_dir(work_dir, newest, resume)
+    start = find_start(work_dir, cfg, trust=trust) if newest else None
+    cfg.resume = start is not None
+    if start:
+        log.info("resuming from %s", start.path)
+        if cfg.get("randomness", {}).get("seed") not in (None, start.seed):
+            log.warning("the run began with seed %s and keeps it", start.seed)
+        cfg.setdefault("randomness", {})["seed"] = start.seed
+    return start
+
+
+def _use_our_hooks(cfg: Config) -> None:
+    """Lets configs that inherit MMDetection's runtime be resumed as exactly as ours."""
+    hooks = cfg.get("default_hooks") or {}
+    checkpoint, logger = hooks.get("checkpoint") or {}, hooks.get("logger") or {}
+    if checkpoint.get("type") == "CheckpointHook" and checkpoint.get("by_epoch") is False:
+        checkpoint["type"] = "fldet.CheckpointHook"
+    if logger.get("type") == "LoggerHook":  # by epoch, all validations would be of step 0
+        logger.setdefault("log_metric_by_epoch", False)
+
+
+def _check_load_from(cfg: Config, trust: bool) -> None:
+    """Reads the file once, where the reason of a refusal can be said."""
+    path = Path(cfg.get("load_from") or "")
+    if path.is_file():
+        read_checkpoint(path, trust=trust)
 
 
 def default_work_dir(cfg: Config) -> Path:
@@ -121,6 +189,7 @@ def _result(work_dir: Path, hub: MessageHub | None = None, seconds: float = 0.0)
         final_losses=_final_losses(hub) if hub else {},
         best_ap=hub.get_info("best_score") if hub else None,
         seconds=seconds,
+        skipped_batches=hub.get_info(SKIPPED, 0) if hub else 0,
     )
 
 

@@ -1,7 +1,19 @@
 """What is watched while a loop runs."""
 
+from fldet.hooks.checkpoint import CheckpointHook
 from fldet.hooks.draw import DrawHook
+from fldet.hooks.nonfinite import NonFiniteHook
 from fldet.hooks.progress import ProgressHook
+from fldet.hooks.resume import ResumeHook
+from fldet.hooks.stop import StopHook
 from fldet.hooks.val_loss import ValLossHook
 
-__all__ = ["DrawHook", "ProgressHook", "ValLossHook"]
+__all__ = [
+    "CheckpointHook",
+    "DrawHook",
+    "NonFiniteHook",
+    "ProgressHook",
+    "ResumeHook",
+    "StopHook",
+    "ValLossHook",
+]

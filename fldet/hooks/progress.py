@@ -145,6 +145,8 @@ def make_bar() -> Progress:
 def bar_status(runner: Any, window: int) -> str:
     """Returns the mean loss over ``window`` iterations and the learning rate, in few columns."""
     scalars = runner.message_hub.log_scalars
+    if "train/loss" not in scalars:  # all batches so far were passed over
+        return ""
     return f"loss {scalars['train/loss'].mean(window):.3f} lr {scalars['train/lr'].current():.1e}"
 
 

@@ -1,0 +1,166 @@
+"""The order of the training samples, and their random numbers, as functions of the seed.
+
+What is drawn for a sample depends on the seed, the process and the place of the sample in the
+order, not on the number of loader processes or on how often the run was stopped.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from fldet.errors import DataError
+
+# The first of the numbers that ``seed_everything`` takes: two purposes never share a state.
+SAMPLE, ITERATION = 1, 2
+
+
+def seed_everything(*numbers: int) -> None:
+    """Sets the random states of Python, NumPy and torch to a function of ``numbers``."""
+    python, legacy, tensors = np.random.SeedSequence(numbers).generate_state(3).tolist()
+    random.seed(python)
+    np.random.seed(legacy)
+    # torch.manual_seed formats the stack for a CUDA that may never be used: half a millisecond
+    torch.default_generator.manual_seed(tensors)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(tensors)
+
+
+class Drawn(int):
+    """The index of a sample in its data set, with its place in the order of this process."""
+
+    position: int
+
+    def __new__(cls, index: int, position: int) -> "Drawn":
+        """Returns ``index`` with a place."""
+        drawn = super().__new__(cls, index)
+        drawn.position = position
+        return drawn
+
+    def __reduce__(self) -> tuple[type["Drawn"], tuple[int, int]]:
+        return Drawn, (int(self), self.position)
+
+
+class NumberedBatches(Sampler[list[int]]):
+    """The batches of another sampler without end, each index with its place in the order.
+
+    Args:
+        batches: yields lists of indices, the same in every run; it starts anew at its end.
+
+    Attributes:
+        start: number of the first batch to yield; those before are drawn and passed over, which
+            loads no image.
+        sampler: of ``batches``; MMEngine's hooks look for it.
+        batch_size: of ``batches``.
+    """
+
+    def __init__(self, batches: BatchSampler) -> None:
+        self.batches = batches
+        self.start = 0
+        self.sampler = batches.sampler
+        self.batch_size = batches.batch_size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number, batch in enumerate(self._endless()):
+            if number >= self.start:
+                first = number * self.batch_size
+                yield [Drawn(index, first + place) for place, index in enumerate(batch)]
+
+    def _endless(self) -> Iterator[list[int]]:
+        for epoch in itertools.count():
+            if hasattr(self.sampler, "set_epoch"):
+                self.sampler.set_epoch(epoch)
+            batch = None
+            for batch in self.batches:
+                yield batch
+            if batch is None:
+                raise DataError("the training data have fewer images than a batch")
+
+
+class SeededDataset(Dataset[Any]):
+    """Another data set whose random numbers depend on the place of a sample in the order.
+
+    Args:
+        dataset: the data set; its other attributes can be read here too.
+        seed: of the run.
+        rank: of this process.
+    """
+
+    def __init__(self, dataset: Any, seed: int, rank: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.rank = rank
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(index, Drawn):
+            seed_everything(SAMPLE, self.seed, self.rank, index.position)
+        return self.dataset[int(index)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):  # not there yet while unpickling
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class BatchStream:
+    """Iterates a loader of ``NumberedBatches``; its processes start with the first batch.
+
+    Args:
+        loader: what ``exact_loader`` returned.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+        self._iterator: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        return next(self._iterator)
+
+    def skip_iter(self, count: int) -> None:
+        """Goes on behind the first ``count`` batches of the order; before the first batch only."""
+        batches = self.loader.batch_sampler
+        assert isinstance(batches, NumberedBatches)
+        batches.start = count
+
+
+def exact_loader(loader: DataLoader[Any], seed: int, rank: int) -> DataLoader[Any]:
+    """Returns a loader of the same samples whose order and random numbers follow from the seed.
+
+    Args:
+        loader: with a batch sampler that is the same in every run with the same seed.
+        seed: of the run.
+        rank: of this process.
+    """
+    assert isinstance(loader.batch_sampler, BatchSampler)
+    workers = {}
+    if loader.num_workers:
+        workers = {
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+            "multiprocessing_context": loader.multiprocessing_context,
+        }
+    return DataLoader(
+        SeededDataset(loader.dataset, seed, rank),
+        batch_sampler=NumberedBatches(loader.batch_sampler),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        **workers,
+    )

@@ -1,0 +1,115 @@
+"""One run at a time in a work dir."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fldet.errors import UsageError
+
+log = logging.getLogger("fldet")
+
+NAME = "run.lock"
+
+
+@contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Holds a work dir for this process; the lock file says who does.
+
+    A lock whose process has ended is taken over. One of another machine cannot be looked into.
+
+    Raises:
+        UsageError: another run holds it.
+    """
+    path = work_dir / NAME
+    work_dir.mkdir(parents=True, exist_ok=True)
+    mine = {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
+    if not _create(path, mine):
+        _remove_stale(path)
+        if not _create(path, mine):
+            raise _in_use(path, _read(path))
+    try:
+        yield
+    finally:
+        if _read(path).get("pid") == os.getpid():
+            path.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Returns whether the file was made: it appears at once and whole, or was there before."""
+    draft = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
+    draft.write_text(json.dumps({**content, "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        return _create_empty_first(path, draft.read_text())
+    finally:
+        draft.unlink()
+    return True
+
+
+def _create_empty_first(path: Path, text: str) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remove_stale(path: Path) -> None:
+    holder = _read(path)
+    if holder.get("host", socket.gethostname()) != socket.gethostname() or _is_alive(holder):
+        raise _in_use(path, holder)
+    log.warning("%s is of process %s, which has ended: taken over", path, holder.get("pid"))
+    aside = path.with_name(f".{NAME}.stale.{os.getpid()}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
+    if _read(aside) != holder:  # and made its own: put that back
+        os.link(aside, path)
+    aside.unlink()
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    """Returns whether the process still runs; a number used again is told by its start."""
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (KeyError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return holder.get("born") in (None, _born(int(holder["pid"])))
+
+
+def _born(pid: int) -> str | None:
+    """Returns when a process started, in the kernel's ticks; None where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _in_use(path: Path, holder: dict[str, Any]) -> UsageError:
+    return UsageError(
+        f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')} "
+        f"since {holder.get('since')}",
+        expected="one run in a work dir at a time",
+        hint=f"choose another --work-dir; if that run is dead, remove {path}",
+    )

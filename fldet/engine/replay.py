@@ -1,0 +1,47 @@
+"""A batch that stopped a run, once more."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from fldet.engine.amp import avoid_single_columns
+from fldet.engine.build import build_model
+from fldet.engine.checkpoint import load_weights, read_checkpoint
+from fldet.engine.device import select_device
+from fldet.engine.prepare import prepare_config
+from fldet.errors import CheckpointError, NonFiniteError
+from fldet.hooks.examine import examine, load_batch
+from fldet.hooks.nonfinite import describe
+
+
+def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
+    """Returns the report about a saved batch whose loss is finite this time.
+
+    Args:
+        cfg: as ``load_config`` returned it, of the run that saved the batch.
+        path: ``nonfinite_iter_N.pth``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; on a CPU the result is always the same.
+
+    Raises:
+        NonFiniteError: the loss is not finite again.
+        CheckpointError: the file is of another kind, or of another model.
+    """
+    chosen = select_device(device)
+    content = read_checkpoint(path)
+    if not {"moment", "inputs", "samples", "state_dict"} <= content.keys():
+        raise CheckpointError(
+            f"{path} holds no batch", expected="a file nonfinite_iter_N.pth of a work dir"
+        )
+    prepared = prepare_config(cfg, phases=("train",))
+    if prepared.model.get("backbone"):
+        prepared.model.backbone.init_cfg = None  # the weights are in the file
+    model = build_model(prepared).to(chosen).train()
+    load_weights(model, content, path)
+    batch, moment = load_batch(content)
+    if moment.autocast and chosen.type == "cpu":
+        avoid_single_columns(model)
+    finding = examine(model, batch, moment)
+    report = describe(finding, moment, batch)
+    if finding.finite:
+        return report
+    raise NonFiniteError(report, expected="what the run met: this is the same batch")

@@ -1,0 +1,117 @@
+"""Where a stopped run goes on, and a work dir as it was at that iteration."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from fldet.engine.checkpoint import (
+    checkpoints,
+    iteration_of,
+    remove_leftovers,
+    usable_checkpoints,
+    weights_problem,
+)
+from fldet.errors import CheckpointError
+from fldet.hooks.checkpoint import VALIDATED
+from fldet.registry import MODELS
+from fldet.results import write_atomically
+
+log = logging.getLogger("fldet")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run goes on from.
+
+    Attributes:
+        path: the file.
+        iteration: iterations done.
+        seed: of the run.
+        validated: whether the validation after this iteration is part of it.
+    """
+
+    path: Path
+    iteration: int
+    seed: int
+    validated: bool
+
+
+def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
+    """Returns the newest checkpoint of a work dir that is whole and fits the model of a config.
+
+    Args:
+        work_dir: with at least one file ``iter_N.pth``.
+        cfg: prepared.
+        trust: run the code in checkpoints that cannot be read without.
+
+    Raises:
+        CheckpointError: none can be used.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model = MODELS.build(cfg.model)
+    for path, content in usable_checkpoints(work_dir, trust=trust):
+        problem = weights_problem(model, content)
+        if not problem:
+            validated = content["message_hub"]["runtime_info"].get(VALIDATED)
+            done = iteration_of(path)
+            return Start(path, done, content["meta"]["seed"], validated == done)
+        log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
+    raise CheckpointError(
+        f"none of the {len(checkpoints(work_dir))} checkpoints in {work_dir} can be used",
+        expected="a whole checkpoint of this config's model; the reasons are above",
+        hint="start anew in another folder with --work-dir",
+    )
+
+
+def is_finished(start: Start, cfg: Config) -> bool:
+    """Returns whether a run has done its last iteration, and validated after it if it does that."""
+    validates = bool(cfg.get("val_cfg") and cfg.get("val_dataloader"))
+    return start.iteration >= cfg.train_cfg.max_iters and (start.validated or not validates)
+
+
+def prepare_work_dir(work_dir: Path, start: Start | None) -> None:
+    """Removes what a run that was cut off has left behind the iteration where it goes on.
+
+    Args:
+        work_dir: of the run.
+        start: None for a new run.
+    """
+    remove_leftovers(work_dir)
+    if start is None:
+        return
+    # MMEngine reads the path here; after a move of the folder it would be the old one.
+    write_atomically(work_dir / "last_checkpoint", str(start.path))
+    for path in sorted(work_dir.glob("*/vis_data/*.json")):
+        trim_scalars(path, start.iteration, validated=start.validated)
+
+
+def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:
+    """Removes the lines of a log of scalars that the resumed run will write again.
+
+    Args:
+        path: one JSON object a line, with ``step``.
+        iteration: lines of later steps go.
+        validated: keeps the line of the validation at ``iteration``.
+    """
+    text = path.read_text()
+    kept = "".join(_kept_lines(text, iteration, validated))
+    if kept != text:
+        write_atomically(path, kept)
+
+
+def _kept_lines(text: str, iteration: int, validated: bool) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        try:
+            content: dict[str, Any] = json.loads(line)
+        except ValueError:  # cut off in the middle
+            continue
+        step = content.get("step", 0)
+        is_validation = "lr" not in content
+        if step < iteration or (step == iteration and (validated or not is_validation)):
+            yield line

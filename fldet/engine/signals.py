@@ -1,0 +1,69 @@
+"""Signals that ask a run to end: noted, and obeyed between two iterations."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+ASKED_TO_END = (signal.SIGINT, signal.SIGTERM)
+# torchrun hands a Ctrl-C on to processes that the terminal has sent it to as well.
+_SAME_PRESS_SECONDS = 2.0
+
+
+class Received:
+    """The first signal that this process has received.
+
+    A second Ctrl-C raises ``KeyboardInterrupt`` where the process is.
+
+    Attributes:
+        number: of the signal, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._interrupted_at = -_SAME_PRESS_SECONDS
+        self._process = os.getpid()
+
+    def note(self, number: int, _frame: FrameType | None = None) -> None:
+        """Handles a signal."""
+        if os.getpid() != self._process:  # a loader process: its parent decides
+            return
+        now = time.monotonic()
+        again = number == signal.SIGINT and self.number and not self._is_echo(now)
+        if number == signal.SIGINT:
+            self._interrupted_at = now
+        if again:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number = number
+            _say(f"{signal.Signals(number).name}: saving, then stopping; Ctrl-C stops at once")
+
+    def _is_echo(self, now: float) -> bool:
+        return "RANK" in os.environ and now - self._interrupted_at < _SAME_PRESS_SECONDS
+
+
+@contextmanager
+def noted_signals() -> Iterator[Received]:
+    """Gives what counts the signals of this process; puts the earlier handlers back at the end.
+
+    Outside the main thread Python allows no handlers: nothing is noted there.
+    """
+    received = Received()
+    earlier: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        earlier = {number: signal.signal(number, received.note) for number in ASKED_TO_END}
+    try:
+        yield received
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """Writes past Python's buffers, which the signal may have met half written."""
+    if os.environ.get("RANK", "0") == "0":
+        os.write(2, f"{text}\n".encode())

@@ -1,0 +1,132 @@
+"""Signals, exit codes and several processes, with the command as a user types it."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import fldet
+
+ROOT = Path(fldet.__file__).parent.parent
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+# Slow enough to be met by a signal, and told to log every iteration.
+OPTIONS = [
+    "train_cfg.max_iters=16",
+    "train_cfg.val_interval=16",
+    "default_hooks.checkpoint.interval=10",
+    "default_hooks.logger.interval=1",
+    "custom_hooks.0.interval=1",
+]
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "kill_and_resume.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def start(config, work_dir, *arguments, options=()):
+    command = [sys.executable, "-m", "fldet", "train", str(config), "--device", "cpu"]
+    command += ["--work-dir", str(work_dir), *arguments, "--cfg-options", *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    """Returns exit code and everything on stderr that nobody has read yet."""
+    _, text = process.communicate(timeout=120)
+    return process.returncode, text
+
+
+def wait_for(process, text):
+    """Reads stderr up to a line with ``text``."""
+    read = ""
+    for line in process.stderr:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"no {text!r} in:\n{read}")
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code", "processes"),
+    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)],
+    ids=["INT", "TERM to two processes"],
+)
+def test_a_signal_ends_the_command_and_resume_is_exact(
+    tiny_config, tmp_path, number, exit_code, processes
+):
+    gpus = ["--gpus", str(processes)] if processes > 1 else []
+    assert finish(start(tiny_config, tmp_path / "reference", *gpus))[0] == 0
+    process = start(tiny_config, tmp_path / "killed", *gpus)
+    wait_for(process, "iter 7/16")
+    process.send_signal(number)
+    code, text = finish(process)
+    assert code == exit_code, text
+    assert text.count("--resume") == 1
+    assert f"stopped by {'SIGTERM' if gpus else number.name} after iteration" in text
+    assert not (tmp_path / "killed" / "run.lock").exists()
+    code, text = finish(start(tiny_config, tmp_path / "killed", *gpus, "--resume"))
+    assert code == 0, text
+    assert "resumed after iteration" in text
+    assert load_tool().differences(tmp_path, 16) == []
+
+
+def test_a_second_ctrl_c_ends_the_command_at_once(tiny_config, tmp_path):
+    process = start(tiny_config, tmp_path / "run", options=["train_cfg.max_iters=100000"])
+    wait_for(process, "iter 3/")
+    # the first one while an iteration cannot end
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert finish(process)[0] == 130
+    assert time.monotonic() - started < 20
+
+
+SPOILED = """
+_base_ = '{base}'
+custom_imports = dict(imports=['fldet', 'spoil'], allow_failed_imports=False)
+custom_hooks = [dict(type='SpoilHook')]
+"""
+SPOIL = """
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SpoilHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1 and get_rank() == 1:
+            data_batch['inputs'][0] = data_batch['inputs'][0].float() * float('inf')
+"""
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_one_of_two_processes_meets_a_loss_that_is_not_finite(
+    tiny_config, tmp_path, monkeypatch, skip
+):
+    (tmp_path / "spoil.py").write_text(SPOIL)
+    config = tmp_path / "spoiled.py"
+    config.write_text(SPOILED.format(base=tiny_config.name))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    command = [sys.executable, "-m", "fldet", "train", str(config), "--device", "cpu"]
+    command += ["--gpus", "2", "--cfg-options", f"skip_nonfinite={skip}"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    folder = tmp_path / "work_dirs" / "spoiled"
+    if skip:
+        assert done.returncode == 0, done.stderr
+        assert "batches passed over 1" in done.stdout
+        return
+    assert done.returncode == 1, done.stderr
+    assert "the loss of iteration 2 is not finite" in done.stderr
+    assert "process 1" in done.stderr
+    assert [path.name for path in folder.glob("nonfinite*")] == ["nonfinite_iter_2_rank_1.pth"]
