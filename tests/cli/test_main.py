@@ -13,6 +13,7 @@ COMMANDS = [
     ["train"],
     ["test"],
     ["benchmark"],
+    ["predict"],
     ["doctor"],
     ["analyze"],
     ["analyze", "dataset"],
