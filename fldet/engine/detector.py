@@ -188,7 +188,7 @@ class Detector:
 
     @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
-        _set_score_thr(self.model, score_thr)
+        set_score_thr(self.model, score_thr)
         model: Any = self.model
         samples = model.test_step(as_batch(batch))
         return [self.as_detections(sample.pred_instances, score_thr) for sample in samples]
@@ -319,7 +319,7 @@ def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list
         yield from chunks(same, size)
 
 
-def _set_score_thr(model: nn.Module, score_thr: float) -> None:
+def set_score_thr(model: nn.Module, score_thr: float) -> None:
     """Tells the heads which scores are wanted: above, the rest is work for nothing; below, lost."""
     for name in ("bbox_head", "roi_head"):
         cfg = getattr(getattr(model, name, None), "test_cfg", None)

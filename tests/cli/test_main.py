@@ -14,6 +14,7 @@ COMMANDS = [
     ["test"],
     ["benchmark"],
     ["predict"],
+    ["export"],
     ["doctor"],
     ["analyze"],
     ["analyze", "dataset"],
