@@ -70,31 +70,38 @@ def export(
     """
     where = _check_options(format, post_process)
     path = resolve_checkpoint(checkpoint)
-    file = out or path.with_suffix(f".{format}")
-    if file.suffix != f".{format}":
-        raise UsageError(f"--out {file} has another ending", expected=f"a name with .{format}")
-    if file.exists():
-        raise UsageError(f"{file} exists", expected="a new file: --out FILE")
+    file = _free_file(out or path.with_suffix(f".{format}"), f".{format}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
         require(package)
     detector = Detector.load(path, config, "cpu")
     cfg = read_config(read_checkpoint(path), path, config)
     images = _images(detector, check) if check else []
-    description = describe_model(detector, cfg, where)
-    network = RawMaps(detector.model) if where == "outside" else WithBoxes(detector.model)
+    _write(detector, describe_model(detector, cfg, where), file, opset)
+    parity = compare(detector, load_exported(file, "cpu"), images) if images else None
+    within = None if parity is None else is_within(parity)
+    return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within)
+
+
+def _free_file(file: Path, ending: str) -> Path:
+    if file.suffix != ending:
+        raise UsageError(f"--out {file} has another ending", expected=f"a name with {ending}")
+    if file.exists():
+        raise UsageError(f"{file} exists", expected="a new file: --out FILE")
+    return file
+
+
+def _write(detector: Detector, description: dict[str, Any], file: Path, opset: int | None) -> None:
+    """Writes the file under another name, then renames it."""
+    inside = description["post_process"] == "inside"
+    network = WithBoxes(detector.model) if inside else RawMaps(detector.model)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".part-{os.getpid()}{file.suffix}")
-    write = _write_onnx if format == "onnx" else _write_torchscript
+    write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
     try:
         write(network.eval(), description, temporary, opset)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-    parity = compare(detector, load_exported(file, "cpu"), images) if images else None
-    size_mib = file.stat().st_size / 2**20
-    return ExportResult(
-        file, format, where, size_mib, parity, None if parity is None else is_within(parity)
-    )
 
 
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:

@@ -85,9 +85,7 @@ def predict(
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
 
-    ``predictions.jsonl`` has one line for each image, in any case; ``pictures`` draws, ``coco``
-    makes ``results.json`` and ``images.json`` of the lines at the end. Images that cannot be read
-    are named in ``skipped.jsonl``; a run that goes on tries them again.
+    docs/predict.md says which files. Images that cannot be read are named in ``skipped.jsonl``.
 
     Args:
         checkpoint: the weights, a work dir, or an exported model.
@@ -106,33 +104,20 @@ def predict(
         The result over all processes; None in all but the first of them.
 
     Raises:
-        UsageError: a wrong option, or ``out`` holds other predictions.
-        DataError: the source is not there, or holds no image.
-        CheckpointError, ConfigError, UnavailableError: see ``fldet.errors``.
+        FldetError: a wrong option, no image, ``out`` holds other predictions, no such checkpoint.
     """
     place, device = _place(launcher, device)
     if place.rank == 0:
         check_options(source, out, formats, resume=resume)
     check_source(source, place.count)
     detector = Detector.load(checkpoint, config, device)
-    settings = _settings(checkpoint, detector, score_thr)
     with _group(place):
         if place.rank == 0:
-            _claim(out, settings)
+            _claim(out, _settings(checkpoint, detector, score_thr))
         _wait(place)
         log.info("predicting on %s", describe(detector.device))
-        started = time.perf_counter()
         run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
-        counts = _total(run.over(find_items(source, every)), place)
-        if place.rank:
-            return None
-        if not (counts.images or counts.already_done or counts.skipped):
-            raise DataError(f"no image in {source}")
-        files = _finish(out, detector.classes, coco="coco" in formats)
-        seconds = time.perf_counter() - started
-        return PredictResult(
-            out, counts.images, counts.already_done, counts.boxes, counts.skipped, files, seconds
-        )
+        return _run_all(run, source, every, coco="coco" in formats)
 
 
 def check_options(source: str, out: Path, formats: Sequence[str], *, resume: bool) -> None:
@@ -272,6 +257,25 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def _run_all(run: _Run, source: str, every: int, *, coco: bool) -> PredictResult | None:
+    """Returns the result over all processes, in the first of them; None in the others."""
+    started = time.perf_counter()
+    counts = _total(run.over(find_items(source, every)), run.place)
+    if run.place.rank:
+        return None
+    if not (counts.images or counts.already_done or counts.skipped):
+        raise DataError(f"no image in {source}")
+    return PredictResult(
+        out=run.out,
+        images=counts.images,
+        already_done=counts.already_done,
+        boxes=counts.boxes,
+        skipped=counts.skipped,
+        files=_finish(run.out, run.detector.classes, coco=coco),
+        seconds=time.perf_counter() - started,
+    )
 
 
 class _Done:
