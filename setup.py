@@ -35,7 +35,10 @@ setup(
     packages=find_packages(include=["fldet", "fldet.*"]),
     package_data={"fldet": ["py.typed"]},
     install_requires=read_requirements("runtime"),
-    extras_require={"tests": read_requirements("tests")},
+    extras_require={
+        "tests": read_requirements("tests"),
+        "export": read_requirements("export"),
+    },
     entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -15,17 +15,30 @@ _PUBLIC = {
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
     "build_model": "fldet.engine.build",
+    "Detector": "fldet.engine.detector",
+    "Detections": "fldet.results",
     "FldetError": "fldet.errors",
 }
 
-__all__ = ["FldetError", "__version__", "build_model", "load_config", "test", "train"]
+__all__ = [
+    "Detections",
+    "Detector",
+    "FldetError",
+    "__version__",
+    "build_model",
+    "load_config",
+    "test",
+    "train",
+]
 
 if TYPE_CHECKING:
     from fldet.config import load_config
     from fldet.engine.build import build_model
+    from fldet.engine.detector import Detector
     from fldet.engine.test import test
     from fldet.engine.train import train
     from fldet.errors import FldetError
+    from fldet.results import Detections
 
 _compat.install()
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fldet.cli import analyze, benchmark, config, doctor, paper, test, train
+from fldet.cli import analyze, benchmark, config, doctor, export, paper, predict, test, train
 
 app = typer.Typer(
     name="fldet",
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=test.EXAMPLES)(test.test)
+app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(analyze.app, name="analyze")

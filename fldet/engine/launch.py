@@ -14,14 +14,14 @@ from fldet.engine.signals import noted_signals
 from fldet.errors import FldetError, StoppedError, UnavailableError
 
 
-def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -> None:
+def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device: str) -> None:
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
     What a user can get wrong is checked here first, so that it is said once and not ``count``
     times between the lines of torchrun.
 
     Args:
-        cfg: the loaded config.
+        cfg: the loaded config, None if the command has none.
         count: processes; on CUDA at most the number of devices.
         phases: what the run needs of ``train``, ``val``, ``test``.
         device: as given on the command line.
@@ -38,7 +38,8 @@ def relaunch(cfg: Config, count: int, *, phases: tuple[str, ...], device: str) -
             f"--gpus {count}: this machine has {torch.cuda.device_count()} CUDA devices",
             expected="at most one process for each device",
         )
-    prepare_config(cfg, phases=phases)
+    if cfg is not None:
+        prepare_config(cfg, phases=phases)
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // count)
     environment.setdefault("OMP_NUM_THREADS", str(threads))

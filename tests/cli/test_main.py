@@ -13,6 +13,8 @@ COMMANDS = [
     ["train"],
     ["test"],
     ["benchmark"],
+    ["predict"],
+    ["export"],
     ["doctor"],
     ["analyze"],
     ["analyze", "dataset"],

@@ -1,0 +1,120 @@
+"""``fldet predict``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+
+if TYPE_CHECKING:
+    from fldet.results import PredictResult
+
+EXAMPLES = """\b
+Examples:
+  fldet predict work_dirs/retinanet_r18_shapes photo.jpg
+  fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
+  fldet predict model.onnx film.mp4 --every 25 --out film
+  find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
+"""
+
+
+@command
+def predict(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights (.pth), a work dir (its best checkpoint, else its newest), or an "
+            "exported model (.onnx, .torchscript).",
+            metavar="CHECKPOINT",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An image, a folder with all below it, a quoted glob, a video, or - for one path "
+            "a line on stdin.",
+            metavar="SOURCE",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("predictions"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="pictures|coco|jsonl",
+            help="What to write besides predictions.jsonl; may be repeated.",
+            show_default="pictures",
+        ),
+    ] = None,
+    score_thr: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Lowest score that is kept.")
+    ] = 0.3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most images at once.")] = 8,
+    every: Annotated[int, typer.Option(min=1, help="Of a video, only each N-th frame.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what a run into the folder has left.")
+    ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
+    ] = None,
+    device: options.Device = "auto",
+    launcher: options.Launcher = "none",
+    gpus: options.Gpus = 1,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find objects in images or a video, with a checkpoint alone.
+
+    Images that cannot be read are skipped and named; the exit code is then 1.
+    """
+    note(f"fldet predict {checkpoint}: loading torch and MMDetection")
+    from fldet.engine.checkpoint import resolve_checkpoint
+    from fldet.engine.launch import relaunch
+    from fldet.engine.predict import check_options
+    from fldet.engine.predict import predict as run
+    from fldet.engine.sources import check_source
+
+    wanted = formats or ["pictures"]
+    if gpus > 1:
+        check_source(source, gpus)
+        check_options(source, out, wanted, resume=resume)
+        resolve_checkpoint(checkpoint)
+        relaunch(None, gpus, phases=(), device=device)
+        return
+    result = run(
+        checkpoint,
+        source,
+        out,
+        config=config,
+        formats=wanted,
+        score_thr=score_thr,
+        batch_size=batch_size,
+        every=every,
+        resume=resume,
+        device=device,
+        launcher=launcher,
+    )
+    if result is not None:
+        output = Output("predict", as_json=json, quiet=quiet)
+        output.result(result, text=lambda: describe(result), essential=result.out)
+        if result.skipped:
+            note(f"{result.skipped} images could not be read; exit code 1")
+            raise typer.Exit(1)
+
+
+def describe(result: "PredictResult") -> str:
+    """Returns the counts, then the paths of what was written."""
+    speed = result.images / max(result.seconds, 1e-9)
+    lines = [
+        f"{result.images} images, {result.boxes} boxes, {result.seconds:.1f} s ({speed:.1f} "
+        f"images/s), {result.skipped} skipped",
+        *([f"{result.already_done} were done before"] if result.already_done else []),
+        *map(str, result.files),
+    ]
+    pictures = result.out / "pictures"
+    return "\n".join([*lines, *([str(pictures)] if pictures.is_dir() else [])])

@@ -1,0 +1,327 @@
+"""A trained model as a function from images to boxes.
+
+``Detector`` reads, prepares and batches; what runs the network is ``_detect_batch``, which an
+exported model replaces (``fldet.engine.onnx_detector``).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from fldet.config import load_config
+from fldet.config_check import validate
+from fldet.engine.checkpoint import (
+    checkpoint_classes,
+    load_weights,
+    read_checkpoint,
+    resolve_checkpoint,
+)
+from fldet.engine.device import select_device
+from fldet.engine.prepare import prepare_config
+from fldet.engine.stored_config import find_pipeline, stored_config
+from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
+from fldet.registry import MODELS
+from fldet.results import Detections
+
+T = TypeVar("T")
+Image = str | Path | npt.NDArray[np.uint8]
+
+# Images of one shape go through the network together; they are looked for in so many batches.
+WINDOW = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it.
+
+    Attributes:
+        inputs: (3, h, w), resized, not yet normalized.
+        sample: ``DetDataSample`` with the sizes before and after.
+        height: of the file, upright, in pixels.
+        width: of the file.
+        padded: (h, w) after padding in a batch of its own.
+        source: the array that was given, None for a file.
+    """
+
+    inputs: Tensor
+    sample: Any
+    height: int
+    width: int
+    padded: tuple[int, int]
+    source: npt.NDArray[np.uint8] | None = None
+
+
+class Detector:
+    """Finds objects in images; made by ``Detector.load``.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        pipeline: transforms of the test images as in a config.
+        classes: names by label.
+        device: where the network runs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pipeline: Sequence[Mapping[str, Any]],
+        classes: tuple[str, ...],
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.pipeline = [dict(step) for step in pipeline]
+        self.classes = classes
+        self.device = device
+        self._load, self._transform = _build_pipeline(self.pipeline)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        config: str | Path | Config | None = None,
+        device: str = "auto",
+    ) -> "Detector":
+        """Returns a detector with the weights of a checkpoint, or of an exported model.
+
+        Args:
+            checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), or a
+                file that ``fldet export`` wrote.
+            config: only for checkpoints that carry none; a file, or what ``load_config`` returned.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises:
+            CheckpointError: unreadable, without a config, or of another model than the config's.
+            ConfigError, UnavailableError: see ``fldet.errors``.
+        """
+        path = resolve_checkpoint(Path(checkpoint))
+        if path.suffix in (".onnx", ".torchscript"):
+            from fldet.engine.onnx_detector import load_exported
+
+            return load_exported(path, device)
+        chosen = select_device(device)
+        content = read_checkpoint(path)
+        cfg = read_config(content, path, config)
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        model = MODELS.build(cfg.model)
+        load_weights(model, content, path)
+        pipeline = find_pipeline(cfg)
+        if not pipeline:
+            raise ConfigError("the config has no test_dataloader, val_dataloader or test_pipeline")
+        return cls(model.eval().to(chosen), pipeline, class_names(cfg, content), chosen)
+
+    def predict(
+        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
+    ) -> list[Detections]:
+        """Returns the objects in each image, best scores first.
+
+        What an image gives does not depend on those beside it: only images that the network sees
+        in one shape share a batch.
+
+        Args:
+            images: paths, or (H, W, 3) uint8 arrays in BGR order as OpenCV reads them; one or many.
+            score_thr: lowest score, in [0, 1].
+            batch_size: most images at once.
+
+        Raises:
+            DataError: an image cannot be read; the message names it.
+        """
+        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            images = [images]
+        found: list[Detections] = []
+        for chunk in chunks(images, WINDOW * batch_size):
+            found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
+        return found
+
+    def prepare(self, image: Image) -> Prepared:
+        """Returns one image as the network takes it; safe to call from several threads.
+
+        Raises:
+            DataError: it cannot be read, or not be resized.
+        """
+        if isinstance(image, np.ndarray):
+            loaded = _from_array(image, self._load)
+        else:
+            loaded = _from_file(image, self._load)
+        height, width = loaded["ori_shape"][:2]
+        try:
+            packed = self._transform(loaded)
+        except (cv2.error, ValueError, ZeroDivisionError) as error:
+            raise DataError(
+                f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
+            ) from error
+        inputs = packed["inputs"]
+        padded = self._padded(int(inputs.shape[1]), int(inputs.shape[2]))
+        source = image if isinstance(image, np.ndarray) else None
+        return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
+
+    def detect(
+        self, prepared: Sequence[Prepared], score_thr: float = 0.05, batch_size: int = 8
+    ) -> list[Detections]:
+        """Returns the objects in images that are prepared; see ``predict``."""
+        if not 0 <= score_thr <= 1:
+            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        found: dict[int, Detections] = {}
+        for rows in _of_one_shape([one.padded for one in prepared], batch_size):
+            results = self._detect_batch([prepared[row] for row in rows], score_thr)
+            found.update(zip(rows, results, strict=True))
+        return [found[row] for row in range(len(prepared))]
+
+    @property
+    def size_divisor(self) -> int:
+        """What height and width are padded to a multiple of."""
+        preprocessor: Any = self.model.data_preprocessor
+        return int(getattr(preprocessor, "pad_size_divisor", 1))
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        step = self.size_divisor
+        return -(-height // step) * step, -(-width // step) * step
+
+    @torch.inference_mode()
+    def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+        set_score_thr(self.model, score_thr)
+        model: Any = self.model
+        samples = model.test_step(as_batch(batch))
+        return [self.as_detections(sample.pred_instances, score_thr) for sample in samples]
+
+    def as_detections(self, instances: Any, score_thr: float) -> Detections:
+        """Returns the instances of one image, in pixels of the file, from a score upwards."""
+        kept = instances[instances.scores >= score_thr].cpu()
+        boxes = getattr(kept.bboxes, "tensor", kept.bboxes)
+        return self.named(boxes.numpy(), kept.scores.numpy(), kept.labels.numpy())
+
+    def named(self, boxes: Any, scores: Any, labels: Any) -> Detections:
+        """Returns arrays as detections, with the names of the labels."""
+        return Detections(
+            boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
+            scores=np.asarray(scores, np.float32),
+            labels=np.asarray(labels, np.int64),
+            names=tuple(self.classes[label] for label in labels),
+        )
+
+
+def as_batch(batch: Sequence[Prepared]) -> dict[str, Any]:
+    """Returns prepared images as a model's ``test_step`` takes them."""
+    return {
+        "inputs": [one.inputs for one in batch],
+        "data_samples": [one.sample for one in batch],
+    }
+
+
+def read_config(
+    content: Mapping[str, Any], path: Path, config: str | Path | Config | None
+) -> Config:
+    """Returns the config of a checkpoint's model: the given one, else the one that it carries.
+
+    Raises:
+        CheckpointError: it carries none, and none is given.
+        ConfigError: the config does not fit the code.
+    """
+    if config is not None:
+        cfg = config if isinstance(config, Config) else load_config(config)
+        return prepare_config(cfg, phases=(), classes=checkpoint_classes(dict(content)))
+    cfg = stored_config(content, path)
+    if cfg is None or "model" not in cfg:
+        raise CheckpointError(
+            f"{path} carries no config",
+            expected="a checkpoint of a run, as MMEngine writes it",
+            hint="name the config that it was trained with: --config CONFIG",
+        )
+    validate(Config({"model": cfg.model, "default_scope": cfg.get("default_scope", "mmdet")}))
+    return cfg
+
+
+def class_names(cfg: Config, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the class names by label: the config's, else the checkpoint's, else numbers."""
+    dataset = (cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}).get("dataset") or {}
+    names = (dataset.get("metainfo") or {}).get("classes") or checkpoint_classes(dict(content))
+    return tuple(names or map(str, range(_num_classes(cfg.model))))
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yields lists of ``size`` items, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _num_classes(model: Mapping[str, Any]) -> int:
+    """Returns the largest ``num_classes`` anywhere in a model's config."""
+    found = [model["num_classes"]] if isinstance(model.get("num_classes"), int) else [0]
+    return max(found + [_num_classes(part) for part in model.values() if isinstance(part, dict)])
+
+
+def _build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """Returns what reads a file, and what is done after it; annotations are left out."""
+    from mmcv.transforms import Compose
+    from mmdet.registry import TRANSFORMS
+
+    steps = [ConfigDict(step) for step in pipeline if "Annotations" not in step["type"]]
+    if not steps or "LoadImage" not in steps[0]["type"]:
+        raise ConfigError(
+            f"the test pipeline begins with {steps[0]['type'] if steps else 'nothing'}",
+            expected="LoadImageFromFile as its first transform",
+        )
+    return TRANSFORMS.build(steps[0]), Compose([TRANSFORMS.build(step) for step in steps[1:]])
+
+
+def _from_file(path: str | Path, load: Any) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise DataError(f"no such image: {path}")
+    if not Path(path).stat().st_size:
+        raise DataError(f"cannot read the image {path}: the file is empty")
+    try:
+        loaded = load({"img_path": str(path), "img_id": 0})
+    except Exception as error:  # whatever a reader raises, the file is the reason
+        raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
+    if loaded is None:
+        raise DataError(f"cannot read the image {path}")
+    return dict(loaded)
+
+
+def _from_array(image: npt.NDArray[Any], load: Any) -> dict[str, Any]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise DataError(
+            f"an array of shape {image.shape} and type {image.dtype} is no image",
+            expected="(H, W, 3) uint8 in BGR order, as cv2.imread returns it",
+        )
+    pixels = image.astype(np.float32) if getattr(load, "to_float32", False) else image
+    shape = image.shape[:2]
+    return {"img": pixels, "img_path": None, "img_id": 0, "img_shape": shape, "ori_shape": shape}
+
+
+def _name(image: Image) -> str:
+    return "the array" if isinstance(image, np.ndarray) else str(image)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AssertionError):  # MMCV's way to say it
+        return "OpenCV cannot decode it"
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]]:
+    """Yields the positions of equal shapes, at most ``size`` at a time."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for row, shape in enumerate(shapes):
+        rows.setdefault(shape, []).append(row)
+    for same in rows.values():
+        yield from chunks(same, size)
+
+
+def set_score_thr(model: nn.Module, score_thr: float) -> None:
+    """Tells the heads which scores are wanted: above, the rest is work for nothing; below, lost."""
+    for name in ("bbox_head", "roi_head"):
+        cfg = getattr(getattr(model, name, None), "test_cfg", None)
+        if cfg is not None and "score_thr" in cfg:
+            cfg.score_thr = score_thr

@@ -1,0 +1,464 @@
+"""Exporting a model to ONNX or TorchScript, and comparing it with the checkpoint.
+
+The file takes images that are resized, normalized and padded; how, is written into its metadata.
+Batch and size are free. With the post-processing inside it gives boxes, without it the raw maps.
+"""
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.models.dense_heads import AnchorHead
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from fldet import __version__
+from fldet.engine.checkpoint import read_checkpoint, resolve_checkpoint
+from fldet.engine.detector import Detector, Image, read_config
+from fldet.engine.onnx_detector import KEY, as_text, load_exported, require
+from fldet.engine.sources import find_items
+from fldet.errors import DataError, UsageError, shorten
+from fldet.results import Detections, ExportResult, ParityResult
+
+log = logging.getLogger("fldet")
+
+FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
+BOX_TOLERANCE_PX = 1e-3
+SCORE_TOLERANCE = 1e-4
+MAX_CHECKED = 20
+_FAR_PX = 1.0  # two boxes this far apart are not one and the same
+
+
+def export(
+    checkpoint: Path,
+    *,
+    format: str = "onnx",
+    out: Path | None = None,
+    post_process: str | None = None,
+    opset: int | None = None,
+    check: str | None = None,
+    config: str | None = None,
+) -> ExportResult:
+    """Writes a model as ONNX or TorchScript and compares it with the checkpoint on images.
+
+    Args:
+        checkpoint: the weights, or a work dir.
+        format: ``onnx`` or ``torchscript``.
+        out: the file; by default beside the checkpoint.
+        post_process: ``inside`` the file (decoding, the best of each level, NMS of each class) or
+            ``outside``; by default inside for ONNX. TorchScript has it outside only.
+        opset: of ONNX; torch's choice if None.
+        check: images to compare on: a file, folder or glob pattern; the first twenty of it.
+        config: for a checkpoint that carries none.
+
+    Returns:
+        What was written; ``parity`` is None without ``check``.
+
+    Raises:
+        UsageError: a wrong option, a model of another kind, or the file exists.
+        UnavailableError: a package is missing.
+        CheckpointError, ConfigError, DataError: see ``fldet.errors``.
+    """
+    where = _check_options(format, post_process)
+    path = resolve_checkpoint(checkpoint)
+    file = _free_file(out or path.with_suffix(f".{format}"), f".{format}")
+    for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
+        require(package)
+    detector = Detector.load(path, config, "cpu")
+    cfg = read_config(read_checkpoint(path), path, config)
+    images = _images(detector, check) if check else []
+    _write(detector, describe_model(detector, cfg, where), file, opset)
+    parity = compare(detector, load_exported(file, "cpu"), images) if images else None
+    within = None if parity is None else is_within(parity)
+    return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within)
+
+
+def _free_file(file: Path, ending: str) -> Path:
+    if file.suffix != ending:
+        raise UsageError(f"--out {file} has another ending", expected=f"a name with {ending}")
+    if file.exists():
+        raise UsageError(f"{file} exists", expected="a new file: --out FILE")
+    return file
+
+
+def _write(detector: Detector, description: dict[str, Any], file: Path, opset: int | None) -> None:
+    """Writes the file under another name, then renames it."""
+    inside = description["post_process"] == "inside"
+    network = WithBoxes(detector.model) if inside else RawMaps(detector.model)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".part-{os.getpid()}{file.suffix}")
+    write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
+    try:
+        write(network.eval(), description, temporary, opset)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
+    """Returns what a user of the exported file must know, in Python's plain types.
+
+    Raises:
+        UsageError: not a one-stage detector with anchors and sigmoid scores.
+    """
+    head = getattr(detector.model, "bbox_head", None)
+    if not isinstance(head, AnchorHead) or not head.use_sigmoid_cls:
+        raise UsageError(
+            f"cannot export a {type(detector.model).__name__} with {type(head).__name__}",
+            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet",
+        )
+    test_cfg, before = head.test_cfg, cfg.model.data_preprocessor
+    return {
+        "version": __version__,
+        "post_process": where,
+        "classes": list(detector.classes),
+        "pipeline": literal(detector.pipeline),
+        "data_preprocessor": literal(before),
+        "mean": list(before.get("mean") or [0.0] * 3),
+        "std": list(before.get("std") or [1.0] * 3),
+        "channel_order": "RGB" if before.get("bgr_to_rgb") else "BGR",
+        "size_divisor": detector.size_divisor,
+        "strides": [list(stride) for stride in head.prior_generator.strides],
+        "score_thr": float(test_cfg.get("score_thr", 0.0)),
+        "nms": literal(test_cfg.get("nms")),
+        "nms_pre": int(test_cfg.get("nms_pre", -1)),
+        "max_per_img": int(test_cfg.get("max_per_img", -1)),
+        "bbox_head": literal({**cfg.model.bbox_head, "test_cfg": cfg.model.test_cfg}),
+    }
+
+
+def literal(value: Any) -> Any:
+    """Returns a value of a config in types that can be read back from text; tuples stay tuples.
+
+    Raises:
+        UsageError: it holds something else, a class for one.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): literal(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(literal(item) for item in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise UsageError(
+        f"the config holds {shorten(value)}, which an exported file cannot",
+        expected="numbers, text, lists, tuples and dicts",
+    )
+
+
+class RawMaps(nn.Module):
+    """The network alone: class logits of all levels, then box deltas of all levels."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        levels = range(self.model.bbox_head.prior_generator.num_levels)
+        return [f"{kind}_{level}" for kind in ("cls_score", "bbox_pred") for level in levels]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Returns for each level (N, A * K, h, w), then for each level (N, A * 4, h, w)."""
+        scores, deltas = self.model.bbox_head(self.model.extract_feat(images))
+        return (*scores, *deltas)
+
+
+class WithBoxes(nn.Module):
+    """The network with MMDetection's post-processing, for a whole batch.
+
+    Raises:
+        UsageError: a post-processing that is not plain NMS of each class.
+    """
+
+    outputs = ("boxes", "scores", "labels", "image")
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        cfg = self.model.bbox_head.test_cfg
+        nms = cfg.get("nms") or {}
+        self.score_thr, self.limit = float(cfg.score_thr), int(cfg.max_per_img)
+        self.nms_pre, self.iou_threshold = int(cfg.get("nms_pre", -1)), nms.get("iou_threshold")
+        agnostic = nms.get("class_agnostic", False)
+        plain_nms = nms.get("type", "nms") == "nms" and self.iou_threshold and not agnostic
+        if not plain_nms or self.nms_pre < 1 or self.limit < 1 or cfg.get("min_bbox_size", 0) > 0:
+            raise UsageError(
+                f"test_cfg {cfg.to_dict()} cannot be exported",
+                expected="nms of type 'nms', nms_pre and max_per_img above 0, min_bbox_size 0",
+                hint="--post-process outside",
+            )
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Returns the boxes of all images, best first within each.
+
+        Args:
+            images: (N, 3, H, W), normalized and padded.
+            sizes: (N, 2) float32, height and width of each image before padding, in pixels.
+
+        Returns:
+            (T, 4) boxes xyxy in pixels of the input, (T,) scores, (T,) labels, (T,) image numbers.
+        """
+        head = self.model.bbox_head
+        levels = zip(*head(self.model.extract_feat(images)), strict=True)
+        best = [self._best(level, *maps) for level, maps in enumerate(levels)]
+        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
+        limits = sizes.flip(1).repeat(1, 2).unsqueeze(1)
+        boxes = torch.minimum(boxes.clamp(min=0), limits)
+        has_area = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        scores = torch.where(has_area, scores, torch.zeros_like(scores))
+        moved = boxes + self._offsets(boxes, scores, labels)
+        chosen = select(moved, scores[:, None], self.iou_threshold, self.score_thr, self.limit)
+        image, row = chosen[:, 0], chosen[:, 2]
+        return boxes[image, row], scores[image, row], labels[image, row], image
+
+    def _best(self, level: int, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns boxes (N, k, 4), scores (N, k) and labels of a level's best anchors and classes.
+
+        There are always k; where the level has fewer, the rest have the score 0.
+        """
+        head, count = self.model.bbox_head, scores.shape[0]
+        anchors = head.prior_generator.single_level_grid_priors(
+            (scores.shape[2], scores.shape[3]), level, device=scores.device
+        )
+        logits = scores.permute(0, 2, 3, 1).flatten(1)
+        filling = logits.new_full((count, self.nms_pre), float("-inf"))
+        top, place = torch.cat([logits, filling], dim=1).topk(self.nms_pre, dim=1)
+        place = torch.where(torch.isinf(top), torch.zeros_like(place), place)
+        anchor, label = place // head.cls_out_channels, place % head.cls_out_channels
+        deltas = deltas.permute(0, 2, 3, 1).reshape(count, -1, 4)
+        deltas = deltas.gather(1, anchor.unsqueeze(2).expand(-1, -1, 4))
+        flat = head.bbox_coder.decode(anchors[anchor].reshape(-1, 4), deltas.reshape(-1, 4))
+        return flat.reshape(count, -1, 4), top.sigmoid(), label
+
+    def _offsets(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Returns (N, T, 1): moved by these, boxes of different classes do not touch."""
+        counted = (scores > self.score_thr).unsqueeze(2)
+        largest = torch.where(counted, boxes, torch.zeros_like(boxes)).amax(dim=(1, 2))
+        return (labels.to(boxes) * (largest[:, None] + 1)).unsqueeze(2)
+
+
+@torch.library.custom_op("fldet::select", mutates_args=())
+def select(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, limit: int
+) -> Tensor:
+    """Returns (T, 3) rows of image, 0 and box: what ONNX's NonMaxSuppression returns.
+
+    Args:
+        boxes: (N, M, 4) xyxy.
+        scores: (N, 1, M).
+        iou_threshold: a box goes if it overlaps a better one by more.
+        score_thr: only higher scores count.
+        limit: most boxes of an image.
+    """
+    from fldet.ops.nms import nms
+
+    rows = [torch.zeros(0, 3, dtype=torch.long)]
+    for image, (some, score) in enumerate(zip(boxes, scores[:, 0], strict=True)):
+        valid = (score > score_thr).nonzero()[:, 0]
+        kept = valid[nms(some[valid], score[valid], iou_threshold)[:limit]]
+        rows.append(torch.stack([torch.full_like(kept, image), torch.zeros_like(kept), kept], 1))
+    return torch.cat(rows)
+
+
+@select.register_fake
+def _(boxes: Tensor, scores: Tensor, iou: float, score_thr: float, limit: int) -> Tensor:
+    del scores, iou, score_thr, limit
+    rows = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty((rows, 3), dtype=torch.long)
+
+
+def _select_in_onnx() -> Callable[..., Any]:
+    op: Any = require("onnxscript").opset18
+
+    def translate(boxes: Any, scores: Any, iou: float, score_thr: float, limit: int) -> Any:
+        limits = op.Constant(value_ints=[limit])
+        thresholds = (op.Constant(value_floats=[value]) for value in (iou, score_thr))
+        return op.NonMaxSuppression(boxes, scores, limits, *thresholds)
+
+    return translate
+
+
+def _write_onnx(
+    network: nn.Module, description: dict[str, Any], path: Path, opset: int | None
+) -> None:
+    example = _example(network, description)
+    free = torch.export.Dim.DYNAMIC
+    shapes: dict[str, Any] = {"images": {0: free, 2: free, 3: free}, "sizes": {0: free}}
+    names = list(shapes)[: len(example)]
+    with _quiet(), torch.no_grad():
+        program: Any = torch.onnx.export(
+            network,
+            example,
+            dynamo=True,
+            dynamic_shapes={name: shapes[name] for name in names},
+            input_names=names,
+            output_names=list(network.outputs),  # type: ignore[arg-type]
+            opset_version=opset,
+            custom_translation_table={torch.ops.fldet.select.default: _select_in_onnx()},
+            verbose=False,
+        )
+        program.model.metadata_props.update(as_metadata(description))
+        program.save(str(path), external_data=False)
+
+
+def as_metadata(description: dict[str, Any]) -> dict[str, str]:
+    """Returns the description as one entry, and what other programs want as entries of their own.
+
+    The latter are JSON; the former is Python, as JSON would make lists of tuples.
+    """
+    inner = ("version", "pipeline", "data_preprocessor", "bbox_head")
+    single = {name: json.dumps(one) for name, one in description.items() if name not in inner}
+    return {KEY: as_text(description), **single}
+
+
+def _write_torchscript(
+    network: nn.Module, description: dict[str, Any], path: Path, opset: int | None
+) -> None:
+    del opset
+    with _quiet(), torch.no_grad():
+        trace: Any = torch.jit.trace
+        traced = trace(network, _example(network, description), check_trace=False)
+        traced.save(str(path), _extra_files={KEY: as_text(description)})
+
+
+def _example(network: nn.Module, description: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Returns inputs of a size that nothing is special about."""
+    side = max(64, description["size_divisor"])
+    images = torch.randn(2, 3, 3 * side, 4 * side, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[2.5 * side, 4.0 * side], [3.0 * side, 3.5 * side]])
+    return (images,) if isinstance(network, RawMaps) else (images, sizes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporters say about themselves."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_options(format: str, post_process: str | None) -> str:
+    """Returns where the post-processing is.
+
+    Raises:
+        UsageError: there is no such format, or it cannot have it there.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", expected=", ".join(FORMATS))
+    where = post_process or FORMATS[format][0]
+    if where not in FORMATS[format]:
+        raise UsageError(
+            f"--post-process {where} is not possible for {format}",
+            expected=" or ".join(FORMATS[format]),
+        )
+    return where
+
+
+# --- comparing ---
+
+
+def compare(
+    reference: Detector, exported: Detector, images: Sequence[Image], score_thr: float = 0.05
+) -> ParityResult:
+    """Returns how far two detectors differ on the same images, and their times.
+
+    Boxes whose score is within the tolerance of the threshold, or of the last place among the
+    most that an image may have, may be missing on either side.
+    """
+    thresholds = (score_thr, *(getattr(one, "lowest_score", 0.0) for one in (reference, exported)))
+    score_thr = max(thresholds)
+    ours, theirs = (one.predict(images, score_thr, 2) for one in (reference, exported))
+    limit = getattr(reference.model.bbox_head, "test_cfg", {}).get("max_per_img", 100)
+    pairs = [match(a, b, score_thr, limit) for a, b in zip(ours, theirs, strict=True)]
+    return ParityResult(
+        images=len(images),
+        boxes=sum(map(len, ours)),
+        box_px=max(box for box, _, _ in pairs),
+        score=max(score for _, score, _ in pairs),
+        unmatched=sum(left for _, _, left in pairs),
+        torch_ms=_median_ms(reference, images, score_thr),
+        exported_ms=_median_ms(exported, images, score_thr),
+    )
+
+
+def match(
+    one: Detections, other: Detections, score_thr: float, limit: int = 100
+) -> tuple[float, float, int]:
+    """Returns the largest difference of boxes (px) and scores, and how many have no partner.
+
+    Args:
+        one: detections in an image.
+        other: those of the other detector.
+        score_thr: lowest score of both.
+        limit: most boxes that an image may have.
+    """
+    free = set(range(len(other)))
+    box_px = score = 0.0
+    lonely: list[float] = []
+    for row in range(len(one)):
+        apart = {
+            column: float(np.abs(one.boxes[row] - other.boxes[column]).max())
+            for column in free
+            if other.labels[column] == one.labels[row]
+        }
+        partner = min(apart, key=apart.__getitem__, default=None)
+        if partner is None or apart[partner] > _FAR_PX:
+            lonely.append(float(one.scores[row]))
+            continue
+        free.remove(partner)
+        box_px = max(box_px, apart[partner])
+        score = max(score, abs(float(one.scores[row] - other.scores[partner])))
+    lonely += [float(other.scores[column]) for column in free]
+    last = max((found.scores.min() for found in (one, other) if len(found) >= limit), default=0.0)
+    lowest = max(score_thr, float(last)) + SCORE_TOLERANCE
+    return box_px, score, sum(value > lowest for value in lonely)
+
+
+def is_within(parity: ParityResult) -> bool:
+    """Returns whether an exported model finds what the checkpoint finds."""
+    near = parity.box_px <= BOX_TOLERANCE_PX and parity.score <= SCORE_TOLERANCE
+    return near and not parity.unmatched
+
+
+def _images(detector: Detector, source: str) -> list[Image]:
+    """Returns the first images of a source; what cannot be read is named and left out."""
+    images: list[Image] = []
+    for item in islice(find_items(source), MAX_CHECKED):
+        try:
+            content = item.read()
+            if isinstance(content, DataError):
+                raise content
+            detector.prepare(content)
+            images.append(content)
+        except DataError as error:
+            log.warning("skipped: %s", error.message)
+    if not images:
+        raise DataError(f"no image to compare on in {source}")
+    return images
+
+
+def _median_ms(detector: Detector, images: Sequence[Image], score_thr: float) -> float:
+    """Returns the median time of one image, the first one a warm-up."""
+    times = []
+    for image in (images[0], *images):
+        prepared = detector.prepare(image)
+        started = time.perf_counter()
+        detector.detect([prepared], score_thr, 1)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.median(times[1:]))

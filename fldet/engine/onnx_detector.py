@@ -1,0 +1,181 @@
+"""Exported models as detectors: ONNX through onnxruntime, TorchScript through torch.
+
+What is around the network (reading, resizing, normalizing and padding; after raw maps, boxes and
+NMS) is done by the same code as for a checkpoint, from the description in the file.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from fldet.engine.detector import Detector, Prepared, as_batch, set_score_thr
+from fldet.engine.device import select_device
+from fldet.engine.stored_config import check_trusted, read_literals
+from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.registry import MODELS
+from fldet.results import Detections
+
+KEY = "fldet"  # the entry of the metadata that describes the model
+Array = npt.NDArray[Any]
+Run = Callable[[dict[str, Tensor]], list[Tensor]]
+
+
+class ExportedDetector(Detector):
+    """Finds objects with a model that ``fldet export`` wrote.
+
+    Args:
+        run: returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes``
+            (N, 2), height and width of each image before padding.
+        description: what ``fldet.engine.export.describe_model`` put into the file.
+        device: where the network runs.
+    """
+
+    def __init__(self, run: Run, description: dict[str, Any], device: torch.device) -> None:
+        init_default_scope("mmdet")
+        around = nn.Module()
+        around.data_preprocessor = MODELS.build(ConfigDict(description["data_preprocessor"]))
+        self.inside = description["post_process"] == "inside"
+        self.lowest_score = float(description["score_thr"])
+        if not self.inside:
+            around.bbox_head = MODELS.build(ConfigDict(description["bbox_head"]))
+        super().__init__(
+            around.eval(), description["pipeline"], tuple(description["classes"]), device
+        )
+        self._run = run
+
+    @torch.inference_mode()
+    def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+        model: Any = self.model
+        data = model.data_preprocessor(as_batch(batch), False)
+        metas = [sample.metainfo for sample in data["data_samples"]]
+        sizes = torch.tensor([meta["img_shape"][:2] for meta in metas], dtype=torch.float32)
+        outputs = self._run({"images": data["inputs"], "sizes": sizes})
+        if self.inside:
+            return self._split(outputs, metas, score_thr)
+        set_score_thr(model, score_thr)
+        half = len(outputs) // 2
+        maps = (outputs[:half], outputs[half:])
+        found = model.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)
+        return [self.as_detections(one, score_thr) for one in found]
+
+    def _split(
+        self, outputs: Sequence[Tensor], metas: Sequence[Any], score_thr: float
+    ) -> list[Detections]:
+        """Returns the rows of each image, its boxes in pixels of the file."""
+        if score_thr < self.lowest_score:
+            raise UsageError(
+                f"score_thr {score_thr} is below that of the exported model",
+                expected=f"{self.lowest_score} or more: lower scores are left out in the file",
+                hint="fldet export ... --post-process outside leaves the threshold open",
+            )
+        boxes, scores, labels, images = (output.numpy() for output in outputs)
+        found = []
+        for number, meta in enumerate(metas):
+            rows = np.flatnonzero((images == number) & (scores >= score_thr))
+            rows = rows[np.argsort(-scores[rows], kind="stable")]
+            factors = np.tile(np.asarray(meta["scale_factor"], np.float32), 2)
+            found.append(self.named(boxes[rows] / factors, scores[rows], labels[rows]))
+        return found
+
+
+def load_exported(path: Path, device: str = "auto") -> ExportedDetector:
+    """Returns the detector in a file that ``fldet export`` wrote.
+
+    Args:
+        path: ending in ``.onnx`` or ``.torchscript``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA if both torch and
+            onnxruntime have it.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or not written by ``fldet export``.
+        UnavailableError: onnxruntime is not installed, or has no CUDA.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"exported model not found: {path}")
+    load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
+    run, text, chosen = load(path, device)
+    if not text:
+        raise CheckpointError(
+            f"{path} does not say how images are prepared for it",
+            expected="a file that fldet export wrote",
+        )
+    description = read_literals(text)
+    check_trusted(description, path)
+    return ExportedDetector(run, description, chosen)
+
+
+def as_text(description: dict[str, Any]) -> str:
+    """Returns a description as the text that ``load_exported`` reads back, without running it."""
+    return "\n".join(f"{name} = {value!r}" for name, value in description.items())
+
+
+def require(package: str) -> Any:
+    """Returns a package of ``requirements/export.txt``.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UnavailableError(
+            f"the package {package} cannot be imported: {error}",
+            expected="onnx, onnxscript and onnxruntime, which fldet needs for ONNX only",
+            hint="pip install -r requirements/export.txt  (or: pip install 'fldet[export]')",
+        ) from error
+
+
+def _load_onnx(path: Path, device: str) -> tuple[Run, str, torch.device]:
+    runtime = require("onnxruntime")
+    has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+    chosen = select_device("cpu" if device == "auto" and not has_cuda else device)
+    if chosen.type == "cuda" and not has_cuda:
+        raise UnavailableError(
+            f"--device {device}: this onnxruntime has no CUDA",
+            hint="pip install onnxruntime-gpu, or use --device cpu",
+        )
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if chosen.type == "cuda":
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": chosen.index or 0}))
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's kinds have no common parent
+        raise _unreadable(path, error) from error
+    names = {one.name for one in session.get_inputs()}
+
+    def run(inputs: dict[str, Tensor]) -> list[Tensor]:
+        feed = {name: value.cpu().numpy() for name, value in inputs.items() if name in names}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
+
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY, ""), chosen
+
+
+def _load_torchscript(path: Path, device: str) -> tuple[Run, str, torch.device]:
+    chosen = select_device(device)
+    extra = {KEY: ""}
+    try:
+        load: Any = torch.jit.load
+        model = load(str(path), map_location=chosen, _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+    def run(inputs: dict[str, Tensor]) -> list[Tensor]:
+        return [output.cpu() for output in model(inputs["images"].to(chosen))]
+
+    text: Any = extra[KEY]
+    return run, text.decode() if isinstance(text, bytes) else text, chosen
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"cannot read the exported model {path}: {str(error).splitlines()[0]}")

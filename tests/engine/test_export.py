@@ -1,0 +1,248 @@
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+
+from fldet.cli.export import export as run_command
+from fldet.config import load_config
+from fldet.engine import export as module
+from fldet.engine.build import build_model
+from fldet.engine.detector import Detector
+from fldet.engine.export import as_metadata, export, is_within, match
+from fldet.engine.onnx_detector import as_text, load_exported
+from fldet.engine.predict import predict, read_lines
+from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.results import Detections, ParityResult
+
+
+def needs_onnx():
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install -r requirements/export.txt")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Noise: on even areas a hardly trained model scores alike, and NMS may choose either."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(1)
+    for index in range(6):
+        image = rng.integers(0, 255, (64, 64 + 10 * (index % 2), 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work_dir(tiny_run, tmp_path_factory):
+    """A copy, so that a default output does not land in the shared one."""
+    copy = tmp_path_factory.mktemp("export") / "run"
+    shutil.copytree(tiny_run[1], copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def onnx_file(work_dir, images, tmp_path_factory):
+    needs_onnx()
+    return export(work_dir, out=tmp_path_factory.mktemp("onnx") / "tiny.onnx", check=str(images))
+
+
+@pytest.mark.slow
+def test_onnx_with_boxes_finds_what_the_checkpoint_finds(onnx_file, images):
+    assert onnx_file.within_tolerance
+    parity = onnx_file.parity
+    assert (parity.images, parity.unmatched) == (6, 0)
+    assert parity.boxes > 20
+    assert onnx_file.post_process == "inside"
+    assert onnx_file.size_mib == pytest.approx(onnx_file.file.stat().st_size / 2**20)
+
+
+@pytest.mark.slow
+def test_other_sizes_and_batches_than_at_the_export(onnx_file, work_dir):
+    rng = np.random.default_rng(0)
+    shapes = [(64, 64), (30, 90), (90, 30), (64, 64), (200, 160)]
+    arrays = [rng.integers(0, 255, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    ours = Detector.load(work_dir, device="cpu").predict(arrays)
+    theirs = Detector.load(onnx_file.file, device="cpu").predict(arrays)
+    assert sum(map(len, ours)) > 50
+    for one, other in zip(ours, theirs, strict=True):
+        box, score, unmatched = match(one, other, 0.05)
+        assert (box < 1e-3, score < 1e-4, unmatched) == (True, True, 0)
+        assert (np.diff(other.scores) <= 0).all()
+
+
+@pytest.mark.slow
+def test_the_metadata_says_how_to_prepare_an_image(onnx_file):
+    import onnx
+
+    model = onnx.load(str(onnx_file.file))
+    onnx.checker.check_model(model)
+    found = {one.key: one.value for one in model.metadata_props}
+    assert json.loads(found["mean"]) == [123.675, 116.28, 103.53]
+    assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
+    assert json.loads(found["classes"]) == ["circle", "square"]
+    assert json.loads(found["strides"])[0] == [8, 8]
+    assert (json.loads(found["channel_order"]), json.loads(found["size_divisor"])) == ("RGB", 32)
+    assert sum(node.op_type == "NonMaxSuppression" for node in model.graph.node) == 1
+    assert [one.name for one in model.graph.input] == ["images", "sizes"]
+    assert [one.name for one in model.graph.output] == ["boxes", "scores", "labels", "image"]
+
+
+@pytest.mark.slow
+def test_predict_runs_it_through_the_same_interface(onnx_file, images, work_dir, tmp_path):
+    lines = {}
+    for name, model in (("onnx", onnx_file.file), ("torch", work_dir)):
+        options = {"formats": ("jsonl",), "score_thr": 0.1, "device": "cpu"}
+        assert predict(model, str(images), tmp_path / name, **options).images == 6
+        lines[name] = list(read_lines(tmp_path / name / "predictions.jsonl"))
+    for one, other in zip(lines["onnx"], lines["torch"], strict=True):
+        assert (one["file"], one["width"]) == (other["file"], other["width"])
+        assert len(one["boxes"]) == len(other["boxes"])
+    with pytest.raises(UsageError, match=r"score_thr 0\.01 is below"):
+        Detector.load(onnx_file.file).predict(next(images.glob("*.png")), score_thr=0.01)
+
+
+@pytest.mark.slow
+def test_raw_maps_in_onnx(work_dir, images, tmp_path):
+    needs_onnx()
+    out = tmp_path / "maps.onnx"
+    result = export(work_dir, out=out, post_process="outside", check=str(images))
+    assert result.within_tolerance
+    assert len(Detector.load(out).predict(next(images.glob("*.png")), score_thr=0.0)[0]) == 100
+
+
+def test_torchscript_beside_the_checkpoint(work_dir, images):
+    result = export(work_dir, format="torchscript", check=str(images))
+    assert result.file.parent == work_dir
+    assert result.file.suffix == ".torchscript"
+    assert result.within_tolerance
+    assert result.post_process == "outside"
+    with pytest.raises(UsageError, match="exists"):
+        export(work_dir, format="torchscript")
+    assert export(work_dir, format="torchscript", out=work_dir / "b.torchscript").parity is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "tflite"}, "unknown format 'tflite'"),
+        ({"format": "torchscript", "post_process": "inside"}, "inside is not possible"),
+        ({"post_process": "beside"}, "beside is not possible"),
+        ({"out": "x.pt"}, "another ending"),
+    ],
+)
+def test_wrong_options(work_dir, options, words):
+    if "out" in options:
+        options = {"out": Path(options["out"])}
+    with pytest.raises(UsageError, match=words):
+        export(work_dir, **options)
+
+
+def test_without_the_packages_the_line_that_installs_them(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UnavailableError) as error:
+        export(work_dir, out=tmp_path / "x.onnx")
+    assert "pip install -r requirements/export.txt" in error.value.hint
+    (tmp_path / "y.onnx").touch()
+    with pytest.raises(UnavailableError, match="onnxruntime"):
+        Detector.load(tmp_path / "y.onnx")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.torchscript"])
+def test_files_that_are_no_exported_models(tmp_path, name):
+    if name.endswith("onnx"):
+        needs_onnx()
+    with pytest.raises(CheckpointError, match="not found"):
+        load_exported(tmp_path / name)
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot read the exported model"):
+        load_exported(tmp_path / name, "cpu")
+
+
+def test_a_file_of_another_program_is_refused_and_so_is_one_with_foreign_names(tmp_path):
+    path = tmp_path / "foreign.torchscript"
+    torch.jit.trace(torch.nn.ReLU(), torch.ones(1)).save(str(path))
+    with pytest.raises(CheckpointError, match="does not say how images are prepared"):
+        load_exported(path, "cpu")
+    text = as_text({"pipeline": [{"type": "subprocess.Popen"}]})
+    torch.jit.trace(torch.nn.ReLU(), torch.ones(1)).save(str(path), _extra_files={"fldet": text})
+    with pytest.raises(CheckpointError, match=r"names 'subprocess\.Popen'"):
+        load_exported(path, "cpu")
+
+
+def test_two_stages_are_refused(work_dir, tmp_path, monkeypatch):
+    detector = Detector.load(work_dir, device="cpu")
+    detector.model.bbox_head = torch.nn.Identity()
+    monkeypatch.setattr(module.Detector, "load", lambda *_: detector)
+    with pytest.raises(UsageError, match="cannot export a RetinaNet with Identity"):
+        export(work_dir, format="torchscript", out=tmp_path / "x.torchscript")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nms": {"type": "soft_nms", "iou_threshold": 0.5}}, {"nms_pre": -1}, {"min_bbox_size": 3}],
+)
+def test_other_post_processing_than_plain_nms_stays_outside(tiny_config, change):
+    model = build_model(load_config(tiny_config))
+    model.bbox_head.test_cfg.update(change)
+    with pytest.raises(UsageError, match="cannot be exported") as error:
+        module.WithBoxes(model)
+    assert error.value.hint == "--post-process outside"
+
+
+def test_metadata_are_text():
+    description = {"version": "0", "pipeline": [], "classes": ["a"], "std": [1.0]}
+    found = as_metadata(description)
+    assert found.keys() == {"fldet", "classes", "std"}
+    assert found["classes"] == '["a"]'
+
+
+def boxes(*rows):
+    """Rows of x, score, label."""
+    return Detections(
+        boxes=np.array([[x, 0, x + 10, 10] for x, _, _ in rows], np.float32).reshape(-1, 4),
+        scores=np.array([score for _, score, _ in rows], np.float32),
+        labels=np.array([label for _, _, label in rows], np.int64),
+        names=tuple(str(label) for _, _, label in rows),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (boxes((0, 0.9, 0), (50, 0.8, 1)), boxes((50, 0.8, 1), (0, 0.9, 0)), (0, 0, 0)),
+        (boxes((0, 0.9, 0)), boxes((0.5, 0.9, 0)), (0.5, 0, 0)),
+        (boxes((0, 0.9, 0)), boxes((0, 0.9, 1)), (0, 0, 2)),
+        (boxes((0, 0.9, 0)), boxes((9, 0.9, 0)), (0, 0, 2)),
+        (boxes((0, 0.9, 0)), boxes(), (0, 0, 1)),
+        (boxes((0, 0.05001, 0)), boxes(), (0, 0, 0)),
+    ],
+    ids=["order", "moved", "class", "far", "missing", "at the threshold"],
+)
+def test_how_two_results_are_compared(one, other, expected):
+    assert match(one, other, 0.05) == pytest.approx(expected)
+    assert match(other, one, 0.05) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, True), ({"box_px": 0.01}, False), ({"score": 0.001}, False), ({"unmatched": 1}, False)],
+)
+def test_the_tolerance(change, expected):
+    good = ParityResult(1, 5, 1e-4, 1e-5, 0, 1.0, 1.0)
+    assert is_within(dataclasses.replace(good, **change)) is expected
+
+
+def test_exit_code_3_when_the_tolerance_is_missed(work_dir, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "BOX_TOLERANCE_PX", -1.0)
+    out = tmp_path / "x.torchscript"
+    with pytest.raises(typer.Exit) as stop:
+        run_command(work_dir, format="torchscript", out=out, check=str(images))
+    assert stop.value.exit_code == 3
+    assert "differs from the checkpoint" in capsys.readouterr().err
