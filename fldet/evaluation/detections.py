@@ -19,7 +19,7 @@ from fldet.results import write_atomically
 
 Detection = Mapping[str, Any]
 
-# Python's own types stand first: the abstract ones alone take longer than the evaluation itself.
+# Python's own types stand first: checking against the abstract ones is slow.
 _INTEGER, _NUMBER = (int, Integral), (float, int, Real)
 _DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 _RESULTS = (

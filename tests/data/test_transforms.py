@@ -182,10 +182,12 @@ def test_layout_survives_a_worker_and_reaches_the_network(tiny_config, tiny_coco
     loader = DataLoader(dataset, batch_size=3, num_workers=1, collate_fn=pseudo_collate)
     batch = next(iter(loader))
     assert all(image.permute(1, 2, 0).is_contiguous() for image in batch["inputs"])
+    cfg.model.data_preprocessor.type = "fldet.DetDataPreprocessor"
     model = MODELS.build(cfg.model)
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(**model.data_preprocessor(batch, training=True), mode="loss")
+    with torch.no_grad():
+        model(**model.data_preprocessor(batch, training=True), mode="tensor")
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert not seen[0].is_contiguous()
 
