@@ -7,8 +7,13 @@ by itself and looks in the locations given here.
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
 
-# losses, heads, necks, detectors
-MODELS = Registry("model", parent=mmdet_registry.MODELS, scope="fldet", locations=["fldet.models"])
+# losses, heads, necks, detectors, preprocessors
+MODELS = Registry(
+    "model",
+    parent=mmdet_registry.MODELS,
+    scope="fldet",
+    locations=["fldet.models", "fldet.data.preprocessor"],
+)
 # anchor generators, assigners, miners
 TASK_UTILS = Registry(
     "task util",
@@ -19,6 +24,13 @@ TASK_UTILS = Registry(
 # data sets: annotation files in, samples out
 DATASETS = Registry(
     "dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"]
+)
+# steps of a pipeline: what happens to one image and its boxes
+TRANSFORMS = Registry(
+    "transform",
+    parent=mmdet_registry.TRANSFORMS,
+    scope="fldet",
+    locations=["fldet.data.transforms"],
 )
 # what turns detections into figures
 METRICS = Registry(

@@ -25,8 +25,8 @@ train_pipeline = [
         type='RandomChoiceResize',
         scales=[(1333, side) for side in range(480, 801, 32)],
         keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(type='fldet.RandomFlip', prob=0.5),
+    dict(type='fldet.PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 

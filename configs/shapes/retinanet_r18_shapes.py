@@ -18,15 +18,15 @@ model = dict(bbox_head=dict(num_classes=6))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(type='fldet.RandomFlip', prob=0.5),
+    dict(type='fldet.PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.0),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
-        type='PackDetInputs',
+        type='fldet.PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 shapes = dict(type='fldet.ShapesDataset', num_train=1600, num_val=200, image_size=160, seed=0)

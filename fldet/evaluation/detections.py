@@ -19,6 +19,8 @@ from fldet.results import write_atomically
 
 Detection = Mapping[str, Any]
 
+# Python's own types stand first: checking against the abstract ones is slow.
+_INTEGER, _NUMBER = (int, Integral), (float, int, Real)
 _DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 _RESULTS = (
     "the COCO results format: a list of objects with image_id, category_id, "
@@ -61,19 +63,21 @@ def check_detections(
 
 def _fault(one: Any) -> str:
     """Returns what is wrong with a detection, empty if nothing is."""
-    if not isinstance(one, Mapping):
+    if not isinstance(one, (dict, Mapping)):
         return "not an object"
     for key in _DETECTION_KEYS:
         if key not in one:
             return f"no {key!r}"
-    if not isinstance(one["category_id"], Integral):
+    if not isinstance(one["category_id"], _INTEGER):
         return "'category_id' is not an integer"
-    if not isinstance(one["image_id"], (Integral, str)):
+    if not isinstance(one["image_id"], (*_INTEGER, str)):
         return "'image_id' is not an integer"
     box = one["bbox"]
-    if not isinstance(box, Sequence) or len(box) != 4:
+    if not isinstance(box, (list, tuple, Sequence)) or len(box) != 4:
         return "'bbox' is not a list of four numbers"
-    if not all(isinstance(value, Real) and math.isfinite(value) for value in (*box, one["score"])):
+    values = (*box, one["score"])
+    kinds = set(map(type, values))
+    if not (all(issubclass(k, _NUMBER) for k in kinds) and all(map(math.isfinite, values))):
         return "'bbox' or 'score' is not finite"
     return "'bbox' has a negative size" if box[2] < 0 or box[3] < 0 else ""
 

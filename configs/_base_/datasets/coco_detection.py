@@ -8,8 +8,8 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(type='fldet.RandomFlip', prob=0.5),
+    dict(type='fldet.PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -17,7 +17,7 @@ test_pipeline = [
     # After the resizing, so that boxes stay in the pixels of the file.
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
-        type='PackDetInputs',
+        type='fldet.PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 # DEVIATION D8: images without objects are kept.
