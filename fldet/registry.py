@@ -20,6 +20,10 @@ TASK_UTILS = Registry(
 DATASETS = Registry(
     "dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"]
 )
+# steps of a pipeline
+TRANSFORMS = Registry(
+    "transform", parent=mmdet_registry.TRANSFORMS, scope="fldet", locations=["fldet.data"]
+)
 # what turns detections into figures
 METRICS = Registry(
     "metric", parent=mmdet_registry.METRICS, scope="fldet", locations=["fldet.evaluation"]
