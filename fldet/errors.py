@@ -4,6 +4,7 @@
     ├── UsageError         a wrong option or argument; exit code 2
     │   └── ConfigError    a config that cannot be read, or a wrong key or value in it
     ├── DataError          annotation file or images missing or malformed
+    │   └── BrokenImageError   one image that cannot be used
     ├── CheckpointError    a checkpoint that is missing, broken or of another model
     ├── UnavailableError   a device, package or version that is not there
     ├── NonFiniteError     a loss that is not finite
@@ -55,6 +56,10 @@ class ConfigError(UsageError):
 
 class DataError(FldetError):
     """An annotation file or image that is missing or malformed."""
+
+
+class BrokenImageError(DataError):
+    """An image that cannot be read, or whose pixels are not those that were annotated."""
 
 
 class CheckpointError(FldetError):

@@ -30,7 +30,7 @@ TRANSFORMS = Registry(
     "transform",
     parent=mmdet_registry.TRANSFORMS,
     scope="fldet",
-    locations=["fldet.data.transforms"],
+    locations=["fldet.data"],
 )
 # what turns detections into figures
 METRICS = Registry(

@@ -12,7 +12,16 @@ ROOT = Path(fldet.__file__).parent
 # Each may import its own layer and those before it.
 LAYERS = [
     {
-        *("_compat", "errors", "results", "annotations", "functional", "drawing", "anchor_cover"),
+        *(
+            "_compat",
+            "errors",
+            "results",
+            "annotations",
+            "functional",
+            "drawing",
+            "anchor_cover",
+            "image_files",
+        ),
         "ops",
     },
     {"config"},

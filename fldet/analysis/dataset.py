@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.annotations import read_annotations
+from fldet.annotations import annotation_faults, image_path, read_annotations
 from fldet.drawing import Image, read_image
 from fldet.errors import DataError
 
@@ -19,7 +19,6 @@ QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p
 SMALL, MEDIUM = 32, 96  # sides of the squares that part COCO's sizes, in pixels
 
 _MAX_EXAMPLES = 20
-_TOLERANCE = 1.0  # pixels that a box may reach past the edge: files round
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
     odd = _odd_images(content["images"], image_dir)
     usable = []
     for entry in content["annotations"]:
-        kind = _fault(entry, sizes, names)
+        fault = next(annotation_faults(entry, sizes, names), None)
+        kind = fault.kind if fault else ""
         if kind:
             odd.append(Oddity(kind, entry.get("id"), entry.get("image_id"), entry.get("bbox")))
         if kind in _USABLE:
@@ -132,43 +132,6 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
 
 
 _USABLE = ("", "box partly outside the image", "box thinner than a pixel")
-
-
-def _fault(
-    entry: Mapping[str, Any],
-    sizes: Mapping[Any, tuple[int, int] | None],
-    names: Mapping[Any, str],
-) -> str:
-    """Returns what is wrong with an annotation, empty if nothing is."""
-    box = box_of(entry)
-    if box is None:
-        return "no box of four numbers"
-    x, y, width, height = box
-    if not all(map(math.isfinite, (x, y, width, height))):
-        return "box not finite"
-    if width < 0 or height < 0:
-        return "box of negative size"
-    if width == 0 or height == 0:
-        return "box of zero size"
-    if entry.get("category_id") not in names:
-        return "unknown category"
-    if entry.get("image_id") not in sizes:
-        return "unknown image"
-    size = sizes[entry["image_id"]]
-    if size is not None and (x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0):
-        return "box outside the image"
-    if size is not None and (max(-x, -y, x + width - size[0], y + height - size[1]) > _TOLERANCE):
-        return "box partly outside the image"
-    return "box thinner than a pixel" if min(width, height) < 1 else ""
-
-
-def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Returns (x, y, width, height) in pixels, finite or not; None if it is not four numbers."""
-    try:
-        box = tuple(float(value) for value in entry["bbox"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return box if len(box) == 4 else None
 
 
 def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> list[Oddity]:
@@ -185,7 +148,7 @@ def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> 
 def try_to_read(image: Mapping[str, Any], image_dir: Path) -> Image | None:
     """Returns the image of an entry as (H, W, 3) uint8 BGR, None if it cannot be read."""
     try:
-        return read_image(image_dir / image["file_name"])
+        return read_image(image_path(image_dir, image["file_name"], "image"))
     except (DataError, KeyError):
         return None
 

@@ -16,13 +16,12 @@ from fldet.analysis.dataset import (
     SMALL,
     DatasetSummary,
     Histogram,
-    box_of,
     id_order,
     most_first,
     try_to_read,
 )
 from fldet.anchor_cover import SeenImage
-from fldet.annotations import read_annotations
+from fldet.annotations import box_of, read_annotations
 from fldet.drawing import PALETTE, Image, add_title, draw_boxes
 from fldet.errors import DataError
 from fldet.results import write_atomically

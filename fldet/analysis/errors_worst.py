@@ -9,6 +9,7 @@ import numpy as np
 
 from fldet.analysis.errors_pictures import COLORS
 from fldet.analysis.errors_result import DrawnBox, ErrorAnalysis, WorstImage
+from fldet.annotations import image_path
 from fldet.drawing import PALETTE, Image, add_title, draw_boxes, enlarge, read_image, side_by_side
 from fldet.errors import DataError
 from fldet.results import write_atomically
@@ -42,7 +43,7 @@ def draw_worst(analysis: ErrorAnalysis, image_dir: Path, folder: Path) -> list[P
         try:
             if worst.file_name is None:
                 raise DataError(f"image {worst.image_id!r} has no file_name")
-            picture = read_image(image_dir / worst.file_name)
+            picture = read_image(image_path(image_dir, worst.file_name, "results"))
         except DataError as error:
             log.warning("not drawn: %s", error.message)
             continue

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fldet.cli import analyze, benchmark, config, doctor, export, paper, predict, test, train
+from fldet.cli import analyze, benchmark, config, data, doctor, export, paper, predict, test, train
 
 app = typer.Typer(
     name="fldet",
@@ -26,6 +26,7 @@ app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 app.add_typer(paper.app, name="paper")
 
 

@@ -1,16 +1,30 @@
 """A data set in the COCO format, with the classes that its file has."""
 
+import logging
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from fldet.annotations import category_ids, read_annotations
-from fldet.errors import DataError, nearest
+from fldet.annotations import (
+    annotation_faults,
+    category_ids,
+    image_faults,
+    image_path,
+    is_id,
+    read_annotations,
+)
+from fldet.data.images import BrokenImages
+from fldet.errors import BrokenImageError, DataError, nearest, shorten
+from fldet.image_files import missing_files
 from fldet.registry import DATASETS
+
+log = logging.getLogger("fldet")
+
+_KEPT = "box partly outside the image"
 
 
 @DATASETS.register_module()
@@ -20,16 +34,35 @@ class CocoDataset(BaseDetDataset):
     Label i is ``metainfo['classes'][i]``, whatever the order and the gaps of the category ids;
     without ``classes`` all categories of the file are used in the order of their ids. Images
     without objects are kept unless ``filter_cfg=dict(filter_empty_gt=True)`` says otherwise.
-    Crowd regions become ignored boxes. Boxes without area or outside the image are left out.
+    Crowd regions become ignored boxes. Boxes without area or outside the image are left out, with
+    one warning for all of them.
+
+    A broken image (see ``fldet.LoadImage``) of a training set is left out by name, and the next
+    image takes its place; in test mode it is an error, for figures must not lose images.
 
     Args:
+        max_broken_images: broken images that training goes on without; 0 stops at the first.
+        broken_images_file: where all processes of a run list them, so that each is counted once;
+            None counts those that this object meets.
         **kwargs: of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``,
             ``data_prefix=dict(img=...)``, ``pipeline``, ``metainfo=dict(classes=...)``,
             ``filter_cfg=dict(filter_empty_gt=..., min_size=...)``, ``indices``, ``test_mode``.
 
     Raises:
-        DataError: the file is missing or malformed, or a class is not in it.
+        DataError: the file is missing or malformed, a class is not in it, or the name of an image
+            leads out of the folder of images.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        max_broken_images: int = 10,
+        broken_images_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        file = None if broken_images_file is None else Path(broken_images_file)
+        self.broken = BrokenImages(max_broken_images, file)
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def make_files(cls, options: Mapping[str, Any]) -> None:
@@ -44,13 +77,59 @@ class CocoDataset(BaseDetDataset):
         path = Path(self.ann_file)
         content = read_annotations(path)
         label_of = self._label_of(category_ids(content["categories"], path), path)
+        images = _checked_images(content["images"], path)
         by_image = defaultdict(list)
         for annotation in content["annotations"]:
-            by_image[annotation["image_id"]].append(annotation)
-        return [
-            self._parse_image(image, by_image[image["id"]], label_of, path)
-            for image in sorted(content["images"], key=lambda image: image["id"])
+            by_image[_image_id(annotation, path)].append(annotation)
+        left_out: list[Mapping[str, Any]] = []
+        entries = [
+            self._parse_image(image, by_image.pop(key, []), label_of, left_out)
+            for key, image in images.items()
         ]
+        for annotations in by_image.values():  # of images that the file does not list
+            left_out += annotations
+        sizes = {key: (image["width"], image["height"]) for key, image in images.items()}
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        _warn_of_left_out(left_out, sizes, names, path)
+        return entries
+
+    def prepare_data(self, idx: int) -> Any:
+        """Returns an image through the pipeline, or the next image that is not broken.
+
+        Raises:
+            BrokenImageError: the image is broken, in test mode.
+            DataError: more than ``max_broken_images`` are, or all of the data set.
+        """
+        for step in range(len(self)):
+            try:
+                return super().prepare_data((idx + step) % len(self))
+            except BrokenImageError as error:
+                if self.test_mode:
+                    raise
+                self.broken.add(error)
+        raise DataError(f"all {len(self)} images of {self.ann_file} are broken")
+
+    def check_files(self) -> None:
+        """Warns of image files that are not there, by one listing of each folder.
+
+        Raises:
+            DataError: they are more than training goes on without; in test mode, one is missing.
+        """
+        missing = missing_files(self.get_data_info(i)["img_path"] for i in range(len(self)))
+        if not missing:
+            return
+        allowed = 0 if self.test_mode else self.broken.limit
+        count = f"{len(missing)} of {len(self)} image files of {self.ann_file} are missing"
+        text = f"{count}: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        if len(missing) > allowed:
+            raise DataError(
+                text,
+                expected="every image"
+                if self.test_mode
+                else f"at most {allowed} (max_broken_images of the training data set)",
+                hint="fldet data check CONFIG lists all of them",
+            )
+        log.warning("%s; training goes on without", text)
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Returns the training images that ``filter_cfg`` leaves; all of them in test mode."""
@@ -88,23 +167,85 @@ class CocoDataset(BaseDetDataset):
         image: Mapping[str, Any],
         annotations: list[dict[str, Any]],
         label_of: dict[int, int],
-        path: Path,
+        left_out: list[Mapping[str, Any]],
     ) -> dict[str, Any]:
-        missing = [key for key in ("file_name", "width", "height") if key not in image]
-        if missing:
-            raise DataError(
-                f"{path}: image {image['id']} has no '{missing[0]}'",
-                expected="every image has id, file_name, width and height",
-            )
+        folder = Path(self.data_prefix.get("img", ""))
+        name = f"{self.ann_file}: image {image['id']!r}"
         width, height = image["width"], image["height"]
-        instances = [parse_instance(one, label_of, width, height) for one in annotations]
+        instances = []
+        for annotation in annotations:
+            try:
+                instance = parse_instance(annotation, label_of, width, height)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                raise _malformed(annotation, Path(self.ann_file)) from None
+            if instance is None:
+                left_out.append(annotation)
+            else:
+                instances.append(instance)
         return {
-            "img_path": str(Path(self.data_prefix.get("img", "")) / image["file_name"]),
+            "img_path": str(image_path(folder, image["file_name"], name)),
             "img_id": image["id"],
             "width": width,
             "height": height,
-            "instances": [instance for instance in instances if instance is not None],
+            "instances": instances,
         }
+
+
+def _checked_images(images: Iterable[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
+    """Returns the entries of images by id, in the order of the ids."""
+    by_id: dict[Any, Any] = {}
+    for image in images:
+        key = image["id"]
+        if not is_id(key) or key in by_id:
+            who = "two images have" if is_id(key) else "an image has"
+            raise DataError(
+                f"{path}: {who} the id {shorten(key)}",
+                expected="every image has an id of its own, a whole number or a text",
+            )
+        by_id[key] = image
+        for fault in image_faults(image):
+            if fault.field != "file_name" or fault.detail == "missing":
+                is_what = "no" if fault.detail == "missing" else f"{fault.detail} for"
+                raise DataError(
+                    f"{path}: image {key!r} has {is_what} '{fault.field}'",
+                    expected="every image has id, file_name, width and height",
+                )
+    return dict(sorted(by_id.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+
+def _image_id(annotation: Mapping[str, Any], path: Path) -> Any:
+    key = annotation.get("image_id")
+    if not is_id(key):
+        raise _malformed(annotation, path)
+    return key
+
+
+def _malformed(annotation: Mapping[str, Any], path: Path) -> DataError:
+    return DataError(
+        f"{path}: an annotation is malformed: {shorten(annotation)}",
+        expected="image_id, category_id, and bbox as four numbers: x, y, width, height",
+        hint=f"fldet data check {path} lists everything that is wrong",
+    )
+
+
+def _warn_of_left_out(
+    annotations: Iterable[Mapping[str, Any]],
+    sizes: Mapping[Any, tuple[float, float]],
+    names: Mapping[Any, str],
+    path: Path,
+) -> None:
+    """Logs one line for annotations that are left out because something is wrong with them."""
+    faults = (
+        next((one.kind for one in annotation_faults(entry, sizes, names) if one.kind != _KEPT), "")
+        for entry in annotations
+    )
+    counts = Counter(filter(None, faults))
+    if counts:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
+        log.warning(
+            "%s: %d annotations are left out (%s); fldet data check %s lists them",
+            *(path, sum(counts.values()), kinds, path),
+        )
 
 
 def parse_instance(

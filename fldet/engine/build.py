@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import logging
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
-from fldet.data.stream import BatchStream, NumberedBatches, exact_loader
+from fldet.data import CocoDataset
+from fldet.data.stream import BatchStream, exact_loader
+from fldet.engine.prepare import coco_datasets
 from fldet.engine.pretrained import explained_downloads
+from fldet.errors import FldetError
+from fldet.evaluation import CocoMetric
+from fldet.hooks import BrokenImagesHook
 from fldet.registry import MODELS
 
 # Printed by MMEngine on every run, about nothing that a user can change.
@@ -43,23 +50,54 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 class FldetRunner(Runner):
-    """MMEngine's Runner, whose log goes to its file; the console gets warnings, on stderr."""
+    """MMEngine's Runner, whose log goes to its file; the console gets warnings, on stderr.
+
+    Before a loop begins, its image files must be there and its ground truth must be right; broken
+    images of a training are listed in ``broken_images.txt`` beside its log.
+    """
+
+    def train(self) -> nn.Module:
+        """Trains; an expected failure of a loader process is raised as it happened there."""
+        with worker_errors():
+            return super().train()
+
+    def test(self) -> dict[str, float]:
+        """Tests; an expected failure of a loader process is raised as it happened there."""
+        with worker_errors():
+            return super().test()
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """Returns the training loop.
+
+        Order and random numbers of its samples follow from the seed; its data sets list broken
+        images in one file.
+        """
+        if isinstance(loop, BaseLoop):
+            return loop
+        file = str(Path(self.log_dir, "broken_images.txt"))
+        if isinstance(self._train_dataloader, dict):
+            for dataset in coco_datasets(self._train_dataloader):
+                dataset["broken_images_file"] = file
+        self.register_hook(BrokenImagesHook(file))
+        loop = _checked(super().build_train_loop(loop))
+        if isinstance(loop, IterBasedTrainLoop):
+            loop.dataloader = exact_loader(loop.dataloader, self.seed, self.rank)
+            loop.dataloader_iterator = BatchStream(loop.dataloader)
+        return loop
+
+    def build_val_loop(self, loop: Any) -> BaseLoop:
+        """Returns the validation loop."""
+        return loop if isinstance(loop, BaseLoop) else _checked(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: Any) -> BaseLoop:
+        """Returns the test loop."""
+        return loop if isinstance(loop, BaseLoop) else _checked(super().build_test_loop(loop))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Returns the logger of the run with a quieter console."""
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
-
-    def build_train_loop(self, loop: Any) -> BaseLoop:
-        """Returns the loop with samples whose order and random numbers follow from the seed."""
-        loop = super().build_train_loop(loop)
-        if isinstance(loop, IterBasedTrainLoop) and not isinstance(
-            loop.dataloader.batch_sampler, NumberedBatches
-        ):
-            loop.dataloader = exact_loader(loop.dataloader, self.seed, self.rank)
-            loop.dataloader_iterator = BatchStream(loop.dataloader)
-        return loop
 
     def _init_model_weights(self) -> None:
         with explained_downloads():
@@ -87,6 +125,41 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """Returns the model itself, where it may be wrapped for several processes."""
     inner: nn.Module = getattr(model, "module", model)
     return inner
+
+
+@contextlib.contextmanager
+def worker_errors() -> Iterator[None]:
+    """Raises an expected failure of a loader process without the traceback that torch adds."""
+    try:
+        yield
+    except FldetError as error:
+        name = f"{type(error).__module__}.{type(error).__name__}"
+        *_, text = re.split(rf"^{re.escape(name)}: ", error.message, flags=re.MULTILINE)
+        if not error.message.startswith("Caught ") or text == error.message:
+            raise
+        raise type(error)(text.strip()) from None
+
+
+def _checked(loop: BaseLoop) -> BaseLoop:
+    """Returns a loop after a look at what would end it later: image files, and the ground truth.
+
+    Raises:
+        DataError: as ``CocoDataset.check_files`` and ``read_ground_truth``.
+    """
+    evaluator = getattr(loop, "evaluator", None)
+    for metric in evaluator.metrics if evaluator else ():
+        if isinstance(metric, CocoMetric):
+            _ = metric.truth  # read now and kept
+    todo = [loop.dataloader.dataset]
+    while todo:
+        dataset = todo.pop()
+        if isinstance(dataset, CocoDataset):
+            dataset.check_files()
+        elif hasattr(dataset, "datasets"):
+            todo += dataset.datasets
+        elif hasattr(dataset, "dataset"):
+            todo.append(dataset.dataset)
+    return loop
 
 
 def quiet_console(logger: MMLogger) -> None:

@@ -24,7 +24,7 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fldet.engine.build import build_model, quiet_console
+from fldet.engine.build import build_model, quiet_console, worker_errors
 from fldet.engine.checkpoint import (
     checkpoint_classes,
     load_weights,
@@ -151,10 +151,12 @@ def collect_logits(
     log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(chosen))
     positives = Reservoir(num_positives, (seed, 1))
     negatives = Reservoir(num_negatives, (seed, 2))
-    for logits, labels, weights in _with_progress(_scored(model, dataset, prepared), len(dataset)):
-        of_objects, of_background = split_logits(logits, labels, weights, window)
-        positives.add(of_objects.cpu().numpy())
-        negatives.add(of_background.cpu().numpy())
+    scored = _with_progress(_scored(model, dataset, prepared), len(dataset))
+    with worker_errors():
+        for logits, labels, weights in scored:
+            of_objects, of_background = split_logits(logits, labels, weights, window)
+            positives.add(of_objects.cpu().numpy())
+            negatives.add(of_background.cpu().numpy())
     procedure = {
         "config": Path(cfg.filename or "config").stem,
         "checkpoint": path.name,

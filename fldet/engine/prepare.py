@@ -1,12 +1,13 @@
 """What a config leaves implied, filled in before anything is built.
 
 Paths are joined to ``data_root``, the class names come from the annotation file, evaluators learn
-which file that is, and the learning rate follows the batch. Every step is logged.
+which file that is, images are read by ``fldet.LoadImage``, which names broken ones, and the
+learning rate follows the batch. The resolved config shows every step.
 """
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
 
+SPLITS = ("train", "val", "test")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -46,13 +48,13 @@ def prepare_config(
     for phase in ("val", "test"):
         if not cfg.get(f"{phase}_dataloader"):  # MMEngine wants all three or none
             cfg.update({f"{phase}_cfg": None, f"{phase}_evaluator": None})
-    for loader in LOADERS:
-        for dataset in _datasets(cfg.get(loader)):
-            if cfg.get("data_root") and not dataset.get("data_root"):
-                dataset.data_root = str(cfg.data_root)
+    _join_data_root(cfg)
     for phase in phases:
         _check_files(cfg, f"{phase}_dataloader")
     _set_classes(cfg, classes)
+    for loader in LOADERS:
+        for dataset in coco_datasets(cfg.get(loader)):
+            _read_with_names(dataset.get("pipeline"))
     for phase in ("val", "test"):
         _set_annotation_file(cfg, phase)
     if "val" in phases:
@@ -73,12 +75,45 @@ def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
     """
     if split not in ("train", "val", "test"):
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
-    datasets = _coco_datasets(prepare_config(cfg, phases=(split,)), f"{split}_dataloader")
+    datasets = coco_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
     if len(datasets) != 1:
         raise UsageError(
             f"{split}_dataloader reads {len(datasets)} data sets in COCO format", expected="one"
         )
     return _annotation_file(datasets[0]), _image_folder(datasets[0])
+
+
+def data_files(cfg: Config, splits: Sequence[str] = ()) -> dict[Path, Path]:
+    """Returns the folder of images by annotation file, of a config's data sets in COCO format.
+
+    The files may be missing; those of a data set that is drawn are made.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        splits: of ``train``, ``val`` and ``test``; empty takes those that the config has.
+
+    Raises:
+        UsageError: another split, or one without a data set in COCO format.
+        ConfigError: a wrong key or value.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise UsageError(f"unknown split {split!r}", expected="train, val or test")
+    validate(cfg)
+    cfg = copy.deepcopy(cfg)
+    _join_data_root(cfg)
+    files: dict[Path, Path] = {}
+    for split in splits or SPLITS:
+        datasets = coco_datasets(cfg.get(f"{split}_dataloader"))
+        if splits and not datasets:
+            raise UsageError(
+                f"the config's {split}_dataloader has no data set in COCO format",
+                expected="a split that the config has",
+            )
+        for dataset in datasets:
+            DATASETS.get(dataset["type"]).make_files(dataset)
+            files[_annotation_file(dataset)] = _image_folder(dataset)
+    return files
 
 
 def scale_learning_rate(cfg: Config, num_processes: int) -> None:
@@ -117,10 +152,11 @@ def _datasets(loader: Any) -> Iterator[Any]:
             yield dataset
 
 
-def _coco_datasets(cfg: Config, loader: str) -> list[Any]:
+def coco_datasets(loader: Any) -> list[Any]:
+    """Returns the configs of a loader's data sets in COCO format, those inside wrappers too."""
     return [
         dataset
-        for dataset in _datasets(cfg.get(loader))
+        for dataset in _datasets(loader)
         if isinstance(kind := DATASETS.get(dataset["type"]), type) and issubclass(kind, CocoDataset)
     ]
 
@@ -133,10 +169,26 @@ def _image_folder(dataset: Any) -> Path:
     return Path(dataset.get("data_root", ""), (dataset.get("data_prefix") or {}).get("img", ""))
 
 
+def _join_data_root(cfg: Config) -> None:
+    for loader in LOADERS:
+        for dataset in _datasets(cfg.get(loader)):
+            if cfg.get("data_root") and not dataset.get("data_root"):
+                dataset.data_root = str(cfg.data_root)
+
+
+def _read_with_names(pipeline: Any) -> None:
+    """Puts our step for reading images in the place of mmcv's, in place, at any depth."""
+    for step in pipeline.values() if isinstance(pipeline, dict) else pipeline or ():
+        if isinstance(step, dict) and str(step.get("type")).split(".")[-1] == "LoadImageFromFile":
+            step["type"] = "fldet.LoadImage"
+        if isinstance(step, (dict, list, tuple)):
+            _read_with_names(step)
+
+
 def _check_files(cfg: Config, loader: str) -> None:
     if not cfg.get(loader):
         raise ConfigError(f"the config has no {loader}")
-    for dataset in _coco_datasets(cfg, loader):
+    for dataset in coco_datasets(cfg.get(loader)):
         DATASETS.get(dataset["type"]).make_files(dataset)
         path = _annotation_file(dataset)
         if not path.is_file():
@@ -155,7 +207,7 @@ def _check_files(cfg: Config, loader: str) -> None:
 
 def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
     """Gives all data sets the same class names, and the model their number."""
-    datasets = [dataset for loader in LOADERS for dataset in _coco_datasets(cfg, loader)]
+    datasets = [dataset for loader in LOADERS for dataset in coco_datasets(cfg.get(loader))]
     explicit = cfg.get("classes")
     if isinstance(explicit, str):
         raise ConfigError(
@@ -184,7 +236,7 @@ def _set_num_classes(model: Any, count: int) -> None:
 
 def _set_annotation_file(cfg: Config, phase: str) -> None:
     """Tells our metric which annotation file its loader reads."""
-    datasets = _coco_datasets(cfg, f"{phase}_dataloader")
+    datasets = coco_datasets(cfg.get(f"{phase}_dataloader"))
     evaluator = cfg.get(f"{phase}_evaluator")
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
         if metric and metric["type"] == "fldet.CocoMetric" and len(datasets) == 1:

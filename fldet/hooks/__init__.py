@@ -1,5 +1,6 @@
 """What is watched while a loop runs."""
 
+from fldet.hooks.broken_images import BrokenImagesHook
 from fldet.hooks.checkpoint import CheckpointHook
 from fldet.hooks.draw import DrawHook
 from fldet.hooks.nonfinite import NonFiniteHook
@@ -9,6 +10,7 @@ from fldet.hooks.stop import StopHook
 from fldet.hooks.val_loss import ValLossHook
 
 __all__ = [
+    "BrokenImagesHook",
     "CheckpointHook",
     "DrawHook",
     "NonFiniteHook",

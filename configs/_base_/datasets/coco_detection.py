@@ -31,6 +31,8 @@ train_dataloader = dict(
         type='fldet.CocoDataset',
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
+        # Left out by name; one more ends the training. 0 stops at the first.
+        max_broken_images=10,
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=1,

@@ -1,0 +1,157 @@
+"""``fldet data``."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.output import Output, command, note
+
+if TYPE_CHECKING:
+    from fldet.data.check import DataCheck, DataProblem
+    from fldet.image_files import ImageFacts
+
+app = typer.Typer(
+    help="Look after data sets.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
+)
+
+CHECK_EXAMPLES = """\b
+Examples:
+  fldet data check configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
+  fldet data check annotations/train.json --images images/ --deep
+  fldet data check configs/bccd/retinanet_r18_bccd.py --split train --split val --json
+"""
+
+
+@app.callback()
+def data() -> None:
+    """Look after data sets."""
+
+
+@app.command(epilog=CHECK_EXAMPLES)
+@command
+def check(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Config, or annotation file in COCO format.",
+            metavar="CONFIG|ANNOTATION",
+            show_default=False,
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="train, val or test, of a config; may be repeated.", show_default="all it has"
+        ),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every image, as training does.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that read images.", show_default="one for each core"),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=1, help="Problems of each kind in the text; JSON has all.")
+    ] = 5,
+    cfg_options: options.CfgOptions = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List everything that is wrong with annotations and images; exit code 1 if anything is.
+
+    Image files are read as far as their header and their end; --deep decodes them.
+    """
+    note(f"fldet data check {source}")
+    import fldet.engine  # noqa: F401  first: it silences MMDetection's import
+    from fldet.data.check import check_data, default_workers
+
+    files = _files(source, images, split or [], cfg_options or [])
+
+    found = [
+        check_data(
+            *(ann_file, image_dir),
+            deep=deep,
+            workers=workers or default_workers(),
+            track=_track,
+        )
+        for ann_file, image_dir in files.items()
+    ]
+    count = sum(len(one.problems) for one in found)
+    Output("data check", as_json=json, quiet=quiet).result(
+        {"problems": count, "files": found},
+        text=lambda: "\n\n".join(describe(one, examples) for one in found),
+        essential=count,
+    )
+    if count:
+        raise typer.Exit(1)
+
+
+def _files(
+    source: str, images: Path | None, splits: list[str], cfg_options: list[str]
+) -> dict[Path, Path | None]:
+    """Returns the folder of images by annotation file."""
+    from fldet.errors import DataError, UsageError
+
+    if not source.endswith(".json"):
+        if images is not None:
+            raise UsageError(
+                "--images goes with an annotation file",
+                expected="the folder of a config's images is data_prefix.img of its data set",
+            )
+        from fldet.config import load_config
+        from fldet.engine.prepare import data_files
+
+        return dict(data_files(load_config(source, cfg_options), splits))
+    if splits or cfg_options:
+        raise UsageError("--split and --cfg-options go with a config, not an annotation file")
+    if images is None:
+        note("the images are not looked at: no --images FOLDER")
+    elif not images.is_dir():
+        raise DataError(f"folder of images not found: {images}", expected="a folder")
+    return {Path(source): images}
+
+
+def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":
+    """Returns the facts behind a progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(facts, "images", count, console=console, disable=hidden, transient=True)
+
+
+def describe(found: "DataCheck", examples: int) -> str:
+    """Returns counts, then the problems by kind, at most ``examples`` of each."""
+    return "\n".join(_lines(found, examples))
+
+
+def _lines(found: "DataCheck", examples: int) -> Iterator[str]:
+    yield str(found.ann_file)
+    yield f"  {found.images} images, {found.annotations} annotations, {found.categories} categories"
+    if found.image_dir is not None:
+        how = "decoded" if found.deep else "looked at (header and end)"
+        turned = f", {found.images_turned} turned upright by EXIF data" * bool(found.images_turned)
+        yield f"  {found.images_read} image files {how}{turned}"
+    yield f"  {len(found.problems)} problems" if found.problems else "  nothing is wrong"
+    for kind, count in found.counts.items():
+        yield f"  {kind}: {count}"
+        of_kind = [problem for problem in found.problems if problem.kind == kind]
+        yield from (f"    {_line(problem, found)}" for problem in of_kind[:examples])
+        if count > examples:
+            yield f"    ... and {count - examples} more"
+
+
+def _line(problem: "DataProblem", found: "DataCheck") -> str:
+    parts = [] if problem.file == found.ann_file else [str(problem.file)]
+    if problem.entry:
+        parts.append(f"{problem.entry} (id {problem.id!r})")
+    return "  ".join([*parts, *filter(None, (problem.field, problem.detail))])

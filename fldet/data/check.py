@@ -1,0 +1,320 @@
+"""Everything that is wrong with a data set in COCO format, found before a training finds it.
+
+Nothing here builds a data set or a model; images are looked at in processes that start fast.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fldet.annotations import (
+    FIELDS,
+    Fault,
+    annotation_faults,
+    image_faults,
+    image_path,
+    is_id,
+    read_json,
+)
+from fldet.errors import DataError, shorten
+from fldet.image_files import ImageFacts, inspect_image, missing_files
+
+Entries = list[tuple[int, Mapping[str, Any]]]
+Track = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
+
+
+@dataclass(frozen=True)
+class DataProblem:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: what is wrong, the same words for each of its kind.
+        file: the annotation file, or the image file.
+        entry: place in the annotation file, ``annotations[3]``; empty for the file itself.
+        id: of the entry, None if it has none.
+        field: of the entry; empty where the file is meant.
+        detail: the value that stands there, or what was found.
+    """
+
+    kind: str
+    file: Path
+    entry: str = ""
+    id: Any = None
+    field: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What is wrong with an annotation file and its images.
+
+    Attributes:
+        ann_file: the annotation file.
+        image_dir: folder of the images; None if they were not looked at.
+        deep: whether the images were decoded.
+        images: entries of images.
+        annotations: entries of annotations.
+        categories: entries of categories.
+        images_read: image files that were looked at.
+        images_turned: of them, those that EXIF data turn by a quarter.
+        counts: number of problems by kind, the most frequent first; empty if nothing is wrong.
+        problems: all of them.
+    """
+
+    ann_file: Path
+    image_dir: Path | None
+    deep: bool
+    images: int
+    annotations: int
+    categories: int
+    images_read: int
+    images_turned: int
+    counts: dict[str, int]
+    problems: tuple[DataProblem, ...]
+
+
+def check_data(
+    ann_file: Path,
+    image_dir: Path | None = None,
+    *,
+    deep: bool = False,
+    workers: int = 0,
+    track: Track = lambda facts, _: facts,
+) -> DataCheck:
+    """Returns everything that is wrong with an annotation file and its images.
+
+    Args:
+        ann_file: COCO annotation file; one that cannot be read is a problem like others.
+        image_dir: folder that ``file_name`` is relative to; None looks at no image.
+        deep: decode every image instead of reading its header and its end.
+        workers: processes that look at images; 0 does it in this one.
+        track: wraps the images' facts as they come, with their number, to show progress.
+
+    Raises:
+        DataError: a process that reads images died.
+    """
+    lists, problems = _read_lists(ann_file)
+    paths = _image_paths(lists["images"], image_dir)
+    facts = _look_at(sorted(set(paths.values())), deep, workers, track)
+    sizes = _sizes(lists["images"], paths, facts)
+    names = _names(lists["categories"]) if not _is_missing("categories", problems) else None
+    problems += [
+        *_category_problems(lists["categories"], ann_file),
+        *_id_problems("images", lists["images"], ann_file),
+        *_entry_problems("images", lists["images"], image_faults, ann_file),
+        *_file_problems(lists["images"], paths, facts),
+        *_id_problems("annotations", lists["annotations"], ann_file),
+        *_entry_problems(
+            "annotations",
+            lists["annotations"],
+            lambda entry: annotation_faults(entry, sizes, names),
+            ann_file,
+        ),
+    ]
+    read = [one for one in facts.values() if one is not None]
+    return DataCheck(
+        ann_file=ann_file,
+        image_dir=image_dir,
+        deep=deep,
+        images=len(lists["images"]),
+        annotations=len(lists["annotations"]),
+        categories=len(lists["categories"]),
+        images_read=len(read),
+        images_turned=sum(one.turned for one in read),
+        counts=dict(Counter(problem.kind for problem in problems).most_common()),
+        problems=tuple(problems),
+    )
+
+
+# --- the annotation file -------------------------------------------------------------------------
+
+
+def _read_lists(path: Path) -> tuple[dict[str, Entries], list[DataProblem]]:
+    """Returns the three lists as far as they are there, and what is wrong with their frame."""
+    lists: dict[str, Entries] = {key: [] for key in FIELDS}
+    problems: list[DataProblem] = []
+    try:
+        content = read_json(path, "annotation file", "")
+    except DataError as error:
+        return lists, [DataProblem("annotation file unreadable", path, detail=error.message)]
+    for key in FIELDS:
+        found = content.get(key) if isinstance(content, Mapping) else None
+        if not isinstance(found, list):
+            problems.append(DataProblem("missing list", path, field=key, detail="none in the file"))
+            continue
+        for index, entry in enumerate(found):
+            if isinstance(entry, Mapping):
+                lists[key].append((index, entry))
+            else:
+                detail = shorten(entry)
+                problems.append(
+                    DataProblem("entry that is no object", path, f"{key}[{index}]", detail=detail)
+                )
+    return lists, problems
+
+
+def _is_missing(key: str, problems: Sequence[DataProblem]) -> bool:
+    return any(problem.kind == "missing list" and problem.field == key for problem in problems)
+
+
+def _names(categories: Entries) -> dict[Any, str]:
+    return {
+        entry["id"]: str(entry.get("name")) for _, entry in categories if is_id(entry.get("id"))
+    }
+
+
+def _category_problems(entries: Entries, path: Path) -> Iterator[DataProblem]:
+    yield from _id_problems("categories", entries, path)
+    seen: set[str] = set()
+    for index, entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str):
+            kind = "category without name"
+        elif name in seen:
+            kind = "category name given twice"
+        else:
+            seen.add(name)
+            continue
+        place = f"categories[{index}]"
+        yield DataProblem(kind, path, place, entry.get("id"), "name", shorten(name))
+
+
+def _id_problems(key: str, entries: Entries, path: Path) -> Iterator[DataProblem]:
+    """Yields ids that are missing, of the wrong type or given twice."""
+    word = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
+    seen: set[Any] = set()
+    for index, entry in entries:
+        value = entry.get("id")
+        if not is_id(value):
+            # Nothing needs the ids of annotations, and home-made files often lack them.
+            kind = "" if key == "annotations" and value is None else f"{word} without id"
+        else:
+            kind = f"{word} id given twice" if value in seen else ""
+            seen.add(value)
+        if kind:
+            yield DataProblem(kind, path, f"{key}[{index}]", value, "id", shorten(value))
+
+
+def _entry_problems(
+    key: str,
+    entries: Entries,
+    faults_of: Callable[[Mapping[str, Any]], Iterable[Fault]],
+    path: Path,
+) -> Iterator[DataProblem]:
+    for index, entry in entries:
+        for fault in faults_of(entry):
+            place = f"{key}[{index}]"
+            yield DataProblem(fault.kind, path, place, entry.get("id"), fault.field, fault.detail)
+
+
+# --- the images ----------------------------------------------------------------------------------
+
+
+def _image_paths(images: Entries, image_dir: Path | None) -> dict[int, str]:
+    """Returns the path of an image by the index of its entry, where it has a usable name."""
+    paths: dict[int, str] = {}
+    for index, entry in images if image_dir is not None else ():
+        try:
+            paths[index] = str(image_path(image_dir or Path(), entry.get("file_name"), ""))
+        except DataError:  # a problem of the entry
+            continue
+    return paths
+
+
+def _look_at(
+    paths: Sequence[str], deep: bool, workers: int, track: Track
+) -> dict[str, ImageFacts | None]:
+    """Returns what is known of each file by its path, None for one that is missing."""
+    missing = set(missing_files(paths))
+    there = [path for path in paths if path not in missing]
+    with _inspected(there, deep, workers) as found:
+        facts = zip(there, track(found, len(there)), strict=True)
+        return {**dict.fromkeys(missing), **dict(facts)}
+
+
+@contextmanager
+def _inspected(paths: Sequence[str], deep: bool, workers: int) -> Iterator[Iterable[ImageFacts]]:
+    """Gives what ``inspect_image`` returns for each path, in their order."""
+    inspect = partial(inspect_image, deep=deep)
+    if not workers or not paths:
+        yield map(inspect, paths)
+        return
+    # Spawned, not forked: this process may have threads and has imported torch.
+    pool = ProcessPoolExecutor(
+        min(workers, len(paths)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield pool.map(inspect, paths, chunksize=max(1, min(64, len(paths) // (4 * workers))))
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that read images died: a decoder crashed, or memory ran out",
+            hint="try --workers 1, and without --deep",
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sizes(
+    images: Entries, paths: Mapping[int, str], facts: Mapping[str, ImageFacts | None]
+) -> dict[Any, tuple[float, float] | None]:
+    """Returns (width, height) by image id: as the entry says, else as the file is, else None."""
+    sizes: dict[Any, tuple[float, float] | None] = {}
+    for index, entry in images:
+        if not is_id(entry.get("id")):
+            continue
+        size = _stated_size(entry)
+        if size is None and (file := facts.get(paths.get(index, ""))) and not file.fault:
+            size = (file.width, file.height)
+        sizes[entry["id"]] = size
+    return sizes
+
+
+def _stated_size(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    if any(fault.field in ("width", "height") for fault in image_faults(entry)):
+        return None
+    return entry["width"], entry["height"]
+
+
+def _file_problems(
+    images: Entries, paths: Mapping[int, str], facts: Mapping[str, ImageFacts | None]
+) -> Iterator[DataProblem]:
+    for index, entry in images:
+        path = paths.get(index)
+        if path is None:
+            continue
+        for fault in _file_faults(entry, facts[path]):
+            file, place = Path(path), f"images[{index}]"
+            yield DataProblem(fault.kind, file, place, entry.get("id"), fault.field, fault.detail)
+
+
+def _file_faults(entry: Mapping[str, Any], file: ImageFacts | None) -> Iterator[Fault]:
+    if file is None:
+        yield Fault("image file missing", "file_name", shorten(entry["file_name"]))
+        return
+    if file.fault:
+        yield Fault(file.fault, "file_name", file.detail)
+    said, found = _stated_size(entry), (file.width, file.height)
+    if not file.width or said is None or said == found:
+        return
+    detail = f"annotation {said[0]:g} x {said[1]:g}, file {found[0]} x {found[1]}"
+    if file.turned and said == found[::-1]:
+        detail += " when turned upright by its EXIF data, as training does"
+    yield Fault("image size differs from the annotation", "width, height", detail)
+
+
+def default_workers() -> int:
+    """Returns the number of processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,136 @@
+"""Images of a data set: reading one, and keeping account of those that are broken."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+
+from fldet.errors import BrokenImageError, DataError
+from fldet.image_files import is_complete, read_lines
+from fldet.registry import TRANSFORMS
+
+log = logging.getLogger("fldet")
+
+_HINT = "fldet data check CONFIG --deep finds all broken images"
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """Reads an image, as mmcv's ``LoadImageFromFile`` does, and names one that is broken.
+
+    Broken is a file that is missing, empty, cut off or no image, and one whose size is not that of
+    its annotation. An image is read upright, as its EXIF data say, so the annotation gives the size
+    and the boxes of the upright image. The result is (H, W, 3) uint8 BGR: grey becomes three
+    channels, 16 bits become 8, transparency is dropped, CMYK is converted.
+
+    Args:
+        **kwargs: of ``LoadImageFromFile``; ``ignore_empty`` has no effect.
+
+    Raises:
+        BrokenImageError: names the file and what is wrong with it.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``results`` with ``img``, ``img_shape`` and ``ori_shape``.
+
+        Args:
+            results: with ``img_path``; where ``width`` and ``height`` are there, they must fit.
+        """
+        path = results["img_path"]
+        image = self._decode(self._read(path), path)
+        height, width = image.shape[:2]
+        annotated = results.get("width", width), results.get("height", height)
+        # Flags that leave the EXIF orientation alone read pixels as they are stored.
+        if annotated != (width, height):
+            raise _broken(
+                path,
+                f"it has {width} x {height} pixels, its annotation says "
+                f"{annotated[0]:g} x {annotated[1]:g}",
+            )
+        results["img"] = image.astype("float32") if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = (height, width)
+        return results
+
+    def _read(self, path: str) -> bytes:
+        try:
+            if self.file_client_args is not None:
+                data = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+            else:
+                data = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise _broken(path, error.strerror or str(error)) from None
+        if not data:
+            raise _broken(path, "the file is empty")
+        if not is_complete(data):
+            raise _broken(path, f"truncated after {len(data)} bytes")
+        return bytes(data)
+
+    def _decode(self, data: bytes, path: str) -> Any:
+        try:
+            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+        except MemoryError:
+            raise
+        except Exception as error:  # each decoder has its own
+            raise _broken(path, f"cannot be decoded: {' '.join(str(error).split())}") from None
+        if image is None:
+            raise _broken(path, "not an image that can be decoded")
+        return image
+
+
+def _broken(path: str, reason: str) -> BrokenImageError:
+    return BrokenImageError(
+        f"{path}: {reason}", expected="an image, whole and of the annotated size", hint=_HINT
+    )
+
+
+class BrokenImages:
+    """The broken images that a training met, each once.
+
+    Args:
+        limit: so many are left out; one more is an error.
+        file: text file that all processes of a run append to, a line for each image. None keeps
+            the account in this object and logs each image at once.
+    """
+
+    def __init__(self, limit: int, file: Path | None = None) -> None:
+        self.limit = limit
+        self.file = file
+        self._lines: list[str] = []
+
+    def add(self, error: BrokenImageError) -> None:
+        """Takes account of a broken image.
+
+        Raises:
+            DataError: there are more than ``limit`` now; names the last ones.
+        """
+        line = " ".join(error.message.splitlines())
+        lines = self.lines()
+        if line not in lines:
+            self._append(line)
+            lines = self.lines()
+        if len(lines) > self.limit:
+            raise DataError(
+                f"broken training images: {len(lines)}; the last: {'; '.join(lines[-3:])}",
+                expected=f"at most {self.limit} (max_broken_images of the training data set)",
+                hint=_HINT,
+            ) from None
+
+    def lines(self) -> list[str]:
+        """Returns what is known of each broken image: ``path: reason``."""
+        return self._lines if self.file is None else read_lines(self.file)
+
+    def _append(self, line: str) -> None:
+        if self.file is None:
+            self._lines.append(line)
+            log.warning("broken image left out: %s", line)
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:  # one write of a line: those of other processes come before or after it
+            os.write(handle, f"{line}\n".encode(errors="backslashreplace"))
+        finally:
+            os.close(handle)

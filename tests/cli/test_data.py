@@ -1,0 +1,104 @@
+"""``fldet data check``, and trainings on data with broken images, as a user starts them."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
+def fldet(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "fldet", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture
+def broken_config(tiny_coco, tiny_config, tmp_path):
+    """Six training images: one truncated, one empty, one of another size; validation is fine."""
+    root = tmp_path / "data"
+    shutil.copytree(tiny_coco, root)
+    images = root / "train2017"
+    (images / "0.png").write_bytes((images / "0.png").read_bytes()[:-30])
+    (images / "1.png").write_bytes(b"")
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][2]["width"] = 63
+    path.write_text(json.dumps(content))
+    tiny_config.write_text(tiny_config.read_text().replace(str(tiny_coco), str(root)))
+    return tiny_config
+
+
+def test_problems_are_listed_by_kind_and_fail(bad_inputs):
+    source = bad_inputs / "annotations" / "all_images.json"
+    arguments = ("data", "check", source, "--images", bad_inputs / "images", "--examples", 1)
+    done = fldet(*arguments, "--workers", 2)
+    assert done.returncode == 1, done.stderr
+    assert "14 image files looked at (header and end), 1 turned upright" in done.stdout
+    assert "image cannot be read: 2" in done.stdout
+    assert "zero_bytes.jpg  images[3] (id 4)  file_name  the file is empty" in done.stdout
+    assert "... and 1 more" in done.stdout
+    as_json = fldet(*arguments, "--deep", "--json")
+    result = json.loads(as_json.stdout)["result"]
+    assert (as_json.returncode, result["problems"]) == (1, 3)
+    assert [problem["id"] for problem in result["files"][0]["problems"]] == [3, 4, 5]
+
+
+def test_a_clean_config_and_one_split_of_a_broken_one(broken_config):
+    done = fldet("data", "check", broken_config, "--split", "val", "--quiet")
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    done = fldet("data", "check", broken_config)
+    assert done.returncode == 1
+    assert "instances_train2017.json" in done.stdout
+    assert "instances_val2017.json" in done.stdout
+    for words in ("image truncated: 1", "image cannot be read: 1", "annotation 63 x 64, file 64"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["gone.json"], 1, "annotation file unreadable: 1"),
+        (["a.json", "--split", "val"], 2, "--split and --cfg-options go with a config"),
+        (["a.json", "--images", "gone"], 1, "folder of images not found: gone"),
+        (["retinanet/r50_fpn_1x.py", "--images", "gone"], 2, "--images goes with an annotation"),
+        (["retinanet/r50_fpn_1x.py", "--split", "tain"], 2, "unknown split 'tain'"),
+    ],
+)
+def test_wrong_usage(arguments, code, words):
+    done = fldet("data", "check", *arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr + done.stdout
+
+
+def test_training_goes_on_without_broken_images_and_names_each_once(broken_config, tmp_path):
+    done = fldet(
+        *("train", broken_config, "--work-dir", tmp_path / "run", "--device", "cpu"),
+        *("--cfg-options", "train_dataloader.num_workers=2", "train_cfg.max_iters=6"),
+        *("train_cfg.val_interval=100",),
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("0.png: truncated", "1.png: the file is empty", "2.png: it has 64 x 64"):
+        assert done.stderr.count(f"/{name}") == 1
+    assert "3 broken images were left out of the training" in done.stderr
+    [listed] = (tmp_path / "run").glob("*/broken_images.txt")
+    assert len(listed.read_text().splitlines()) == 3
+
+
+def test_training_stops_above_the_number_and_says_so_in_three_lines(broken_config, tmp_path):
+    done = fldet(
+        *("train", broken_config, "--work-dir", tmp_path / "run", "--device", "cpu"),
+        *("--cfg-options", "train_dataloader.num_workers=2"),
+        "train_dataloader.dataset.max_broken_images=1",
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Error: broken training images: 2; the last: " in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("Hint: fldet data check")
