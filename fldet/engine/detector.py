@@ -281,6 +281,8 @@ def _from_file(path: str | Path, load: Any) -> dict[str, Any]:
         raise DataError(f"cannot read the image {path}: the file is empty")
     try:
         loaded = load({"img_path": str(path), "img_id": 0})
+    except DataError:
+        raise
     except Exception as error:  # whatever a reader raises, the file is the reason
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
     if loaded is None:
