@@ -11,19 +11,8 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {
-        *(
-            "_compat",
-            "errors",
-            "results",
-            "annotations",
-            "functional",
-            "drawing",
-            "anchor_cover",
-            "image_files",
-        ),
-        "ops",
-    },
+    {"_compat", "errors", "results", "annotations", "functional", "drawing"}
+    | {"anchor_cover", "image_files", "ops"},
     {"config"},
     {"registry"},
     {"config_check", "config_diff", "config_origin", "config_trees", "paper"}

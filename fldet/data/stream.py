@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from fldet.errors import DataError
+from fldet.errors import ConfigError, DataError
 
 # The first of the numbers that ``seed_everything`` takes: two purposes never share a state.
 SAMPLE, ITERATION = 1, 2
@@ -145,8 +145,15 @@ def exact_loader(loader: DataLoader[Any], seed: int, rank: int) -> DataLoader[An
         loader: with a batch sampler that is the same in every run with the same seed.
         seed: of the run.
         rank: of this process.
+
+    Raises:
+        ConfigError: its batch sampler is of another kind than torch's.
     """
-    assert isinstance(loader.batch_sampler, BatchSampler)
+    if not isinstance(loader.batch_sampler, BatchSampler):
+        raise ConfigError(
+            f"train_dataloader.batch_sampler is a {type(loader.batch_sampler).__name__}",
+            expected="a subclass of torch.utils.data.BatchSampler, or none",
+        )
     workers = {}
     if loader.num_workers:
         workers = {

@@ -9,7 +9,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
 from fldet.data.stream import BatchStream, Drawn, NumberedBatches, exact_loader, seed_everything
-from fldet.errors import DataError
+from fldet.errors import ConfigError, DataError
 
 
 class Images:
@@ -86,3 +86,9 @@ def test_seeding_sets_all_three_generators():
     first, again, other = draw(1, 2, 3), draw(1, 2, 3), draw(1, 3, 2)
     assert first == again
     assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_a_batch_sampler_of_another_kind_is_named():
+    loader = DataLoader([1, 2, 3], batch_sampler=[[0, 1], [2]])
+    with pytest.raises(ConfigError, match="batch_sampler is a list"):
+        exact_loader(loader, seed=0, rank=0)
