@@ -38,6 +38,37 @@ def bccd() -> Path:
 
 
 @pytest.fixture(scope="session")
+def bccd_yolo(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The blood cells in YOLO's layout, made from the COCO files; images are links."""
+    root = tmp_path_factory.mktemp("bccd_yolo")
+    for split in ("train", "val", "test"):
+        content = json.loads((bccd / "annotations" / f"{split}.json").read_text())
+        lines: dict[int, str] = {image["id"]: "" for image in content["images"]}
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            shares = ((x + w / 2) / 640, (y + h / 2) / 480, w / 640, h / 480)
+            row = " ".join(f"{share:.6f}" for share in shares)
+            lines[one["image_id"]] += f"{one['category_id'] - 1} {row}\n"
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        for image in content["images"]:
+            name = image["file_name"]
+            (root / "images" / split / name).symlink_to(bccd / "BCCD" / "JPEGImages" / name)
+            (root / "labels" / split / f"{Path(name).stem}.txt").write_text(lines[image["id"]])
+    (root / "data.yaml").write_text(
+        "path: .\ntrain: images/train\nval: images/val\ntest: images/test\n"
+        "names:\n  0: RBC\n  1: WBC\n  2: Platelets\n"
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc_mini() -> Path:
+    """64 images of Pascal VOC 2007, with difficult objects."""
+    return _folder("voc_mini")
+
+
+@pytest.fixture(scope="session")
 def bad_inputs() -> Path:
     """Broken and unusual images and annotation files."""
     return _folder("bad_inputs")

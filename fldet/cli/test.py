@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note, table
 
 if TYPE_CHECKING:
-    from fldet.results import TestResult
+    from fldet.results import Figures, TestResult
 
 EXAMPLES = """\b
 Examples:
@@ -47,7 +47,7 @@ def test(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Test a checkpoint: the twelve COCO figures, AP of each class, pictures."""
+    """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     note(f"fldet test {config}: loading torch and MMDetection")
     from fldet.config import load_config
     from fldet.engine.launch import relaunch
@@ -72,26 +72,33 @@ def test(
         Output("test", as_json=json, quiet=quiet).result(
             result,
             text=lambda: describe(result, show_dir),
-            essential=f"{result.figures.summary['AP']:.4f}",
+            essential=f"{next(iter(result.figures.summary.values())):.4f}",
         )
 
 
 def describe(result: "TestResult", show_dir: Path | None) -> str:
     """Returns the figures as tables, then the paths of what was written."""
-    figures = result.figures
-    lines = [
-        table(("figure", "value"), [(name, cell(v)) for name, v in figures.summary.items()]),
-        "",
-        table(("class", "AP"), [(name, cell(v)) for name, v in figures.per_class.items()]),
-        "",
-        f"{figures.num_images} images, {figures.num_detections} detections, "
-        f"{result.seconds:.1f} s, evaluated by {figures.engine}",
-    ]
+    lines = tables(result.figures)
+    for name, figures in result.others.items():
+        lines += ["", f"{name}:", *tables(figures)]
+    lines[-1] += f"; {result.seconds:.1f} s"
     if result.results_file:
         lines.append(f"detections  {result.results_file}")
     if show_dir:
         lines.append(f"pictures    {show_dir} ({len(result.pictures)} files)")
     return "\n".join(lines)
+
+
+def tables(figures: "Figures") -> list[str]:
+    """Returns the lines of one metric."""
+    return [
+        table(("figure", "value"), [(name, cell(v)) for name, v in figures.summary.items()]),
+        "",
+        table(("class", "AP"), [(name, cell(v)) for name, v in figures.per_class.items()]),
+        "",
+        f"{figures.num_images} images, {figures.num_detections} detections, "
+        f"evaluated by {figures.engine}",
+    ]
 
 
 def cell(value: float) -> str:

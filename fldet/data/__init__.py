@@ -2,5 +2,7 @@
 
 from fldet.data.coco import CocoDataset
 from fldet.data.shapes_dataset import ShapesDataset
+from fldet.data.voc import VOCDataset
+from fldet.data.yolo import YOLODataset
 
-__all__ = ["CocoDataset", "ShapesDataset"]
+__all__ = ["CocoDataset", "ShapesDataset", "VOCDataset", "YOLODataset"]

@@ -1,7 +1,7 @@
 """What a config leaves implied, filled in before anything is built.
 
-Paths are joined to ``data_root``, the class names come from the annotation file, evaluators learn
-which file that is, and the learning rate follows the batch. Every step is logged.
+Paths are joined to ``data_root``, the class names come from the annotation files, evaluators learn
+which data those are, and the learning rate follows the batch. Every step is logged.
 """
 
 import copy
@@ -12,7 +12,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.annotations import read_class_names
 from fldet.config_check import validate
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
@@ -20,6 +19,8 @@ from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
 
+OUR_METRICS = ("fldet.CocoMetric", "fldet.VOCMetric")
+TRUTH_KEYS = ("type", "data_root", "ann_file", "data_prefix", "split", "metainfo")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -54,29 +55,44 @@ def prepare_config(
         _check_files(cfg, f"{phase}_dataloader")
     _set_classes(cfg, classes)
     for phase in ("val", "test"):
-        _set_annotation_file(cfg, phase)
+        _set_truth(cfg, phase)
     return cfg
 
 
 def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
-    """Returns the annotation file and the folder of images of a config's split.
+    """Returns the annotation file (of VOC: or folder) and the folder of images of a split.
 
     Args:
         cfg: as ``load_config`` returned it.
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        UsageError: another split, or one whose data set is not in COCO format.
+        UsageError: another split, or one whose data set is not one of ours.
         ConfigError, DataError: as ``prepare_config``.
     """
+    kind, dataset = _only_dataset(cfg, split)
+    return kind.annotation_file(dataset), kind.image_folder(dataset)
+
+
+def content_of(cfg: Config, split: str) -> dict[str, Any]:
+    """Returns what is in the annotation files of a split, as a COCO file holds it.
+
+    Args and errors are those of ``annotation_and_images``.
+    """
+    kind, dataset = _only_dataset(cfg, split)
+    return kind.read(dataset)
+
+
+def _only_dataset(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
     if split not in ("train", "val", "test"):
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
-    datasets = _coco_datasets(prepare_config(cfg, phases=(split,)), f"{split}_dataloader")
+    datasets = _our_datasets(prepare_config(cfg, phases=(split,)), f"{split}_dataloader")
     if len(datasets) != 1:
         raise UsageError(
-            f"{split}_dataloader reads {len(datasets)} data sets in COCO format", expected="one"
+            f"{split}_dataloader reads {len(datasets)} data sets in COCO, VOC or YOLO format",
+            expected="one",
         )
-    return _annotation_file(datasets[0]), _image_folder(datasets[0])
+    return datasets[0]
 
 
 def scale_learning_rate(cfg: Config, num_processes: int) -> None:
@@ -115,35 +131,29 @@ def _datasets(loader: Any) -> Iterator[Any]:
             yield dataset
 
 
-def _coco_datasets(cfg: Config, loader: str) -> list[Any]:
-    return [
-        dataset
-        for dataset in _datasets(cfg.get(loader))
-        if isinstance(kind := DATASETS.get(dataset["type"]), type) and issubclass(kind, CocoDataset)
-    ]
-
-
-def _annotation_file(dataset: Any) -> Path:
-    return Path(dataset.get("data_root", ""), dataset["ann_file"])
-
-
-def _image_folder(dataset: Any) -> Path:
-    return Path(dataset.get("data_root", ""), (dataset.get("data_prefix") or {}).get("img", ""))
+def _our_datasets(cfg: Config, loader: str) -> list[tuple[type[CocoDataset], Any]]:
+    """Returns class and keywords of the data sets that fldet can look into."""
+    found = []
+    for dataset in _datasets(cfg.get(loader)):
+        kind = DATASETS.get(dataset["type"])
+        if isinstance(kind, type) and issubclass(kind, CocoDataset):
+            found.append((kind, dataset))
+    return found
 
 
 def _check_files(cfg: Config, loader: str) -> None:
     if not cfg.get(loader):
         raise ConfigError(f"the config has no {loader}")
-    for dataset in _coco_datasets(cfg, loader):
-        DATASETS.get(dataset["type"]).make_files(dataset)
-        path = _annotation_file(dataset)
-        if not path.is_file():
+    for kind, dataset in _our_datasets(cfg, loader):
+        kind.make_files(dataset)
+        path = kind.annotation_file(dataset)
+        if not path.exists():
             raise DataError(
                 f"annotation file not found: {path}",
                 expected=f"{loader}.dataset.ann_file below data_root {cfg.get('data_root', '')!r}",
                 hint="name the folder of your data: --cfg-options data_root=FOLDER",
             )
-        images = _image_folder(dataset)
+        images = kind.image_folder(dataset)
         if not images.is_dir():
             raise DataError(
                 f"folder of images not found: {images}",
@@ -153,7 +163,7 @@ def _check_files(cfg: Config, loader: str) -> None:
 
 def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
     """Gives all data sets the same class names, and the model their number."""
-    datasets = [dataset for loader in LOADERS for dataset in _coco_datasets(cfg, loader)]
+    datasets = [one for loader in LOADERS for one in _our_datasets(cfg, loader)]
     explicit = cfg.get("classes")
     if isinstance(explicit, str):
         raise ConfigError(
@@ -161,12 +171,15 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
         )
     names = tuple(explicit or from_checkpoint or ())
     if not names:
-        existing = [path for path in map(_annotation_file, datasets) if path.is_file()]
+        existing = [
+            (kind, dataset) for kind, dataset in datasets if kind.annotation_file(dataset).exists()
+        ]
         if not existing:
             return
-        names = read_class_names(existing[0])
-        log.info("%d classes from %s", len(names), existing[0])
-    for dataset in datasets:
+        kind, dataset = existing[0]
+        names = kind.class_names(dataset)
+        log.info("%d classes from %s", len(names), kind.annotation_file(dataset))
+    for _, dataset in datasets:
         dataset.metainfo = {"classes": names, **(dataset.get("metainfo") or {})}
     _set_num_classes(cfg.model, len(names))
 
@@ -180,10 +193,17 @@ def _set_num_classes(model: Any, count: int) -> None:
             _set_num_classes(value, count)
 
 
-def _set_annotation_file(cfg: Config, phase: str) -> None:
-    """Tells our metric which annotation file its loader reads."""
-    datasets = _coco_datasets(cfg, f"{phase}_dataloader")
+def _set_truth(cfg: Config, phase: str) -> None:
+    """Tells our metrics what their loader reads: a COCO file, or the data set of another format."""
+    datasets = _our_datasets(cfg, f"{phase}_dataloader")
     evaluator = cfg.get(f"{phase}_evaluator")
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        if metric and metric["type"] == "fldet.CocoMetric" and len(datasets) == 1:
-            metric.setdefault("ann_file", str(_annotation_file(datasets[0])))
+        if not metric or metric["type"] not in OUR_METRICS or len(datasets) != 1:
+            continue
+        kind, dataset = datasets[0]
+        if metric.get("ann_file") or metric.get("dataset"):
+            continue
+        if kind.reads_coco_file:
+            metric.ann_file = str(kind.annotation_file(dataset))
+        else:
+            metric.dataset = {key: dataset[key] for key in TRUTH_KEYS if key in dataset}

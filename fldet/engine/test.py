@@ -1,9 +1,10 @@
-"""Testing a checkpoint: detections, the COCO figures, pictures."""
+"""Testing a checkpoint: detections, figures, pictures."""
 
 import copy
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -18,8 +19,8 @@ from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError
-from fldet.evaluation import CocoMetric
-from fldet.results import CocoFigures, TestResult, to_json, write_atomically
+from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.results import Figures, TestResult, to_json, write_atomically
 
 log = logging.getLogger("fldet")
 
@@ -36,7 +37,7 @@ def test(
     device: str = "auto",
     launcher: str = "none",
 ) -> TestResult | None:
-    """Runs a checkpoint over the test images of a config and returns the COCO figures.
+    """Runs a checkpoint over the test images of a config and returns the figures.
 
     The result is also written to ``result.json`` in the work dir.
 
@@ -73,13 +74,15 @@ def test(
         seconds = time.perf_counter() - started
         if runner.rank:
             return None
+        first, *others = _figures(runner).items()
         result = TestResult(
-            figures=_figures(runner),
+            figures=first[1],
             checkpoint=path,
             work_dir=Path(prepared.work_dir),
             results_file=out,
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
+            others=dict(others),
         )
         write_atomically(result.work_dir / "result.json", to_json("test", result))
         return result
@@ -94,16 +97,28 @@ def _set_options(
         draw = {"type": "fldet.DrawHook", "out_dir": str(show_dir), "score_thr": score_thr}
         cfg.custom_hooks = [*copy.deepcopy(cfg.get("custom_hooks") or []), draw]
     if out is not None:
-        if isinstance(cfg.test_evaluator, list):
-            raise ConfigError("--out needs a config with one test_evaluator, this one has a list")
-        cfg.test_evaluator.outfile = str(out)
+        _coco_metric(cfg.test_evaluator).outfile = str(out)
 
 
-def _figures(runner: FldetRunner) -> CocoFigures:
+def _coco_metric(evaluator: Any) -> Any:
+    metrics = evaluator if isinstance(evaluator, list) else [evaluator]
+    found = [one for one in metrics if one["type"] == "fldet.CocoMetric"]
+    if len(found) != 1:
+        raise ConfigError(
+            f"--out needs a config with one fldet.CocoMetric, this test_evaluator has {len(found)}"
+        )
+    return found[0]
+
+
+def _figures(runner: FldetRunner) -> dict[str, Figures]:
+    """Returns the figures of each metric by its prefix: ``coco``, ``voc``."""
+    found: dict[str, Figures] = {}
     for metric in runner.test_loop.evaluator.metrics:
-        if isinstance(metric, CocoMetric) and metric.figures:
-            return metric.figures
-    raise ConfigError(
-        "the config's test_evaluator is not fldet.CocoMetric",
-        hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
-    )
+        if isinstance(metric, (CocoMetric, VOCMetric)) and metric.figures:
+            found[str(metric.prefix)] = metric.figures
+    if not found:
+        raise ConfigError(
+            "the config's test_evaluator is neither fldet.CocoMetric nor fldet.VOCMetric",
+            hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
+        )
+    return found
