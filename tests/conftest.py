@@ -134,6 +134,22 @@ def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_coco(tmp_path_factory.mktemp("tiny_coco"))
 
 
+@pytest.fixture
+def roboflow(tiny_coco: Path, tmp_path: Path) -> Path:
+    """The tiny data set as Roboflow exports it: category 0 groups the others."""
+    for split, name in (("train2017", "train"), ("val2017", "valid")):
+        content = json.loads((tiny_coco / "annotations" / f"instances_{split}.json").read_text())
+        for category in content["categories"]:
+            category["supercategory"] = "shapes"
+        content["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
+        folder = tmp_path / "roboflow" / name
+        folder.mkdir(parents=True)
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        for image in (tiny_coco / split).iterdir():
+            (folder / image.name).symlink_to(image)
+    return tmp_path / "roboflow"
+
+
 TINY_CONFIG = """
 _base_ = [
     '{configs}/_base_/models/retinanet_r18_small.py',

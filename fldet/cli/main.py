@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fldet.cli import analyze, benchmark, config, doctor, paper, test, train
+from fldet.cli import analyze, benchmark, config, data, doctor, init, paper, test, train
 
 app = typer.Typer(
     name="fldet",
@@ -18,12 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
+app.command(epilog=init.EXAMPLES)(init.init)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=test.EXAMPLES)(test.test)
 app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 app.add_typer(paper.app, name="paper")
 
 
