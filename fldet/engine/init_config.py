@@ -3,8 +3,7 @@
 import logging
 import math
 import tempfile
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,8 +206,8 @@ def _head(plan: Plan) -> str:
     groups = [f"# {name!r} is no class: it only groups the others." for name in plan.groups]
     classes = f"classes = None  # all {len(plan.classes)} of the files"
     if plan.groups or len(plan.classes) <= FEW_CLASSES:
-        text = f"classes = {plan.classes!r}"
-        classes = textwrap.fill(text, 100, subsequent_indent="    ", break_long_words=False)
+        names = [f"{name!r}," for name in plan.classes]
+        classes = packed("classes = (", names, "    ").removesuffix(",") + ",)"
     lines = [
         f'"""{title}: {plan.images} training images.',
         "",
@@ -285,10 +284,21 @@ def _loader_text(plan: Plan, split: str, more: str = "") -> str:
     if split == "test":
         words.append("test_mode=True")
     words.append(f"pipeline={'train' if split == 'train' else 'test'}_pipeline")
-    inner = textwrap.fill(", ".join(words), 92, break_long_words=False, break_on_hyphens=False)
     head = f"    {more},\n" if more else ""
-    body = textwrap.indent(inner, " " * 8)
+    body = packed(" " * 8, [f"{word}," for word in words], " " * 8).removesuffix(",")
     return f"{split}_dataloader = dict(\n{head}    dataset=dict(\n{body}))\n"
+
+
+def packed(start: str, items: Sequence[str], indent: str) -> str:
+    """Returns items on lines of 100 columns where they fit, broken between items only."""
+    lines = [start]
+    for item in items:
+        space = "" if lines[-1].endswith("(") or not lines[-1].strip() else " "
+        if len(lines[-1]) + len(space) + len(item) <= 98:
+            lines[-1] += space + item
+        else:
+            lines.append(indent + item)
+    return "\n".join(lines)
 
 
 def _schedule(plan: Plan) -> str:

@@ -85,8 +85,9 @@ def test_images_in_two_splits_and_groups_are_noted(roboflow, tmp_path):
     assert "'shapes' only groups other classes" in text
 
 
-def test_voc_figures_alone(tiny_config, tmp_path):
-    """Its own figure is the essential one; --out needs the COCO metric."""
+@pytest.mark.slow
+def test_voc_figures_alone_and_of_two_processes(tiny_config, tmp_path):
+    """Two processes give the same figures; --out needs the COCO metric."""
     options = ("--device", "cpu", "--cfg-options", "val_evaluator.type=fldet.VOCMetric")
     best = "default_hooks.checkpoint.save_best=voc/mAP"
     trained = fldet("train", tiny_config, *options, best, cwd=tmp_path)
@@ -95,6 +96,15 @@ def test_voc_figures_alone(tiny_config, tmp_path):
     tested = fldet("test", tiny_config, "work_dirs/tiny", *options, cwd=tmp_path)
     assert "mAP_11" in tested.stdout
     assert "evaluated by fldet, VOC at IoU 0.5, width x2 - x1 + 1" in tested.stdout
+    one, two = (
+        json.loads(
+            fldet(
+                "test", tiny_config, "work_dirs/tiny", "--json", *more, *options, cwd=tmp_path
+            ).stdout
+        )["result"]["figures"]
+        for more in ((), ("--gpus", "2"))
+    )
+    assert one == two
     refused = fldet("test", tiny_config, "work_dirs/tiny", "--out", "a", *options, cwd=tmp_path)
     assert refused.returncode == 2
     assert "--out needs a config with one fldet.CocoMetric" in refused.stderr

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from fldet.cli.init import better_anchors, parse_size
@@ -38,6 +40,28 @@ def test_anchors_are_fitted_where_that_gains_two_points(coco_mini, tmp_path):
     assert cfg.model.bbox_head.anchor_generator.sizes == [16, 32, 64, 128, 256]
     assert f"Fitted: {100 * result.anchors:.0f} % of the training boxes" in text
     assert "classes = None  # all 80 of the files" in text
+
+
+def test_names_with_spaces_and_quotes(tiny_coco, tmp_path):
+    """Lines break between names, never inside."""
+    folder = tmp_path / "it's a folder with a long name, and with spaces, so that lines must break"
+    for name in ("train2017", "val2017"):
+        (folder / "my images").mkdir(parents=True, exist_ok=True)
+        (folder / "my images" / name).symlink_to(tiny_coco / name)
+    (folder / "annotations").mkdir()
+    for name in ("train", "val"):
+        file = tiny_coco / "annotations" / f"instances_{name}2017.json"
+        content = json.loads(file.read_text())
+        content["categories"] = [
+            {**one, "name": f"a {one['name']} of   many words: it's {'very ' * 8}square"}
+            for one in content["categories"]
+        ]
+        target = folder / "annotations" / f"a rather long name of a file, {name}.json"
+        target.write_text(json.dumps(content))
+    result, _, cfg = written(folder, tmp_path)
+    assert cfg.train_dataloader.dataset.metainfo.classes == result.classes
+    assert all("of   many words: it's very very" in name for name in result.classes)
+    assert cfg.data_root == str(folder)
 
 
 def test_model_and_size(tiny_coco, tmp_path):
