@@ -164,7 +164,8 @@ def contact_sheet(
             cells.append(_cell(picture, image["file_name"], entries[image["id"]], names, label_of))
     if not cells:
         raise DataError(
-            f"no image can be read in {image_dir}",
+            f"no image of {source if isinstance(source, Path) else 'the data'} can be read in "
+            f"{image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
     return _write_sheet(cells, path)
