@@ -1,9 +1,11 @@
 """Packaging of fldet; everything else about the tools is in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -23,6 +25,17 @@ def read_version() -> str:
     return found.group(1)
 
 
+class BuildWithConfigs(build_py):
+    """Puts ``configs/`` into the package, where ``fldet.config.CONFIGS`` looks first."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:  # there the repository's own folder is found
+            shutil.copytree(
+                ROOT / "configs", Path(self.build_lib, "fldet", "configs"), dirs_exist_ok=True
+            )
+
+
 setup(
     name="fldet",
     version=read_version(),
@@ -34,6 +47,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["fldet", "fldet.*"]),
     package_data={"fldet": ["py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),
     extras_require={
         "tests": read_requirements("tests"),

@@ -1,7 +1,8 @@
 """Reads experiment configs: MMEngine's text style, with strict overrides and errors that say where.
 
-A config is Python text that inherits through ``_base_``; ``_base_ = 'mmdet::...'`` takes one that
-MMDetection ships. What is in it is checked against the code by ``fldet.config_check``.
+A config is Python text that inherits through ``_base_``: of a file beside it, or, wherever it lies,
+of ``'fldet::retinanet/r50_fpn_1x.py'`` (ours) or ``'mmdet::...'`` (MMDetection's). What is in it is
+checked against the code by ``fldet.config_check``.
 """
 
 import ast
@@ -31,7 +32,16 @@ __all__ = [
     "plain",
 ]
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def configs_of(package: Path) -> Path:
+    """Returns the folder of configs: inside an installed package, beside it in the repository."""
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+CONFIGS = configs_of(_PACKAGE)
 
 Chain = dict[Path, list[Path]]  # every file of a config and its bases, bases first
 _MISSING = object()
@@ -131,6 +141,8 @@ def _candidates(name: str) -> Iterator[Path]:
 def _in_package(name: str) -> Path:
     """Returns where ``package::folder/name.py`` lies, without importing the package."""
     package, _, rest = name.partition("::")
+    if package == "fldet":
+        return CONFIGS / rest
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise ConfigError(
@@ -139,6 +151,17 @@ def _in_package(name: str) -> Path:
             hint=f"pip show {package or 'onedl-mmdetection'}",
         )
     return Path(spec.origin).parent / ".mim" / "configs" / rest
+
+
+_path_and_scope = Config._get_cfg_path
+
+
+def _path_and_scope_with_ours(base: str, file: str) -> tuple[str, str | None]:
+    """Returns path and scope of a base; MMEngine's own knows OpenMMLab's packages only."""
+    return (str(_in_package(base)), None) if base[:7] == "fldet::" else _path_and_scope(base, file)
+
+
+Config._get_cfg_path = staticmethod(_path_and_scope_with_ours)
 
 
 def _no_such_file(what: str, name: str, folders: list[Path]) -> ConfigError:

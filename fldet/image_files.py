@@ -18,6 +18,9 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from fldet.drawing import Image
+from fldet.errors import DataError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
 
 _END = 16  # bytes at the end of a file that hold the marker
 # Of a JPEG: not the escaped 0xFF of its pixels, nor the markers that restart their decoder.
@@ -148,6 +151,18 @@ def inspect_image(path: str, deep: bool = False) -> ImageFacts:
     except OSError as error:
         return ImageFacts(fault="image cannot be read", detail=error.strerror or str(error))
     return facts
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns (width, height) in pixels as training reads the image.
+
+    Raises:
+        DataError: there is no such file, or nothing tells its size.
+    """
+    facts = _from_header(str(path)) or inspect_image(str(path))
+    if facts.fault:
+        raise DataError(f"{path}: {facts.fault}: {facts.detail}")
+    return facts.width, facts.height
 
 
 def _ends(start: bytes, path: str) -> bytes:

@@ -33,15 +33,15 @@ COCO_FIGURES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class CocoFigures:
-    """COCO box figures of one set of detections.
+class Figures:
+    """Figures of one set of detections.
 
     Attributes:
-        summary: the twelve figures by the names in ``COCO_FIGURES``, in [0, 1]; NaN where the
-            ground truth has no box of that kind.
-        per_class: AP over IoU .50:.95 by class name, in [0, 1]; NaN for classes without a box.
+        summary: figures by name, in [0, 1]; NaN where the ground truth has no box of that kind.
+            The first one is what the detections are judged by.
+        per_class: AP by class name, in [0, 1]; NaN for classes without a box.
         num_images: images evaluated.
-        num_detections: detections evaluated; at most 100 of an image and class count.
+        num_detections: detections evaluated.
         engine: the implementation that computed them.
     """
 
@@ -50,6 +50,33 @@ class CocoFigures:
     num_images: int
     num_detections: int
     engine: str
+
+    @property
+    def main(self) -> float:
+        """The first figure of the summary: COCO's AP, Pascal VOC's mAP."""
+        return next(iter(self.summary.values()))
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFigures(Figures):
+    """COCO box figures: ``summary`` has the names in ``COCO_FIGURES``.
+
+    ``per_class`` is AP over IoU .50:.95. At most 100 detections of an image and class count.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class VocFigures(Figures):
+    """Pascal VOC figures: ``summary`` has ``mAP`` and ``mAP_11``.
+
+    ``per_class`` is the area under the whole curve (VOC 2010 and later), and ``mAP`` its mean over
+    classes with a box; ``mAP_11`` is that of ``per_class_11``.
+
+    Attributes:
+        per_class_11: mean precision at eleven recalls (VOC 2007), by class name.
+    """
+
+    per_class_11: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +127,7 @@ class TestResult:
     """What ``fldet test`` measures.
 
     Attributes:
-        figures: the COCO figures.
+        figures: of the first metric.
         checkpoint: the weights tested.
         work_dir: folder of the log.
         results_file: detections in the COCO results format, None if not asked for.
@@ -109,11 +136,12 @@ class TestResult:
         precision: data type of the network.
         optimized: whether an optimized copy of the model was tested.
         check: the comparison with MMDetection's code, None if not asked for.
+        others: figures of further metrics, by their names.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    figures: CocoFigures
+    figures: Figures
     checkpoint: Path
     work_dir: Path
     results_file: Path | None
@@ -122,6 +150,7 @@ class TestResult:
     precision: str = "float32"
     optimized: bool = False
     check: PrecisionCheck | None = None
+    others: dict[str, Figures] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

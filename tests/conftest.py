@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +19,10 @@ import pytest
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
 
 ROOT = Path(__file__).resolve().parent.parent
+WHEEL_PARTS = (
+    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+    *("requirements", "configs", "fldet"),
+)
 TEST_DATA = Path(os.environ.get("FLDET_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -32,9 +40,56 @@ def coco_mini() -> Path:
 
 
 @pytest.fixture(scope="session")
+def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a wheel of this tree installs, to be put on PYTHONPATH."""
+    pytest.importorskip("setuptools", minversion="69")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in WHEEL_PARTS:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    command = ("pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder))
+    subprocess.run([sys.executable, "-m", *command], cwd=source, check=True, timeout=120)
+    zipfile.ZipFile(next(folder.glob("*.whl"))).extractall(folder / "installed")
+    return folder / "installed"
+
+
+@pytest.fixture(scope="session")
 def bccd() -> Path:
     """Blood cells: 3 classes, COCO and VOC annotations."""
     return _folder("bccd")
+
+
+@pytest.fixture(scope="session")
+def bccd_yolo(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The blood cells in YOLO's layout, made from the COCO files; images are links."""
+    root = tmp_path_factory.mktemp("bccd_yolo")
+    for split in ("train", "val", "test"):
+        content = json.loads((bccd / "annotations" / f"{split}.json").read_text())
+        lines: dict[int, str] = {image["id"]: "" for image in content["images"]}
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            shares = ((x + w / 2) / 640, (y + h / 2) / 480, w / 640, h / 480)
+            row = " ".join(f"{share:.6f}" for share in shares)
+            lines[one["image_id"]] += f"{one['category_id'] - 1} {row}\n"
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        for image in content["images"]:
+            name = image["file_name"]
+            (root / "images" / split / name).symlink_to(bccd / "BCCD" / "JPEGImages" / name)
+            (root / "labels" / split / f"{Path(name).stem}.txt").write_text(lines[image["id"]])
+    (root / "data.yaml").write_text(
+        "path: .\ntrain: images/train\nval: images/val\ntest: images/test\n"
+        "names:\n  0: RBC\n  1: WBC\n  2: Platelets\n"
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc_mini() -> Path:
+    """64 images of Pascal VOC 2007, with difficult objects."""
+    return _folder("voc_mini")
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +156,22 @@ def write_tiny_coco(root: Path, *, num_images: int = 6, side: int = 64) -> Path:
 def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images of 64 px for training and for validation; read-only."""
     return write_tiny_coco(tmp_path_factory.mktemp("tiny_coco"))
+
+
+@pytest.fixture
+def roboflow(tiny_coco: Path, tmp_path: Path) -> Path:
+    """The tiny data set as Roboflow exports it: category 0 groups the others."""
+    for split, name in (("train2017", "train"), ("val2017", "valid")):
+        content = json.loads((tiny_coco / "annotations" / f"instances_{split}.json").read_text())
+        for category in content["categories"]:
+            category["supercategory"] = "shapes"
+        content["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
+        folder = tmp_path / "roboflow" / name
+        folder.mkdir(parents=True)
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        for image in (tiny_coco / split).iterdir():
+            (folder / image.name).symlink_to(image)
+    return tmp_path / "roboflow"
 
 
 TINY_CONFIG = """

@@ -116,7 +116,13 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
     Raises:
         DataError: the file cannot be read or is not COCO.
     """
-    content = read_annotations(ann_file)
+    return summarize_content(read_annotations(ann_file), ann_file.name, image_dir)
+
+
+def summarize_content(
+    content: Mapping[str, Any], name: str, image_dir: Path | None = None
+) -> DatasetSummary:
+    """Returns what ``compute`` does, of the content of a file; ``name`` is for the reader."""
     sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     odd = _odd_images(content["images"], image_dir)
@@ -128,7 +134,7 @@ def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
             odd.append(Oddity(kind, entry.get("id"), entry.get("image_id"), entry.get("bbox")))
         if kind in _USABLE:
             usable.append(entry)
-    return _summarize(ann_file.name, sizes, names, usable, odd)
+    return _summarize(name, sizes, names, usable, odd)
 
 
 _USABLE = ("", "box partly outside the image", "box thinner than a pixel")

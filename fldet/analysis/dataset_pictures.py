@@ -127,12 +127,17 @@ def _shorten(text: str, length: int) -> str:
 
 
 def contact_sheet(
-    ann_file: Path, image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
+    source: Path | Mapping[str, Any],
+    image_dir: Path,
+    path: Path,
+    *,
+    count: int = 16,
+    seed: int = 0,
 ) -> Path:
     """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
 
     Args:
-        ann_file: COCO annotation file.
+        source: COCO annotation file, or its content.
         image_dir: folder that ``file_name`` is relative to.
         path: the file to write; its ending gives the format.
         count: at most so many images; those that cannot be read are passed over.
@@ -141,7 +146,7 @@ def contact_sheet(
     Raises:
         DataError: the annotation file is malformed, or no image can be read.
     """
-    content = read_annotations(ann_file)
+    content = read_annotations(source) if isinstance(source, Path) else source
     categories = sorted(content["categories"], key=lambda one: id_order(one["id"]))
     names = [str(one["name"]) for one in categories]
     label_of = {one["id"]: label for label, one in enumerate(categories)}
@@ -158,7 +163,8 @@ def contact_sheet(
             cells.append(_cell(picture, image["file_name"], entries[image["id"]], names, label_of))
     if not cells:
         raise DataError(
-            f"no image of {ann_file} can be read in {image_dir}",
+            f"no image of {source if isinstance(source, Path) else 'the data'} can be read in "
+            f"{image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
     return _write_sheet(cells, path)

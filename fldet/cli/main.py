@@ -7,7 +7,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fldet.cli import analyze, benchmark, config, data, doctor, export, paper, predict, test, train
+from fldet.cli import (
+    analyze,
+    benchmark,
+    config,
+    data,
+    doctor,
+    export,
+    init,
+    paper,
+    predict,
+    test,
+    train,
+)
 
 app = typer.Typer(
     name="fldet",
@@ -18,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
+app.command(epilog=init.EXAMPLES)(init.init)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=test.EXAMPLES)(test.test)
 app.command(epilog=predict.EXAMPLES)(predict.predict)

@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note, table
 
 if TYPE_CHECKING:
-    from fldet.results import PrecisionCheck, TestResult
+    from fldet.results import Figures, PrecisionCheck, TestResult
 
 EXAMPLES = """\b
 Examples:
@@ -70,7 +70,7 @@ def test(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Test a checkpoint: the twelve COCO figures, AP of each class, pictures."""
+    """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     note(f"fldet test {config}: loading torch and MMDetection")
     from fldet.config import load_config
     from fldet.engine.launch import relaunch
@@ -102,7 +102,7 @@ def test(
         Output("test", as_json=json, quiet=quiet).result(
             result,
             text=lambda: describe(result, show_dir),
-            essential=f"{result.figures.summary['AP']:.4f}",
+            essential=f"{result.figures.main:.4f}",
         )
         if result.check and not result.check.within:
             raise typer.Exit(TOLERANCE_MISSED)
@@ -110,19 +110,14 @@ def test(
 
 def describe(result: "TestResult", show_dir: Path | None) -> str:
     """Returns the figures as tables, then the paths of what was written."""
-    figures = result.figures
-    lines = [
-        table(("figure", "value"), [(name, cell(v)) for name, v in figures.summary.items()]),
-        "",
-        table(("class", "AP"), [(name, cell(v)) for name, v in figures.per_class.items()]),
-        "",
-        f"{figures.num_images} images, {figures.num_detections} detections, "
-        f"{result.seconds:.1f} s, evaluated by {figures.engine}",
-    ]
+    lines = tables(result.figures)
+    for name, figures in result.others.items():
+        lines += ["", f"{name}:", *tables(figures)]
+    lines[-1] += f"; {result.seconds:.1f} s"
     if result.optimized:
         lines.append(f"an optimized copy in {result.precision}")
     if result.check:
-        lines += ["", describe_check(result.check, figures.summary["AP"])]
+        lines += ["", describe_check(result.check, result.figures.main)]
     if result.results_file:
         lines.append(f"detections  {result.results_file}")
     if show_dir:
@@ -138,6 +133,18 @@ def describe_check(check: "PrecisionCheck", tested_ap: float) -> str:
         f"AP as tested                             {100 * tested_ap:.2f}\n"
         f"difference {check.difference:+.2f} points, {verdict} the {check.tolerance:g} allowed"
     )
+
+
+def tables(figures: "Figures") -> list[str]:
+    """Returns the lines of one metric."""
+    return [
+        table(("figure", "value"), [(name, cell(v)) for name, v in figures.summary.items()]),
+        "",
+        table(("class", "AP"), [(name, cell(v)) for name, v in figures.per_class.items()]),
+        "",
+        f"{figures.num_images} images, {figures.num_detections} detections, "
+        f"evaluated by {figures.engine}",
+    ]
 
 
 def cell(value: float) -> str:

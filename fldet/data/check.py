@@ -89,6 +89,7 @@ def check_data(
     deep: bool = False,
     workers: int = 0,
     track: Track = lambda facts, _: facts,
+    read: Callable[[], Any] | None = None,
 ) -> DataCheck:
     """Returns everything that is wrong with an annotation file and its images.
 
@@ -98,11 +99,14 @@ def check_data(
         deep: decode every image instead of reading its header and its end.
         workers: processes that look at images; 0 does it in this one.
         track: wraps the images' facts as they come, with their number, to show progress.
+        read: returns the content of annotations in another format, as a COCO file holds it.
 
     Raises:
         DataError: a process that reads images died.
     """
-    lists, problems = _read_lists(ann_file)
+    lists, problems = _read_lists(
+        ann_file, read or partial(read_json, ann_file, "annotation file", "")
+    )
     paths = _image_paths(lists["images"], image_dir)
     facts = _look_at(sorted(set(paths.values())), deep, workers, track)
     sizes = _sizes(lists["images"], paths, facts)
@@ -120,7 +124,7 @@ def check_data(
             ann_file,
         ),
     ]
-    read = [one for one in facts.values() if one is not None]
+    seen = [one for one in facts.values() if one is not None]
     return DataCheck(
         ann_file=ann_file,
         image_dir=image_dir,
@@ -128,8 +132,8 @@ def check_data(
         images=len(lists["images"]),
         annotations=len(lists["annotations"]),
         categories=len(lists["categories"]),
-        images_read=len(read),
-        images_turned=sum(one.turned for one in read),
+        images_read=len(seen),
+        images_turned=sum(one.turned for one in seen),
         counts=dict(Counter(problem.kind for problem in problems).most_common()),
         problems=tuple(problems),
     )
@@ -138,12 +142,14 @@ def check_data(
 # --- the annotation file -------------------------------------------------------------------------
 
 
-def _read_lists(path: Path) -> tuple[dict[str, Entries], list[DataProblem]]:
+def _read_lists(
+    path: Path, read: Callable[[], Any]
+) -> tuple[dict[str, Entries], list[DataProblem]]:
     """Returns the three lists as far as they are there, and what is wrong with their frame."""
     lists: dict[str, Entries] = {key: [] for key in FIELDS}
     problems: list[DataProblem] = []
     try:
-        content = read_json(path, "annotation file", "")
+        content = read()
     except DataError as error:
         return lists, [DataProblem("annotation file unreadable", path, detail=error.message)]
     for key in FIELDS:

@@ -1,11 +1,15 @@
-"""A data set in the COCO format, with the classes that its file has."""
+"""A data set in the COCO format, with the classes that its file has.
+
+Other formats are subclasses: they read their files into what a COCO file holds (``read``), and all
+that follows is the same.
+"""
 
 import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
@@ -16,6 +20,7 @@ from fldet.annotations import (
     image_path,
     is_id,
     read_annotations,
+    read_class_names,
 )
 from fldet.data.images import BrokenImages
 from fldet.errors import BrokenImageError, DataError, nearest, shorten
@@ -53,6 +58,8 @@ class CocoDataset(BaseDetDataset):
             leads out of the folder of images.
     """
 
+    reads_coco_file: ClassVar[bool] = True
+
     def __init__(
         self,
         *args: Any,
@@ -72,10 +79,43 @@ class CocoDataset(BaseDetDataset):
             options: the keywords of the constructor, with ``data_root``.
         """
 
+    @classmethod
+    def annotation_file(cls, options: Mapping[str, Any]) -> Path:
+        """Returns the path that ``ann_file`` means.
+
+        Args:
+            options: keywords of the constructor, here and in the methods below.
+        """
+        return Path(options.get("data_root") or "", options["ann_file"])
+
+    @classmethod
+    def image_folder(cls, options: Mapping[str, Any]) -> Path:
+        """Returns the folder that the file names of images are relative to."""
+        prefix = (options.get("data_prefix") or {}).get("img", "")
+        return Path(options.get("data_root") or "", prefix)
+
+    @classmethod
+    def class_names(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the names of all classes that the files have, in the order of their labels.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        return read_class_names(cls.annotation_file(options))
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the content of the files as a COCO file holds it.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        return read_annotations(cls.annotation_file(options))
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Returns one entry for each image: path, id, size in pixels and instances."""
         path = Path(self.ann_file)
-        content = read_annotations(path)
+        content = self.read(self._options())
         label_of = self._label_of(category_ids(content["categories"], path), path)
         images = _checked_images(content["images"], path)
         by_image = defaultdict(list)
@@ -147,6 +187,14 @@ class CocoDataset(BaseDetDataset):
                 expected=f"at least one image that passes filter_cfg={options}",
             )
         return kept
+
+    def _options(self) -> dict[str, Any]:
+        """Returns what ``read`` needs; MMEngine has joined the paths to ``data_root``."""
+        return {
+            "ann_file": self.ann_file,
+            "data_prefix": self.data_prefix,
+            "metainfo": self._metainfo,
+        }
 
     def _label_of(self, id_of: dict[str, int], path: Path) -> dict[int, int]:
         classes = self.metainfo.get("classes")
@@ -274,3 +322,15 @@ def parse_instance(
         "bbox_label": label,
         "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
     }
+
+
+def without_unusable(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of a COCO file without the boxes that ``parse_instance`` leaves out."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    labels = {category["id"]: 0 for category in content["categories"]}
+    kept = [
+        one
+        for one in content["annotations"]
+        if parse_instance(one, labels, *sizes[one["image_id"]]) is not None
+    ]
+    return {**content, "annotations": kept}

@@ -18,7 +18,7 @@ from torch import nn
 
 from fldet.data import CocoDataset
 from fldet.data.stream import BatchStream, exact_loader
-from fldet.engine.prepare import coco_datasets
+from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
 from fldet.errors import FldetError
 from fldet.evaluation import CocoMetric
@@ -76,7 +76,7 @@ class FldetRunner(Runner):
             return loop
         file = str(Path(self.log_dir, "broken_images.txt"))
         if isinstance(self._train_dataloader, dict):
-            for dataset in coco_datasets(self._train_dataloader):
+            for _, dataset in our_datasets(self._train_dataloader):
                 dataset["broken_images_file"] = file
         self.register_hook(BrokenImagesHook(file))
         loop = _checked(super().build_train_loop(loop))

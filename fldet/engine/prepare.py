@@ -1,7 +1,7 @@
 """What a config leaves implied, filled in before anything is built.
 
-Paths are joined to ``data_root``, the class names come from the annotation file, evaluators learn
-which file that is, images are read by ``fldet.LoadImage``, which names broken ones, and the
+Paths are joined to ``data_root``, the class names come from the annotation files, evaluators learn
+which data those are, images are read by ``fldet.LoadImage``, which names broken ones, and the
 learning rate follows the batch. The resolved config shows every step.
 """
 
@@ -13,7 +13,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.annotations import read_class_names
 from fldet.config_check import validate
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
@@ -21,6 +20,8 @@ from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
 
+OUR_METRICS = ("fldet.CocoMetric", "fldet.VOCMetric")
+TRUTH_KEYS = ("type", "data_root", "ann_file", "data_prefix", "split", "metainfo")
 SPLITS = ("train", "val", "test")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -53,47 +54,62 @@ def prepare_config(
         _check_files(cfg, f"{phase}_dataloader")
     _set_classes(cfg, classes)
     for loader in LOADERS:
-        for dataset in coco_datasets(cfg.get(loader)):
+        for _, dataset in our_datasets(cfg.get(loader)):
             _read_with_names(dataset.get("pipeline"))
     for phase in ("val", "test"):
-        _set_annotation_file(cfg, phase)
+        _set_truth(cfg, phase)
     if "val" in phases:
         _add_val_loss(cfg)
     return cfg
 
 
 def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
-    """Returns the annotation file and the folder of images of a config's split.
+    """Returns the annotation file (of VOC: or folder) and the folder of images of a split.
 
     Args:
         cfg: as ``load_config`` returned it.
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        UsageError: another split, or one whose data set is not in COCO format.
+        UsageError: another split, or one whose data set is not one of ours.
         ConfigError, DataError: as ``prepare_config``.
     """
+    kind, dataset = _only_dataset(cfg, split)
+    return kind.annotation_file(dataset), kind.image_folder(dataset)
+
+
+def content_of(cfg: Config, split: str) -> dict[str, Any]:
+    """Returns what is in the annotation files of a split, as a COCO file holds it.
+
+    Args and errors are those of ``annotation_and_images``.
+    """
+    kind, dataset = _only_dataset(cfg, split)
+    return kind.read(dataset)
+
+
+def _only_dataset(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
     if split not in ("train", "val", "test"):
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
-    datasets = coco_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
+    datasets = our_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
     if len(datasets) != 1:
         raise UsageError(
-            f"{split}_dataloader reads {len(datasets)} data sets in COCO format", expected="one"
+            f"{split}_dataloader reads {len(datasets)} data sets in COCO, VOC or YOLO format",
+            expected="one",
         )
-    return _annotation_file(datasets[0]), _image_folder(datasets[0])
+    return datasets[0]
 
 
-def data_files(cfg: Config, splits: Sequence[str] = ()) -> dict[Path, Path]:
-    """Returns the folder of images by annotation file, of a config's data sets in COCO format.
+def datasets_of(cfg: Config, splits: Sequence[str] = ()) -> list[tuple[type[CocoDataset], Any]]:
+    """Returns class and keywords of each of a config's data sets that is ours, once.
 
-    The files may be missing; those of a data set that is drawn are made.
+    Its files may be missing; those of a data set that is drawn are made.
 
     Args:
         cfg: as ``load_config`` returned it.
         splits: of ``train``, ``val`` and ``test``; empty takes those that the config has.
 
     Raises:
-        UsageError: another split, or one without a data set in COCO format.
+        UsageError: another split, or one without a data set of ours.
         ConfigError: a wrong key or value.
     """
     for split in splits:
@@ -102,18 +118,18 @@ def data_files(cfg: Config, splits: Sequence[str] = ()) -> dict[Path, Path]:
     validate(cfg)
     cfg = copy.deepcopy(cfg)
     _join_data_root(cfg)
-    files: dict[Path, Path] = {}
+    found: dict[Any, tuple[type[CocoDataset], Any]] = {}
     for split in splits or SPLITS:
-        datasets = coco_datasets(cfg.get(f"{split}_dataloader"))
+        datasets = our_datasets(cfg.get(f"{split}_dataloader"))
         if splits and not datasets:
             raise UsageError(
-                f"the config's {split}_dataloader has no data set in COCO format",
+                f"the config's {split}_dataloader has no data set in COCO, VOC or YOLO format",
                 expected="a split that the config has",
             )
-        for dataset in datasets:
-            DATASETS.get(dataset["type"]).make_files(dataset)
-            files[_annotation_file(dataset)] = _image_folder(dataset)
-    return files
+        for kind, dataset in datasets:
+            kind.make_files(dataset)
+            found.setdefault((kind.annotation_file(dataset), dataset.get("split")), (kind, dataset))
+    return list(found.values())
 
 
 def scale_learning_rate(cfg: Config, num_processes: int) -> None:
@@ -152,21 +168,14 @@ def _datasets(loader: Any) -> Iterator[Any]:
             yield dataset
 
 
-def coco_datasets(loader: Any) -> list[Any]:
-    """Returns the configs of a loader's data sets in COCO format, those inside wrappers too."""
-    return [
-        dataset
-        for dataset in _datasets(loader)
-        if isinstance(kind := DATASETS.get(dataset["type"]), type) and issubclass(kind, CocoDataset)
-    ]
-
-
-def _annotation_file(dataset: Any) -> Path:
-    return Path(dataset.get("data_root", ""), dataset["ann_file"])
-
-
-def _image_folder(dataset: Any) -> Path:
-    return Path(dataset.get("data_root", ""), (dataset.get("data_prefix") or {}).get("img", ""))
+def our_datasets(loader: Any) -> list[tuple[type[CocoDataset], Any]]:
+    """Returns class and keywords of a loader's data sets that are ours, inside wrappers too."""
+    found = []
+    for dataset in _datasets(loader):
+        kind = DATASETS.get(dataset["type"])
+        if isinstance(kind, type) and issubclass(kind, CocoDataset):
+            found.append((kind, dataset))
+    return found
 
 
 def _join_data_root(cfg: Config) -> None:
@@ -188,16 +197,16 @@ def _read_with_names(pipeline: Any) -> None:
 def _check_files(cfg: Config, loader: str) -> None:
     if not cfg.get(loader):
         raise ConfigError(f"the config has no {loader}")
-    for dataset in coco_datasets(cfg.get(loader)):
-        DATASETS.get(dataset["type"]).make_files(dataset)
-        path = _annotation_file(dataset)
-        if not path.is_file():
+    for kind, dataset in our_datasets(cfg.get(loader)):
+        kind.make_files(dataset)
+        path = kind.annotation_file(dataset)
+        if not path.exists():
             raise DataError(
                 f"annotation file not found: {path}",
                 expected=f"{loader}.dataset.ann_file below data_root {cfg.get('data_root', '')!r}",
                 hint="name the folder of your data: --cfg-options data_root=FOLDER",
             )
-        images = _image_folder(dataset)
+        images = kind.image_folder(dataset)
         if not images.is_dir():
             raise DataError(
                 f"folder of images not found: {images}",
@@ -207,7 +216,7 @@ def _check_files(cfg: Config, loader: str) -> None:
 
 def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
     """Gives all data sets the same class names, and the model their number."""
-    datasets = [dataset for loader in LOADERS for dataset in coco_datasets(cfg.get(loader))]
+    datasets = [one for loader in LOADERS for one in our_datasets(cfg.get(loader))]
     explicit = cfg.get("classes")
     if isinstance(explicit, str):
         raise ConfigError(
@@ -215,12 +224,15 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
         )
     names = tuple(explicit or from_checkpoint or ())
     if not names:
-        existing = [path for path in map(_annotation_file, datasets) if path.is_file()]
+        existing = [
+            (kind, dataset) for kind, dataset in datasets if kind.annotation_file(dataset).exists()
+        ]
         if not existing:
             return
-        names = read_class_names(existing[0])
-        log.info("%d classes from %s", len(names), existing[0])
-    for dataset in datasets:
+        kind, dataset = existing[0]
+        names = kind.class_names(dataset)
+        log.info("%d classes from %s", len(names), kind.annotation_file(dataset))
+    for _, dataset in datasets:
         dataset.metainfo = {"classes": names, **(dataset.get("metainfo") or {})}
     _set_num_classes(cfg.model, len(names))
 
@@ -234,13 +246,20 @@ def _set_num_classes(model: Any, count: int) -> None:
             _set_num_classes(value, count)
 
 
-def _set_annotation_file(cfg: Config, phase: str) -> None:
-    """Tells our metric which annotation file its loader reads."""
-    datasets = coco_datasets(cfg.get(f"{phase}_dataloader"))
+def _set_truth(cfg: Config, phase: str) -> None:
+    """Tells our metrics what their loader reads: a COCO file, or the data set of another format."""
+    datasets = our_datasets(cfg.get(f"{phase}_dataloader"))
     evaluator = cfg.get(f"{phase}_evaluator")
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        if metric and metric["type"] == "fldet.CocoMetric" and len(datasets) == 1:
-            metric.setdefault("ann_file", str(_annotation_file(datasets[0])))
+        if not metric or metric["type"] not in OUR_METRICS or len(datasets) != 1:
+            continue
+        kind, dataset = datasets[0]
+        if metric.get("ann_file") or metric.get("dataset"):
+            continue
+        if kind.reads_coco_file:
+            metric.ann_file = str(kind.annotation_file(dataset))
+        else:
+            metric.dataset = {key: dataset[key] for key in TRUTH_KEYS if key in dataset}
 
 
 def _add_val_loss(cfg: Config) -> None:

@@ -1,9 +1,10 @@
-"""Testing a checkpoint: detections, the COCO figures, pictures."""
+"""Testing a checkpoint: detections, figures, pictures."""
 
 import copy
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from torch import nn
@@ -20,8 +21,14 @@ from fldet.engine.optimize import as_in_mmdetection, network_precision, optimize
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError
-from fldet.evaluation import CocoMetric
-from fldet.results import CocoFigures, PrecisionCheck, TestResult, to_json, write_atomically
+from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.results import (
+    Figures,
+    PrecisionCheck,
+    TestResult,
+    to_json,
+    write_atomically,
+)
 
 log = logging.getLogger("fldet")
 
@@ -44,7 +51,7 @@ def test(
     max_difference: float = MAX_DIFFERENCE,
     trust_checkpoint: bool = False,
 ) -> TestResult | None:
-    """Runs a checkpoint over the test images of a config and returns the COCO figures.
+    """Runs a checkpoint over the test images of a config and returns the figures.
 
     The result is also written to ``result.json`` in the work dir.
 
@@ -95,7 +102,7 @@ def test(
         seconds = time.perf_counter() - started
         if runner.rank:
             return None
-        figures = _figures(runner)
+        (_, figures), *others = _figures(runner).items()
         result = TestResult(
             figures=figures,
             checkpoint=path,
@@ -103,6 +110,7 @@ def test(
             results_file=out,
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
+            others=dict(others),
             precision=network_precision(runner.model),
             optimized=fast is not None,
             check=check_precision(stock, figures, max_difference) if stock else None,
@@ -111,20 +119,20 @@ def test(
         return result
 
 
-def check_precision(stock: CocoFigures, tested: CocoFigures, tolerance: float) -> PrecisionCheck:
+def check_precision(stock: Figures, tested: Figures, tolerance: float) -> PrecisionCheck:
     """Returns the difference of two APs in points and whether it is within a tolerance."""
-    before, after = stock.summary["AP"], tested.summary["AP"]
+    before, after = stock.main, tested.main
     difference = 100 * (after - before)
     return PrecisionCheck(before, difference, tolerance, within=not abs(difference) > tolerance)
 
 
-def _stock_figures(runner: FldetRunner, stock: nn.Module) -> CocoFigures:
-    """Returns the figures of another model; the runner keeps its own."""
+def _stock_figures(runner: FldetRunner, stock: nn.Module) -> Figures:
+    """Returns the first metric's figures of another model; the runner keeps its own."""
     log.info("testing MMDetection's own code in float32 first")
     own, runner.model = runner.model, stock
     runner.test()
     runner.model = own
-    return _figures(runner)
+    return next(iter(_figures(runner).values()))
 
 
 def _set_options(
@@ -136,16 +144,28 @@ def _set_options(
         draw = {"type": "fldet.DrawHook", "out_dir": str(show_dir), "score_thr": score_thr}
         cfg.custom_hooks = [*copy.deepcopy(cfg.get("custom_hooks") or []), draw]
     if out is not None:
-        if isinstance(cfg.test_evaluator, list):
-            raise ConfigError("--out needs a config with one test_evaluator, this one has a list")
-        cfg.test_evaluator.outfile = str(out)
+        _coco_metric(cfg.test_evaluator).outfile = str(out)
 
 
-def _figures(runner: FldetRunner) -> CocoFigures:
+def _coco_metric(evaluator: Any) -> Any:
+    metrics = evaluator if isinstance(evaluator, list) else [evaluator]
+    found = [one for one in metrics if one["type"] == "fldet.CocoMetric"]
+    if len(found) != 1:
+        raise ConfigError(
+            f"--out needs a config with one fldet.CocoMetric, this test_evaluator has {len(found)}"
+        )
+    return found[0]
+
+
+def _figures(runner: FldetRunner) -> dict[str, Figures]:
+    """Returns the figures of each metric by its prefix: ``coco``, ``voc``."""
+    found: dict[str, Figures] = {}
     for metric in runner.test_loop.evaluator.metrics:
-        if isinstance(metric, CocoMetric) and metric.figures:
-            return metric.figures
-    raise ConfigError(
-        "the config's test_evaluator is not fldet.CocoMetric",
-        hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
-    )
+        if isinstance(metric, (CocoMetric, VOCMetric)) and metric.figures:
+            found[str(metric.prefix)] = metric.figures
+    if not found:
+        raise ConfigError(
+            "the config's test_evaluator is neither fldet.CocoMetric nor fldet.VOCMetric",
+            hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
+        )
+    return found

@@ -3,5 +3,14 @@
 from fldet.evaluation.coco import evaluate_coco
 from fldet.evaluation.detections import load_detections, save_detections
 from fldet.evaluation.metric import CocoMetric
+from fldet.evaluation.metric_voc import VOCMetric
+from fldet.evaluation.voc import evaluate_voc
 
-__all__ = ["CocoMetric", "evaluate_coco", "load_detections", "save_detections"]
+__all__ = [
+    "CocoMetric",
+    "VOCMetric",
+    "evaluate_coco",
+    "evaluate_voc",
+    "load_detections",
+    "save_detections",
+]

@@ -9,7 +9,7 @@ from mmengine.evaluator import BaseMetric
 from fldet.errors import DataError, nearest
 from fldet.evaluation.coco import Engine, evaluate_coco
 from fldet.evaluation.detections import as_detections, save_detections
-from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
+from fldet.evaluation.ground_truth import GroundTruth, load_truth
 from fldet.registry import METRICS
 from fldet.results import CocoFigures
 
@@ -25,6 +25,8 @@ class CocoMetric(BaseMetric):
     Args:
         ann_file: COCO annotation file; fldet fills in that of the data loader.
         engine: see ``evaluate_coco``.
+        dataset: in place of ``ann_file``, ``type`` and keywords of a data set in another format;
+            fldet fills in that of the data loader.
         outfile: where to write the detections, in the format of the COCO server; None does not.
         collect_device: where results of several processes meet, ``cpu`` or ``gpu``.
         prefix: of the names of the figures: ``coco/AP``. NaN (no ground truth of that kind)
@@ -44,9 +46,11 @@ class CocoMetric(BaseMetric):
         outfile: str | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
+        dataset: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ann_file = ann_file
+        self.dataset = dataset
         self.engine = engine
         self.outfile = outfile
         self.figures: CocoFigures | None = None
@@ -56,18 +60,13 @@ class CocoMetric(BaseMetric):
 
     @property
     def truth(self) -> GroundTruth:
-        """The annotation file, read once.
+        """The annotations, read once.
 
         Raises:
             DataError: there is none, or it is malformed.
         """
         if self._truth is None:
-            if self.ann_file is None:
-                raise DataError(
-                    "CocoMetric has no annotation file",
-                    hint="--cfg-options val_evaluator.ann_file=FILE, or test_evaluator.ann_file",
-                )
-            self._truth = read_ground_truth(Path(self.ann_file))
+            self._truth = load_truth("CocoMetric", self.ann_file, self.dataset)
         return self._truth
 
     @property
@@ -78,10 +77,7 @@ class CocoMetric(BaseMetric):
             DataError: the data set has no class names, or one that is not in the file.
         """
         if self._category_ids is None:
-            classes = (self.dataset_meta or {}).get("classes")
-            if not classes:
-                raise DataError("the data set has no class names: metainfo has no 'classes'")
-            self._category_ids = map_classes(classes, self.truth.categories)
+            self._category_ids = category_ids_of(self.dataset_meta, self.truth)
         return self._category_ids
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
@@ -115,6 +111,18 @@ class CocoMetric(BaseMetric):
             engine=self.engine,
         )
         return dict(self.figures.summary)
+
+
+def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int]:
+    """Returns the category id of each label of a data set.
+
+    Raises:
+        DataError: the data set has no class names, or one that the truth lacks.
+    """
+    classes = (dataset_meta or {}).get("classes")
+    if not classes:
+        raise DataError("the data set has no class names: metainfo has no 'classes'")
+    return map_classes(classes, truth.categories)
 
 
 def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int]:

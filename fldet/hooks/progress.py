@@ -87,7 +87,7 @@ class ProgressHook(Hook):
         if metrics and is_main_process():
             figures = "  ".join(
                 f"{name.split('/')[-1]} {metrics[name]:.3f}"
-                for name in ("coco/AP", "coco/AP50", "coco/AP75")
+                for name in ("coco/AP", "coco/AP50", "coco/AP75", "voc/mAP")
                 if name in metrics
             )
             log.info("val at iter %d  %s", runner.iter, figures or metrics)

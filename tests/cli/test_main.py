@@ -11,6 +11,7 @@ HEAVY = ("torch", "numpy", "mmengine", "mmcv", "mmdet", "rich", "matplotlib", "c
 COMMANDS = [
     [],
     ["train"],
+    ["init"],
     ["test"],
     ["benchmark"],
     ["predict"],
@@ -23,6 +24,9 @@ COMMANDS = [
     ["config", "show"],
     ["config", "diff"],
     ["config", "why"],
+    ["data"],
+    ["data", "inspect"],
+    ["data", "convert"],
 ]
 
 
@@ -48,7 +52,7 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
-    group = words in ([], ["analyze"], ["config"])
+    group = words in ([], ["analyze"], ["config"], ["data"])
     assert group or "Examples:\n    fldet " in done.stdout
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fldet.config import load_config
 from fldet.engine.build import worker_errors
-from fldet.engine.prepare import data_files, prepare_config
+from fldet.engine.prepare import datasets_of, prepare_config
 from fldet.engine.train import train
 from fldet.errors import BrokenImageError, DataError, UsageError
 from fldet.hooks import BrokenImagesHook
@@ -98,10 +98,15 @@ def test_an_error_of_a_loader_process_loses_the_traceback():
 
 def test_files_of_a_config(cfg, data):
     annotations = data / "annotations"
-    assert data_files(cfg) == {
-        annotations / "instances_train2017.json": data / "train2017",
-        annotations / "instances_val2017.json": data / "val2017",
-    }
-    assert list(data_files(cfg, ["val"])) == [annotations / "instances_val2017.json"]
+    found = [
+        (kind.annotation_file(dataset), kind.image_folder(dataset))
+        for kind, dataset in datasets_of(cfg)
+    ]
+    assert found == [
+        (annotations / "instances_train2017.json", data / "train2017"),
+        (annotations / "instances_val2017.json", data / "val2017"),
+    ]
+    ((kind, dataset),) = datasets_of(cfg, ["val"])
+    assert kind.annotation_file(dataset) == annotations / "instances_val2017.json"
     with pytest.raises(UsageError, match="test_dataloader has no data set"):
-        data_files(cfg, ["test"])
+        datasets_of(cfg, ["test"])

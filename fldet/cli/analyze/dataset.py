@@ -46,9 +46,10 @@ def dataset(
     an anchor fits and vermilion ones where none does; other images as they are in the file.
     """
     note(f"fldet analyze dataset {source}")
-    from fldet.analysis.dataset import compute
+    from fldet.analysis.dataset import summarize_content
     from fldet.analysis.dataset_pictures import contact_sheet, plot
-    from fldet.engine.prepare import annotation_and_images
+    from fldet.annotations import read_annotations
+    from fldet.engine.prepare import annotation_and_images, content_of
 
     ann_file, image_dir = Path(source), images
     cfg = None
@@ -57,13 +58,14 @@ def dataset(
 
         cfg = load_config(source, cfg_options or ())
         ann_file, image_dir = annotation_and_images(cfg, split)
-    summary = compute(ann_file, image_dir)
+    content = content_of(cfg, split) if cfg else read_annotations(ann_file)
+    summary = summarize_content(content, ann_file.name, image_dir)
     pictures = [plot(summary, out_dir / f"{ann_file.stem}.png")]
     sheet = out_dir / f"{ann_file.stem}_images.jpg"
     if cfg and split == "train" and draw_augmented(cfg, sheet):
         pictures.append(sheet)
     elif image_dir:
-        pictures.append(contact_sheet(ann_file, image_dir, sheet))
+        pictures.append(contact_sheet(content, image_dir, sheet))
     Output("analyze dataset", as_json=json).result(
         {"summary": summary, "pictures": pictures}, text=lambda: describe(summary, pictures)
     )

@@ -111,13 +111,15 @@ def collect(
     from fldet.evaluation.ground_truth import read_ground_truth
 
     ann_file, image_dir = Path(source), images
-    if not source.endswith(".json"):
+    if source.endswith(".json"):
+        content = read_annotations(ann_file)
+    else:
         from fldet.config import load_config
-        from fldet.engine.prepare import annotation_and_images
+        from fldet.engine.prepare import annotation_and_images, content_of
 
-        ann_file, folder = annotation_and_images(load_config(source, overrides), split)
-        image_dir = images or folder
-    content = read_annotations(ann_file)
+        cfg = load_config(source, overrides)
+        ann_file, folder = annotation_and_images(cfg, split)
+        image_dir, content = images or folder, content_of(cfg, split)
     truth = read_ground_truth(content)
     detections = load_detections(results)
     check_detections(detections, images=truth.images, categories=truth.categories)

@@ -1,8 +1,9 @@
-"""``fldet data``."""
+"""``fldet data check``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +14,7 @@ if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
     from fldet.image_files import ImageFacts
 
-app = typer.Typer(
-    help="Look after data sets.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
-)
-
-CHECK_EXAMPLES = """\b
+EXAMPLES = """\b
 Examples:
   fldet data check configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet data check annotations/train.json --images images/ --deep
@@ -25,12 +22,6 @@ Examples:
 """
 
 
-@app.callback()
-def data() -> None:
-    """Look after data sets."""
-
-
-@app.command(epilog=CHECK_EXAMPLES)
 @command
 def check(
     source: Annotated[
@@ -73,7 +64,7 @@ def check(
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
     from fldet.data.check import check_data, default_workers
 
-    files = _files(source, images, split or [], cfg_options or [])
+    sources = _sources(source, images, split or [], cfg_options or [])
 
     found = [
         check_data(
@@ -81,8 +72,9 @@ def check(
             deep=deep,
             workers=workers or default_workers(),
             track=_track,
+            read=read,
         )
-        for ann_file, image_dir in files.items()
+        for ann_file, image_dir, read in sources
     ]
     count = sum(len(one.problems) for one in found)
     Output("data check", as_json=json, quiet=quiet).result(
@@ -94,10 +86,10 @@ def check(
         raise typer.Exit(1)
 
 
-def _files(
+def _sources(
     source: str, images: Path | None, splits: list[str], cfg_options: list[str]
-) -> dict[Path, Path | None]:
-    """Returns the folder of images by annotation file."""
+) -> "list[tuple[Path, Path | None, Callable[[], Any] | None]]":
+    """Returns annotation files, their folders of images, and how to read them if not as COCO."""
     from fldet.errors import DataError, UsageError
 
     if not source.endswith(".json"):
@@ -107,16 +99,23 @@ def _files(
                 expected="the folder of a config's images is data_prefix.img of its data set",
             )
         from fldet.config import load_config
-        from fldet.engine.prepare import data_files
+        from fldet.engine.prepare import datasets_of
 
-        return dict(data_files(load_config(source, cfg_options), splits))
+        return [
+            (
+                kind.annotation_file(dataset),
+                kind.image_folder(dataset),
+                None if kind.reads_coco_file else partial(kind.read, dataset),
+            )
+            for kind, dataset in datasets_of(load_config(source, cfg_options), splits)
+        ]
     if splits or cfg_options:
         raise UsageError("--split and --cfg-options go with a config, not an annotation file")
     if images is None:
         note("the images are not looked at: no --images FOLDER")
     elif not images.is_dir():
         raise DataError(f"folder of images not found: {images}", expected="a folder")
-    return {Path(source): images}
+    return [(Path(source), images, None)]
 
 
 def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":

@@ -1,0 +1,98 @@
+"""``fldet init``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.data.inspect import Data
+from fldet.cli.output import Output, command, note
+
+if TYPE_CHECKING:
+    from fldet.anchor_cover import AnchorScheme, BoxSet
+    from fldet.engine.init_config import InitResult
+
+EXAMPLES = """\b
+Examples:
+  fldet init FOLDER --out my_config.py
+  fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
+"""
+
+
+@command
+def init(
+    path: Data,
+    out: Annotated[Path, typer.Option(help="The config to write.", show_default=False)],
+    model: Annotated[str, typer.Option(help="r18 or r50.")] = "r18",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Image size WxH in pixels; by default the median, at most 1333x800.",
+            show_default=False,
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a config for a data set of your own, ready for fldet train."""
+    note(f"fldet init {path}: loading MMDetection, reading the data")
+    from fldet.engine.init_config import init_config
+
+    result = init_config(path, out, model=model, size=parse_size(size), suggest=better_anchors)
+    Output("init", as_json=json, quiet=quiet).result(
+        result, text=lambda: describe(result), essential=result.path
+    )
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Returns the longer and the shorter side of ``WxH``.
+
+    Raises:
+        UsageError: it is not two positive numbers.
+    """
+    from fldet.errors import UsageError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UsageError(f"--size {text!r} is not WxH", expected="for example 640x480")
+    short, long = sorted(map(int, sides))
+    return long, short
+
+
+def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None":
+    """Returns the anchors that cover most boxes, no more of them than now, and both shares.
+
+    None if they gain less than two points.
+    """
+    from fldet.analysis.anchors import search
+    from fldet.engine.init_config import MIN_GAIN
+
+    now, choices = search(boxes)
+    affordable = [one for one in choices if one.anchors <= now.anchors]
+    best = max(affordable, key=lambda one: one.covered)
+    if best.covered - now.covered < MIN_GAIN:
+        return None
+    return best.scheme, best.covered, now.covered
+
+
+def describe(result: "InitResult") -> str:
+    """Returns what was chosen, and the next commands."""
+    long, short = result.scale
+    lines = {
+        "config": str(result.path),
+        "data": f"{result.format}, {result.images} training images, "
+        f"{len(result.classes)} classes, in {result.root}",
+        "image size": f"{long} x {short}",
+        "schedule": f"{result.max_iters} iterations of {result.batch_size} images",
+        "anchors": "the paper's",
+        "next": f"fldet train {result.path}",
+    }
+    if result.anchors is not None and result.anchors_before is not None:
+        lines["anchors"] = (
+            f"fitted: {100 * result.anchors:.1f} % of the boxes covered, "
+            f"the paper's {100 * result.anchors_before:.1f} %"
+        )
+    return "\n".join(f"{key:12}{text}" for key, text in lines.items())

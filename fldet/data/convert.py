@@ -1,0 +1,68 @@
+"""Other formats as COCO files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fldet.data.coco import without_unusable
+from fldet.data.formats import recognise
+from fldet.errors import UsageError
+from fldet.results import write_atomically
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A COCO file that was written.
+
+    Attributes:
+        path: of the file.
+        image_folder: that its file names are relative to.
+        images: in it.
+        boxes: in it, difficult ones included.
+        left_out: boxes without area or outside their image.
+    """
+
+    path: Path
+    image_folder: Path
+    images: int
+    boxes: int
+    left_out: int
+
+
+def convert(path: Path, out: Path, split: str | None = None) -> Converted:
+    """Writes a split of a data set as a COCO file and returns what is in it.
+
+    Difficult boxes of VOC become ``iscrowd`` 1 with ``difficult`` 1 beside it.
+
+    Args:
+        path: the data set, in Pascal VOC or YOLO format.
+        out: the file, which must not exist.
+        split: ``train``, ``val`` or ``test``; may be left out where there is one only.
+
+    Raises:
+        UsageError: ``out`` exists, or the split is not clear.
+        DataError: as ``recognise``, or a file is malformed.
+    """
+    if out.exists():
+        raise UsageError(f"{out} exists", expected="a new file", hint="choose another name")
+    found = recognise(path)
+    if found.format.endswith("COCO"):
+        raise UsageError(f"{path} is in COCO format already", expected="Pascal VOC or YOLO")
+    if split is None and len(found.splits) > 1:
+        raise UsageError(
+            f"{path} has the splits {', '.join(found.splits)}",
+            expected="one of them",
+            hint=f"add --split {next(iter(found.splits))}",
+        )
+    split = split or next(iter(found.splits))
+    content = found.read(split)
+    usable = without_unusable(content)
+    write_atomically(out, json.dumps(usable) + "\n")
+    boxes = len(usable["annotations"])
+    return Converted(
+        path=out,
+        image_folder=found.image_folder(split),
+        images=len(usable["images"]),
+        boxes=boxes,
+        left_out=len(content["annotations"]) - boxes,
+    )

@@ -1,0 +1,316 @@
+"""A first config for a data set of one's own."""
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fldet import __version__
+from fldet.anchor_cover import AnchorScheme, BoxSet
+from fldet.config import load_config
+from fldet.data.formats import FoundData, recognise, used_classes
+from fldet.engine.boxes import collect_boxes
+from fldet.errors import DataError, UsageError
+from fldet.results import write_atomically
+
+log = logging.getLogger("fldet")
+
+MODELS = {"r18": "retinanet/r18_fpn_1x.py", "r50": "retinanet/r50_fpn_1x.py"}
+LARGEST = (1333, 800)  # the paper's scale: longer and shorter side
+EPOCHS, FEWEST, MOST = 12, 2000, 90_000  # iterations: of the images, and their limits
+MIN_GAIN = 0.02  # share of the boxes that other anchors must cover besides
+FEW_CLASSES = 20  # so many are written out
+
+Suggest = Callable[[BoxSet], tuple[AnchorScheme, float, float] | None]
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """A config that was written.
+
+    Attributes:
+        path: of the config.
+        format: of the data.
+        root: of the data.
+        images: in the training split.
+        classes: their names.
+        scale: longer and shorter side of images in training, in pixels.
+        batch_size: images of a step on one device.
+        max_iters: steps.
+        anchors: where others than the paper's are suggested: share of the boxes that they cover.
+        anchors_before: share that the paper's cover; None if they stay.
+    """
+
+    path: Path
+    format: str
+    root: Path
+    images: int
+    classes: tuple[str, ...]
+    scale: tuple[int, int]
+    batch_size: int
+    max_iters: int
+    anchors: float | None
+    anchors_before: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes into the config."""
+
+    name: str
+    model: str
+    found: FoundData
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    images: int
+    scale: tuple[int, int]
+    batch_size: int
+    max_iters: int
+
+
+def init_config(
+    path: Path,
+    out: Path,
+    *,
+    model: str = "r18",
+    size: tuple[int, int] | None = None,
+    suggest: Suggest = lambda _: None,
+) -> InitResult:
+    """Writes a config for the data set at ``path`` and returns what it chose.
+
+    Args:
+        path: of the data set, for ``recognise``.
+        out: the config to write; must not exist.
+        model: ``r18`` or ``r50``.
+        size: longer and shorter side of images, in pixels; None takes the median of the images.
+        suggest: returns better anchors for the training boxes with the shares of the boxes that
+            they and the present ones cover, or None.
+
+    Raises:
+        UsageError: ``out`` exists or is no ``.py``, or the model is unknown.
+        DataError: the data set is not recognised, malformed, or has no training images or boxes.
+    """
+    if out.exists():
+        raise UsageError(f"{out} exists", expected="a new file", hint="choose another --out")
+    if out.suffix != ".py":
+        raise UsageError(f"{out} is not a .py file", expected="for example --out my_config.py")
+    if model not in MODELS:
+        raise UsageError(f"unknown model {model!r}", expected=" or ".join(MODELS))
+    plan = make_plan(recognise(path), out.stem, model, size)
+    advice = suggest(_boxes(plan))
+    write_atomically(out, config_text(plan, advice))
+    load_config(out)
+    return InitResult(
+        path=out,
+        format=plan.found.format,
+        root=plan.found.root,
+        images=plan.images,
+        classes=plan.classes,
+        scale=plan.scale,
+        batch_size=plan.batch_size,
+        max_iters=plan.max_iters,
+        anchors=advice[1] if advice else None,
+        anchors_before=advice[2] if advice else None,
+    )
+
+
+def make_plan(found: FoundData, name: str, model: str, size: tuple[int, int] | None = None) -> Plan:
+    """Returns what the config of a data set says, anchors aside.
+
+    Raises:
+        DataError: there are no training images or boxes, or an image has no size.
+    """
+    if "train" not in found.splits:
+        raise DataError(
+            f"{found.root} has no training images, only {', '.join(found.splits)}",
+            expected="a split called 'train'",
+        )
+    contents = {split: found.read(split) for split in found.splits}
+    for split in ("val", "test"):  # COCO's own test files have no boxes
+        if split in contents and not contents[split]["annotations"]:
+            log.info("the %s images have no boxes and are left out", split)
+            del contents[split]
+    found = FoundData(found.format, found.root, {s: found.splits[s] for s in contents})
+    images = contents["train"]["images"]
+    if not images or not contents["train"]["annotations"]:
+        raise DataError(f"the training images of {found.root} have no boxes", expected="some")
+    classes, groups = used_classes(contents.values())
+    scale = size or median_scale(images)
+    batch_size = min(8 if scale[0] <= 640 else 4, len(images))
+    return Plan(
+        name=name,
+        model=model,
+        found=found,
+        classes=classes,
+        groups=groups,
+        images=len(images),
+        scale=scale,
+        batch_size=batch_size,
+        max_iters=iterations(len(images), batch_size),
+    )
+
+
+def median_scale(images: list[Mapping[str, Any]]) -> tuple[int, int]:
+    """Returns the median longer and shorter side in pixels, at most 1333 x 800 of the same shape.
+
+    Raises:
+        DataError: an image has no width or height.
+    """
+    try:
+        sides = np.array([sorted((one["width"], one["height"])) for one in images], float)
+    except KeyError as error:
+        raise DataError(
+            f"an image has no {error}", expected="every image has width and height"
+        ) from None
+    short, long = np.median(sides, axis=0)
+    factor = min(1.0, LARGEST[0] / long, LARGEST[1] / short)
+    return round(long * factor), round(short * factor)
+
+
+def iterations(images: int, batch_size: int) -> int:
+    """Returns 12 epochs in iterations, at least 2000 and at most 90,000, rounded up to hundreds."""
+    wanted = math.ceil(EPOCHS * images / batch_size / 100) * 100
+    return min(max(wanted, FEWEST), MOST)
+
+
+def _boxes(plan: Plan) -> BoxSet:
+    """Returns the training boxes as the network will see them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "draft.py")
+        path.write_text(config_text(plan, None), encoding="utf-8")
+        return collect_boxes(load_config(path))
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def config_text(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
+    """Returns the config, at most 60 lines."""
+    parts = [
+        _head(plan),
+        _model(plan, advice),
+        _pipelines(plan),
+        *(_loader(plan, split) for split in ("train", "val", "test")),
+        _schedule(plan),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _head(plan: Plan) -> str:
+    title = f"RetinaNet-{plan.model.upper()} for {plan.found.root.name}, {plan.found.format}"
+    groups = [f"# {name!r} is no class: it only groups the others." for name in plan.groups]
+    classes = f"classes = None  # all {len(plan.classes)} of the files"
+    if plan.groups or len(plan.classes) <= FEW_CLASSES:
+        names = [f"{name!r}," for name in plan.classes]
+        classes = packed("classes = (", names, "    ").removesuffix(",") + ",)"
+    lines = [
+        f'"""{title}: {plan.images} training images.',
+        "",
+        f"Written by fldet init {__version__}; yours to change. Paths are relative to data_root.",
+        f"Train: fldet train {plan.name}.py",
+        f"Test:  fldet test {plan.name}.py work_dirs/{plan.name} --show-dir pictures",
+        '"""',
+        f"_base_ = 'fldet::{MODELS[plan.model]}'",
+        f"data_root = {str(plan.found.root)!r}",
+        *groups,
+        classes,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
+    lines = [
+        "model = dict(",
+        "    # The backbone starts from ImageNet weights, downloaded once. Offline: give a file,",
+        f"    # backbone=dict(init_cfg=dict(checkpoint='resnet{plan.model[1:]}.pth')),",
+        "    # or none, and train all of it.",
+        "    # backbone=dict(init_cfg=None, frozen_stages=-1, norm_eval=False),",
+    ]
+    if advice:
+        scheme, share, before = advice
+        sizes, ratios = list(scheme.sizes), list(scheme.ratios)
+        lines += [
+            f"    # Fitted: {100 * share:.0f} % of the training boxes have one with IoU >= 0.5, "
+            f"{100 * before:.0f} % one of the paper's.",
+            "    bbox_head=dict(anchor_generator=dict(",
+            f"        sizes={sizes}, num_scales={scheme.num_scales}, ratios={ratios})),",
+        ]
+    return "\n".join([*lines, ")", "# load_from = 'FILE.pth'  # a whole detector to start from\n"])
+
+
+def _pipelines(plan: Plan) -> str:
+    return f"""# Longer and shorter side of images, in pixels: the median, at most 1333 x 800.
+train_pipeline = _base_.train_pipeline
+test_pipeline = _base_.test_pipeline
+train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}
+"""
+
+
+def _loader(plan: Plan, split: str) -> str:
+    """Returns the loader of a split and its evaluator; without images to validate on, none."""
+    splits = plan.found.splits
+    evaluator = "[dict(type='fldet.CocoMetric'), dict(type='fldet.VOCMetric')]"
+    if plan.found.format != "Pascal VOC":
+        evaluator = "dict(type='fldet.CocoMetric')"
+    if split == "train":
+        return _loader_text(plan, split, f"batch_size={plan.batch_size}")
+    if split == "val":
+        if "val" not in splits and "test" not in splits:
+            return (
+                "# There are no images to validate on: training ends without figures.\n"
+                "val_dataloader = val_evaluator = val_cfg = None\n"
+            )
+        word = "" if "val" in splits else "# There is no split for validation: the test images.\n"
+        return f"{word}{_loader_text(plan, 'val')}val_evaluator = {evaluator}\n"
+    if "test" not in splits or "val" not in splits:
+        return ""
+    more = "batch_size=1, num_workers=2, sampler=dict(type='DefaultSampler', shuffle=False)"
+    return f"{_loader_text(plan, 'test', more)}test_evaluator = {evaluator}\n"
+
+
+def _loader_text(plan: Plan, split: str, more: str = "") -> str:
+    splits = plan.found.splits
+    options = dict(splits[split] if split in splits else splits["test"])
+    words = [f"type={options.pop('type')!r}"]
+    prefix = options.pop("data_prefix", None)
+    words += [f"{key}={value!r}" for key, value in options.items()]
+    if prefix:
+        words.append(f"data_prefix=dict(img={prefix['img']!r})")
+    if split == "test":
+        words.append("test_mode=True")
+    words.append(f"pipeline={'train' if split == 'train' else 'test'}_pipeline")
+    head = f"    {more},\n" if more else ""
+    body = packed(" " * 8, [f"{word}," for word in words], " " * 8).removesuffix(",")
+    return f"{split}_dataloader = dict(\n{head}    dataset=dict(\n{body}))\n"
+
+
+def packed(start: str, items: Sequence[str], indent: str) -> str:
+    """Returns items on lines of 100 columns where they fit, broken between items only."""
+    lines = [start]
+    for item in items:
+        space = "" if lines[-1].endswith("(") or not lines[-1].strip() else " "
+        if len(lines[-1]) + len(space) + len(item) <= 98:
+            lines[-1] += space + item
+        else:
+            lines.append(indent + item)
+    return "\n".join(lines)
+
+
+def _schedule(plan: Plan) -> str:
+    last, warm_up = plan.max_iters, min(500, plan.max_iters // 4)
+    steps = [round(last * share) for share in (2 / 3, 8 / 9)]  # the paper's 60k and 80k of 90k
+    every = math.ceil(last / 10)
+    val = f", val_interval={every}" if {"val", "test"} & plan.found.splits.keys() else ""
+    return f"""# {EPOCHS} epochs, but at least {FEWEST} and at most {MOST} iterations.
+train_cfg = dict(max_iters={last}{val})
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end={warm_up}),
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end={last}, milestones={steps}, gamma=0.1),
+]
+default_hooks = dict(checkpoint=dict(interval={every}))
+"""

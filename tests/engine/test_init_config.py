@@ -1,0 +1,156 @@
+import json
+
+import pytest
+
+from fldet.cli.init import better_anchors, parse_size
+from fldet.config import load_config
+from fldet.engine.init_config import init_config, iterations, median_scale
+from fldet.engine.prepare import prepare_config
+from fldet.errors import DataError, UsageError
+
+
+def written(path, tmp_path, **options):
+    """The result, the text of the config, and the config as a run would have it."""
+    result = init_config(path, tmp_path / "my.py", suggest=better_anchors, **options)
+    cfg = prepare_config(load_config(result.path), phases=("train", "val", "test"))
+    return result, result.path.read_text(), cfg
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_blood_cells_in_each_format(name, bccd, bccd_yolo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = {"coco": bccd, "voc": bccd / "BCCD", "yolo": bccd_yolo}[name]
+    result, text, cfg = written(path, tmp_path)
+    assert (result.images, result.scale, result.max_iters) == (205, (640, 480), 2000)
+    assert sorted(result.classes) == ["Platelets", "RBC", "WBC"]
+    assert len(text.splitlines()) <= 60
+    assert max(map(len, text.splitlines())) <= 100
+    assert cfg.model.bbox_head.num_classes == 3
+    assert cfg.model.backbone.depth == 18
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (640, 480)
+    assert cfg.test_dataloader.dataset.metainfo.classes == result.classes
+    evaluator = cfg.test_evaluator[1] if name == "voc" else cfg.test_evaluator
+    assert ("ann_file" in evaluator) == (name == "coco")
+    assert ("dataset" in evaluator) == (name != "coco")
+
+
+def test_anchors_are_fitted_where_that_gains_two_points(coco_mini, tmp_path):
+    result, text, cfg = written(coco_mini, tmp_path)
+    assert result.anchors - result.anchors_before > 0.1
+    assert cfg.model.bbox_head.anchor_generator.sizes == [16, 32, 64, 128, 256]
+    assert f"Fitted: {100 * result.anchors:.0f} % of the training boxes" in text
+    assert "classes = None  # all 80 of the files" in text
+
+
+def test_names_with_spaces_and_quotes(tiny_coco, tmp_path):
+    """Lines break between names, never inside."""
+    folder = tmp_path / "it's a folder with a long name, and with spaces, so that lines must break"
+    for name in ("train2017", "val2017"):
+        (folder / "my images").mkdir(parents=True, exist_ok=True)
+        (folder / "my images" / name).symlink_to(tiny_coco / name)
+    (folder / "annotations").mkdir()
+    for name in ("train", "val"):
+        file = tiny_coco / "annotations" / f"instances_{name}2017.json"
+        content = json.loads(file.read_text())
+        content["categories"] = [
+            {**one, "name": f"a {one['name']} of   many words: it's {'very ' * 8}square"}
+            for one in content["categories"]
+        ]
+        target = folder / "annotations" / f"a rather long name of a file, {name}.json"
+        target.write_text(json.dumps(content))
+    result, _, cfg = written(folder, tmp_path)
+    assert cfg.train_dataloader.dataset.metainfo.classes == result.classes
+    assert all("of   many words: it's very very" in name for name in result.classes)
+    assert cfg.data_root == str(folder)
+
+
+def test_model_and_size(tiny_coco, tmp_path):
+    result, text, cfg = written(tiny_coco, tmp_path, model="r50", size=(128, 96))
+    assert (cfg.model.backbone.depth, result.scale) == (50, (128, 96))
+    assert "resnet50.pth" in text
+    assert result.batch_size == 6  # there are no more images
+
+
+def test_twenty_classes_and_fitted_anchors_fit_on_sixty_lines(voc_mini, tmp_path):
+    _, text, cfg = written(voc_mini / "VOCdevkit" / "VOC2007", tmp_path)
+    assert "Fitted" in text
+    assert len(text.splitlines()) <= 60
+    assert [metric.type for metric in cfg.val_evaluator] == ["fldet.CocoMetric", "fldet.VOCMetric"]
+
+
+def test_the_group_of_roboflow_is_no_class(roboflow, tmp_path):
+    result, text, cfg = written(roboflow, tmp_path)
+    assert result.classes == ("circle", "square")
+    assert "# 'shapes' is no class" in text
+    assert cfg.train_dataloader.dataset.metainfo.classes == ("circle", "square")
+
+
+def test_without_images_to_validate_on(tiny_coco, tmp_path):
+    path = tiny_coco / "annotations" / "instances_train2017.json"
+    result = init_config(path, tmp_path / "my.py")
+    cfg = prepare_config(load_config(result.path), phases=("train",))
+    assert cfg.val_dataloader is None
+    assert "no images to validate on" in result.path.read_text()
+
+
+def test_test_images_validate_where_there_are_no_others(bccd_yolo, tmp_path):
+    text = (bccd_yolo / "data.yaml").read_text().replace("val: images/val\n", "")
+    for name in ("images", "labels"):
+        (tmp_path / name).symlink_to(bccd_yolo / name)
+    (tmp_path / "data.yaml").write_text(text)
+    _, text, cfg = written(tmp_path, tmp_path)
+    assert "There is no split for validation: the test images." in text
+    assert cfg.val_dataloader.dataset.split == "test"
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "expected"),
+    [
+        (1, 1, 2000),
+        (205, 8, 2000),
+        (1334, 8, 2100),  # 2001 is rounded up
+        (118_287, 16, 88_800),  # COCO: as good as the paper's 90,000
+        (10_000_000, 4, 90_000),
+    ],
+)
+def test_iterations(images, batch, expected):
+    assert iterations(images, batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(640, 480)], (640, 480)),
+        ([(480, 640), (640, 480), (100, 100)], (640, 480)),  # turned ones count alike
+        ([(4000, 3000)], (1067, 800)),
+        ([(3000, 40)], (1333, 18)),
+    ],
+)
+def test_scale(sizes, expected):
+    assert median_scale([{"width": w, "height": h} for w, h in sizes]) == expected
+
+
+def test_what_is_refused(tiny_coco, tmp_path):
+    path = tmp_path / "my.py"
+    with pytest.raises(UsageError, match="unknown model 'r34'"):
+        init_config(tiny_coco, path, model="r34")
+    with pytest.raises(UsageError, match=r"is not a .py file"):
+        init_config(tiny_coco, tmp_path / "my.txt")
+    path.write_text("mine")
+    with pytest.raises(UsageError, match=r"my.py exists"):
+        init_config(tiny_coco, path)
+    assert path.read_text() == "mine"
+    with pytest.raises(DataError, match="an image has no 'width'"):
+        median_scale([{"height": 1}])
+    for text in ("640", "0x3", "ax3"):
+        with pytest.raises(UsageError, match="is not WxH"):
+            parse_size(text)
+    assert parse_size("480x640") == (640, 480)
+
+
+def test_without_training_images_or_boxes(tiny_coco, bad_inputs, tmp_path):
+    with pytest.raises(DataError, match="has no training images, only val"):
+        init_config(tiny_coco / "annotations" / "instances_val2017.json", tmp_path / "a.py")
+    with pytest.raises(DataError, match=r"the training images of .* have no boxes"):
+        init_config(bad_inputs / "annotations" / "no_annotations_at_all.json", tmp_path / "a.py")
+    assert not (tmp_path / "a.py").exists()
