@@ -50,7 +50,7 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),
     extras_require={
-        "tests": read_requirements("tests"),
+        "tests": read_requirements("tests") + read_requirements("export"),
         "export": read_requirements("export"),
     },
     entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
