@@ -33,8 +33,9 @@ def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
     if not result.stages_ms:
         raise ValueError("no stages to draw")
     height, width = result.image_shape
-    images = f"{result.batch_size} of " if result.training else ""
+    images = f"training step of {result.batch_size} images of " if result.training else ""
     what = "step" if result.training else "image"
+    second = "" if result.training else ", from a second run"
     names, values = list(result.stages_ms), list(result.stages_ms.values())
     counted = sum(ms for name, ms in result.stages_ms.items() if name != "load")
     with figure(11, 1.9 + 0.62 * len(names)) as drawn:
@@ -49,10 +50,10 @@ def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
         axes.grid(visible=False, axis="y")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
-        axes.set(xlim=(0, 1.25 * max(values)), xlabel=f"ms per {what}, median of each stage")
-        axes.set_title(
-            f"{title}, {images}{height}x{width}: {_ms(result.median_ms)} ms per {what}", loc="left"
+        axes.set(
+            xlim=(0, 1.25 * max(values)), xlabel=f"ms per {what}, median of each stage{second}"
         )
+        axes.set_title(f"{title}, {images}{height}x{width}: {_ms(result.median_ms)} ms", loc="left")
         _footer(drawn, conditions(result))
         return save(drawn, stem)
 

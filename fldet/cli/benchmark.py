@@ -343,7 +343,9 @@ def _write(
             if any(cell.result for cell in result.cells):
                 written += plot_table(result, stem)
         elif result.stages_ms:
-            written += plot_stages(result, stem, title=stem.name.removeprefix("speed_"))
+            written += plot_stages(
+                result, stem, title=stem.name.removeprefix("speed_").removesuffix("_train")
+            )
     return written
 
 

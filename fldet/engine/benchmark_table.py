@@ -7,7 +7,9 @@ import torch
 
 from fldet.config import load_config
 from fldet.engine.benchmark import benchmark, check_against
+from fldet.engine.cuda_graph import require_graphs
 from fldet.engine.device import select_device
+from fldet.engine.optimize import require_precision
 from fldet.errors import FldetError, UsageError
 from fldet.paper import find_table
 from fldet.results import SpeedCell, SpeedResult, SpeedTable
@@ -44,13 +46,17 @@ def benchmark_table(
 
     Raises:
         UsageError: a depth or scale twice or below 1, or an option that no cell could use.
-        UnavailableError: the device is not there.
+        UnavailableError: the device is not there, or lacks what an option needs.
     """
     for name, values in (("depths", depths), ("scales", scales)):
         if len(set(values)) != len(values) or min(values) < 1:
             raise UsageError(f"--{name} {_words(values)}", expected="numbers above 0, each once")
     check_against(options.get("against"))
-    select_device(options.get("device", "auto"))
+    device = select_device(options.get("device", "auto"))
+    if options.get("precision"):
+        require_precision(options["precision"], device)
+    if options.get("cuda_graph"):
+        require_graphs(device)
     paper = {} if config else {row.name: row.paper["ms"] for row in find_table("table1e").rows}
     name = config or "retinanet/rDEPTH_fpn_1x.py"
     table = SpeedTable(name, ())

@@ -3,8 +3,8 @@
 Usage: python tools/benchmarks/data_pipeline.py [DATA_ROOT] [--split train2017] [--images 40]
        [--json]
 
-DATA_ROOT holds images in the layout of COCO; without it images of 640 x 480 are made up, which have
-the size in bytes of COCO's, not their contents. Both sides run in this process in alternating
+DATA_ROOT holds images in the layout of COCO; without it images of 640 x 480 are made up,
+JPEGs of about 115 KB. Both sides run in this process in alternating
 rounds, with equal random numbers, after their results have been found equal. "decode and resize" is
 what no pipeline can do without; "to the network" adds the preprocessor, in pairs of images, with a
 batch in channels_last at the end.
@@ -104,7 +104,7 @@ def read_infos(root: str, split: str, count: int) -> Infos:
 
 
 def make_up_infos(folder: Path, count: int) -> Infos:
-    """Writes JPEGs of coarse and fine noise, about 150 KB each, and returns what to load."""
+    """Writes JPEGs of coarse and fine noise, about 115 KB each, and returns what to load."""
     rng = np.random.default_rng(0)
     infos: Infos = []
     for index in range(count):
