@@ -65,13 +65,6 @@ class Marks:
         return [b - a for a, b in itertools.pairwise(self._moments)]
 
 
-def time_per_image(
-    model: nn.Module, batches: Iterable[dict[str, Any]], *, warmup: int = 3
-) -> NDArray[np.float64]:
-    """Returns the milliseconds of each image; arguments as ``time_in_turns``."""
-    return time_in_turns([model], batches, warmup=warmup)[:, 0]
-
-
 def time_in_turns(
     models: Sequence[nn.Module], batches: Iterable[dict[str, Any]], *, warmup: int = 3
 ) -> NDArray[np.float64]:
