@@ -50,7 +50,10 @@ def test_what_scripts_print_becomes_one_table_and_a_failure_does_not_end_it(
 ):
     line = {"what": "w", "against": "mmdet", "reached": 3.0, "goal": 2.5, "unit": "x"}
     good = json.dumps({"schema": 1, "machine": {"cores": 2}, "lines": [line]})
-    commands = {"bad": "raise SystemExit('no memory')", "good": f"print({good!r})"}
+    commands = {
+        "bad": "raise SystemExit('no memory')",
+        "good": f"print('A library.\\n' + {good!r})",
+    }
     silent = 'print(\'{"machine": {}, "results": []}\')'
     monkeypatch.setattr(
         run_all,

@@ -136,6 +136,7 @@ def in_mmdetection(cfg: Config) -> Config:
         UsageError: a part of the model has no counterpart in MMDetection.
     """
     cfg = copy.deepcopy(cfg)
+    cfg.pop("compile", None)
     cfg.optim_wrapper.type = "OptimWrapper"
     for name in ("dtype", "loss_scale"):
         cfg.optim_wrapper.pop(name, None)
@@ -181,6 +182,7 @@ class _Trainer:
         if cfg.model.get("backbone"):
             cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
         self.device = device
+        self.is_compiled = bool(cfg.get("compile"))
         self.runner = training_runner(cfg, "none", device)
         self.model: Any = self.runner.model
         self.model.init_weights()
@@ -197,14 +199,6 @@ class _Trainer:
             dtype = self.optimizer.cast_dtype or torch.float16
             return f"{str(dtype).removeprefix('torch.')} autocast"
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether any part runs through torch.compile."""
-        return any(
-            getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_orig_mod")
-            for part in self.model.modules()
-        )
 
     def loader(self) -> Iterator[Batch]:
         """Yields the batches of the config's own training images, without end."""

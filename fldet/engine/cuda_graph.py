@@ -35,7 +35,7 @@ def graphed(model: nn.Module, batch: dict[str, Any]) -> nn.Module:
         )
     require_graphs(next(model.parameters()).device)
     detector: Any = model
-    with torch.inference_mode():
+    with torch.no_grad():  # tensors of the inference mode could not be written to outside of it
         maps = detector.data_preprocessor(batch, False)["inputs"]
         for part in (detector.backbone, getattr(detector, "neck", None), detector.bbox_head):
             if part is not None:

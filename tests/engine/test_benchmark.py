@@ -58,16 +58,51 @@ def test_cuda_graphs_need_one_size_and_a_gpu(tiny_config):
     assert "--cuda-graph" in refused.value.hint
 
 
+def test_a_recorded_network_is_only_replayed(tiny_config, monkeypatch):
+    replays = []
+
+    class Nothing:
+        def __init__(self, *args):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+        def replay(self):
+            replays.append(self)
+
+    for name in ("Stream", "stream", "graph", "CUDAGraph", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, Nothing)
+    monkeypatch.setattr("fldet.engine.cuda_graph.require_graphs", lambda device: None)
+    plain = build_model(prepare_config(load_config(tiny_config), phases=())).eval()
+    model = optimized(plain, precision="fp32")
+    graphed(model, random_batch((64, 96)))
+    monkeypatch.setattr(model.backbone.conv1, "forward", None)  # nothing is computed again
+    model.test_step(random_batch((64, 96)))
+    assert len(set(replays)) == 3
+    with pytest.raises(RuntimeError, match=r"recorded for \(1, 3, 64, 96\) got \(1, 3, 96, 96\)"):
+        model.test_step(random_batch((96, 96)))
+
+
+def random_batch(shape):
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    meta = {"img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
+    return {"inputs": [image], "data_samples": [DetDataSample(metainfo=meta)]}
+
+
 @pytest.mark.gpu
 def test_a_replayed_network_finds_what_the_plain_one_finds(tiny_config):
     model = build_model(prepare_config(load_config(tiny_config), phases=())).eval().cuda()
     model.bbox_head.retina_cls.bias.data += 3  # boxes above the threshold
     plain, replayed = (optimized(model, precision="fp32") for _ in range(2))
-    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    meta = {"img_shape": (64, 96), "ori_shape": (64, 96), "scale_factor": (1.0, 1.0)}
-    batch = {"inputs": [image], "data_samples": [DetDataSample(metainfo=meta)]}
-    graphed(replayed, batch)
-    batch["inputs"] = [255 - image]  # another image than the recorded one
+    graphed(replayed, random_batch((64, 96)))
+    batch = random_batch((64, 96))  # another image than the recorded one
     with torch.inference_mode():
         expected, found = (
             one.test_step(copy.deepcopy(batch))[0].pred_instances for one in (plain, replayed)

@@ -52,11 +52,11 @@ def main() -> None:
         print(f"{number} of {len(todo)}: {name}", file=sys.stderr, flush=True)
         started = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
+        printed = printed_json(done.stdout)
+        if done.returncode or printed is None:
             report["failed"][name] = (done.stderr or done.stdout).strip().splitlines()[-5:]
             print(done.stderr, file=sys.stderr, flush=True)
         else:
-            printed = json.loads(done.stdout)
             printed["seconds"] = time.perf_counter() - started
             report["scripts"][name] = printed
             report["machine"] |= machine_of(printed)
@@ -67,6 +67,15 @@ def main() -> None:
     print(as_markdown(report))
     print(f"written  {args.out / 'benchmarks.json'}\nwritten  {args.out / 'benchmarks.md'}")
     sys.exit(1 if report["failed"] else 0)
+
+
+def printed_json(text: str) -> dict[str, Any] | None:
+    """Returns the object at the end of what a script printed; libraries print before it."""
+    start = text.find("{")
+    try:
+        return json.loads(text[start:]) if start >= 0 else None
+    except ValueError:
+        return None
 
 
 def found_device() -> str:
