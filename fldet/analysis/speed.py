@@ -53,7 +53,11 @@ def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
         axes.set(
             xlim=(0, 1.25 * max(values)), xlabel=f"ms per {what}, median of each stage{second}"
         )
-        axes.set_title(f"{title}, {images}{height}x{width}: {_ms(result.median_ms)} ms", loc="left")
+        axes.set_title(
+            f"{title}, {images}{height}x{width}: {_ms(result.median_ms)} ms",
+            loc="left",
+            fontsize=16,
+        )
         _footer(drawn, conditions(result))
         return save(drawn, stem)
 
