@@ -8,7 +8,10 @@ DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
 DEMO_DIR ?= work_dirs/demo
 TESTS ?= -m "not slow and not gpu"
 
-.PHONY: demo test test-light check docs clean
+# Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
+BENCH ?=
+
+.PHONY: demo test test-light bench check docs clean
 
 demo: $(READY)
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
@@ -23,6 +26,9 @@ test-light:
 	.venv-light/bin/pip install --quiet -r requirements/light.txt -r requirements/tests.txt
 	.venv-light/bin/pip install --quiet --no-deps -r requirements/light-mm.txt -e .
 	.venv-light/bin/pytest tests/engine tests/ops tests/test_compat.py $(TESTS)
+
+bench: $(READY)
+	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)
 
 check: $(READY)
 	$(BIN)/ruff check .

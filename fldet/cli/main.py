@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,6 +21,13 @@ from fldet.cli import (
     test,
     train,
 )
+
+# Options that take several values, and which arguments are values of theirs.
+LISTS: dict[str, Callable[[str], bool]] = {
+    "--cfg-options": lambda argument: "=" in argument and not argument.startswith("-"),
+    "--depths": str.isdigit,
+    "--scales": str.isdigit,
+}
 
 app = typer.Typer(
     name="fldet",
@@ -70,7 +78,7 @@ def main() -> None:
     processes on the same cores, and a training on a busy CPU loses more than half its speed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.argv[1:] = expand_cfg_options(sys.argv[1:])
+    sys.argv[1:] = expand_lists(sys.argv[1:])
     try:
         app()
     except SystemExit as stop:
@@ -91,17 +99,21 @@ def _leave_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def expand_cfg_options(arguments: list[str]) -> list[str]:
-    """Returns the arguments with ``--cfg-options`` repeated before each of its values.
+def expand_lists(arguments: list[str]) -> list[str]:
+    """Returns the arguments with an option of ``LISTS`` repeated before each of its values.
 
-    The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value.
+    The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value. An
+    option whose first value is of another kind stays as it is, for Click to complain.
     """
     expanded: list[str] = []
-    inside = False
+    option = ""
     for argument in arguments:
-        if argument == "--cfg-options":
-            inside = True
-            continue
-        inside = inside and "=" in argument and not argument.startswith("-")
-        expanded += ["--cfg-options", argument] if inside else [argument]
+        if argument in LISTS:
+            option = argument
+            expanded.append(option)
+        elif option and LISTS[option](argument):
+            expanded += [argument] if expanded[-1] == option else [option, argument]
+        else:
+            option = ""
+            expanded.append(argument)
     return expanded

@@ -1,7 +1,7 @@
 """Measuring how fast the model of a config is."""
 
-import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ from fldet.engine.checkpoint import (
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.engine.cuda_graph import graphed, require_graphs
 from fldet.engine.device import describe, select_device
+from fldet.engine.flops import count_flops
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.prepare import prepare_config
-from fldet.errors import UsageError
+from fldet.errors import ConfigError, UsageError
+from fldet.evaluation.peak import measured_rates, peak_memory
 from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages
 from fldet.results import SpeedComparison, SpeedResult
 
-log = logging.getLogger("fldet")
-
-WARMUP = 3
+# Images or steps before those that count; a GPU needs more until its libraries have chosen.
+WARMUP = {"cpu": 3, "cuda": 10}
 
 
 def benchmark(
@@ -42,6 +44,7 @@ def benchmark(
     device: str = "auto",
     precision: str | None = None,
     compile: bool = False,
+    cuda_graph: bool = False,
     against: str | None = None,
     trust_checkpoint: bool = False,
 ) -> SpeedResult:
@@ -51,57 +54,143 @@ def benchmark(
         cfg: as ``load_config`` returned it.
         checkpoint: weights or a work dir; without one the weights are random, few boxes pass the
             score threshold, and the time of the post-processing is a lower bound.
-        num_images: images timed, after three for warming up.
+        num_images: images timed, after those for warming up.
         shape: (height, width) in pixels of a random image to use; None takes the test images.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32`` or ``bf16`` times an optimized copy; None the model as it is.
         compile: time an optimized copy whose network is compiled; in ``fp32`` without
             ``precision``.
+        cuda_graph: time an optimized copy whose network is replayed as CUDA graphs; needs a GPU
+            and ``shape``.
         against: ``mmdet`` times MMDetection's own code too, in float32, in turns.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Raises:
-        UsageError: another ``precision`` or ``against``.
+        UsageError: another ``precision`` or ``against``, or ``cuda_graph`` without ``shape``.
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
-    if against not in (None, "mmdet"):
-        raise UsageError(f"unknown comparison {against!r}", expected="mmdet")
+    check_against(against)
+    if cuda_graph and shape is None:
+        raise UsageError("--cuda-graph needs images of one size", hint="add --shape 800x1333")
     chosen = select_device(device)
     if precision:
         require_precision(precision, chosen)
-    model, cfg = _model_and_config(cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint)
+    if cuda_graph:
+        require_graphs(chosen)
+    model, prepared = _model_and_config(
+        cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint
+    )
     models = [model.eval().to(chosen)]
     if against:
         models.append(as_in_mmdetection(model))
-    if precision or compile:
+    if precision or compile or cuda_graph:
         models[0] = optimized(model, precision=precision or "fp32", compile=compile)
+    is_optimized = models[0] is not model
+    del model  # a copy alone is what takes memory
 
     def images() -> Iterator[dict[str, Any]]:
-        return _random_images(*shape) if shape else _test_images(cfg)
+        return _random_images(*shape) if shape else _test_images(prepared)
 
+    warmup = WARMUP[chosen.type]
     if compile:
-        _compile_for(models[0], islice(images(), num_images + WARMUP))
+        _compile_for(models[0], islice(images(), num_images + warmup))
+    if cuda_graph:
+        graphed(models[0], next(images()))
+    first = next(images())
+    timed: Any = models[0]
+    with torch.inference_mode():
+        memory = peak_memory(lambda: timed.test_step(first), chosen)
     shapes: list[tuple[int, int]] = []
-    batches = _watched(islice(images(), num_images + WARMUP), shapes)
-    rows = time_in_turns(models, batches, warmup=WARMUP)
-    times = rows[:, 0]
-    return SpeedResult(
-        median_ms=float(np.median(times)),
-        p90_ms=float(np.percentile(times, 90)),
-        num_images=len(times),
-        image_shape=max(set(shapes), key=shapes.count),
-        device=describe(chosen),
-        precision=network_precision(models[0]),
-        threads=torch.get_num_threads(),
-        p99_ms=float(np.percentile(times, 99)),
-        images_per_second=1000 / float(np.mean(times)),
-        stages_ms=time_stages(models[0], islice(images(), min(num_images, 10) + 1)),
-        optimized=models[0] is not model,
+    batches = _watched(islice(images(), num_images + warmup), shapes)
+    rows = time_in_turns(models, batches, warmup=warmup)
+    stages = time_stages(models[0], islice(images(), min(num_images, 10) + 1))
+    if shape:
+        stages.pop("load", None)  # a random image comes from nowhere
+    network = network_precision(models[0])
+    return summarize(
+        rows,
+        device=chosen,
+        shape=max(set(shapes), key=shapes.count),
+        gflop=lambda size: _network_gflop(cfg, size),
+        dtype=getattr(torch, network),
+        memory=memory,
+        against=against,
+        warmup=warmup,
+        precision=network,
+        stages_ms=stages,
+        optimized=is_optimized,
         compiled=compile,
-        against=_comparison(against, rows) if against else None,
+        cuda_graph=cuda_graph,
         timed=TIMED,
-        machine=machine(),
+        weights=str(checkpoint or "random"),
     )
+
+
+def check_against(against: str | None) -> None:
+    """Checks that there is such a comparison.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if against not in (None, "mmdet"):
+        raise UsageError(f"unknown comparison {against!r}", expected="mmdet")
+
+
+def summarize(
+    rows: NDArray[np.float64],
+    *,
+    device: torch.device,
+    shape: tuple[int, int],
+    gflop: Callable[[tuple[int, int]], float],
+    dtype: torch.dtype,
+    memory: tuple[float, str],
+    against: str | None = None,
+    batch_size: int = 1,
+    **others: Any,
+) -> SpeedResult:
+    """Returns what times say, with what they were measured on.
+
+    Args:
+        rows: milliseconds of each image or step (row), of the model and of what it is compared
+            with (columns).
+        device: of the model.
+        shape: (height, width) of most images, in pixels.
+        gflop: work of an image or step, for ``shape``.
+        dtype: in which the network computes.
+        memory: as ``peak_memory`` returned it.
+        against: name of the second column.
+        batch_size: images of a row.
+        **others: fields of ``SpeedResult`` as they are.
+    """
+    times = rows[:, 0]
+    median = float(np.median(times))
+    rates, work = measured_rates(device, dtype), gflop(shape)
+    return SpeedResult(
+        median_ms=median,
+        p90_ms=float(np.percentile(times, 90)),
+        p99_ms=float(np.percentile(times, 99)),
+        num_images=len(times),
+        image_shape=shape,
+        device=describe(device),
+        threads=torch.get_num_threads(),
+        images_per_second=1000 * batch_size / float(np.mean(times)),
+        batch_size=batch_size,
+        against=_comparison(against, rows) if against else None,
+        machine=machine(),
+        gflop=work,
+        machine_gflops=rates,
+        peak_share=work / (median / 1000) / max(rates.values()),
+        peak_memory_mib=memory[0],
+        memory=memory[1],
+        **others,
+    )
+
+
+def _network_gflop(cfg: Config, shape: tuple[int, int]) -> float:
+    try:
+        return sum(call.flops for call in count_flops(cfg, shape).calls) / 1e9
+    except ConfigError:  # not a one-stage detector
+        return math.nan
 
 
 def _compile_for(model: Any, batches: Iterator[dict[str, Any]]) -> None:

@@ -43,6 +43,7 @@ def build_model(cfg: Config) -> nn.Module:
         CheckpointError: pretrained weights cannot be downloaded.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
+    quiet_console(MMLogger.get_instance("mmengine"))
     model = MODELS.build(cfg.model)
     with explained_downloads():
         model.init_weights()

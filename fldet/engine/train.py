@@ -104,9 +104,7 @@ def train(
 def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
-    runner = build_runner(cfg, launcher, device)
-    if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
-        avoid_single_columns(runner.model)
+    runner = training_runner(cfg, launcher, device)
     log.info("training on %s, %s", describe(device), _plan(cfg, runner))
     warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
     command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
@@ -121,6 +119,14 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
         runner.call_hook("after_run")
         raise
     return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
+
+
+def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
+    """Returns a runner whose model is made ready for training as a prepared config says."""
+    runner = build_runner(cfg, launcher, device)
+    if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
+        avoid_single_columns(runner.model)
+    return runner
 
 
 def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> Start | None:

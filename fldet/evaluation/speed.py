@@ -1,32 +1,68 @@
 """Time per image of detectors, and where it goes."""
 
+import itertools
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mmdet
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fldet import __version__
 from fldet.ops import active_backend
 
 TIMED = (
     "from the loaded pixels to the final boxes (test_step): normalisation, network, decoding, "
-    "suppression; on a GPU the copy to it and the wait for the results; not reading, decoding and "
-    "resizing the file"
+    "suppression; on a GPU, by its events, the copy to it and the wait for the results; not "
+    "reading, decoding and resizing the file (stage load)"
 )
-STAGES = ("preprocess", "backbone", "neck", "head", "post-process")
+STAGES = ("load", "preprocess", "backbone", "neck", "head", "post-process")
+TIMED_TRAINING = (
+    "one train_step: normalisation, network, targets and losses, backward, optimizer; on a GPU, by "
+    "its events, the copy to it; not loading the batch (stage load)"
+)
+TRAINING_STAGES = ("load", "preprocess", "forward", "loss", "backward", "optimizer")
 
 
-def time_per_image(
-    model: nn.Module, batches: Iterable[dict[str, Any]], *, warmup: int = 3
-) -> NDArray[np.float64]:
-    """Returns the milliseconds of each image; arguments as ``time_in_turns``."""
-    return time_in_turns([model], batches, warmup=warmup)[:, 0]
+class Marks:
+    """Moments on the clock of a device, the first when it is made.
+
+    On a GPU they are events in its stream, which was empty at the first one, and the host waits for
+    the last one only: the times between are those of the GPU, its waiting for the host included.
+
+    Args:
+        device: what does the work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._moments: list[Any] = []
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.mark()
+
+    def mark(self) -> None:
+        """Adds the present moment."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+            self._moments.append(event)
+        else:
+            self._moments.append(1000 * time.perf_counter())
+
+    def laps_ms(self) -> list[float]:
+        """Returns the milliseconds between one moment and the next."""
+        if self._device.type == "cuda":
+            self._moments[-1].synchronize()
+            return [a.elapsed_time(b) for a, b in itertools.pairwise(self._moments)]
+        return [b - a for a, b in itertools.pairwise(self._moments)]
 
 
 def time_in_turns(
@@ -38,21 +74,32 @@ def time_in_turns(
     says what is counted.
 
     Args:
-        models: in evaluation mode, on their device.
+        models: in evaluation mode, on one device.
         batches: of one image each, as a test loader gives them.
         warmup: first images, run but not counted.
 
     Raises:
         ValueError: no image is left after the warm-up.
     """
-    rows = []
+    steps = [partial(_milliseconds, model) for model in models]
     with torch.inference_mode():
-        for index, batch in enumerate(batches):
-            row = [0.0] * len(models)
-            for turn in range(len(models)):
-                which = (index + turn) % len(models)
-                row[which] = _milliseconds(models[which], batch)
-            rows.append(row)
+        return take_turns(steps, batches, warmup=warmup)
+
+
+def take_turns(
+    steps: Sequence[Callable[[dict[str, Any]], float]],
+    batches: Iterable[dict[str, Any]],
+    *,
+    warmup: int,
+) -> NDArray[np.float64]:
+    """Returns what each step (column) returns for each batch (row), as ``time_in_turns``."""
+    rows = []
+    for index, batch in enumerate(batches):
+        row = [0.0] * len(steps)
+        for turn in range(len(steps)):
+            which = (index + turn) % len(steps)
+            row[which] = steps[which](batch)
+        rows.append(row)
     if len(rows) <= warmup:
         raise ValueError(f"no image left to time after {warmup} for warming up")
     return np.array(rows[warmup:], dtype=np.float64)
@@ -65,59 +112,71 @@ def time_stages(
 
     Args:
         model: a single-stage detector as for ``time_in_turns``; another one gives no stages.
-        batches: of one image each.
+        batches: of one image each; the time until the next one comes is the stage ``load``.
         warmup: first images, run but not counted.
     """
     if not (hasattr(model, "backbone") and hasattr(model, "bbox_head")):
         return {}
     with torch.inference_mode():
-        laps = [_laps(model, batch) for batch in batches][warmup:]
+        laps = list(_laps(model, iter(batches)))[warmup:]
     return dict(zip(STAGES, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
 
 
 def machine() -> dict[str, str]:
     """Returns what a time depends on besides the model: processor, cores, versions, operators."""
-    return {
+    facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "mmdet": mmdet.__version__,
+        "fldet": __version__,
         "nms": active_backend()["nms"],
     }
+    if torch.cuda.is_available():
+        cudnn: Any = torch.backends.cudnn
+        facts["cuda"], facts["cudnn"] = str(torch.version.cuda), str(cudnn.version())
+        facts["tf32 convolutions"] = str(cudnn.allow_tf32)
+        facts["tf32 products"] = str(torch.backends.cuda.matmul.allow_tf32)
+    return facts
 
 
 def _milliseconds(model: Any, batch: dict[str, Any]) -> float:
-    start = _now()
+    marks = Marks(_device(model))
     model.test_step(batch)
-    return _now() - start
+    marks.mark()
+    return marks.laps_ms()[0]
 
 
-def _laps(model: Any, batch: dict[str, Any]) -> list[float]:
-    """Returns the milliseconds of each stage, doing what ``test_step`` does."""
-    marks = [_now()]
-    data = model.data_preprocessor(batch, False)
-    marks.append(_now())
-    maps = model.backbone(data["inputs"])
-    marks.append(_now())
-    if model.with_neck:
-        maps = model.neck(maps)
-    marks.append(_now())
-    outputs = model.bbox_head(maps)
-    marks.append(_now())
-    samples = data["data_samples"]
-    found = model.bbox_head.predict_by_feat(
-        *outputs, batch_img_metas=[sample.metainfo for sample in samples], rescale=True
-    )
-    model.add_pred_to_datasample(samples, found)
-    marks.append(_now())
-    return np.diff(marks).tolist()
+def _laps(model: Any, batches: Iterator[dict[str, Any]]) -> Iterator[list[float]]:
+    """Yields the milliseconds of each stage of each image, doing what ``test_step`` does."""
+    while True:
+        marks = Marks(_device(model))
+        batch = next(batches, None)
+        if batch is None:
+            return
+        marks.mark()
+        data = model.data_preprocessor(batch, False)
+        marks.mark()
+        maps = model.backbone(data["inputs"])
+        marks.mark()
+        if model.with_neck:
+            maps = model.neck(maps)
+        marks.mark()
+        outputs = model.bbox_head(maps)
+        marks.mark()
+        samples = data["data_samples"]
+        found = model.bbox_head.predict_by_feat(
+            *outputs, batch_img_metas=[sample.metainfo for sample in samples], rescale=True
+        )
+        model.add_pred_to_datasample(samples, found)
+        marks.mark()
+        yield marks.laps_ms()
 
 
-def _now() -> float:
-    """Returns the milliseconds of a clock, after all work on a GPU is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return 1000 * time.perf_counter()
+def _device(model: Any) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _processor() -> str:

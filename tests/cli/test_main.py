@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from fldet.cli.main import expand_cfg_options
+from fldet.cli.main import expand_lists
 
 HEAVY = ("torch", "numpy", "mmengine", "mmcv", "mmdet", "rich", "matplotlib", "cv2")
 COMMANDS = [
@@ -71,10 +71,17 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
             ["--cfg-options", "+x=1", "--cfg-options", "y=2"],
         ),
         (["--out", "x=1"], ["--out", "x=1"]),  # a value of another option
+        (
+            ["--depths", "50", "101", "--scales", "400", "500", "--json"],
+            ["--depths", "50", "--depths", "101", "--scales", "400", "--scales", "500", "--json"],
+        ),
+        (["--scales", "400", "c.py"], ["--scales", "400", "c.py"]),
+        (["--depths", "fifty", "50"], ["--depths", "fifty", "50"]),  # for Click to complain
+        (["x", "--cfg-options"], ["x", "--cfg-options"]),
     ],
 )
-def test_cfg_options_take_several_values(given, expanded):
-    assert expand_cfg_options(given) == expanded
+def test_options_that_take_several_values(given, expanded):
+    assert expand_lists(given) == expanded
 
 
 def test_version():

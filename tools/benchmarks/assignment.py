@@ -1,6 +1,6 @@
-"""Times fldet's MaxIoUAssigner against MMDetection's on a CPU, and compares their memory.
+"""Times fldet's MaxIoUAssigner against MMDetection's, and compares their memory.
 
-Usage: python tools/benchmarks/assignment.py [--threads 1] [--rounds 15] [--json]
+Usage: python tools/benchmarks/assignment.py [--threads 1] [--rounds 15] [--device cpu] [--json]
 
 The anchors are those of an image of 800 x 1344 pixels. Both sides run in this process in
 alternating rounds, after their results have been found equal.
@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
-from timing import machine, paired, peak_extra_mib, table
+from timing import Line, machine, paired, peak_extra_mib, table
 
 from fldet.models.task_modules import AnchorGenerator, MaxIoUAssigner
 from fldet.registry import TASK_UTILS
 
 HEIGHT, WIDTH = 800, 1344
 NUM_BOXES = (1, 7, 30, 100)  # 7 is the mean of COCO
+GOALS, MOST_MIB = {30: 3.0, 100: 4.0}, 25.0
 
 
 def main() -> None:
@@ -28,11 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=15, help="rounds counted (default 15)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
-    anchors = pyramid()
+    anchors = pyramid().to(args.device)
     assigners = {
         "mmdet": TASK_UTILS.build(
             {"type": "mmdet.MaxIoUAssigner", "pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
@@ -41,13 +43,15 @@ def main() -> None:
     }
     cases = {
         number: {
-            name: partial(assigner.assign, InstanceData(priors=anchors), truth(number))
+            name: partial(
+                assigner.assign, InstanceData(priors=anchors), truth(number).to(args.device)
+            )
             for name, assigner in assigners.items()
         }
         for number in NUM_BOXES
     }
     memory = {
-        number: {name: peak_extra_mib(function) for name, function in case.items()}
+        number: {name: peak_extra_mib(function, args.device) for name, function in case.items()}
         for number, case in cases.items()
     }
     torch.set_num_threads(args.threads)
@@ -64,8 +68,23 @@ def main() -> None:
                 "peak_extra_mib": memory[number],
             }
         )
-    report = {"schema": 1, "machine": machine(), "rounds": args.rounds, "results": results}
+    report = {
+        "schema": 1,
+        "machine": machine(),
+        "rounds": args.rounds,
+        "results": results,
+        "lines": [asdict(line) for result in results for line in lines(result)],
+    }
     print(json.dumps(report) if args.json else as_text(report))
+
+
+def lines(result: dict[str, Any]) -> list[Line]:
+    """Returns the figures of a number of boxes."""
+    what, boxes = f"assignment {result['anchors']} x {result['boxes']}", result["boxes"]
+    return [
+        Line(what, "MaxIoUAssigner", result["speedup"], GOALS.get(boxes)),
+        Line(f"{what}, memory", "", result["peak_extra_mib"]["fldet"], MOST_MIB, "MiB", True),
+    ]
 
 
 def pyramid() -> torch.Tensor:

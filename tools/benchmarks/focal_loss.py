@@ -1,10 +1,11 @@
-"""Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd on a CPU.
+"""Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd.
 
-Usage: python tools/benchmarks/focal_loss.py [--threads 1] [--rounds 9] [--json]
+Usage: python tools/benchmarks/focal_loss.py [--threads 1] [--rounds 9] [--device cpu] [--json]
 
 MMDetection's takes rows of anchors; fldet's takes rows, and maps in both memory orders. All run in
 this process in alternating rounds. The error of a gradient is relative to float64, over logits from
--100 to 100 where it is above 1e-37.
+-100 to 100 where it is above 1e-37. With ``--device cuda`` and Triton the bandwidth of the kernel
+is compared with that of a copy.
 """
 
 import argparse
@@ -12,10 +13,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from timing import machine, paired, peak_extra_mib, table
+from timing import Line, event_ms, machine, paired, peak_extra_mib, table
 from torch import Tensor
 
 from fldet.functional import sigmoid_focal_loss
@@ -25,6 +27,7 @@ from fldet.registry import MODELS
 CASES = ((100_000, 80), (200_000, 80), (100_000, 3))  # anchors, classes
 NUM_ANCHORS, WIDTH = 10, 100  # of a place, and places in a row of the map
 NUM_POSITIVES, IGNORED = 60, 0.01
+GOALS = {(100_000, 80): 6.0, (200_000, 80): 10.0}
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 Loss = Callable[..., Tensor]
 
@@ -34,15 +37,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
-    memory = {case: memory_of(*case) for case in CASES}
+    memory = {case: memory_of(*case, args.device) for case in CASES}
     torch.set_num_threads(args.threads)
     results = []
     for case in CASES:
-        functions = steps(*case)
+        functions = steps(*case, args.device)
         check_close({name: function() for name, function in functions.items()})
         for name, timing in paired(functions, rounds=args.rounds).items():
             results.append(
@@ -60,9 +64,64 @@ def main() -> None:
         "machine": machine(),
         "rounds": args.rounds,
         "results": results,
-        "gradient_errors": gradient_errors(),
+        "gradient_errors": gradient_errors(args.device),
+        "bandwidth": bandwidth() if args.device != "cpu" and find_spec("triton") else [],
     }
+    report["lines"] = [asdict(line) for line in lines(report)]
     print(json.dumps(report) if args.json else as_text(report))
+
+
+def lines(report: dict[str, Any]) -> list[Line]:
+    """Returns the figures of the report that have goals, and their kin."""
+    found = []
+    for r in report["results"]:
+        if r["function"].startswith("fldet"):
+            size = (r["anchors"], r["classes"])
+            what = f"focal loss {size[0]} x {size[1]}, {r['function'].split(', ')[1]}"
+            found.append(Line(what, "mmdet FocalLoss", r["speedup"], GOALS.get(size)))
+            memory = r["peak_extra_mib"] / r["logits_mib"]
+            if size[1] == 80:  # of small logits the rest of a step is more than they are
+                found.append(Line(f"{what}, memory", "the logits", memory, 2.0, "x", True))
+    error = max(report["gradient_errors"]["fldet"].values())
+    found.append(Line("focal loss, gradient error", "float64", error, 2e-5, "relative", True))
+    for r in report["bandwidth"]:
+        what = f"focal loss in Triton, {r['dtype']}, bandwidth"
+        found.append(Line(what, "a copy", r["share"], 0.8, "of it"))
+    return found
+
+
+def bandwidth() -> list[dict[str, Any]]:
+    """Returns GB/s of the Triton kernel, loss and gradient, and of a copy, for each data type.
+
+    The logits are those of eight images of 800 x 1344, more than any cache holds. Counted are one
+    read of them and one write of the gradient, 8 bytes for a label and 4 for a weight.
+    """
+    from fldet.ops.sigmoid_loss import Curve
+    from fldet.ops.sigmoid_loss_triton import triton_sum
+
+    anchors, classes = 8 * 201_600, 80
+    labels = torch.full((anchors, 1, 1), classes, device="cuda")
+    weights = torch.ones(anchors, 1, 1, device="cuda")
+    negative, positive = torch.full((2, classes, 1), 0.5, device="cuda")
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = (torch.randn(anchors, classes, 1, device="cuda") - 4.6).to(dtype)
+        grad = torch.empty_like(logits)
+        kernel = partial(
+            triton_sum, logits, labels, weights, negative, positive, Curve(power=2.0), grad
+        )
+        own = 2 * logits.numel() * logits.element_size()
+        kernel_rate = (own + 12 * anchors) / event_ms(kernel, calls=50) / 1e6
+        copy_rate = own / event_ms(partial(grad.copy_, logits), calls=50) / 1e6
+        rows.append(
+            {
+                "dtype": str(dtype).removeprefix("torch."),
+                "kernel_gb_per_s": kernel_rate,
+                "copy_gb_per_s": copy_rate,
+                "share": kernel_rate / copy_rate,
+            }
+        )
+    return rows
 
 
 def losses(gamma: float = 2.0) -> dict[str, Loss]:
@@ -79,9 +138,9 @@ def losses(gamma: float = 2.0) -> dict[str, Loss]:
     return {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
 
 
-def steps(anchors: int, classes: int) -> dict[str, Callable[[], float]]:
+def steps(anchors: int, classes: int, device: str) -> dict[str, Callable[[], float]]:
     """Returns for each way a function that runs forward and backward and returns the loss."""
-    layouts = inputs(anchors, classes)
+    layouts = {n: [t.to(device) for t in v] for n, v in inputs(anchors, classes).items()}
     return {
         f"{name}, {layout}": partial(step, loss, *layouts[layout])
         for name, loss in losses().items()
@@ -116,13 +175,13 @@ def step(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> float:
     return float(value)
 
 
-def memory_of(anchors: int, classes: int) -> dict[str, float]:
+def memory_of(anchors: int, classes: int, device: str) -> dict[str, float]:
     """Returns the peak of each function beyond its inputs, in MiB."""
-    functions = steps(anchors, classes)
-    small = steps(20 * WIDTH * NUM_ANCHORS, classes)
+    functions = steps(anchors, classes, device)
+    small = steps(20 * WIDTH * NUM_ANCHORS, classes, device)
     for name in functions:
         small[name]()  # what a first call loads is not the memory of a step
-    return {name: peak_extra_mib(function) for name, function in functions.items()}
+    return {name: peak_extra_mib(function, device) for name, function in functions.items()}
 
 
 def check_close(values: dict[str, float]) -> None:
@@ -133,17 +192,19 @@ def check_close(values: dict[str, float]) -> None:
             raise SystemExit(f"{name} gives {value}, mmdet gives {expected}")
 
 
-def gradient_errors() -> dict[str, dict[str, float]]:
+def gradient_errors(device: str) -> dict[str, dict[str, float]]:
     """Returns for each loss and gamma the largest relative error; NaN where one is not finite."""
-    logits = torch.linspace(-100, 100, 20_001).repeat(2)[:, None]
-    labels = torch.arange(2).repeat_interleave(20_001)  # all positive, then all negative
+    logits = torch.linspace(-100, 100, 20_001, device=device).repeat(2)[:, None]
+    labels = torch.arange(2, device=device).repeat_interleave(
+        20_001
+    )  # all positive, then all negative
     errors: dict[str, dict[str, float]] = {}
     for gamma in GAMMAS:
         x = logits.double().requires_grad_()
         sigmoid_focal_loss(x, labels, gamma=gamma).sum().backward()
         for name, loss in losses(gamma).items():
             y = logits.clone().requires_grad_()
-            loss(y, labels, torch.ones(len(y)), 1.0).backward()
+            loss(y, labels, torch.ones_like(labels, dtype=torch.float32), 1.0).backward()
             error = ((y.grad - x.grad).abs() / x.grad.abs())[x.grad.abs() > 1e-37].max()
             errors.setdefault(name, {})[str(gamma)] = float(error)
     return errors
@@ -168,11 +229,16 @@ def as_text(report: dict[str, Any]) -> str:
         (name, *(f"{e:.1e}" for e in by_gamma.values()))
         for name, by_gamma in report["gradient_errors"].items()
     ]
+    rates = "".join(
+        f"\n\nTriton kernel, {r['dtype']}: {r['kernel_gb_per_s']:.0f} GB/s, "
+        f"{r['share']:.0%} of a copy"
+        for r in report["bandwidth"]
+    )
     facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     return (
         f"{facts}; medians of {report['rounds']} rounds; faster: than mmdet; MiB: peak beyond the "
         f"inputs\n\n{table(head, rows)}\n\nlargest relative error of a gradient\n\n"
-        f"{table(('loss', *(f'gamma {g}' for g in GAMMAS)), errors)}"
+        f"{table(('loss', *(f'gamma {g}' for g in GAMMAS)), errors)}{rates}"
     )
 
 

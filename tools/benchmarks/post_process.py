@@ -1,6 +1,6 @@
-"""Times the head's post-processing against MMDetection's on a CPU, and compares their memory.
+"""Times the head's post-processing against MMDetection's, and compares their memory.
 
-Usage: python tools/benchmarks/post_process.py [--threads 1] [--rounds 9] [--json]
+Usage: python tools/benchmarks/post_process.py [--threads 1] [--rounds 9] [--device cpu] [--json]
 
 The maps are random, of an image of 800 x 1333 pixels and 80 classes (16 million logits), shifted
 until so many scores are above 0.05 as each case says. Both sides run in this process in alternating
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
-from timing import machine, paired, peak_extra_mib, table
+from timing import Line, machine, paired, peak_extra_mib, table
 
 from fldet.config import load_config
 from fldet.ops import active_backend
@@ -25,6 +25,7 @@ from fldet.registry import MODELS
 IMAGE = (800, 1333)
 LEVELS = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+GOAL = 5.0
 CASES = {"160 scores": 1e-5, "16k scores": 1e-3, "5000 boxes": None}  # fraction above 0.05
 
 
@@ -33,17 +34,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)  # a process with threads is not to be forked
     cases = {
-        (name, layout): both_ways(fraction, memory_format)
+        (name, layout): both_ways(fraction, memory_format, args.device)
         for name, fraction in CASES.items()
         for layout, memory_format in FORMATS.items()
     }
-    memory = {key: {way: peak_extra_mib(run) for way, run in c.items()} for key, c in cases.items()}
+    memory = {
+        key: {way: peak_extra_mib(run, args.device) for way, run in case.items()}
+        for key, case in cases.items()
+    }
     torch.set_num_threads(args.threads)
     results = []
     for (name, layout), case in cases.items():
@@ -60,20 +65,38 @@ def main() -> None:
             }
         )
     facts = {**machine(), "nms": active_backend()["nms"]}
-    report = {"schema": 1, "machine": facts, "rounds": args.rounds, "results": results}
+    report = {
+        "schema": 1,
+        "machine": facts,
+        "rounds": args.rounds,
+        "results": results,
+        "lines": [
+            asdict(
+                Line(
+                    f"post-process 800x1333, {r['case']}, {r['layout']} maps",
+                    "stock predict_by_feat",
+                    r["speedup"],
+                    GOAL,
+                )
+            )
+            for r in results
+        ],
+    }
     print(json.dumps(report) if args.json else as_text(report))
 
 
-def both_ways(fraction: float | None, memory_format: torch.memory_format) -> dict[str, Any]:
+def both_ways(
+    fraction: float | None, memory_format: torch.memory_format, device: str
+) -> dict[str, Any]:
     """Returns the two ways to treat the same maps, as functions without arguments."""
     init_default_scope("mmdet")
     model = load_config("retinanet/r50_fpn_1x.py").model
     head = model.bbox_head
     head.update(train_cfg=model.train_cfg, test_cfg=model.test_cfg)
-    head = MODELS.build(head).eval()
+    head = MODELS.build(head).eval().to(device)
     scores, deltas = random_maps(fraction)
-    scores = [s.contiguous(memory_format=memory_format) for s in scores]
-    deltas = [d.contiguous(memory_format=memory_format) for d in deltas]
+    scores = [s.to(device).contiguous(memory_format=memory_format) for s in scores]
+    deltas = [d.to(device).contiguous(memory_format=memory_format) for d in deltas]
     meta = {"img_shape": IMAGE, "scale_factor": (2.0, 2.0)}
     return {
         way: partial(

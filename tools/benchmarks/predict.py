@@ -1,13 +1,15 @@
 """Times the whole prediction of RetinaNet R50 against MMDetection's, in float32 and bfloat16.
 
 Usage: python tools/benchmarks/predict.py [--threads 1] [--rounds 3] [--shapes 800x1333 400x672]
-       [--compile] [--json]
+       [--compile] [--device cpu] [--json]
 
 One random image, from its pixels to the boxes (``test_step``): MMDetection's way in float32, and
-fldet's optimized copies of the same model. All run in this process in alternating rounds. The
-weights are random, scaled so that activations keep their size and 0.1 % of the scores of the image
-are above 0.05; many of these are nearly equal, so the detections that differ in bfloat16 say little
-about a trained model: see ``fldet test --precision bf16 --compare``.
+fldet's optimized copies of the same model; with ``--device cuda`` also replayed as CUDA graphs.
+Where torchvision is installed, its RetinaNet R50 is timed too, in float32 with weights of its own.
+All run in this process in alternating rounds. The weights are random, scaled so that activations
+keep their size and 0.1 % of the scores of the image are above 0.05; many of these are nearly equal,
+so the detections that differ in bfloat16 say little about a trained model: see
+``fldet test --precision bf16 --compare``.
 """
 
 import argparse
@@ -16,19 +18,29 @@ import logging
 import math
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
-from timing import machine, paired, table
+from timing import Line, machine, paired, table
 from torch import nn
 
 from fldet.config import load_config
 from fldet.engine.build import build_model
+from fldet.engine.cuda_graph import graphed
 from fldet.engine.optimize import as_in_mmdetection, has_bfloat16, optimized
 from fldet.ops import active_backend
+
+# Of image and way: how many times as fast as MMDetection.
+GOALS = {
+    ("800x1333", "fp32"): 1.35,
+    ("800x1333", "bf16"): 5.0,
+    ("400x672", "fp32"): 1.15,
+    ("400x672", "bf16"): 3.3,
+}
 
 
 def main() -> None:
@@ -38,42 +50,85 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds counted (default 3)")
     parser.add_argument("--shapes", nargs="+", default=["800x1333", "400x672"], help="of the image")
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_grad_enabled(False)
     torch.set_num_threads(args.threads)
     logging.disable(logging.INFO)
-    model = random_model()
+    model = random_model().to(args.device)
     results = []
     for shape in args.shapes:
         height, width = map(int, shape.split("x"))
         batch = random_image(height, width)
         set_fraction(model, batch, 1e-3)
-        ways = {n: partial(m.test_step, batch) for n, m in all_ways(model, args.compile).items()}
+        models = all_ways(model, args.compile, batch)
+        ways = {name: partial(one.test_step, batch) for name, one in models.items()}
         found = {name: run()[0].pred_instances.clone() for name, run in ways.items()}
+        ways |= torchvisions(batch, args.device)
         timings = paired(ways, rounds=args.rounds, warmup=1)
         results += [
             {
                 "shape": shape,
                 "way": name,
                 **asdict(timings[name]),
-                **agreement(found["mmdet fp32"], found[name]),
+                **(agreement(found["mmdet fp32"], found[name]) if name in found else {}),
             }
             for name in ways
         ]
     facts = {**machine(), "nms": active_backend()["nms"]}
-    report = {"schema": 1, "machine": facts, "rounds": args.rounds, "results": results}
+    report = {
+        "schema": 1,
+        "machine": facts,
+        "rounds": args.rounds,
+        "results": results,
+        "lines": [asdict(line) for line in lines(results)],
+    }
     print(json.dumps(report) if args.json else as_text(report))
 
 
-def all_ways(model: nn.Module, compile: bool) -> dict[str, Any]:
-    """Returns the models to time, by name, MMDetection's way first."""
-    precisions = ["fp32"] + ["bf16"] * has_bfloat16(torch.device("cpu"))
+def lines(results: list[dict[str, Any]]) -> list[Line]:
+    """Returns the ratios to MMDetection, and for R50-800 on a GPU the milliseconds."""
+    found = []
+    for r in results:
+        way, shape = r["way"], r["shape"]
+        if way != "mmdet fp32":
+            goal = GOALS.get((shape, way))
+            found.append(Line(f"predict R50 {shape}, {way}", "stock test_step", r["speedup"], goal))
+        if way.startswith("bf16") and torch.cuda.is_initialized() and shape == "800x1333":
+            found.append(Line(f"predict R50 {shape}, {way}", "", r["median_ms"], 8.0, "ms", True))
+    return found
+
+
+def torchvisions(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    """Returns torchvision's prediction of the image of a batch, by name; empty without it."""
+    if not find_spec("torchvision"):
+        return {}
+    from torchvision.models.detection import retinanet_resnet50_fpn
+
+    image = batch["inputs"][0].to(device).float() / 255
+    small, large = sorted(image.shape[-2:])
+    model = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=small, max_size=large
+    )
+    return {"torchvision fp32": partial(model.eval().to(device), [image])}
+
+
+def all_ways(model: nn.Module, compile: bool, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns the models to time, by name, MMDetection's way first; graphs are for the batch."""
+    device = next(model.parameters()).device
+    precisions = ["fp32"] + ["bf16"] * has_bfloat16(device)
     ways: dict[str, Any] = {"mmdet fp32": as_in_mmdetection(model)}
     ways |= {name: optimized(model, precision=name) for name in precisions}
     if compile:
         ways |= {f"{n} compiled": optimized(model, precision=n, compile=True) for n in precisions}
+    if device.type == "cuda":
+        copies = {name: optimized(model, precision=name) for name in precisions}
+        if compile:
+            names = {f"{n} compiled": n for n in precisions}
+            copies |= {n: optimized(model, precision=p, compile=True) for n, p in names.items()}
+        ways |= {f"{name}, CUDA graph": graphed(copy, batch) for name, copy in copies.items()}
     return ways
 
 
@@ -141,8 +196,8 @@ def as_text(report: dict[str, Any]) -> str:
             f"{r['min_ms']:.0f}",
             f"{r['max_ms']:.0f}",
             f"x{r['speedup']:.2f}",
-            f"{r['again']} of {r['detections']}",
-            f"{r['score_difference']:.1e}",
+            f"{r['again']} of {r['detections']}" if "again" in r else "-",
+            f"{r['score_difference']:.1e}" if "again" in r else "-",
         )
         for r in report["results"]
     ]

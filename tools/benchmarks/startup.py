@@ -20,10 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timing import machine, paired, table
+from timing import Line, machine, paired, table
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "shapes" / "retinanet_r18_shapes_short.py"
+GOALS = (
+    ("help", "fldet --help", "fldet --help", "import typer", 1.5),
+    ("first batch", "fldet train", "fldet train to its first batch", "MMDetection's runner", 1.0),
+)
 # Ends a process at its first batch, without waiting for the teardown of either side.
 HOOK = """
 import os
@@ -65,7 +69,16 @@ def main() -> None:
             for name, case in cases.items()
             for timings in [paired(case, rounds=args.rounds, warmup=1)]
         }
-    report = {"schema": 1, "machine": machine(), "rounds": args.rounds, "results": results}
+    report = {
+        "schema": 1,
+        "machine": machine(),
+        "rounds": args.rounds,
+        "results": results,
+        "lines": [
+            asdict(Line(what, against, 1 / results[case][way]["speedup"], goal, "x the time", True))
+            for case, way, what, against, goal in GOALS
+        ],
+    }
     print(json.dumps(report) if args.json else as_text(report))
 
 

@@ -1,4 +1,8 @@
-"""What the benchmarks share: paired timing, peak memory, a table, and the machine in words."""
+"""What the benchmarks share: paired timing, peak memory, goals, a table, the machine in words.
+
+A script prints one JSON object with ``--json``: ``schema``, ``machine``, what it measured, and
+``lines``, what ``run_all.py`` collects. One that can use a GPU takes ``--device``.
+"""
 
 import os
 import platform
@@ -22,13 +26,35 @@ class Timing:
     speedup: float
 
 
+@dataclass(frozen=True)
+class Line:
+    """A figure with what it was compared with, for the table over all scripts.
+
+    Attributes:
+        what: was measured.
+        against: what ``reached`` is relative to; empty for a figure by itself.
+        reached: the figure.
+        goal: what it should be at least, or at most; None for none.
+        unit: of the figure, ``x`` for how many times as fast.
+        at_most: whether less is better.
+    """
+
+    what: str
+    against: str
+    reached: float
+    goal: float | None = None
+    unit: str = "x"
+    at_most: bool = False
+
+
 def paired(
     functions: dict[str, Callable[[], Any]], *, rounds: int, warmup: int = 2
 ) -> dict[str, Timing]:
     """Returns the timing of each function; the first one is what the others are compared with.
 
     Each function runs once per round, and the order rotates. The speedup is the median of the
-    ratios within the rounds, so that a slow spell of a shared machine hits both sides alike.
+    ratios within the rounds, so that a slow spell of a shared machine hits both sides alike. A GPU
+    in use is waited for before and after each run.
 
     Args:
         functions: by name, in any number.
@@ -40,8 +66,10 @@ def paired(
     for index in range(warmup + rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
+            _wait()
             start = time.perf_counter()
             functions[name]()
+            _wait()
             elapsed_ms = 1000 * (time.perf_counter() - start)
             if index >= warmup:
                 times[name].append(elapsed_ms)
@@ -57,13 +85,39 @@ def paired(
     }
 
 
-def peak_extra_mib(function: Callable[[], Any]) -> float:
-    """Returns the MiB by which the resident memory rises at most while the function runs.
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
-    It runs in a forked child, where memory that the parent has freed but not given back would
+
+def event_ms(function: Callable[[], Any], *, calls: int) -> float:
+    """Returns the milliseconds of a call on the GPU, the mean of many in a row after three."""
+    for _ in range(3):
+        function()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / calls
+
+
+def peak_extra_mib(function: Callable[[], Any], device: str = "cpu") -> float:
+    """Returns the MiB by which memory rises at most while the function runs.
+
+    On a GPU it is the memory that torch allocates there, on a CPU the resident memory. There it
+    runs in a forked child, where memory that the parent has freed but not given back would
     hide some of it: call this before anything large has run. Linux only; NaN elsewhere, or where
     the function fails.
     """
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        _wait()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
     read_end, write_end = os.pipe()
@@ -71,9 +125,9 @@ def peak_extra_mib(function: Callable[[], Any]) -> float:
     if child == 0:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
-            before = _resident_mib("VmRSS")
+            resident = _resident_mib("VmRSS")
             function()
-            os.write(write_end, str(_resident_mib("VmHWM") - before).encode())
+            os.write(write_end, str(_resident_mib("VmHWM") - resident).encode())
         finally:
             os._exit(0)
     os.close(write_end)
@@ -105,7 +159,9 @@ def machine() -> dict[str, Any]:
     if cpuinfo.exists():
         names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         model = names[0].split(":")[1].strip() if names else model
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_initialized() else {}
     return {
+        **gpu,
         "processor": model,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

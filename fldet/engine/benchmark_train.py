@@ -1,0 +1,298 @@
+"""Measuring how fast the training step of a config is."""
+
+import contextlib
+import copy
+import math
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fldet.engine.amp import Bfloat16OptimWrapper, wrapper_name
+from fldet.engine.benchmark import WARMUP, check_against, summarize
+from fldet.engine.device import select_device
+from fldet.engine.prepare import prepare_config
+from fldet.engine.train import training_runner
+from fldet.errors import UsageError
+from fldet.evaluation.peak import peak_memory
+from fldet.evaluation.speed import TIMED_TRAINING, TRAINING_STAGES, Marks, take_turns
+from fldet.results import SpeedResult
+
+BOXES = 7  # of a random image; the mean of COCO
+
+# What stands for a part of ours in MMDetection, and what it is not told.
+_STOCK = {
+    "fldet.RetinaHead": "mmdet.RetinaHead",
+    "fldet.FocalLoss": "mmdet.FocalLoss",
+    "fldet.MaxIoUAssigner": "mmdet.MaxIoUAssigner",
+    "fldet.DetDataPreprocessor": "mmdet.DetDataPreprocessor",
+    "fldet.AnchorGenerator": "fldet.AnchorGenerator",  # theirs, with the paper's words for it
+}
+_OURS_ALONE = ("normalizer", "prior_prob")
+Batch = dict[str, Any]
+
+
+def benchmark_training(
+    cfg: Config,
+    *,
+    steps: int = 20,
+    batch_size: int | None = None,
+    shape: tuple[int, int] | None = None,
+    device: str = "auto",
+    amp: bool = False,
+    against: str | None = None,
+) -> SpeedResult:
+    """Times the training step of a config: median, percentiles, stages.
+
+    The step is the model's own ``train_step`` with the config's optimizer, as ``fldet train``
+    builds them. The weights are random, and the learning rate is 0, so that they stay.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        steps: how many are timed, after those for warming up.
+        batch_size: images of a step; None as the config says.
+        shape: (height, width) in pixels of random images with seven boxes each; None takes the
+            training images.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        amp: as ``fldet train --amp``.
+        against: ``mmdet`` times MMDetection's head, loss and assigner too, in float32, in turns, on
+            the same batches and weights.
+
+    Raises:
+        UsageError: another ``against``, or a part of the model has no counterpart in MMDetection.
+        ConfigError, DataError, UnavailableError: see ``fldet.errors``.
+    """
+    check_against(against)
+    chosen = select_device(device)
+    prepared = prepare_config(cfg, phases=() if shape else ("train",))
+    if amp:
+        prepared.optim_wrapper.type = wrapper_name(chosen)
+    if batch_size is not None:
+        prepared.train_dataloader.batch_size = batch_size
+    size = prepared.train_dataloader.batch_size
+    with tempfile.TemporaryDirectory() as work_dir, contextlib.ExitStack() as stack:
+        stack.callback(_close_logs)
+        ours = _Trainer(prepared, chosen, work_dir)
+        random = prepared.model.bbox_head.num_classes if shape else 0
+        batches = _random_batches(size, shape, random) if shape else ours.loader()
+        trainers, precision = [ours], ours.precision
+        first = next(batches)
+        memory = peak_memory(lambda: ours.step(first), chosen)
+        work = ours.gflop(first)
+        if against:
+            stock = _Trainer(in_mmdetection(prepared), chosen, work_dir)
+            stock.model.load_state_dict(ours.model.state_dict())
+            trainers.append(stock)
+        warmup = WARMUP[chosen.type]
+        waits: list[float] = []
+        shapes: list[tuple[int, int]] = []
+
+        def watched() -> Iterator[Batch]:
+            for _ in range(warmup + steps):
+                marks = Marks(chosen)
+                batch = next(batches)
+                marks.mark()
+                waits.append(marks.laps_ms()[0])
+                height, width = batch["inputs"][0].shape[-2:]
+                shapes.append((int(height), int(width)))
+                yield batch
+
+        rows = take_turns([one.step for one in trainers], watched(), warmup=warmup)
+        stages = ours.stages(steps)
+        if stages and not shape:
+            stages = {"load": float(np.median(waits[warmup:])), **stages}
+        return summarize(
+            rows,
+            device=chosen,
+            shape=max(set(shapes), key=shapes.count),
+            gflop=lambda _: work,
+            dtype=getattr(torch, precision.split()[0]),
+            memory=memory,
+            against=against,
+            batch_size=size,
+            warmup=warmup + 2,
+            precision=precision,
+            stages_ms=stages,
+            compiled=ours.is_compiled,
+            training=True,
+            timed=TIMED_TRAINING,
+        )
+
+
+def in_mmdetection(cfg: Config) -> Config:
+    """Returns a training config whose head, loss, assigner and optimizer are MMDetection's.
+
+    Args:
+        cfg: a prepared config; it is not changed.
+
+    Raises:
+        UsageError: a part of the model has no counterpart in MMDetection.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.pop("compile", None)
+    cfg.optim_wrapper.type = "OptimWrapper"
+    for name in ("dtype", "loss_scale"):
+        cfg.optim_wrapper.pop(name, None)
+    if (cfg.model.get("train_cfg") or {}).get("miner"):
+        raise _no_counterpart("train_cfg.miner")
+    for name in _OURS_ALONE:
+        cfg.model.bbox_head.pop(name, None)
+    _replace(cfg.model)
+    return cfg
+
+
+def _replace(part: Any) -> None:
+    if isinstance(part, dict):
+        name = part.get("type")
+        if isinstance(name, str) and name.startswith("fldet."):
+            if name not in _STOCK:
+                raise _no_counterpart(name)
+            part["type"] = _STOCK[name]
+            if name == "fldet.FocalLoss" and not isinstance(part.get("alpha", 0.25), float):
+                raise _no_counterpart(f"{name} with alpha={part['alpha']}")
+        for value in part.values():
+            _replace(value)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            _replace(value)
+
+
+def _no_counterpart(name: str) -> UsageError:
+    return UsageError(
+        f"{name} has no counterpart in MMDetection to compare with",
+        expected="a RetinaNet with the focal loss, as in configs/retinanet/r50_fpn_1x.py",
+        hint="leave --against out",
+    )
+
+
+class _Trainer:
+    """Model and optimizer of a config, and the times of their steps."""
+
+    def __init__(self, cfg: Config, device: torch.device, work_dir: str) -> None:
+        cfg = copy.deepcopy(cfg)
+        cfg.work_dir = work_dir
+        cfg.optim_wrapper.optimizer.lr = 0.0
+        if cfg.model.get("backbone"):
+            cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
+        self.device = device
+        self.is_compiled = bool(cfg.get("compile"))
+        self.runner = training_runner(cfg, "none", device)
+        self.model: Any = self.runner.model
+        self.model.init_weights()
+        self.model.train()
+        self.optimizer: OptimWrapper = self.runner.build_optim_wrapper(cfg.optim_wrapper)
+        self._laps: list[list[float]] = []
+
+    @property
+    def precision(self) -> str:
+        """Data type of the network in a step."""
+        if isinstance(self.optimizer, Bfloat16OptimWrapper):
+            return "bfloat16 autocast"
+        if isinstance(self.optimizer, AmpOptimWrapper):
+            dtype = self.optimizer.cast_dtype or torch.float16
+            return f"{str(dtype).removeprefix('torch.')} autocast"
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    def loader(self) -> Iterator[Batch]:
+        """Yields the batches of the config's own training images, without end."""
+        return iter(self.runner.train_loop.dataloader_iterator)
+
+    def step(self, batch: Batch) -> float:
+        """Does a training step and returns its milliseconds."""
+        marks = Marks(self.device)
+        with self._marking(marks):
+            self.model.train_step(batch, optim_wrapper=self.optimizer)
+        marks.mark()
+        laps = marks.laps_ms()
+        self._laps.append(laps)
+        return sum(laps)
+
+    def stages(self, steps: int) -> dict[str, float]:
+        """Returns the median milliseconds of each stage of the last steps; none if unknown."""
+        last = self._laps[-steps:]
+        if len(last[0]) != len(TRAINING_STAGES) - 1:
+            return {}
+        return dict(zip(TRAINING_STAGES[1:], np.median(last, axis=0).tolist(), strict=True))
+
+    def gflop(self, batch: Batch) -> float:
+        """Returns the billions of operations of a step; NaN where a compiler hides them."""
+        if self.is_compiled:
+            return math.nan
+        with FlopCounterMode(display=False) as counter:
+            self.model.train_step(batch, optim_wrapper=self.optimizer)
+        return counter.get_total_flops() / 1e9
+
+    @contextlib.contextmanager
+    def _marking(self, marks: Marks) -> Iterator[None]:
+        """Marks where a stage of the step ends, without a change of what it does."""
+        head, optimizer = getattr(self.model, "bbox_head", None), self.optimizer
+        with contextlib.ExitStack() as stack:
+            if isinstance(head, nn.Module) and hasattr(head, "loss_by_feat"):
+                done = self.model.data_preprocessor.register_forward_hook(lambda *_: marks.mark())
+                stack.callback(done.remove)
+                _wrap(stack, head, "loss_by_feat", before=marks.mark)
+                _wrap(stack, optimizer, "backward", before=marks.mark, after=marks.mark)
+            yield
+
+
+def _wrap(
+    stack: contextlib.ExitStack, owner: Any, name: str, *, before: Any = None, after: Any = None
+) -> None:
+    """Has a method of one object preceded and followed by a call, as long as the stack is open."""
+    method = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if before:
+            before()
+        result = method(*args, **options)
+        if after:
+            after()
+        return result
+
+    owner.__dict__[name] = wrapped
+    stack.callback(partial(owner.__dict__.pop, name))
+
+
+def _random_batches(size: int, shape: tuple[int, int], num_classes: int) -> Iterator[Batch]:
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(0)
+    inputs: list[Tensor] = []
+    samples = []
+    for _ in range(size):
+        inputs.append(torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator))
+        limits = torch.tensor([shape[1], shape[0]])
+        # Small sides as frequent as large ones, from a thirtieth of the image on.
+        sides = limits * torch.exp(torch.rand(BOXES, 2, generator=generator) * 3.4 - 3.4)
+        corners = torch.rand(BOXES, 2, generator=generator) * (limits - sides)
+        sample = DetDataSample(
+            metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([corners, corners + sides], dim=1),
+            labels=torch.randint(0, num_classes, (BOXES,), generator=generator),
+        )
+        samples.append(sample)
+    while True:
+        yield {"inputs": list(inputs), "data_samples": list(samples)}
+
+
+def _close_logs() -> None:
+    """Closes the log files in a folder that goes away."""
+    import logging
+
+    from mmengine.logging import MMLogger
+
+    for logger in MMLogger._instance_dict.values():
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+                logger.removeHandler(handler)
