@@ -12,10 +12,11 @@ A plug-in is imported when a config uses its scope, when its command is called, 
 are listed or searched; one that fails then stands in nobody else's way.
 """
 
+import importlib
+import os
 import traceback
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import isfunction
 from typing import Any
@@ -135,15 +136,22 @@ def _load(plugin: Plugin) -> tuple[Any, str]:
         return None, problem
     module, _, attribute = plugin.value.partition(":")
     try:
-        found = import_module(module)
+        found = importlib.import_module(module)
         if plugin.is_command:
             function = getattr(found, attribute)
             return function, "" if isfunction(function) else f"{plugin.value} is no function"
         return found, _fill(found, plugin.name)
     except (Exception, SystemExit) as error:
-        *_, last = traceback.extract_tb(error.__traceback__)
-        words = str(error).split("\n")[0]
-        return None, f"{type(error).__name__}: {words} ({last.filename}:{last.lineno})"
+        return None, _describe(error)
+
+
+def _describe(error: BaseException) -> str:
+    """Returns kind, first line and place of an error; no place if no file of a plug-in was run."""
+    words = f"{type(error).__name__}: {error}".split("\n")[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    not_theirs = ("<", __file__, os.path.dirname(importlib.__file__))
+    theirs = [frame for frame in frames if not frame.filename.startswith(not_theirs)]
+    return f"{words} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else words
 
 
 def _wrong_entry(plugin: Plugin) -> str:

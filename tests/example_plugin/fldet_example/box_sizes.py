@@ -1,5 +1,6 @@
 """``fldet analyze box-sizes``."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,7 @@ Examples:
 def box_sizes(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="Annotation files in COCO format.", metavar="FILE...", show_default=False
-        ),
+        typer.Argument(help="Annotation files in COCO format.", metavar="FILE", show_default=False),
     ],
     json: options.Json = False,
 ) -> None:
@@ -46,12 +45,12 @@ def sizes_of(path: Path) -> tuple[Any, ...]:
     """
     import numpy as np
 
-    from fldet.annotations import read_annotations
+    from fldet.annotations import box_of, read_annotations
     from fldet.errors import DataError
 
-    annotations = read_annotations(path)["annotations"]
-    boxes = [one["bbox"] for one in annotations if not one.get("iscrowd")]
-    sizes = [(w * h) ** 0.5 for _, _, w, h in boxes if w > 0 and h > 0]
+    entries = [one for one in read_annotations(path)["annotations"] if not one.get("iscrowd")]
+    boxes = filter(None, map(box_of, entries))
+    sizes = [(w * h) ** 0.5 for _, _, w, h in boxes if w > 0 and h > 0 and w * h < math.inf]
     if not sizes:
         raise DataError(f"{path} has no box with an area")
     return (str(path), len(sizes), *map(float, np.percentile(sizes, [5, 50, 95])))
