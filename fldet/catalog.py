@@ -99,10 +99,13 @@ def _load_plugins() -> None:
 
 
 def _trees(registry: Registry) -> Iterator[Registry]:
-    """Yields a registry and those below it, filled; those that cannot be filled are left out."""
+    """Yields a registry and those below it, filled; what a broken plug-in has is left out."""
+    plugin = plugins.find(plugins.SCOPES, registry.scope)
+    if plugin and plugins.problem_of(plugin):
+        return
     try:
         registry.import_from_location()
-    except Exception:
+    except Exception:  # of a package that is no plug-in: a config that names it gets the error
         return
     yield registry
     for child in registry.children.values():

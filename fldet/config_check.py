@@ -149,9 +149,8 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
         try:
             plugins.load_scope(target.partition(".")[0] if "." in target else scope)
         except UnavailableError as error:
-            yield Problem(
-                f"{'.'.join(path)}.type: {target!r} needs {error.message}", hint=error.hint
-            )
+            where = f"{'.'.join(path)}.type"
+            yield Problem(f"{where}: {target!r}: {error.message}", hint=error.hint)
             return
         name, target = target, _resolve(target, kind, place, scope)
         # a label that only one class understands is no class name: adapt_cfg=dict(type='offset')
@@ -219,7 +218,10 @@ def _unknown_type(name: str, kind: str, path: Path, place: str) -> Problem:
     elif dot and _import_error(f"{scope}.registry"):
         what += f": {_import_error(f'{scope}.registry')}"
         hint = f"custom_imports = dict(imports=['{scope}.MODULE']) imports a module that registers"
-    elif not dot and not expected:
+    elif dot:
+        plugin = plugins.find(plugins.SCOPES, scope)
+        hint = f"fldet plugins --package {plugin.package if plugin else scope} lists its names"
+    elif not expected:
         broken = [plugin.provider for plugin in plugins.installed() if plugins.problem_of(plugin)]
         hint = f"of {', '.join(broken)} nothing is known: see fldet plugins" if broken else hint
     return Problem(what, expected, hint)

@@ -159,6 +159,8 @@ def _wrong_entry(plugin: Plugin) -> str:
     if first is not None and first != plugin:
         return f"{first.provider} adds the {plugin.title} too, and comes first"
     if plugin.is_command:
+        if plugin.group not in (COMMANDS, f"{COMMANDS}.analyze"):
+            return f"the group is {plugin.group}, not {COMMANDS} or {COMMANDS}.analyze"
         return "" if ":" in plugin.value else f"{plugin.value!r} is not MODULE:FUNCTION"
     if plugin.name in ("fldet", "mmdet", "mmengine", "mmcv"):
         return f"the scope {plugin.name} is taken"

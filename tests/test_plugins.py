@@ -54,6 +54,7 @@ def broken(install):
         "[fldet.plugins]\nbroken = broken.registry\n",
         broken__registry=REGISTRY.format(scope="broken"),
         broken__losses="import math\nimport no_such_package\n",
+        broken__data=DATA.format(scope="broken"),
     )
 
 
@@ -97,6 +98,11 @@ def test_other_entry_points_are_left_alone(install):
             f"[{SCOPES}]\na = a.registry",
             {"a__registry": "raise SystemExit(3)"},
             r"SystemExit: 3 \(.*registry.py:1\)",
+        ),
+        (
+            f"[{COMMANDS}.data]\na = a.b:c",
+            {},
+            "group is fldet.commands.data, not fldet.commands or",
         ),
         (f"[{COMMANDS}]\na = a.b", {}, "'a.b' is not MODULE:FUNCTION"),
         (f"[{COMMANDS}]\na = a.b:c", {"a__b": ""}, "AttributeError: .* has no attribute 'c'"),
@@ -153,7 +159,7 @@ def test_a_broken_plugin_is_named_where_it_is_needed_only(broken):
     with pytest.raises(ConfigError) as caught:
         validate(load_config(CONFIG, {LOSS: "broken.Loss"}))
     message = caught.value.message
-    assert message.startswith(f"{LOSS}: 'broken.Loss' needs the plug-in broken-plugin 1.0 (scope ")
+    assert message.startswith(f"{LOSS}: 'broken.Loss': the plug-in broken-plugin 1.0 (scope ")
     assert "ModuleNotFoundError: No module named 'no_such_package'" in message
     assert message.endswith("losses.py:2)")
 
@@ -168,9 +174,17 @@ def test_a_nested_scope_imports_its_plugin_too(broken):
     [
         ("FussyLoss", ["did you mean fussy.FussyLoss (fussy-plugin 1.0)?"], "the scope left out"),
         ("fusy.FussyLoss", ["nor a plug-in", "did you mean fussy.FussyLoss"], "scope misspelt"),
-        ("fussy.FusyLoss", ["did you mean fussy.FussyLoss (fussy-plugin 1.0)"], "name misspelt"),
+        (
+            "fussy.FusyLoss",
+            ["did you mean fussy.FussyLoss (fussy-plugin 1.0)", "--package fussy-plugin lists"],
+            "name misspelt",
+        ),
         ("mmdet.FussyLoss", ["did you mean fussy.FussyLoss"], "another scope"),
-        ("fldet.FocalLos", ["did you mean fldet.FocalLoss, "], "its own scope goes first"),
+        (
+            "fldet.FocalLos",
+            ["did you mean fldet.FocalLoss, ", "--package fldet lists"],
+            "its own scope goes first",
+        ),
         (
             "Zzzzzz",
             ["of broken-plugin 1.0 nothing is known: see fldet plugins"],
