@@ -199,8 +199,8 @@ def _lookup(registry: Registry, name: str, scope: str) -> Any:
 
 
 def _unknown_type(name: str, kind: str, path: Path, place: str) -> Problem:
-    scope, dot, bare = name.rpartition(".")
-    scope = scope.partition(".")[0]
+    path_to, _, bare = name.rpartition(".")
+    scope = path_to.partition(".")[0]
     what = f"{'.'.join(path)}.type: {name!r} is not registered"
     hint = (
         "names of fldet have its prefix, type='fldet.X'; modules of your own go in custom_imports"
@@ -211,14 +211,14 @@ def _unknown_type(name: str, kind: str, path: Path, place: str) -> Problem:
         return Problem(what, nearest(bare, vars(mmcv.ops)), hint)
     names = names_like(registries().get(kind, registries()["MODELS"]))
     expected = _did_you_mean(bare, names, scope)
-    if dot and find_spec(scope) is None:
+    if scope and find_spec(scope) is None:
         what += f": neither the package {scope!r} nor a plug-in with that scope is installed"
         package = MODULE2PACKAGE.get(scope)
         hint = f"pip install {package}" if package else "fldet plugins lists what is installed"
-    elif dot and _import_error(f"{scope}.registry"):
+    elif scope and _import_error(f"{scope}.registry"):
         what += f": {_import_error(f'{scope}.registry')}"
         hint = f"custom_imports = dict(imports=['{scope}.MODULE']) imports a module that registers"
-    elif dot:
+    elif scope:
         plugin = plugins.find(plugins.SCOPES, scope)
         hint = f"fldet plugins --package {plugin.package if plugin else scope} lists its names"
     elif not expected:
