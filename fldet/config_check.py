@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
-from fldet import _compat
-from fldet.errors import ConfigError, nearest
+from fldet import plugins
+from fldet.catalog import names_like, provider_of, registries
+from fldet.errors import ConfigError, UnavailableError, nearest
 
 __all__ = ["validate", "accepted_keywords"]
 
@@ -85,7 +88,7 @@ def validate(cfg: Config) -> None:
     Raises:
         ConfigError: names the first problem and lists the others.
     """
-    _registries()  # the first import of MMDetection, without its noise
+    registries()  # the first import of MMDetection, without its noise
     problems = [*_top_level(cfg)]
     for key in sorted(_known_keys() & set(cfg.keys())):
         problems += _walk(cfg[key], (key,), str(cfg.get("default_scope") or "mmdet"))
@@ -95,23 +98,6 @@ def validate(cfg: Config) -> None:
     lines = [first.expected] if first.expected else []
     lines += [f"also: {' '.join((other.message, other.expected)).strip()}" for other in others]
     raise ConfigError(first.message, expected="\n".join(lines), hint=first.hint)
-
-
-@cache
-def _registries() -> dict[str, Registry]:
-    """Returns all registries by name, filled, MMDetection's in the place of their parents."""
-    with _compat.silence_imports():
-        import mmdet.registry
-        import mmengine.registry
-        from mmdet.utils import register_all_modules
-
-        register_all_modules(init_default_scope=False)
-    names = {**vars(mmengine.registry), **vars(mmdet.registry)}
-    return {
-        name: value
-        for name, value in names.items()
-        if isinstance(value, Registry) and not name.startswith("MMENGINE_")
-    }
 
 
 # --- top-level keys ---
@@ -160,6 +146,12 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
     kind = next(name for pattern, name in PLACES if re.search(pattern, place))
     target = node.get("type") or _default_type(node, place)
     if isinstance(target, str):
+        try:
+            plugins.load_scope(target.partition(".")[0] if "." in target else scope)
+        except UnavailableError as error:
+            where = f"{'.'.join(path)}.type"
+            yield Problem(f"{where}: {target!r}: {error.message}", hint=error.hint)
+            return
         name, target = target, _resolve(target, kind, place, scope)
         # a label that only one class understands is no class name: adapt_cfg=dict(type='offset')
         if target is None and (kind != "ANY" or name[:1].isupper() or MMCV_OPS.search(place)):
@@ -191,9 +183,9 @@ def _resolve(name: str, kind: str, place: str, scope: str) -> Any:
         import mmcv.ops
 
         return getattr(mmcv.ops, name, None)
-    registries = _registries()
-    first = [registries[kind]] if kind in registries else []
-    found = (_lookup(registry, name, scope) for registry in (*first, *registries.values()))
+    known = registries()
+    first = [known[kind]] if kind in known else []
+    found = (_lookup(registry, name, scope) for registry in (*first, *known.values()))
     return next(filter(callable, found), None)
 
 
@@ -207,37 +199,49 @@ def _lookup(registry: Registry, name: str, scope: str) -> Any:
 
 
 def _unknown_type(name: str, kind: str, path: Path, place: str) -> Problem:
-    package, _, bare = name.rpartition(".")
+    path_to, _, bare = name.rpartition(".")
+    scope = path_to.partition(".")[0]
+    what = f"{'.'.join(path)}.type: {name!r} is not registered"
+    hint = (
+        "names of fldet have its prefix, type='fldet.X'; modules of your own go in custom_imports"
+    )
     if MMCV_OPS.search(place):
         import mmcv.ops
 
-        names = {name: name for name in vars(mmcv.ops)}
-    else:
-        names = _names(_registries().get(kind, _registries()["MODELS"]))
-    close = get_close_matches(bare, names)
-    expected = f"did you mean {', '.join(names[item] for item in close)}?" if close else ""
-    if package and find_spec(package.partition(".")[0]) is None:
-        expected = f"the package {package.partition('.')[0]!r} is not installed"
-    return Problem(
-        f"{'.'.join(path)}.type: {name!r} is not registered",
-        expected,
-        "names of fldet have its prefix, type='fldet.X'; modules of your own go in custom_imports",
-    )
+        return Problem(what, nearest(bare, vars(mmcv.ops)), hint)
+    names = names_like(registries().get(kind, registries()["MODELS"]))
+    expected = _did_you_mean(bare, names, scope)
+    if scope and find_spec(scope) is None:
+        what += f": neither the package {scope!r} nor a plug-in with that scope is installed"
+        package = MODULE2PACKAGE.get(scope)
+        hint = f"pip install {package}" if package else "fldet plugins lists what is installed"
+    elif scope and _import_error(f"{scope}.registry"):
+        what += f": {_import_error(f'{scope}.registry')}"
+        hint = f"custom_imports = dict(imports=['{scope}.MODULE']) imports a module that registers"
+    elif scope:
+        plugin = plugins.find(plugins.SCOPES, scope)
+        hint = f"fldet plugins --package {plugin.package if plugin else scope} lists its names"
+    elif not expected:
+        broken = [plugin.provider for plugin in plugins.installed() if plugins.problem_of(plugin)]
+        hint = f"of {', '.join(broken)} nothing is known: see fldet plugins" if broken else hint
+    return Problem(what, expected, hint)
 
 
-def _names(registry: Registry) -> dict[str, str]:
-    """Returns by the bare name how a config may write the names in a registry."""
-    import fldet.registry  # noqa: F401  it hangs itself below MMDetection's
+def _import_error(module: str) -> str:
+    """Returns why a module cannot be imported, or ''."""
+    try:
+        import_module(module)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".split("\n")[0]
+    return ""
 
-    names = {
-        name: name for tree in (registry.parent or registry, registry) for name in tree.module_dict
-    }
-    for scope, child in registry.children.items():
-        child.import_from_location()
-        for name in child.module_dict:
-            ours = f"{scope}.{name}"
-            names[name] = f"{names[name]}, {ours}" if name in names else ours
-    return names
+
+def _did_you_mean(bare: str, names: Mapping[str, list[str]], scope: str) -> str:
+    """Returns the question for the closest names, those of ``scope`` first, and what has them."""
+    written = [one for close in get_close_matches(bare, names) for one in names[close]]
+    written.sort(key=lambda one: bool(scope) and one.partition(".")[0] != scope)
+    words = [f"{one} ({provider_of(one)})" if provider_of(one) else one for one in written]
+    return f"did you mean {', '.join(words)}?" if words else ""
 
 
 def _unknown_keyword(key: str, target: Any, known: Set[str], path: Path) -> Problem:

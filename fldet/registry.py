@@ -4,6 +4,8 @@ Write ours with the scope prefix, ``type='fldet.FocalLoss'``; MMEngine then impo
 by itself and looks in the locations given here.
 """
 
+from typing import Any
+
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
 
@@ -45,3 +47,12 @@ OPTIM_WRAPPERS = Registry(
     scope="fldet",
     locations=["fldet.engine.amp"],
 )
+
+
+def dataset_class(name: str) -> Any:
+    """Returns what the type of a data set stands for, or None.
+
+    A name without a prefix is ours first. ``DATASETS.get`` alone would not find the scopes of
+    plug-ins, which hang beside ours.
+    """
+    return DATASETS.get(name) or mmdet_registry.DATASETS.get(name)

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Tests run in several processes: threads of their own would only get in each other's way.
@@ -229,3 +230,61 @@ def write_tiny_config(tiny_coco: Path) -> Callable[[Path], Path]:
 def tiny_config(tmp_path: Path, write_tiny_config: Callable[[Path], Path]) -> Path:
     """A config file for four iterations of a very small RetinaNet on ``tiny_coco``."""
     return write_tiny_config(tmp_path)
+
+
+# --- plug-ins ---
+
+EXAMPLE_PLUGIN = ROOT / "tests" / "example_plugin"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of installed packages on the path; what is imported from it is forgotten."""
+    from fldet import plugins
+    from fldet.catalog import registries
+
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    forget = (plugins.installed, plugins._load)
+    for cached in forget:
+        cached.cache_clear()
+    yield folder
+    for cached in forget:
+        cached.cache_clear()
+    packages = {path.name for path in folder.iterdir()}
+    for module in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[module]
+    for registry in registries().values():
+        for tree in (registry, registry.root):
+            for scope in packages & tree.children.keys():
+                del tree.children[scope]
+
+
+@pytest.fixture
+def install(site: Path) -> Callable[..., None]:
+    """Puts into ``site`` what pip would: metadata of version 1.0, and ``package__module=text``."""
+
+    def write(name: str, entry_points: str, **modules: str) -> None:
+        metadata = site / f"{name.replace('-', '_')}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(entry_points)
+        for names, text in modules.items():
+            package, _, module = names.partition("__")
+            (site / package).mkdir(exist_ok=True)
+            (site / package / "__init__.py").touch()
+            (site / package / f"{module}.py").write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def example_plugin(site: Path, install: Callable[..., None]) -> Path:
+    """``site`` with the example plug-in as pip would install it, in version 1.0."""
+    text = (EXAMPLE_PLUGIN / "pyproject.toml").read_text()
+    groups = re.findall(r'^\[project.entry-points."(.+)"\]\n((?:.+\n)+)', text, re.MULTILINE)
+    lines = [f"[{group}]\n{points}" for group, points in groups]
+    install("fldet-example-plugin", "\n".join(lines).replace('"', ""))
+    shutil.copytree(EXAMPLE_PLUGIN / "fldet_example", site / "fldet_example")
+    return site

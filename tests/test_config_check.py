@@ -37,7 +37,17 @@ SEEDED = [
         "loss",
     ),
     ("model.bbox_head.loss_cls.type=fldet.FocalLos", "did you mean .*FocalLoss", "a name of ours"),
-    ("model.bbox_head.loss_cls.type=nopackage.X", "'nopackage' is not installed", "package"),
+    (
+        "model.bbox_head.loss_cls.type=nopackage.X",
+        "neither the package 'nopackage' nor a plug-in .* is installed\nHint: fldet plugins",
+        "package",
+    ),
+    ("model.backbone.type=mmpretrain.X", "Hint: pip install mmpretrain", "a package of OpenMMLab"),
+    (
+        "model.backbone.type=json.X",
+        "No module named 'json.registry'.*\n.*custom_imports",
+        "no scope",
+    ),
     ("model.bbox_head.anchor_generator.type=AnchorGen", "did you mean AnchorGenerator", "anchors"),
     ("model.train_cfg.assigner.type=MaxIoUAssign", "did you mean MaxIoUAssigner", "assigner"),
     (

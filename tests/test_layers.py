@@ -11,11 +11,11 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {"_compat", "errors", "results", "annotations", "functional", "drawing"}
+    {"_compat", "errors", "plugins", "results", "annotations", "functional", "drawing"}
     | {"anchor_cover", "image_files", "ops"},
     {"config"},
     {"registry"},
-    {"config_check", "config_diff", "config_origin", "config_trees", "paper"}
+    {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}
     | {"data", "models", "evaluation", "hooks"},
     {"engine"},
     {"cli"},

@@ -17,10 +17,12 @@ from fldet.cli import (
     export,
     init,
     paper,
+    plugins,
     predict,
     test,
     train,
 )
+from fldet.cli.group import GroupWithPlugins
 
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {
@@ -31,6 +33,7 @@ LISTS: dict[str, Callable[[str], bool]] = {
 
 app = typer.Typer(
     name="fldet",
+    cls=GroupWithPlugins,
     help="RetinaNet and the focal loss: train, test, look at the pictures.",
     epilog="Start with: fldet train configs/shapes/retinanet_r18_shapes.py",
     rich_markup_mode=None,
@@ -45,6 +48,7 @@ app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(epilog=plugins.EXAMPLES)(plugins.plugins)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from fldet.config_check import validate
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
-from fldet.registry import DATASETS
+from fldet.registry import dataset_class
 
 log = logging.getLogger("fldet")
 
@@ -172,7 +172,7 @@ def our_datasets(loader: Any) -> list[tuple[type[CocoDataset], Any]]:
     """Returns class and keywords of a loader's data sets that are ours, inside wrappers too."""
     found = []
     for dataset in _datasets(loader):
-        kind = DATASETS.get(dataset["type"])
+        kind = dataset_class(dataset["type"])
         if isinstance(kind, type) and issubclass(kind, CocoDataset):
             found.append((kind, dataset))
     return found

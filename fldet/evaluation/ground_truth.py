@@ -70,9 +70,9 @@ def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | N
             hint="--cfg-options val_evaluator.ann_file=FILE, or test_evaluator.ann_file",
         )
     from fldet.data.coco import without_unusable
-    from fldet.registry import DATASETS
+    from fldet.registry import dataset_class
 
-    return read_ground_truth(without_unusable(DATASETS.get(dataset["type"]).read(dataset)))
+    return read_ground_truth(without_unusable(dataset_class(dataset["type"]).read(dataset)))
 
 
 def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:

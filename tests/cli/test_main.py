@@ -17,6 +17,7 @@ COMMANDS = [
     ["predict"],
     ["export"],
     ["doctor"],
+    ["plugins"],
     ["analyze"],
     ["analyze", "dataset"],
     ["analyze", "anchors"],

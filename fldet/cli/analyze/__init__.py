@@ -12,8 +12,10 @@ from fldet.cli.analyze import (
     loss_curves,
     speed_accuracy,
 )
+from fldet.cli.group import GroupWithPlugins
 
 app = typer.Typer(
+    cls=GroupWithPlugins,
     help="Look at data and results.",
     rich_markup_mode=None,
     no_args_is_help=True,

@@ -1,0 +1,66 @@
+"""Groups of commands that plug-ins can add to; see ``fldet.plugins``."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+COMMANDS = "fldet.commands"  # group of entry points
+
+
+class GroupWithPlugins(TyperGroup):
+    """A group that also finds commands among the entry points of installed packages.
+
+    The metadata of packages are read only for a name that is none of its own, and for the help,
+    which shows what is in the metadata. A plug-in is imported when its command is called.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command of this name, or None; a plug-in that fails ends the process."""
+        own = super().get_command(ctx, cmd_name)
+        return own or _command_of_plugin(_entry_group(ctx), cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands, then those of plug-ins with the packages that have them."""
+        from fldet.plugins import installed
+
+        super().format_commands(ctx, formatter)
+        group = _entry_group(ctx)
+        rows = [(one.name, one.provider) for one in installed() if one.group == group]
+        rows = [row for row in dict(rows[::-1]).items() if row[0] not in self.commands]
+        if rows:
+            with formatter.section("Commands of plug-ins"):
+                formatter.write_dl(sorted(rows))
+
+
+def _entry_group(ctx: Any) -> str:
+    words: list[str] = []
+    while ctx.parent is not None:
+        words.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return ".".join([COMMANDS, *words])
+
+
+def _command_of_plugin(group: str, name: str) -> Any:
+    from fldet.errors import UnavailableError
+    from fldet.plugins import find, load
+
+    plugin = find(group, name)
+    if plugin is None:
+        return None
+    try:
+        return _as_command(load(plugin), name)
+    except UnavailableError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _as_command(function: Callable[..., Any], name: str) -> Any:
+    """Returns a function as a command; its module's ``EXAMPLES`` end the help."""
+    examples = getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(name, epilog=examples)(function)
+    return get_command(app)
