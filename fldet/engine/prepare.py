@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from fldet.annotations import read_class_names
-from fldet.config_check import validate
+from fldet.config_check import TRAINING_KEYS, validate
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
 from fldet.registry import DATASETS
@@ -59,6 +59,9 @@ def prepare_config(
         _set_annotation_file(cfg, phase)
     if "val" in phases:
         _add_val_loss(cfg)
+    if "train" not in phases:
+        for name in TRAINING_KEYS:
+            cfg.pop(name, None)
     return cfg
 
 
