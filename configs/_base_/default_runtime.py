@@ -29,6 +29,7 @@ skip_nonfinite = 0
 # Training steps that are faster, or smaller in memory: docs/performance.md says what each does.
 amp = False
 channels_last = False
+fold_batch_norms = False
 compile = False
 gradient_checkpointing = False
 load_from = None

@@ -1,7 +1,7 @@
 """The lines of a config that make a training step faster, or smaller in memory.
 
-``amp``, ``channels_last``, ``compile`` and ``gradient_checkpointing``; none of them changes the
-names of the weights, so checkpoints fit with and without.
+``amp``, ``channels_last``, ``fold_batch_norms``, ``compile`` and ``gradient_checkpointing``; none
+changes the names of the weights, so checkpoints fit with and without.
 """
 
 import logging
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fldet.config_check import TRAINING_KEYS
 from fldet.engine.amp import BFLOAT16, avoid_single_columns, wrapper_name
-from fldet.engine.optimize import has_bfloat16
+from fldet.engine.optimize import foldable_pairs, has_bfloat16
 from fldet.errors import ConfigError, UnavailableError
 from fldet.hooks.examine import changing_modules, copy_buffers, restore_buffers
 
@@ -73,6 +73,8 @@ def apply(model: Any, cfg: Config) -> None:
     compiling = _compile_options(cfg)
     if cfg.get("channels_last"):
         model.to(memory_format=torch.channels_last)
+    if cfg.get("fold_batch_norms"):
+        _fold_batch_norms(model.backbone)
     if cfg.get("gradient_checkpointing"):
         _checkpoint_gradients(model)
     if compiling:
@@ -94,6 +96,7 @@ def describe(cfg: Config) -> str:
     words = [
         kind in names and f"network in {names.get(kind)}, losses in float32",
         cfg.get("channels_last") and "channels_last",
+        cfg.get("fold_batch_norms") and "fixed batch norms folded",
         compiling and f"compiled, padded to {_in_words(compiling['sizes'])}",
         cfg.get("gradient_checkpointing") and "gradients with checkpoints",
     ]
@@ -188,6 +191,41 @@ def _replace(module: nn.Module, name: str, around: Callable[[Any], Any]) -> None
     kind = type(module)
     own = {name: around(getattr(kind, name)), "__module__": kind.__module__}
     module.__class__ = type(kind.__name__, (kind,), own)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Multiplies batch norms into the weights before them, in each step anew, at any depth.
+
+    Only while a norm has fixed statistics. Its map is then neither written nor read, and the
+    gradients of its weight and bias come through the small product of the weights.
+    """
+    for conv, norm in foldable_pairs(module):
+        if conv.bias is not None or not norm.affine:
+            continue
+        _replace(conv, "forward", _with_norm)
+        _replace(norm, "forward", _unless_folded)
+        vars(conv)["norm_after"] = (norm,)  # in a tuple: not a part of the convolution
+    for child in module.children():
+        _fold_batch_norms(child)
+
+
+def _with_norm(method: Any) -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        (norm,) = self.norm_after
+        if norm.training:
+            return method(self, x)
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = norm.bias - norm.running_mean * factor
+        return self._conv_forward(x, self.weight * factor[:, None, None, None], bias)
+
+    return forward
+
+
+def _unless_folded(method: Any) -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return method(self, x) if self.training else x
+
+    return forward
 
 
 def _compile(model: Any, backend: str) -> None:

@@ -36,7 +36,7 @@ def make(tiny_config):
         model = build_model(cfg)
         lean.apply(model, cfg)
         lean.guard(model, cfg)
-        return model, cfg
+        return model.train(), cfg
 
     return build
 
@@ -128,6 +128,51 @@ def test_channels_last_takes_the_same_step(make):
     assert_same_step(plain, other, batch_of((64, 96), (64, 64)), rtol=1e-4)
 
 
+# --- fold_batch_norms ---
+
+
+def test_a_folded_norm_takes_the_same_step(make):
+    plain, _ = make("model.backbone.norm_eval=True")
+    other, _ = make("model.backbone.norm_eval=True", "fold_batch_norms=True")
+    vary_norms(plain)
+    other.load_state_dict(plain.state_dict())  # with the same names
+    calls = []
+    for model in (plain, other):
+        for module in model.modules():
+            if is_norm(module):
+                module.register_forward_hook(
+                    lambda _m, x, y, model=model: calls.append((model, x[0] is y))
+                )
+    batch = batch_of((64, 96), (64, 64))
+    assert_same_step(plain, other, batch, rtol=1e-4)
+    passed = [same for model, same in calls if model is other]
+    assert passed.count(True) == 20  # all of the backbone; those of the neck have batch statistics
+    assert passed.count(False) == len([m for m in other.neck.modules() if is_norm(m)])
+    twin = copy.deepcopy(other)
+    with torch.no_grad():
+        twin.backbone.bn1.weight.zero_()
+    assert loss_of(twin, batch).item() != loss_of(other, batch).item()
+
+
+def is_norm(module):
+    return isinstance(module, nn.BatchNorm2d)
+
+
+def vary_norms(model):
+    torch.manual_seed(1)
+    for module in filter(is_norm, model.backbone.modules()):
+        nn.init.uniform_(module.weight, 0.5, 1.5)
+        nn.init.normal_(module.bias)
+        module.running_mean.normal_()
+        module.running_var.uniform_(0.5, 2)
+
+
+def test_norms_with_batch_statistics_are_not_folded(make):
+    plain, _ = make()
+    other, _ = make("fold_batch_norms=True")
+    assert_same_step(plain, other, batch_of((64, 96), (64, 64)), rtol=0)
+
+
 # --- gradient_checkpointing ---
 
 
@@ -183,6 +228,7 @@ def test_varied_sizes_are_compiled_as_often_as_there_are_padded_sizes(make):
 
     plain, _ = make()
     model, _ = make(compiling={"sizes": 64, "backend": count})
+    compiled.clear()  # of the trial at the start
     sizes = [(64, 96), (90, 128), (70, 100), (128, 64), (33, 128), (100, 40), (64, 128), (128, 33)]
     for size in sizes:
         loss_of(model, batch_of(size, size)).backward()
@@ -331,6 +377,23 @@ def test_gpus_without_bfloat16_get_float16_with_a_scaled_loss(monkeypatch):
     for has, name in ((True, "fldet.Bfloat16OptimWrapper"), (False, "AmpOptimWrapper")):
         monkeypatch.setattr("fldet.engine.amp.has_bfloat16", lambda device, has=has: has)
         assert wrapper_name(torch.device("cuda")) == name
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_pins_memory_and_fetches_ahead(tiny_config, tmp_path):
+    options = [*WIDER, "val_dataloader=None", "amp=True", "channels_last=True"]
+
+    def run(name, iterations, resume=False):
+        cfg = load_config(tiny_config, [*options, f"train_cfg.max_iters={iterations}"])
+        result = train(cfg, work_dir=tmp_path / name, resume=resume, device="cuda")
+        return read_checkpoint(result.last_checkpoint)["state_dict"]
+
+    whole = run("whole", 4)
+    run("parts", 2)
+    state = run("parts", 4, resume=True)
+    for name, value in whole.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert load_config(tmp_path / "whole" / "tiny.py").train_dataloader.pin_memory is True
 
 
 def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
