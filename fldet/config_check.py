@@ -29,6 +29,8 @@ EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "v
     "tta_model",
     "tta_pipeline",
 }
+# The same, about the training step; see fldet.engine.lean.
+TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}
 # Variables that configs keep for themselves, although they look like keys of the Runner.
 VARIABLES = re.compile(r"pipeline|^classes$|^img_scales?$|^conv_cfg$")
 # Where in the config (list indices left out) which registry is looked into first.
@@ -107,7 +109,7 @@ def validate(cfg: Config) -> None:
 def _known_keys() -> set[str]:
     from mmengine.runner import Runner
 
-    return {*inspect.signature(Runner).parameters, *EXTRA_KEYS} - {"cfg"}
+    return {*inspect.signature(Runner).parameters, *EXTRA_KEYS, *TRAINING_KEYS} - {"cfg"}
 
 
 def _top_level(cfg: Config) -> Iterator[Problem]:

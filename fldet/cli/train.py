@@ -33,7 +33,13 @@ def train(
         int | None, typer.Option(help="Of all random numbers.", show_default="the config's")
     ] = None,
     device: options.Device = "auto",
-    amp: Annotated[bool, typer.Option("--amp", help="Forward pass in bfloat16.")] = False,
+    amp: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the network computes in bfloat16, on GPUs without it in float16.",
+            show_default="the config's",
+        ),
+    ] = None,
     launcher: options.Launcher = "none",
     gpus: options.Gpus = 1,
     auto_scale_lr: Annotated[

@@ -8,22 +8,27 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor as MMDetDataPrep
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
+from fldet.errors import ConfigError
 from fldet.registry import MODELS
 
 
 class _ChannelsLastBatch(ImgDataPreprocessor):
     """Normalises, pads and stacks in one pass over the batch, where MMEngine makes four copies."""
 
-    def forward(self, data: Any, training: bool = False) -> Any:  # noqa: ARG002
+    batch_sizes: int | Sequence[tuple[int, int]] | None = None
+
+    def forward(self, data: Any, training: bool = False) -> Any:
         """Returns ``data`` on the device of the model, its ``inputs`` one (N, C, H, W) tensor."""
         data = self.cast_data(data)
-        data["inputs"] = self._batch(data["inputs"])
+        data["inputs"] = self._batch(data["inputs"], training)
         data.setdefault("data_samples", None)
         return data
 
-    def _batch(self, images: Sequence[Tensor]) -> Tensor:
+    def _batch(self, images: Sequence[Tensor], training: bool) -> Tensor:
         channels = images[0].shape[0]
         height, width = (self._padded(max(i.shape[dim] for i in images)) for dim in (1, 2))
+        if training and self.batch_sizes is not None:
+            height, width = batch_size(height, width, self.batch_sizes)
         # Pixels of a row side by side: with three values as the inner dimension every operator
         # below is several times slower.
         rows = images[0].new_full(
@@ -59,5 +64,33 @@ class DetDataPreprocessor(MMDetDataPreprocessor, _ChannelsLastBatch):
     nothing was seen.
 
     Args:
+        batch_sizes: (height, width) that batches of a training are padded to, further than
+            ``pad_size_divisor`` asks: the smallest that holds the images. A number pads both sides
+            to its multiples. None pads no further. ``pad_shape`` of an image stays what it is
+            without, so no anchor of this padding counts.
         **kwargs: of MMDetection's ``DetDataPreprocessor``.
     """
+
+    def __init__(
+        self, *, batch_sizes: int | Sequence[tuple[int, int]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.batch_sizes = batch_sizes
+
+
+def batch_size(height: int, width: int, sizes: int | Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Returns the smallest of the sizes that holds a batch, or its sides rounded up to a multiple.
+
+    Raises:
+        ConfigError: none holds it.
+    """
+    if isinstance(sizes, int):
+        return -(-height // sizes) * sizes, -(-width // sizes) * sizes
+    large_enough = [size for size in sizes if size[0] >= height and size[1] >= width]
+    if not large_enough:
+        names = ", ".join(f"{h}x{w}" for h, w in sizes)
+        raise ConfigError(
+            f"a batch of {height}x{width} pixels, padded, fits into none of the sizes {names}",
+            expected="a size for every batch: compile=dict(sizes=[(HEIGHT, WIDTH), ...])",
+        )
+    return min(large_enough, key=lambda size: size[0] * size[1])

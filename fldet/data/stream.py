@@ -115,13 +115,21 @@ class SeededDataset(Dataset[Any]):
 class BatchStream:
     """Iterates a loader of ``NumberedBatches``; its processes start with the first batch.
 
+    For a GPU one batch is fetched ahead, and its images are on their way to the device, on a stream
+    of their own, while the device computes on the batch before.
+
     Args:
-        loader: what ``exact_loader`` returned.
+        loader: what ``exact_loader`` returned; for a GPU better with ``pin_memory``.
+        device: of the model; a CPU gets each batch when it is asked for.
     """
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
+    def __init__(self, loader: DataLoader[Any], device: torch.device | None = None) -> None:
         self.loader = loader
         self._iterator: Iterator[Any] | None = None
+        self._ahead: Any = None
+        self._copies: Any = None
+        if device is not None and device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -129,7 +137,23 @@ class BatchStream:
     def __next__(self) -> Any:
         if self._iterator is None:
             self._iterator = iter(self.loader)
-        return next(self._iterator)
+        if self._copies is None:
+            return next(self._iterator)
+        batch = self._ahead or self._fetch(self._iterator, self._copies)
+        current = torch.cuda.current_stream(self._copies.device)
+        current.wait_stream(self._copies)
+        for image in batch["inputs"]:
+            image.record_stream(current)  # its memory is given to no other copy before
+        self._ahead = self._fetch(self._iterator, self._copies)
+        return batch
+
+    @staticmethod
+    def _fetch(batches: Iterator[Any], copies: Any) -> dict[str, Any]:
+        """Returns the next batch, its images on their way to the device."""
+        batch = next(batches)
+        with torch.cuda.stream(copies):
+            images = [image.to(copies.device, non_blocking=True) for image in batch["inputs"]]
+        return {**batch, "inputs": images}
 
     def skip_iter(self, count: int) -> None:
         """Goes on behind the first ``count`` batches of the order; before the first batch only."""

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from fldet.engine.optimize import has_bfloat16
 from fldet.registry import OPTIM_WRAPPERS
+
+BFLOAT16 = "fldet.Bfloat16OptimWrapper"
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -49,10 +52,10 @@ def _widen_single_column(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Ten
 
 
 def wrapper_name(device: torch.device) -> str:
-    """Returns the optimizer wrapper to use for ``--amp`` on a device.
+    """Returns the optimizer wrapper of ``amp`` on a device.
 
-    GPUs without bfloat16 get MMEngine's float16 wrapper, which scales the loss.
+    GPUs without arithmetic for bfloat16 get MMEngine's float16 wrapper, which scales the loss.
     """
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and not has_bfloat16(device):
         return "AmpOptimWrapper"
-    return "fldet.Bfloat16OptimWrapper"
+    return BFLOAT16

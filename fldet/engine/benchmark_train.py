@@ -15,7 +15,9 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fldet.engine.amp import Bfloat16OptimWrapper, wrapper_name
+from fldet.config_check import TRAINING_KEYS
+from fldet.engine import lean
+from fldet.engine.amp import Bfloat16OptimWrapper
 from fldet.engine.benchmark import WARMUP, check_against, summarize
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
@@ -72,10 +74,13 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
+    prepared.update({name: cfg[name] for name in TRAINING_KEYS if name in cfg})
     if amp:
-        prepared.optim_wrapper.type = wrapper_name(chosen)
+        prepared.amp = True
     if batch_size is not None:
         prepared.train_dataloader.batch_size = batch_size
+    plain = in_mmdetection(prepared) if against else None
+    lean.configure(prepared, chosen)
     size = prepared.train_dataloader.batch_size
     with tempfile.TemporaryDirectory() as work_dir, contextlib.ExitStack() as stack:
         stack.callback(_close_logs)
@@ -86,8 +91,8 @@ def benchmark_training(
         first = next(batches)
         memory = peak_memory(lambda: ours.step(first), chosen)
         work = ours.gflop(first)
-        if against:
-            stock = _Trainer(in_mmdetection(prepared), chosen, work_dir)
+        if plain:
+            stock = _Trainer(plain, chosen, work_dir)
             stock.model.load_state_dict(ours.model.state_dict())
             trainers.append(stock)
         warmup = WARMUP[chosen.type]
@@ -136,7 +141,8 @@ def in_mmdetection(cfg: Config) -> Config:
         UsageError: a part of the model has no counterpart in MMDetection.
     """
     cfg = copy.deepcopy(cfg)
-    cfg.pop("compile", None)
+    for name in TRAINING_KEYS:
+        cfg.pop(name, None)
     cfg.optim_wrapper.type = "OptimWrapper"
     for name in ("dtype", "loss_scale"):
         cfg.optim_wrapper.pop(name, None)

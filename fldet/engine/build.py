@@ -18,6 +18,7 @@ from torch import nn
 
 from fldet.data import CocoDataset
 from fldet.data.stream import BatchStream, exact_loader
+from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
 from fldet.errors import FldetError
@@ -67,6 +68,15 @@ class FldetRunner(Runner):
         with worker_errors():
             return super().test()
 
+    def build_model(self, model: Any) -> nn.Module:
+        """Returns the model, changed as the lines for a lean training say."""
+        built = super().build_model(model)
+        lean.apply(built, self.cfg)
+        return built
+
+    def _maybe_compile(self, target: str) -> None:
+        """Does nothing: MMEngine would compile the whole step, data and losses included."""
+
     def build_train_loop(self, loop: Any) -> BaseLoop:
         """Returns the training loop.
 
@@ -83,7 +93,8 @@ class FldetRunner(Runner):
         loop = _checked(super().build_train_loop(loop))
         if isinstance(loop, IterBasedTrainLoop):
             loop.dataloader = exact_loader(loop.dataloader, self.seed, self.rank)
-            loop.dataloader_iterator = BatchStream(loop.dataloader)
+            device = next(self.model.parameters()).device
+            loop.dataloader_iterator = BatchStream(loop.dataloader, device)
         return loop
 
     def build_val_loop(self, loop: Any) -> BaseLoop:

@@ -82,18 +82,25 @@ def fold_batch_norms(module: nn.Module) -> int:
     Args:
         module: in evaluation mode.
     """
-    count = 0
-    children = list(module.named_children())
+    pairs = foldable_pairs(module)
+    names = {child: name for name, child in module.named_children()}
+    for conv, norm in pairs:
+        # A new convolution: the old one may be shared, with another norm at each place.
+        setattr(module, names[conv], fuse_conv_bn_eval(conv, norm).requires_grad_(False))
+        setattr(module, names[norm], nn.Identity())
+    return len(pairs) + sum(fold_batch_norms(child) for child in module.children())
+
+
+def foldable_pairs(module: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+    """Returns the convolutions among the children, each with the batch norm that follows it."""
     if getattr(module, "order", ("conv", "norm", "act"))[:2] != ("conv", "norm"):
-        children = []  # a ConvModule that normalizes at another place
-    for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
+        return []  # a ConvModule that normalizes at another place
+    return [
+        (conv, norm)
+        for conv, norm in itertools.pairwise(module.children())
         # A subclass of Conv2d may treat its weight.
-        if type(conv) is nn.Conv2d and _is_fixed_batch_norm(norm):
-            # A new convolution: the old one may be shared, with another norm at each place.
-            setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
-            setattr(module, norm_name, nn.Identity())
-            count += 1
-    return count + sum(fold_batch_norms(child) for child in module.children())
+        if type(conv) is nn.Conv2d and _is_fixed_batch_norm(norm)
+    ]
 
 
 def require_precision(precision: str, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.config_check import validate
+from fldet.config_check import TRAINING_KEYS, validate
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError
 from fldet.registry import dataset_class
@@ -60,6 +60,9 @@ def prepare_config(
         _set_truth(cfg, phase)
     if "val" in phases:
         _add_val_loss(cfg)
+    if "train" not in phases:
+        for name in TRAINING_KEYS:
+            cfg.pop(name, None)
     return cfg
 
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from fldet.engine.amp import avoid_single_columns, wrapper_name
+from fldet.engine import lean
 from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner
 from fldet.engine.checkpoint import (
@@ -46,7 +46,7 @@ def train(
     resume: bool = False,
     seed: int | None = None,
     device: str = "auto",
-    amp: bool = False,
+    amp: bool | None = None,
     launcher: str = "none",
     auto_scale_lr: bool | None = None,
     trust_checkpoint: bool = False,
@@ -63,7 +63,7 @@ def train(
             if it has none.
         seed: of all random numbers; by default the config's. A resumed run keeps its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        amp: compute the forward pass in bfloat16 (float16 on GPUs that lack it).
+        amp: compute the network in bfloat16 (float16 on GPUs that lack it); None: as the config.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
@@ -81,8 +81,9 @@ def train(
     scale_learning_rate(prepared, world_size(launcher))
     if seed is not None:
         prepared.setdefault("randomness", {})["seed"] = seed
-    if amp:
-        prepared.optim_wrapper.type = wrapper_name(chosen)
+    if amp is not None:
+        prepared.amp = amp
+    lean.configure(prepared, chosen)
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
@@ -106,6 +107,7 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
     started = time.perf_counter()
     runner = training_runner(cfg, launcher, device)
     log.info("training on %s, %s", describe(device), _plan(cfg, runner))
+    log.info("training step: %s", lean.describe(cfg) or "in float32")
     warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
     command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
     runner.register_hook(ResumeHook())
@@ -122,10 +124,9 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
 
 
 def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
-    """Returns a runner whose model is made ready for training as a prepared config says."""
+    """Returns a runner whose model is made ready for training; ``lean.configure`` goes before."""
     runner = build_runner(cfg, launcher, device)
-    if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
-        avoid_single_columns(runner.model)
+    lean.guard(runner.model, cfg)
     return runner
 
 

@@ -92,3 +92,48 @@ def test_a_batch_sampler_of_another_kind_is_named():
     loader = DataLoader([1, 2, 3], batch_sampler=[[0, 1], [2]])
     with pytest.raises(ConfigError, match="batch_sampler is a list"):
         exact_loader(loader, seed=0, rank=0)
+
+
+def test_a_cpu_gets_no_batch_ahead(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Images, "__getitem__", lambda self, index: seen.append(int(index)))
+    stream = BatchStream(loader(), torch.device("cpu"))
+    take(stream, 2)
+    assert len(seen) == 4
+
+
+class Pictures(Images):
+    """Images as a pipeline gives them."""
+
+    def __getitem__(self, index):
+        return {"inputs": torch.rand(3, 200, 300), "data_samples": int(index)}
+
+
+def collate(samples):
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pin_memory", [False, True])
+def test_a_gpu_gets_the_same_batches_one_ahead(pin_memory):
+    def stream(device, done=0):
+        sampler = InfiniteSampler(Pictures(), seed=7, shuffle=True)
+        batches = AspectRatioBatchSampler(sampler, batch_size=2)
+        plain = DataLoader(
+            Pictures(), batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory
+        )
+        result = BatchStream(exact_loader(plain, seed=0, rank=0), torch.device(device))
+        result.skip_iter(done)
+        return result
+
+    expected = take(stream("cpu"), 20)
+    ahead = stream("cuda")
+    for batch in expected:
+        found = next(ahead)
+        assert found["data_samples"] == batch["data_samples"]
+        assert all(image.device.type == "cuda" for image in found["inputs"])
+        torch.cuda._sleep(1_000_000)  # still computing when the next images arrive
+        sums = [image.double().sum().item() for image in found["inputs"]]
+        assert sums == pytest.approx([i.double().sum().item() for i in batch["inputs"]])
+    resumed = next(stream("cuda", done=13))
+    assert torch.equal(resumed["inputs"][1].cpu(), expected[13]["inputs"][1])

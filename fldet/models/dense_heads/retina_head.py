@@ -99,8 +99,25 @@ class RetinaHead(MMDetRetinaHead):
                 with ``ignore_iof_thr`` > 0.
 
         Returns:
-            Two scalars in float32.
+            Two scalars in float32, without autocast whatever surrounds the call.
         """
+        with torch.autocast(cls_scores[0].device.type, enabled=False):
+            return self._losses(
+                cls_scores,
+                bbox_preds,
+                batch_gt_instances,
+                batch_img_metas,
+                batch_gt_instances_ignore,
+            )
+
+    def _losses(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: list[Any],
+        batch_img_metas: list[dict[str, Any]],
+        batch_gt_instances_ignore: list[Any] | None,
+    ) -> dict[str, Tensor]:
         anchors, valid_flags = self.get_anchors(
             [score.shape[-2:] for score in cls_scores], batch_img_metas, cls_scores[0].device
         )
