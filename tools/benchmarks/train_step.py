@@ -5,9 +5,10 @@ Usage: python tools/benchmarks/train_step.py [--device cpu] [--threads 1] [--rou
 
 A step is ``train_step``: from the pixels of a batch to the changed weights, by SGD. All ways start
 from the same weights. Lean is amp, channels_last and fold_batch_norms. Two comparisons, each in
-alternating rounds: against MMDetection's classes in float32; and, in the same lean network, against
-MMDetection's head, whose loss gets the maps in float32. ``--memory`` takes one step of each way by itself: peak of
-resident memory above that of the process before, on a GPU the peak that torch allocated.
+alternating rounds: against MMDetection's classes in float32; and, in the same lean network,
+against MMDetection's head, whose loss gets the maps in float32. ``--memory`` takes two steps of
+each way by itself: the peak of resident memory above that of the process before, on a GPU the peak
+that torch allocated.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def main() -> None:
     memory = {}
     if args.memory:
         torch.set_num_threads(1)  # a process with threads is not to be forked
-        memory = {name: peak_of(make, name, device) for name in (STOCK, STOCK_LOSS, OURS, SMALL)}
+        memory = {name: peak_of(make, name, device) for name in LINES if name != COMPILED}
     torch.set_num_threads(args.threads)
     ours = [OURS, UNFOLDED, *([COMPILED] if args.compile else [])]
     steps = {name: make(name) for name in (STOCK, STOCK_LOSS, *ours)}
