@@ -4,6 +4,9 @@ A script prints one JSON object with ``--json``: ``schema``, ``machine``, what i
 ``lines``, what ``run_all.py`` collects. One that can use a GPU takes ``--device``.
 """
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import statistics
@@ -120,6 +123,9 @@ def peak_extra_mib(function: Callable[[], Any], device: str = "cpu") -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
