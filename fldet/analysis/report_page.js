@@ -112,7 +112,7 @@
     }
     field.score.value = wanted.lowest.toFixed(2);
     form.querySelector("[role=status]").textContent =
-      `${shown.length} of ${data.images.length} images, ${number} boxes`;
+      `${shown.length} of ${data.images.length} images, ${number} ${number === 1 ? "box" : "boxes"}`;
   };
 
   // --- the address: #class=RBC&min=0.5&kind=missed,background&set=random&truth=1
@@ -177,7 +177,7 @@
       kind.append(make("i", { class: `dot k-${box.kind}` }), box.kind);
       const was = box.truth !== box.label ? `, is ${data.classes[box.truth]}` : "";
       row.insertCell().textContent = data.classes[box.label] + was;
-      row.insertCell().textContent = box.score === null ? "–" : box.score.toFixed(2);
+      row.insertCell().textContent = box.score === null ? "-" : box.score.toFixed(2);
       row.tabIndex = 0;
       for (const [event, on] of [["mouseenter", 1], ["focus", 1], ["mouseleave", 0], ["blur", 0]]) {
         row.addEventListener(event, () => box.edge.classList.toggle("chosen", Boolean(on)));

@@ -325,7 +325,7 @@ def _training(log: TrainingLog) -> str:
         _chart(rates, "Learning rate", "rate", compact=True),
     ]
     number = summarize(log).not_finite
-    bad = f"{number} logged points had a loss that is NaN or infinite." if number else ""
+    bad = f"Logged points with a loss that is NaN or infinite: {number}." if number else ""
     return f'<div class="charts">{"".join(charts)}</div>{_note(bad) if bad else ""}'
 
 

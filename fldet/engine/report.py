@@ -200,8 +200,9 @@ def _tested_data(
     Raises:
         FldetError: one of them cannot be read, or they do not belong together.
     """
-    named = Path(result.get("results_file") or "detections.json")
-    file = next((one for one in (folder / named.name, named) if one.is_file()), None)
+    named = result.get("results_file")
+    places = [folder / Path(named).name, Path(named)] if named else []  # it may have been moved
+    file = next((one for one in places if one.is_file()), None)
     if file is None:
         raise DataError(f"the test in {folder} kept no detections")
     source = _newest(folder.glob("*.py")) or config
