@@ -230,7 +230,7 @@ def _confusion(errors: ErrorAnalysis) -> str:
 
 def _shaded(count: int, of: int) -> str:
     share = count / of if of else 0.0
-    kind = "dark" if share > 0.5 else ""
+    kind = "dark" if share > 0.8 else ""
     return f'<span class="cell {kind}" style="--share:{share:.2f}">{count or ""}</span>'
 
 
