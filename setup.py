@@ -46,7 +46,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["fldet", "fldet.*"]),
-    package_data={"fldet": ["py.typed"]},
+    package_data={"fldet": ["py.typed"], "fldet.analysis": ["report_page.*"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),
     extras_require={

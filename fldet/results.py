@@ -130,13 +130,14 @@ class TestResult:
         figures: of the first metric.
         checkpoint: the weights tested.
         work_dir: folder of the log.
-        results_file: detections in the COCO results format, None if not asked for.
+        results_file: detections in the COCO results format, None without the COCO metric.
         pictures: the pictures drawn, prediction beside ground truth.
         seconds: wall time of the loop over the images.
         precision: data type of the network.
         optimized: whether an optimized copy of the model was tested.
         check: the comparison with MMDetection's code, None if not asked for.
         others: figures of further metrics, by their names.
+        image_ids: of the images tested; None for all of the annotation file.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -151,6 +152,7 @@ class TestResult:
     optimized: bool = False
     check: PrecisionCheck | None = None
     others: dict[str, Figures] = dataclasses.field(default_factory=dict)
+    image_ids: tuple[Any, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

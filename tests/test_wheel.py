@@ -49,3 +49,9 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(packed)
+
+
+def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
+    analysis = installed_wheel / "fldet" / "analysis"
+    for name in ("report_page.css", "report_page.js"):
+        assert (analysis / name).stat().st_size > 1000

@@ -12,13 +12,14 @@ from fldet.analysis.errors_result import (
     BINS,
     Calibration,
     DrawnBox,
+    DrawnImage,
     ErrorAnalysis,
     Kind,
-    WorstImage,
 )
 from fldet.analysis.matching import (
     AREAS,
     Floats,
+    Ints,
     assign,
     detection_table,
     each_image,
@@ -39,6 +40,8 @@ def compute(
     names: tuple[str, str] = ("", ""),
     score_thr: float = 0.3,
     num_worst: int = 10,
+    num_random: int = 0,
+    lowest_score: float | None = None,
     file_names: Mapping[Any, str] | None = None,
     image_dir: Path | None = None,
 ) -> ErrorAnalysis:
@@ -49,7 +52,9 @@ def compute(
         detections: in the COCO results format, checked against the ids of ``truth``.
         names: of the annotation file and of the results file.
         score_thr: lowest score of the confusion matrix and the pictures.
-        num_worst: images to keep.
+        num_worst: images to keep that cost most, fewer if fewer have mistakes.
+        num_random: images to keep that are drawn from the others, the same in every call.
+        lowest_score: of the detections that are kept with their image; None is ``score_thr``.
         file_names: by image id.
         image_dir: folder that ``file_names`` are relative to.
 
@@ -68,6 +73,24 @@ def compute(
         for index, name in enumerate(KINDS)
     }
     cost = _cost_of_images(judged, kinds, len(truth.images))
+    costliest = np.argsort(-cost, kind="stable")
+    worst = costliest[:num_worst][cost[costliest[:num_worst]] > 0]
+    others = np.setdiff1d(costliest, worst)
+    sample = np.random.default_rng(0).permutation(others)[:num_random]
+
+    def images(places: Ints) -> tuple[DrawnImage, ...]:
+        return tuple(
+            _drawn_image(
+                judged,
+                place,
+                truth.images[place],
+                (file_names or {}).get(truth.images[place]),
+                float(cost[place]),
+                score_thr if lowest_score is None else lowest_score,
+            )
+            for place in places.tolist()
+        )
+
     return ErrorAnalysis(
         annotations=names[0],
         results=names[1],
@@ -81,12 +104,9 @@ def compute(
         score_thr=score_thr,
         confusion=_confusion(judged, score_thr, len(categories)),
         calibration=_calibration(judged),
-        worst=tuple(
-            _worst_image(judged, i, float(cost[i]), truth, file_names or {}, score_thr)
-            for i in np.argsort(-cost, kind="stable")[:num_worst].tolist()
-            if cost[i] > 0
-        ),
+        worst=images(worst),
         image_dir=None if image_dir is None else str(image_dir),
+        others=images(np.sort(sample)),
     )
 
 
@@ -178,23 +198,23 @@ def _calibration(judged: Judged) -> Calibration:
     )
 
 
-# --- boxes of the worst images -------------------------------------------------------------------
+# --- boxes of the images that are kept -----------------------------------------------------------
 
 
-def _worst_image(
+def _drawn_image(
     judged: Judged,
     image: int,
+    image_id: Any,
+    file_name: str | None,
     cost: float,
-    truth: "GroundTruth",
-    file_names: Mapping[Any, str],
-    score_thr: float,
-) -> WorstImage:
-    return WorstImage(
-        image_id=truth.images[image],
-        file_name=file_names.get(truth.images[image]),
+    lowest_score: float,
+) -> DrawnImage:
+    return DrawnImage(
+        image_id=image_id,
+        file_name=file_name,
         cost=cost,
         objects=_drawn_objects(judged, image),
-        detections=_drawn_detections(judged, image, score_thr),
+        detections=_drawn_detections(judged, image, lowest_score),
     )
 
 
@@ -215,15 +235,18 @@ def _drawn_objects(judged: Judged, image: int) -> tuple[DrawnBox, ...]:
     )
 
 
-def _drawn_detections(judged: Judged, image: int, score_thr: float) -> tuple[DrawnBox, ...]:
+def _drawn_detections(judged: Judged, image: int, lowest_score: float) -> tuple[DrawnBox, ...]:
     found = judged.detections
-    shown = (found.image == image) & (found.score >= score_thr)
+    shown = (found.image == image) & (found.score >= lowest_score)
+    first = int(np.searchsorted(judged.objects.image, image))  # sorted by image
+    target = np.where(judged.matches.correct, judged.matches.found, judged.target)
     return tuple(
         DrawnBox(
             box_xywh=tuple(found.boxes_xywh[i].tolist()),
             label=int(found.label[i]),
             state="ignored" if judged.matches.ignored[i] else _state(judged.kind[i]),
             score=float(found.score[i]),
+            target=int(target[i]) - first if target[i] >= 0 else None,
         )
         for i in np.flatnonzero(shown).tolist()
     )

@@ -122,7 +122,7 @@ def _draw_kinds(figure: Any, analysis: ErrorAnalysis) -> str:
 # --- confusions ----------------------------------------------------------------------------------
 
 
-def _shown_classes(analysis: ErrorAnalysis) -> list[int]:
+def shown_classes(analysis: ErrorAnalysis) -> list[int]:
     """Returns the labels with most mistakes, at most 20, in their order."""
     matrix = np.array(analysis.confusion)
     mistakes = (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal())[:-1]
@@ -130,12 +130,12 @@ def _shown_classes(analysis: ErrorAnalysis) -> list[int]:
 
 
 def _confusion_size(analysis: ErrorAnalysis) -> tuple[float, float]:
-    side = len(_shown_classes(analysis)) + 1
+    side = len(shown_classes(analysis)) + 1
     return max(9.5, 3.5 + 0.58 * side), max(8.0, 3.5 + 0.5 * side)
 
 
 def _draw_confusion(figure: Any, analysis: ErrorAnalysis) -> str:
-    shown = _shown_classes(analysis)
+    shown = shown_classes(analysis)
     whole = np.array(analysis.confusion)
     matrix = whole[np.ix_([*shown, -1], [*shown, -1])]
     share = matrix / np.maximum(whole.sum(axis=1)[[*shown, -1]], 1)[:, None]
@@ -172,7 +172,7 @@ def _shorten(text: str, length: int = 18) -> str:
 # --- curves --------------------------------------------------------------------------------------
 
 
-def _shown_curves(analysis: ErrorAnalysis) -> list[int]:
+def shown_curves(analysis: ErrorAnalysis) -> list[int]:
     """Returns the labels with most objects, at most 11, the one with most first."""
     objects = [sum(row) for row in analysis.confusion[:-1]]
     present = [label for label, count in enumerate(objects) if count]
@@ -180,13 +180,13 @@ def _shown_curves(analysis: ErrorAnalysis) -> list[int]:
 
 
 def _curves_size(analysis: ErrorAnalysis) -> tuple[float, float]:
-    panels = len(_shown_curves(analysis)) + 1
+    panels = len(shown_curves(analysis)) + 1
     return 15.0 if panels > 2 else 9.0, 2.4 + 3.4 * -(-panels // 4)
 
 
 def _draw_curves(figure: Any, analysis: ErrorAnalysis) -> str:
     figure.get_layout_engine().set(wspace=0.06)
-    shown = _shown_curves(analysis)
+    shown = shown_curves(analysis)
     present = sum(map(bool, analysis.curves["all"]))
     columns = min(4, len(shown) + 1)
     rows = -(-(len(shown) + 1) // columns)

@@ -59,17 +59,20 @@ class DrawnBox:
         label: index of the class.
         state: ``correct``, ``crowd``, ``ignored`` or a name in ``KINDS``.
         score: of a detection, or of the one that found an object; None if none did.
+        target: of a detection, the place among the image's objects of the one that it found, or
+            that its classification or localisation mistake points to; None without one.
     """
 
     box_xywh: tuple[float, ...]
     label: int
     state: str
     score: float | None
+    target: int | None = None
 
 
 @dataclass(frozen=True)
-class WorstImage:
-    """An image with costly mistakes.
+class DrawnImage:
+    """An image with its boxes.
 
     Attributes:
         image_id: of the annotation file.
@@ -78,7 +81,7 @@ class WorstImage:
             proportion to their scores, equally among missed objects; this is what falls on the
             image.
         objects: ground truth.
-        detections: those with the score threshold or more.
+        detections: those with the lowest score asked for, or more.
     """
 
     image_id: Any
@@ -109,6 +112,7 @@ class ErrorAnalysis:
         calibration: of the scores at IoU 0.5.
         worst: images, the costliest first.
         image_dir: folder of the images, None if unknown.
+        others: images drawn at random from those not in ``worst``, in the order of the ids.
     """
 
     annotations: str
@@ -123,8 +127,9 @@ class ErrorAnalysis:
     score_thr: float
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration
-    worst: tuple[WorstImage, ...]
+    worst: tuple[DrawnImage, ...]
     image_dir: str | None
+    others: tuple[DrawnImage, ...] = ()
 
 
 def mean_precision(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -171,17 +176,21 @@ def load(path: Path) -> ErrorAnalysis:
 def _restored(content: dict[str, Any]) -> ErrorAnalysis:
     kinds = {name: Kind(**_with_nan(one)) for name, one in content.pop("kinds").items()}
     calibration = Calibration(**_with_nan(content.pop("calibration")))
-    worst = tuple(
-        WorstImage(
+    worst, others = (_images(content.pop(key, ())) for key in ("worst", "others"))
+    ap50 = _with_nan({"ap50": content.pop("ap50")})
+    rest = _tuples(content) | ap50
+    return ErrorAnalysis(kinds=kinds, calibration=calibration, worst=worst, others=others, **rest)
+
+
+def _images(content: Sequence[dict[str, Any]]) -> tuple[DrawnImage, ...]:
+    return tuple(
+        DrawnImage(
             **{key: one[key] for key in ("image_id", "file_name", "cost")},
             objects=tuple(DrawnBox(**_tuples(box)) for box in one["objects"]),
             detections=tuple(DrawnBox(**_tuples(box)) for box in one["detections"]),
         )
-        for one in content.pop("worst")
+        for one in content
     )
-    ap50 = _with_nan({"ap50": content.pop("ap50")})
-    rest = _tuples(content) | ap50
-    return ErrorAnalysis(kinds=kinds, calibration=calibration, worst=worst, **rest)
 
 
 def _tuples(value: Any) -> Any:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fldet.analysis.errors_pictures import COLORS
-from fldet.analysis.errors_result import DrawnBox, ErrorAnalysis, WorstImage
+from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.annotations import image_path
 from fldet.drawing import PALETTE, Image, add_title, draw_boxes, enlarge, read_image, side_by_side
 from fldet.errors import DataError
@@ -52,7 +52,7 @@ def draw_worst(analysis: ErrorAnalysis, image_dir: Path, folder: Path) -> list[P
     return drawn
 
 
-def draw_image(picture: Image, worst: WorstImage, analysis: ErrorAnalysis) -> Image:
+def draw_image(picture: Image, worst: DrawnImage, analysis: ErrorAnalysis) -> Image:
     """Returns truth on the left and predictions on the right, over a legend."""
     panes = (
         _draw(picture, worst.objects, [_object_tag(box, analysis) for box in worst.objects]),

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fldet.analysis.figure import figure, greek, line_style, save
+from fldet.annotations import read_json
 from fldet.errors import DataError, UsageError
 from fldet.functional import focal_loss
 from fldet.results import to_jsonable, write_atomically
@@ -254,6 +255,33 @@ def write_json(result: LossCdf, path: Path) -> Path:
     """Writes shares and curves; returns ``path``."""
     content = {"schema": 1, "shares": result.shares(), **to_jsonable(result)}
     return write_atomically(path, json.dumps(content))
+
+
+def read_curves(path: Path) -> LossCdf:
+    """Returns what ``write_json`` wrote.
+
+    Raises:
+        DataError: no such file, or another one.
+    """
+    content = read_json(path, "analysis", "the .json of fldet analyze loss-cdf")
+    try:
+        groups = {
+            name: tuple(
+                Curve(fraction=tuple(one.pop("fraction")), loss=tuple(one.pop("loss")), **one)
+                for one in content[name]
+            )
+            for name in ("positives", "negatives")
+        }
+        return LossCdf(
+            procedure=Procedure(**content["procedure"]),
+            num_positives=content["num_positives"],
+            num_negatives=content["num_negatives"],
+            **groups,
+        )
+    except (AttributeError, KeyError, TypeError):
+        raise DataError(
+            f"{path} holds no curves of the loss", expected="the .json of fldet analyze loss-cdf"
+        ) from None
 
 
 def plot(result: LossCdf, stem: Path) -> list[Path]:

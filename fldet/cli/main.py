@@ -19,6 +19,7 @@ from fldet.cli import (
     paper,
     plugins,
     predict,
+    report,
     test,
     train,
 )
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command(epilog=init.EXAMPLES)(init.init)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=test.EXAMPLES)(test.test)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)

@@ -39,7 +39,8 @@ def test(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write all detections here, as the COCO server takes them.", show_default=False
+            help="Where to write all detections, as the COCO server takes them.",
+            show_default="detections.json in the work dir",
         ),
     ] = None,
     precision: Annotated[

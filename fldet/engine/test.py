@@ -53,7 +53,7 @@ def test(
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the figures.
 
-    The result is also written to ``result.json`` in the work dir.
+    The result is also written to ``result.json`` in the work dir, beside the detections.
 
     Args:
         cfg: as ``load_config`` returned it.
@@ -62,7 +62,8 @@ def test(
         show_dir: where to draw each image, predictions beside ground truth; None draws nothing.
         score_thr: lowest score of a box that is drawn; the figures count all boxes.
         max_images: only the first so many images.
-        out: where to write all detections, in the format of the COCO server.
+        out: where to write all detections, in the format of the COCO server; by default
+            ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose
@@ -88,9 +89,10 @@ def test(
     prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
-    _set_options(prepared, show_dir, score_thr, max_images, out)
+    _set_options(prepared, show_dir, score_thr, max_images)
     with process_group(launcher, chosen):
         runner = build_runner(prepared, launcher, chosen)
+        out = _keep_detections(runner, out, Path(prepared.work_dir))
         model = unwrapped(runner.model)
         load_weights(model, content, path)
         fast = optimized(model, precision=precision) if precision else None
@@ -114,6 +116,7 @@ def test(
             precision=network_precision(runner.model),
             optimized=fast is not None,
             check=check_precision(stock, figures, max_difference) if stock else None,
+            image_ids=_part(runner),
         )
         write_atomically(result.work_dir / "result.json", to_json("test", result))
         return result
@@ -136,25 +139,39 @@ def _stock_figures(runner: FldetRunner, stock: nn.Module) -> Figures:
 
 
 def _set_options(
-    cfg: Config, show_dir: Path | None, score_thr: float, max_images: int | None, out: Path | None
+    cfg: Config, show_dir: Path | None, score_thr: float, max_images: int | None
 ) -> None:
     if max_images is not None:
         cfg.test_dataloader.dataset.indices = max_images
     if show_dir is not None:
         draw = {"type": "fldet.DrawHook", "out_dir": str(show_dir), "score_thr": score_thr}
         cfg.custom_hooks = [*copy.deepcopy(cfg.get("custom_hooks") or []), draw]
-    if out is not None:
-        _coco_metric(cfg.test_evaluator).outfile = str(out)
 
 
-def _coco_metric(evaluator: Any) -> Any:
-    metrics = evaluator if isinstance(evaluator, list) else [evaluator]
-    found = [one for one in metrics if one["type"] == "fldet.CocoMetric"]
-    if len(found) != 1:
+def _keep_detections(runner: FldetRunner, out: Path | None, work_dir: Path) -> Path | None:
+    """Tells the metric where to write the detections; returns the place, None without a metric.
+
+    The config that is saved does not get the place: tested again, it is to write elsewhere.
+    """
+    metrics = [one for one in runner.test_loop.evaluator.metrics if isinstance(one, CocoMetric)]
+    if len(metrics) != 1:
+        if out is None:
+            return None
         raise ConfigError(
-            f"--out needs a config with one fldet.CocoMetric, this test_evaluator has {len(found)}"
+            "--out needs a config with one fldet.CocoMetric, this test_evaluator has "
+            f"{len(metrics)}"
         )
-    return found[0]
+    out = out or Path(metrics[0].outfile or work_dir / "detections.json")
+    metrics[0].outfile = str(out)
+    return out
+
+
+def _part(runner: FldetRunner) -> tuple[Any, ...] | None:
+    """Returns the ids of the images that were tested, None for all that the annotations have."""
+    for metric in runner.test_loop.evaluator.metrics:
+        if isinstance(metric, CocoMetric) and len(metric.image_ids) < len(metric.truth.images):
+            return metric.image_ids
+    return None
 
 
 def _figures(runner: FldetRunner) -> dict[str, Figures]:

@@ -35,6 +35,7 @@ class CocoMetric(BaseMetric):
     Attributes:
         figures: result of the last evaluation, None before it.
         detections: what was evaluated last, in the COCO results format.
+        image_ids: of the images that were evaluated last.
     """
 
     default_prefix = "coco"
@@ -55,6 +56,7 @@ class CocoMetric(BaseMetric):
         self.outfile = outfile
         self.figures: CocoFigures | None = None
         self.detections: list[dict[str, Any]] = []
+        self.image_ids: tuple[Any, ...] = ()
         self._truth: GroundTruth | None = None
         self._category_ids: list[int] | None = None
 
@@ -100,6 +102,7 @@ class CocoMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Returns the twelve figures by name; writes ``outfile`` if there is one."""
         by_image = dict(results)  # a sampler that pads may have sent an image twice
+        self.image_ids = tuple(by_image)
         self.detections = [one for found in by_image.values() for one in found]
         if self.outfile is not None:
             save_detections(Path(self.outfile), self.detections)

@@ -117,6 +117,9 @@ def test_the_result_stays_in_the_work_dir_where_the_papers_rows_look_for_it(trai
     tested = run_test(cfg, result.work_dir, work_dir=work_dir, device="cpu")
     content = json.loads((work_dir / "result.json").read_text())
     assert content["command"] == "test"
+    assert content["result"]["results_file"] == str(work_dir / "detections.json")
+    assert content["result"]["image_ids"] is None
+    assert "outfile" not in (work_dir / "tiny.py").read_text()
     assert content["result"]["figures"]["num_images"] == 6
     ours = compare(table, tmp_path)[0].ours
     assert ours.figures["AP"] == pytest.approx(100 * tested.figures.summary["AP"])
@@ -126,6 +129,9 @@ def test_max_images_tests_only_so_many(trained, tmp_path):
     cfg, result = trained
     tested = run_test(cfg, result.work_dir, work_dir=tmp_path, max_images=2, device="cpu")
     assert tested.figures.num_images == 2
+    assert tested.image_ids == (5, 15)
+    assert tested.results_file == tmp_path / "detections.json"
+    assert {one["image_id"] for one in json.loads(tested.results_file.read_text())} <= {5, 15}
 
 
 def test_an_optimized_copy_is_compared_with_mmdetections_code(trained, tmp_path):

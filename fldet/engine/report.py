@@ -1,0 +1,230 @@
+"""What a work dir tells of its run, for the page that ``fldet report`` writes."""
+
+import os
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from fldet.annotations import read_json
+from fldet.config import CONFIGS, find_config, load_config
+from fldet.config_diff import Difference, diff_configs
+from fldet.data.coco import without_unusable
+from fldet.engine.prepare import our_datasets, prepare_config
+from fldet.errors import DataError, FldetError
+from fldet.evaluation.detections import check_detections, load_detections
+from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
+
+# Filled in by every run, and no choice of its config.
+_NOT_COMPARED = re.compile(
+    r"(work_dir|launcher|resume|experiment_name|log_processor|visualizer|auto_scale_lr\.enable)\b"
+)
+_LOGGED = {  # by the names in the head of MMEngine's log
+    "seed": "seed",
+    "GPU 0": "device",
+    "GPU number": "processes",
+    "Python": "Python",
+    "PyTorch": "PyTorch",
+    "MMEngine": "MMEngine",
+    "OpenCV": "OpenCV",
+}
+
+
+@dataclass(frozen=True)
+class TestedData:
+    """Detections and the truth that they were tested on, images and classes of the test only.
+
+    Attributes:
+        truth: as ``read_ground_truth`` returned it.
+        detections: in the COCO results format, checked against the ids of ``truth``.
+        file_names: by image id.
+        image_dir: folder that ``file_names`` are relative to.
+        annotation_file: of the truth.
+        detections_file: of the detections.
+    """
+
+    truth: GroundTruth
+    detections: list[dict[str, Any]]
+    file_names: dict[Hashable, str]
+    image_dir: Path
+    annotation_file: Path
+    detections_file: Path
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a run.
+
+    Attributes:
+        name: of the work dir.
+        config: name of its config without the ending, empty if it holds none.
+        compared_with: the config that ``changes`` are relative to, empty if there is none.
+        changes: what differs from it, A being that config.
+        environment: seed, device and versions by name, as the log of the training has them.
+        result: what ``fldet test`` wrote, in JSON's types, with its ``version``; None without.
+        tested: None without detections, or without their data.
+        gaps: a sentence for everything that is missing, with the command that makes it.
+    """
+
+    name: str
+    config: str
+    compared_with: str
+    changes: tuple[Difference, ...]
+    environment: dict[str, str]
+    result: dict[str, Any] | None
+    tested: TestedData | None
+    gaps: tuple[str, ...]
+
+
+def collect(work_dir: Path, *, base: str | None = None, overrides: Sequence[str] = ()) -> RunRecord:
+    """Returns what a work dir tells of its run; what it lacks is a sentence in ``gaps``.
+
+    Args:
+        work_dir: of ``fldet train``, with the folder ``test`` of ``fldet test`` in it; or that of
+            a test alone.
+        base: config to compare that of the run with; by default fldet's own of the same name.
+        overrides: of the config of the test, as ``load_config`` takes them: ``data_root=FOLDER``.
+
+    Raises:
+        DataError: there is no such folder.
+        ConfigError: ``base`` cannot be loaded.
+    """
+    if not work_dir.is_dir():
+        raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
+    gaps: list[str] = []
+    config = _newest(work_dir.glob("*.py"))
+    compared_with, changes = _changes(config, base, gaps)
+    folder = next((one for one in (work_dir / "test", work_dir) if _result_file(one)), None)
+    result = tested = None
+    if folder is None:
+        gaps.append(f"No test: {_test_command(work_dir, config)} adds figures and the gallery.")
+    else:
+        result = _read_result(folder / "result.json")
+        try:
+            tested = _tested_data(folder, config, result, overrides)
+        except FldetError as error:
+            hint = error.hint or f"{_test_command(work_dir, config)} writes detections"
+            gaps.append(f"No gallery: {error.message}. Hint: {hint}")
+    return RunRecord(
+        name=work_dir.resolve().name,
+        config=config.stem if config else "",
+        compared_with=compared_with,
+        changes=changes,
+        environment=_environment(work_dir),
+        result=result,
+        tested=tested,
+        gaps=tuple(gaps),
+    )
+
+
+def _newest(files: Any) -> Path | None:
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _test_command(work_dir: Path, config: Path | None) -> str:
+    return f"fldet test {config or 'CONFIG'} {work_dir} --work-dir {work_dir / 'test'}"
+
+
+# --- config --------------------------------------------------------------------------------------
+
+
+def _changes(
+    config: Path | None, base: str | None, gaps: list[str]
+) -> tuple[str, tuple[Difference, ...]]:
+    """Returns the config that the run's is compared with, and what differs."""
+    if config is None:
+        return "", ()
+    own = next(CONFIGS.rglob(config.name), None) if base is None else find_config(base)
+    if own is None:
+        gaps.append(f"No config to compare with: fldet has no {config.name}; name one by --config.")
+        return "", ()
+    run = load_config(config)
+    classes = _classes(run)
+    stock = load_config(own)
+    if classes:  # fills in what a run fills in, so that it is no difference
+        stock = prepare_config(stock, phases=(), classes=classes)
+    changes = tuple(one for one in diff_configs(stock, run) if not _NOT_COMPARED.match(one.key))
+    name = own.relative_to(CONFIGS) if own.is_relative_to(CONFIGS) else own
+    return str(name), changes
+
+
+def _classes(cfg: Config) -> tuple[str, ...]:
+    for _, dataset in our_datasets(cfg.get("train_dataloader")):
+        return tuple((dataset.get("metainfo") or {}).get("classes") or ())
+    return ()
+
+
+# --- log -----------------------------------------------------------------------------------------
+
+
+def _environment(work_dir: Path) -> dict[str, str]:
+    """Returns what the head of the newest log says of seed, device and versions."""
+    logs = sorted(work_dir.glob("*/*.log"))
+    if not logs:
+        return {}
+    with logs[-1].open(encoding="utf-8", errors="replace") as file:
+        lines = [line for line, _ in zip(file, range(200), strict=False)]
+    found = {}
+    for line in lines:
+        pair = re.fullmatch(r" {4}([^:]+): (.*)\n", line)
+        if pair and pair[1] in _LOGGED and pair[2]:
+            found[_LOGGED[pair[1]]] = pair[2].split(" (")[0] if pair[1] == "Python" else pair[2]
+        elif pair and pair[1] == "CUDA available" and pair[2] == "False":
+            found["device"] = "CPU"
+    return {name: found[name] for name in _LOGGED.values() if name in found}
+
+
+# --- test ----------------------------------------------------------------------------------------
+
+
+def _result_file(folder: Path) -> bool:
+    return (folder / "result.json").is_file()
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    expected = "what fldet test writes into its work dir"
+    content = read_json(path, "result", expected)
+    if not isinstance(content, Mapping) or content.get("command") != "test":
+        raise DataError(f"{path} is no result of a test", expected=expected)
+    return {**content["result"], "version": content["version"]}
+
+
+def _tested_data(
+    folder: Path, config: Path | None, result: Mapping[str, Any], overrides: Sequence[str]
+) -> TestedData:
+    """Returns detections and truth.
+
+    Raises:
+        FldetError: one of them cannot be read, or they do not belong together.
+    """
+    named = result.get("results_file")
+    places = [folder / Path(named).name, Path(named)] if named else []  # it may have been moved
+    file = next((one for one in places if one.is_file()), None)
+    if file is None:
+        raise DataError(f"the test in {folder} kept no detections")
+    source = _newest(folder.glob("*.py")) or config
+    if source is None:
+        raise DataError(f"no config in {folder} that names the data of the test")
+    cfg = prepare_config(load_config(source, overrides), phases=("test",))
+    datasets = our_datasets(cfg.test_dataloader)
+    if len(datasets) != 1:
+        raise DataError(f"the test reads {len(datasets)} data sets in COCO, VOC or YOLO format")
+    kind, dataset = datasets[0]
+    content = kind.read(dataset)
+    truth = read_ground_truth(content if kind.reads_coco_file else without_unusable(content))
+    names = result["figures"]["per_class"]
+    chosen = [key for key, name in truth.categories.items() if name in names]
+    truth = restrict(truth, result.get("image_ids"), chosen)
+    detections = load_detections(file)
+    check_detections(detections, images=truth.images, categories=truth.categories)
+    return TestedData(
+        truth=truth,
+        detections=detections,
+        file_names={one["id"]: one["file_name"] for one in content["images"] if "file_name" in one},
+        image_dir=kind.image_folder(dataset),
+        annotation_file=Path(os.path.relpath(kind.annotation_file(dataset))),
+        detections_file=file,
+    )

@@ -1,0 +1,154 @@
+"""What ``fldet report`` finds in a work dir, and what it does where something is missing."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fldet.analysis.loss_cdf import Procedure, Sample, compute, read_curves, write_json
+from fldet.cli.main import app
+from fldet.engine.report import collect
+from fldet.engine.test import test as run_test
+from fldet.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_run, tmp_path_factory):
+    """A work dir after four iterations and a test, and the config that it was made by."""
+    cfg, trained = tiny_run
+    work_dir = shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "run")
+    run_test(cfg, work_dir, work_dir=work_dir / "test", device="cpu")
+    return work_dir, cfg.filename
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+def _sample(config, checkpoint):
+    logits = np.array([-1.0, 2.0], np.float32)
+    made = Procedure(config, checkpoint, "val", "anchor-class", 1, 0, 2, 2)
+    return Sample(logits, logits, made)
+
+
+def report(*arguments):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+def test_a_run_with_a_test(finished):
+    work_dir, source = finished
+    record = collect(work_dir, base=str(source))
+    assert (record.name, record.config, record.gaps) == ("run", "tiny", ())
+    assert record.environment["seed"] == "0"
+    assert record.environment["device"]
+    assert {"Python", "PyTorch", "MMEngine"} <= set(record.environment)
+    # The learning rate follows the batch, and that is said; paths and classes are no choice.
+    assert [(one.key, one.a, one.b) for one in record.changes] == [
+        ("default_hooks.logger.interval", 50, 2),
+        ("model.bbox_head.prior_prob", 0.01, 0.2),
+        ("optim_wrapper.optimizer.lr", 0.01, pytest.approx(0.00125)),
+    ]
+    tested = record.tested
+    assert tested.truth.images == (5, 15, 25, 35, 45, 55)
+    assert sorted(tested.truth.categories.values()) == ["circle", "square"]
+    assert tested.file_names[15] == "1.png"
+    assert (tested.image_dir / "1.png").is_file()
+    assert len(tested.detections) == record.result["figures"]["num_detections"] > 0
+
+
+def test_the_page_of_a_run(finished, tmp_path, capfd):
+    work_dir, source = finished
+    page = tmp_path / "page.html"
+    done = report(work_dir, "--config", source, "--out", page, "--images", 4, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(capfd.readouterr().out)["result"]
+    assert result["page"] == str(page)
+    assert result["images"] == 4
+    assert result["size_mib"] == pytest.approx(page.stat().st_size / 2**20)
+    assert len(result["gaps"]) == 1
+    assert "fldet analyze loss-cdf" in result["gaps"][0]
+    text = page.read_text()
+    ids = ("figures", "mistakes", "curves", "training", "run", "gallery")
+    assert [f'<section id="{name}"' in text for name in ids] == [True] * len(ids)
+    assert text.count('<li class="card">') == 4
+    figures = json.loads((work_dir / "test" / "result.json").read_text())["result"]["figures"]
+    assert f"<dt>AP</dt><dd>{figures['summary']['AP']:.3f}</dd>" in text
+
+
+def test_the_images_of_a_part_of_the_data_only(run):
+    path = run / "test" / "result.json"
+    content = json.loads(path.read_text())
+    content["result"]["image_ids"] = [15, 5]
+    path.write_text(json.dumps(content))
+    detections = run / "test" / "detections.json"
+    kept = [one for one in json.loads(detections.read_text()) if one["image_id"] in (5, 15)]
+    detections.write_text(json.dumps(kept))
+    tested = collect(run).tested
+    assert tested.truth.images == (5, 15)
+    assert {one["image_id"] for one in tested.truth.annotations} == {5, 15}
+
+
+def test_without_a_test_the_command_that_makes_one_is_named(run, capfd):
+    shutil.rmtree(run / "test")
+    done = report(run, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert capfd.readouterr().out.strip() == str(run / "report.html")
+    text = (run / "report.html").read_text()
+    assert f"fldet test {run / 'tiny.py'} {run} --work-dir {run / 'test'}" in text
+    assert '<section id="training"' in text
+    assert '<section id="gallery"' not in text
+    assert "fldet has no tiny.py; name one by --config" in text
+
+
+def test_without_detections_there_are_figures(run):
+    (run / "test" / "detections.json").rename(run / "test" / "elsewhere.json")
+    path = run / "test" / "result.json"
+    path.write_text(path.read_text().replace("/finished", "/gone"))
+    record = collect(run)
+    assert record.tested is None
+    assert "kept no detections" in record.gaps[-1]
+    assert record.result["figures"]["num_images"] == 6
+
+
+def test_data_that_moved_are_named_and_can_be_given(run, tiny_coco):
+    for config in (run / "tiny.py", run / "test" / "tiny.py"):
+        config.write_text(config.read_text().replace(str(tiny_coco), "/nowhere"))
+    record = collect(run)
+    assert record.tested is None
+    assert "annotation file not found: /nowhere" in record.gaps[-1]
+    assert "--cfg-options data_root=FOLDER" in record.gaps[-1]
+    assert collect(run, overrides=[f"data_root={tiny_coco}/"]).tested is not None
+
+
+def test_a_test_alone_has_a_page(run, capfd):
+    done = report(run / "test", "--images", 0)
+    assert done.exit_code == 0, done.output
+    text = (run / "test" / "report.html").read_text()
+    assert '<section id="mistakes"' in text
+    assert '<section id="training"' not in text
+    assert '<section id="gallery"' not in text
+    assert "No curves of the training" in capfd.readouterr().out
+
+
+def test_the_loss_of_this_run_is_found_and_another_is_not(run, capfd):
+    values = compute(_sample("tiny", "iter_4.pth"))
+    place = run.parent / "analysis" / "loss_cdf_tiny_val.json"
+    write_json(compute(_sample("other", "iter_4.pth")), place)
+    assert report(run, "--images", 0).exit_code == 0
+    assert '<section id="loss"' not in (run / "report.html").read_text()
+    write_json(values, place)
+    assert read_curves(place) == values
+    assert report(run, "--images", 0).exit_code == 0
+    assert '<section id="loss"' in (run / "report.html").read_text()
+
+
+def test_folders_and_configs_that_are_not_there(tmp_path, run):
+    with pytest.raises(DataError, match="no such work dir"):
+        collect(tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"none\.py"):
+        collect(run, base="none.py")
+    (tmp_path / "empty").mkdir()
+    assert report(tmp_path / "empty").exit_code == 1
