@@ -118,7 +118,7 @@ def plain(one: Detection) -> dict[str, Any]:
     return {
         "image_id": image_id if isinstance(image_id, str) else int(image_id),
         "category_id": int(one["category_id"]),
-        "bbox": [float(value) for value in one["bbox"]],
+        "bbox": [*map(float, one["bbox"])],
         "score": float(one["score"]),
     }
 
