@@ -46,6 +46,7 @@ def test_install_twice_changes_nothing():
 def test_other_modules_are_left_alone(name):
     assert _compat._FallbackFinder.find_spec(name) is None
     assert _compat._UpstreamMmdetFinder.find_spec(name) is None
+    assert _compat._LaneDetectionFinder.find_spec(name) is None
 
 
 class TestImgaug:
@@ -53,11 +54,11 @@ class TestImgaug:
         import sys
         from importlib.machinery import PathFinder
 
-        class WithoutImgaug:
-            @staticmethod
-            def find_spec(name, path=None, target=None):
+        class WithoutImgaug(PathFinder):
+            @classmethod
+            def find_spec(cls, name, path=None, target=None):
                 hidden = name.partition(".")[0] == "imgaug"
-                return None if hidden else PathFinder.find_spec(name, path, target)
+                return None if hidden else super().find_spec(name, path, target)
 
         sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutImgaug
         import fldet
@@ -99,6 +100,36 @@ class TestImgaug:
         (tmp_path / "imgaug" / "__init__.py").touch()
         code = "import fldet, importlib.util as u; print(u.find_spec('imgaug.augmenters'))"
         assert run_python(code, path=tmp_path) == "None\n"
+
+    def test_mmdet_imports_a_real_one_when_it_needs_it(self, tmp_path):
+        augmentables = tmp_path / "imgaug" / "augmentables"
+        augmentables.mkdir(parents=True)
+        for package in (augmentables.parent, augmentables):
+            (package / "__init__.py").touch()
+        (tmp_path / "imgaug" / "augmenters.py").write_text("Sometimes = dict")
+        (augmentables / "lines.py").write_text("LineString = list")
+        code = """
+            import sys, fldet
+            from mmdet.datasets.transforms import generate_line as lanes
+            print("imgaug" in sys.modules)
+            print(lanes.iaa.Sometimes(p=1), lanes.LineString("ab"))
+        """
+        printed = run_python(code, path=tmp_path)
+        assert printed.endswith("False\n{'p': 1} ['a', 'b']\n")
+
+    def test_mmdet_says_what_is_missing_when_it_needs_it(self):
+        printed = self.run(
+            """
+            from fldet.errors import UnavailableError
+            from mmdet.datasets.transforms import generate_line as lanes
+            print("imgaug" in sys.modules)
+            try:
+                lanes.LineString([])
+            except UnavailableError as error:
+                print(error)
+            """
+        )
+        assert "False\nimgaug.augmentables.lines.LineString needs the package imgaug\n" in printed
 
     def test_making_a_stub_class_raises(self):
         spec = _compat._FallbackFinder.find_spec("imgaug")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fldet.engine.fused import fuse_rectifiers
 from fldet.errors import UnavailableError, UsageError
 from fldet.models import RetinaHead
 
@@ -19,8 +20,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = False) -> nn.Module:
     """Returns a copy of a detector that predicts faster and can do nothing else.
 
-    Batch norms with fixed statistics are folded into the convolutions before them, maps are in
-    ``channels_last``; group norms stay. In float32 the scores are within 1e-5 of the original's. In
+    Batch norms with fixed statistics are folded into the convolutions before them, and on an x86
+    processor ReLUs and residual sums are made by these convolutions; maps are in ``channels_last``;
+    group norms stay. In float32 the scores are within 1e-5 of the original's. In
     bfloat16 backbone, neck and head have weights and maps of 8 bits of mantissa; pixels before
     them, and scores and boxes after them, are float32.
 
@@ -49,6 +51,8 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     for part in _network(result):
         fold_batch_norms(part)
         part.to(PRECISIONS[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not compile:  # Inductor does that itself
+            fuse_rectifiers(part)
     _convert_at_the_borders(result, PRECISIONS[precision])
     if compile:
         _compile(result)

@@ -6,10 +6,11 @@ so they only ever see a copy that holds no more than they need.
 """
 
 import contextlib
+import gc
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,19 @@ Array = npt.NDArray[np.float64]
 _MAX_PER_CLASS = 100  # detections that COCO looks at per image and class, the best ones
 
 
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Stops the collector for a while: it would walk through all the new dicts again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def evaluate_coco(
     ann_file: Path | Mapping[str, Any] | GroundTruth,
     detections: Sequence[Detection],
@@ -117,12 +131,10 @@ def _run(
     """
     if not truth.images or not truth.categories:
         return np.full(12, -1.0), np.full((1, 1, len(truth.categories), 1, 1), -1.0)
-    boxes = [plain(one) for one in detections]
-    for one in boxes:
-        one.update(area=one["bbox"][2] * one["bbox"][3], iscrowd=0)
+    boxes = (plain(one) for one in detections)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = eval_class(
-            _indexed(coco_class(), truth, truth.annotations),
+            _indexed(coco_class(), truth, (dict(one) for one in truth.annotations)),
             _indexed(coco_class(), truth, boxes),
             "bbox",
         )
@@ -132,20 +144,23 @@ def _run(
     return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
 
 
-def _indexed(coco: Any, truth: GroundTruth, annotations: Iterable[Mapping[str, Any]]) -> Any:
-    """Returns ``coco`` filled with copies of annotations or detections.
+def _indexed(coco: Any, truth: GroundTruth, annotations: Iterable[dict[str, Any]]) -> Any:
+    """Returns ``coco`` filled with annotations or detections, which it and the engine write into.
 
     Images are numbered from 1 in their order, so that names will do as ids; annotations too,
     because the engines take a ground truth box with the id 0 for one that is not matched.
     """
     number = {image: index for index, image in enumerate(truth.images, start=1)}
+    filled = []
+    for index, one in enumerate(annotations, start=1):
+        one["id"], one["image_id"] = index, number[one["image_id"]]
+        if "area" not in one:  # a detection
+            one["area"], one["iscrowd"] = one["bbox"][2] * one["bbox"][3], 0
+        filled.append(one)
     coco.dataset = {
         "images": [{"id": index} for index in number.values()],
         "categories": [{"id": key, "name": name} for key, name in truth.categories.items()],
-        "annotations": [
-            {**one, "id": index, "image_id": number[one["image_id"]]}
-            for index, one in enumerate(annotations, start=1)
-        ],
+        "annotations": filled,
     }
     coco.createIndex()
     return coco

@@ -21,6 +21,7 @@ Detection = Mapping[str, Any]
 
 # Python's own types stand first: checking against the abstract ones is slow.
 _INTEGER, _NUMBER = (int, Integral), (float, int, Real)
+_NUMBERS = {float, int}
 _DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 _RESULTS = (
     "the COCO results format: a list of objects with image_id, category_id, "
@@ -44,15 +45,15 @@ def check_detections(
     Raises:
         DataError: naming the first detection that is not, its position counted from 0.
     """
-    images = None if images is None else set(images)
-    categories = None if categories is None else set(categories)
+    ids = {"image_id": images, "category_id": categories}
+    known_ids = [(key, set(known)) for key, known in ids.items() if known is not None]
     for index, one in enumerate(detections):
         if fault := _fault(one):
             raise DataError(
                 f"detection {index} is malformed, {fault}: {shorten(one)}", expected=_RESULTS
             )
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if known is not None and one[key] not in known:
+        for key, known in known_ids:
+            if one[key] not in known:
                 raise DataError(
                     f"detection {index} has the {key} {one[key]!r}, "
                     "which the annotation file does not have",
@@ -76,8 +77,8 @@ def _fault(one: Any) -> str:
     if not isinstance(box, (list, tuple, Sequence)) or len(box) != 4:
         return "'bbox' is not a list of four numbers"
     values = (*box, one["score"])
-    kinds = set(map(type, values))
-    if not (all(issubclass(k, _NUMBER) for k in kinds) and all(map(math.isfinite, values))):
+    numbers = _NUMBERS.issuperset(map(type, values)) or all(isinstance(v, _NUMBER) for v in values)
+    if not (numbers and all(map(math.isfinite, values))):
         return "'bbox' or 'score' is not finite"
     return "'bbox' has a negative size" if box[2] < 0 or box[3] < 0 else ""
 
@@ -118,7 +119,7 @@ def plain(one: Detection) -> dict[str, Any]:
     return {
         "image_id": image_id if isinstance(image_id, str) else int(image_id),
         "category_id": int(one["category_id"]),
-        "bbox": [float(value) for value in one["bbox"]],
+        "bbox": [*map(float, one["bbox"])],
         "score": float(one["score"]),
     }
 

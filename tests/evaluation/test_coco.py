@@ -1,6 +1,7 @@
 """The COCO figures, the results file, and the metric of the loops."""
 
 import copy
+import gc
 import json
 import math
 import sys
@@ -199,6 +200,20 @@ def test_a_detection_in_a_crowd_is_no_mistake():
 def test_counts_at_most_100_detections_per_image_and_class():
     found = [box(1, 10)] * 130 + [box(2, 10)] * 5 + [box(1, 20)] * 100
     assert evaluate_coco(ONE_CAT, found).num_detections == 205
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(val_file, enabled):
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        evaluate_coco(val_file, [])
+        assert gc.isenabled() == enabled
+        with pytest.raises(DataError):
+            evaluate_coco(val_file, [{}])
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_auto_falls_back_to_the_reference(monkeypatch):

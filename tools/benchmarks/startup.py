@@ -4,7 +4,7 @@ Usage: python tools/benchmarks/startup.py [--config CONFIG] [--rounds 5] [--json
 
 The help page is compared with ``import typer``. A training counts from the start of the process
 until the first batch is there, compared with ``Runner.from_cfg(cfg).train()`` on the same resolved
-config, as MMDetection's ``tools/train.py`` does it. Every process is a new one, in alternating
+config, as MMDetection's ``tools/train.py`` does it, imgaug imported with it as ever. Every process is a new one, in alternating
 rounds. CONFIG is by default a small one, on Shapes drawn into a temporary folder.
 """
 
@@ -42,8 +42,14 @@ class StopAtFirstBatch(Hook):
         print("first batch of", len(data_batch["inputs"]), flush=True)
         os._exit(0)
 """
+# fldet, which the config imports, puts imgaug off until mmdet's lane detection needs it; without
+# fldet it comes with mmdet's data sets.
 MMDET = """
+import contextlib
 import sys
+
+with contextlib.suppress(ImportError):
+    import imgaug.augmenters
 
 from mmengine.config import Config
 from mmengine.runner import Runner
