@@ -148,13 +148,17 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
     kind = next(name for pattern, name in PLACES if re.search(pattern, place))
     target = node.get("type") or _default_type(node, place)
     if isinstance(target, str):
+        name, where = target, f"{'.'.join(path)}.type"
         try:
-            plugins.load_scope(target.partition(".")[0] if "." in target else scope)
+            plugins.load_scope(name.partition(".")[0] if "." in name else scope)
+            target = _resolve(name, kind, place, scope)
         except UnavailableError as error:
-            where = f"{'.'.join(path)}.type"
-            yield Problem(f"{where}: {target!r}: {error.message}", hint=error.hint)
+            yield Problem(f"{where}: {name!r}: {error.message}", hint=error.hint)
             return
-        name, target = target, _resolve(target, kind, place, scope)
+        except Exception as error:  # a package that is no plug-in, or MMEngine about a strange name
+            words = f"{type(error).__name__}: {error}".split("\n")[0]
+            yield Problem(f"{where}: {name!r} cannot be looked up: {words}")
+            return
         # a label that only one class understands is no class name: adapt_cfg=dict(type='offset')
         if target is None and (kind != "ANY" or name[:1].isupper() or MMCV_OPS.search(place)):
             yield _unknown_type(name, kind, path, place)
@@ -201,8 +205,7 @@ def _lookup(registry: Registry, name: str, scope: str) -> Any:
 
 
 def _unknown_type(name: str, kind: str, path: Path, place: str) -> Problem:
-    path_to, _, bare = name.rpartition(".")
-    scope = path_to.partition(".")[0]
+    scope, bare = name.partition(".")[0] if "." in name else "", name.rpartition(".")[2]
     what = f"{'.'.join(path)}.type: {name!r} is not registered"
     hint = (
         "names of fldet have its prefix, type='fldet.X'; modules of your own go in custom_imports"

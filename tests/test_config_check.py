@@ -42,6 +42,7 @@ SEEDED = [
         "neither the package 'nopackage' nor a plug-in .* is installed\nHint: fldet plugins",
         "package",
     ),
+    ("model.backbone.type=.X", r"^model\.backbone\.type: '\.X' cannot be looked up", "no scope"),
     ("model.backbone.type=mmpretrain.X", "Hint: pip install mmpretrain", "a package of OpenMMLab"),
     (
         "model.backbone.type=json.X",

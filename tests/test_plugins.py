@@ -164,6 +164,14 @@ def test_a_broken_plugin_is_named_where_it_is_needed_only(broken):
     assert message.endswith("losses.py:2)")
 
 
+def test_a_package_that_is_no_plugin_and_fails(install):
+    install("plain", "", plain__registry="import math\n1 / 0\n")
+    with pytest.raises(
+        ConfigError, match=r"'plain\.X' cannot be looked up: ZeroDivisionError: div"
+    ):
+        validate(load_config(CONFIG, {LOSS: "plain.X"}))
+
+
 def test_a_nested_scope_imports_its_plugin_too(broken):
     with pytest.raises(ConfigError, match="broken-plugin"):
         validate(load_config(CONFIG, {LOSS: "Loss", "+model.bbox_head.loss_cls._scope_": "broken"}))
