@@ -12,7 +12,7 @@ Place = Callable[[float, float], tuple[float, float]]
 
 MAX_POINTS = 400  # of a curve; more are averaged in groups
 _WIDTH, _HEIGHT = 380, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 42  # margins around the plot
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 10, 42  # margins around the plot
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _widened(low: float, high: float) -> Range:
 
 
 def _ticks(limits: Range) -> list[float]:
-    """Returns four to eight round numbers; the first is in the range, the last at or above it."""
-    rough = (limits[1] - limits[0]) / 4
+    """Returns up to seven round numbers; the first is in the range, the last at or above it."""
+    rough = (limits[1] - limits[0]) / 5
     power = 10 ** math.floor(math.log10(rough))
-    step = max(factor * power for factor in (1, 2, 2.5, 5) if factor * power <= rough * 1.0001)
+    step = min(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.9999)
     first, last = math.ceil(limits[0] / step - 1e-9), math.ceil(limits[1] / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
 
@@ -189,9 +189,12 @@ def _in_words(line: Line) -> str:
 
 
 def _number(value: float) -> str:
-    """Returns a number for an axis: 1,200 or 0.25 or 3e-05."""
+    """Returns a number for an axis: 1,200 or 0.25 or 3e-5."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
+    if abs(value) < 0.01:
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:.3g}"

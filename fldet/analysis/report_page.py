@@ -132,7 +132,10 @@ def _dot(state: str) -> str:
 
 
 def _figures(report: Report) -> str:
-    parts = [_tiles(one["summary"]) for one in report.figures]
+    parts = []
+    for one in report.figures:
+        name = "Pascal VOC" if "mAP" in one["summary"] else "COCO"
+        parts += [f"<h3>{name}</h3>" if len(report.figures) > 1 else "", _tiles(one["summary"])]
     if report.figures:
         parts.append(_per_class(report))
     elif report.log and "AP" in report.log.val:
@@ -153,7 +156,8 @@ def _per_class(report: Report) -> str:
     """Returns a table of the classes: objects, AP of each metric, AP50."""
     errors = report.errors
     columns = [
-        (next(iter(one["summary"])).removeprefix("m"), one["per_class"]) for one in report.figures
+        ("AP of VOC" if "mAP" in one["summary"] else "AP", one["per_class"])
+        for one in report.figures
     ]
     ap50 = {}
     objects: dict[str, int] = {}
@@ -344,6 +348,7 @@ def _chart(lines: Sequence[Line], title: str, label: str, *, compact: bool = Fal
         lines,
         title=title,
         x_label="iterations",
+        x_range=(0.0, max(x for line in lines for x, _ in line.points)),
         y_label=f"{label}{', logarithmic' if steep else ''}",
         logarithmic=steep,
         compact=compact,

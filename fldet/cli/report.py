@@ -205,6 +205,6 @@ def facts_of(record: "RunRecord", log: "TrainingLog | None") -> dict[str, str]:
         tested = record.tested
         facts["data of the test"] = str(tested.annotation_file)
         facts["images"] = f"{len(tested.truth.images):,}"
-        facts["objects"] = f"{len(tested.truth.annotations):,}"
+        facts["objects"] = f"{sum(not one['iscrowd'] for one in tested.truth.annotations):,}"
         facts["classes"] = f"{len(tested.truth.categories):,}"
     return facts

@@ -1,6 +1,5 @@
 """What a work dir tells of its run, for the page that ``fldet report`` writes."""
 
-import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,6 +224,6 @@ def _tested_data(
         detections=detections,
         file_names={one["id"]: one["file_name"] for one in content["images"] if "file_name" in one},
         image_dir=kind.image_folder(dataset),
-        annotation_file=Path(os.path.relpath(kind.annotation_file(dataset))),
+        annotation_file=kind.annotation_file(dataset),
         detections_file=file,
     )

@@ -179,7 +179,7 @@ def numbers_of(path):
 def test_a_line_lies_where_its_values_are():
     svg = chart([(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)], x_range=(0, 2), y_range=(0, 1))
     (path,) = re.findall(r'class="line s0" d="(M[^"H]*)"', svg)
-    assert numbers_of(path) == [(52, 198), (210, 104), (368, 10)]
+    assert numbers_of(path) == [(60, 198), (214, 104), (368, 10)]
 
 
 def test_a_logarithmic_axis_and_its_decades():
@@ -187,6 +187,13 @@ def test_a_logarithmic_axis_and_its_decades():
     (path,) = re.findall(r'class="line s0" d="(M[^"H]*)"', svg)
     assert [y for _, y in numbers_of(path)] == [198, 104, 10]
     assert re.findall(r'class="end">([^<]*)<', svg) == ["1", "10", "100", "1,000", "10,000"]
+
+
+def test_labels_of_small_and_large_numbers():
+    svg = chart([(0.0, 0.0), (1e5, 0.0017)])
+    assert re.findall(r'class="end">([^<]*)<', svg) == ["0", "5e-4", "1e-3", "1.5e-3", "2e-3"]
+    across = re.findall(r'class="mid">([^<]*)<', svg)
+    assert across[:6] == ["0", "20,000", "40,000", "60,000", "80,000", "100,000"]
 
 
 def test_a_gap_where_a_value_is_not_finite_and_a_dot_where_one_is_alone():
@@ -252,7 +259,7 @@ def test_figures_kinds_and_confusions(report):
     page = render(report)
     text = re.sub(r"<[^>]*>", " ", page.split("<main>")[1])
     text = re.sub(r"\s+", " ", text)
-    assert "AP 0.500 AP_S - mAP 0.750" in text
+    assert "COCO AP 0.500 AP_S - Pascal VOC mAP 0.750" in text
     assert "cat 2 0.250 0.750" in text  # objects, AP, AP of VOC
     assert "Logged points with a loss that is NaN or infinite: 1." in text
     assert "3 of 3 images: the 1 that cost most AP50 and 2 drawn at random" in text
