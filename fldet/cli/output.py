@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec
 
 import typer
 
-from fldet.errors import FldetError, StoppedError
+from fldet.errors import FldetError, StoppedError, explained_file_errors
 
 P = ParamSpec("P")
 
@@ -52,7 +52,8 @@ class Output:
 
     @staticmethod
     def _print(text: str) -> None:
-        print(text, file=sys.__stdout__, flush=True)
+        with explained_file_errors("stdout"):
+            print(text, file=sys.__stdout__, flush=True)
 
 
 def table(
@@ -100,7 +101,7 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _set_up_logging()
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), explained_file_errors():
                 body(*args, **kwargs)
         except StoppedError as stopped:
             note(str(stopped))

@@ -41,7 +41,7 @@ class AtomicBackend(LocalBackend):
             free = shutil.disk_usage(path.parent).free / 2**20
             raise CheckpointError(
                 f"cannot write {path}: {error.strerror or error}",
-                expected=f"{len(obj) / 2**20:.0f} MiB of room, there are {free:.0f}; "
+                expected=f"{len(obj) / 2**20:.1f} MiB of room, there are {free:.1f}; "
                 "the checkpoints written before are whole",
                 hint="make room, then go on with --resume",
             ) from error

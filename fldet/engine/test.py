@@ -19,9 +19,16 @@ from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
-from fldet.errors import ConfigError, UsageError
+from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric
-from fldet.results import CocoFigures, PrecisionCheck, TestResult, to_json, write_atomically
+from fldet.results import (
+    CocoFigures,
+    PrecisionCheck,
+    TestResult,
+    require_writable,
+    to_json,
+    write_atomically,
+)
 
 log = logging.getLogger("fldet")
 
@@ -69,7 +76,8 @@ def test(
 
     Raises:
         UsageError: another precision, or ``compare`` in several processes.
-        ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
+        ConfigError, DataError, CheckpointError, UnavailableError, FileSystemError, WorkerError: see
+            ``fldet.errors``.
     """
     if compare and launcher != "none":
         raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
@@ -82,7 +90,9 @@ def test(
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images, out)
-    with process_group(launcher, chosen):
+    with process_group(launcher, chosen), explained_file_errors(prepared.work_dir):
+        for folder in filter(None, (show_dir, out and out.parent)):
+            require_writable(folder)  # it is written into at the end, maybe after hours
         runner = build_runner(prepared, launcher, chosen)
         model = unwrapped(runner.model)
         load_weights(model, content, path)

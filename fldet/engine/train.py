@@ -31,7 +31,7 @@ from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
 from fldet.engine.signals import Received, noted_signals
-from fldet.errors import FldetError, UsageError
+from fldet.errors import FldetError, UsageError, explained_file_errors
 from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.nonfinite import SKIPPED
 from fldet.results import TrainResult
@@ -70,7 +70,7 @@ def train(
 
     Raises:
         ConfigError, DataError, CheckpointError, UnavailableError, UsageError, NonFiniteError,
-        StoppedError: see ``fldet.errors``.
+        StoppedError, FileSystemError, WorkerError: see ``fldet.errors``.
     """
     forbid_code_in_checkpoints()
     chosen = select_device(device)
@@ -116,7 +116,8 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
         NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
     )
     try:
-        runner.train()
+        with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} --resume"):
+            runner.train()
     except (FldetError, KeyboardInterrupt):
         runner.call_hook("after_run")
         raise
