@@ -131,6 +131,10 @@ class BatchStream:
             self._iterator = iter(self.loader)
         return next(self._iterator)
 
+    def close(self) -> None:
+        """Ends the loader's processes."""
+        self._iterator = self.loader._iterator = None
+
     def skip_iter(self, count: int) -> None:
         """Goes on behind the first ``count`` batches of the order; before the first batch only."""
         batches = self.loader.batch_sampler

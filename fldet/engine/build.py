@@ -103,8 +103,22 @@ class FldetRunner(Runner):
         quiet_console(logger)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
-                handler.handleError = _name_log(handler.baseFilename)  # type: ignore[method-assign]
+                handler.handleError = _name_log(handler.baseFilename)  # type: ignore
         return logger
+
+    def close(self) -> None:
+        """Ends the loader processes and closes the log; else they stay until memory is tidied."""
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if isinstance(loop, BaseLoop):
+                loop.dataloader._iterator = None
+                stream = getattr(loop, "dataloader_iterator", None)
+                if isinstance(stream, BatchStream):
+                    stream.close()
+        for handler in [*self.logger.handlers]:
+            if isinstance(handler, logging.FileHandler):
+                self.logger.removeHandler(handler)
+                with contextlib.suppress(OSError):  # a full disk, which has been said
+                    handler.close()
 
     def _init_model_weights(self) -> None:
         with explained_downloads():

@@ -419,9 +419,12 @@ def _replacing(path: Path) -> Iterator[Any]:
     """Gives a file to write that takes the name ``path`` when all is written."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with explained_file_errors(path), open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             yield file
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -56,7 +56,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
-        problem = weights_problem(model, content)
+        problem = weights_problem(model, content, path)
         if not problem:
             validated = content["message_hub"]["runtime_info"].get(VALIDATED)
             done = iteration_of(path)

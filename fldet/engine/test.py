@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 
 from mmengine.config import Config
@@ -93,16 +94,18 @@ def test(
     with process_group(launcher, chosen), explained_file_errors(prepared.work_dir):
         for folder in filter(None, (show_dir, out and out.parent)):
             require_writable(folder)  # it is written into at the end, maybe after hours
-        runner = build_runner(prepared, launcher, chosen)
-        model = unwrapped(runner.model)
-        load_weights(model, content, path)
-        fast = optimized(model, precision=precision) if precision else None
-        stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
-        runner.model = fast or runner.model
-        log.info("testing %s on %s in %s", path, describe(chosen), network_precision(runner.model))
-        started = time.perf_counter()
-        runner.test()
-        seconds = time.perf_counter() - started
+        with closing(build_runner(prepared, launcher, chosen)) as runner:
+            model = unwrapped(runner.model)
+            load_weights(model, content, path)
+            fast = optimized(model, precision=precision) if precision else None
+            stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
+            runner.model = fast or runner.model
+            log.info(
+                "testing %s on %s in %s", path, describe(chosen), network_precision(runner.model)
+            )
+            started = time.perf_counter()
+            runner.test()
+            seconds = time.perf_counter() - started
         if runner.rank:
             return None
         figures = _figures(runner)

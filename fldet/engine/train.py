@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from fldet.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     trusted_checkpoints,
+    weights_of,
 )
 from fldet.engine.device import (
     describe,
@@ -104,24 +105,24 @@ def train(
 def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
-    runner = build_runner(cfg, launcher, device)
-    if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
-        avoid_single_columns(runner.model)
-    log.info("training on %s, %s", describe(device), _plan(cfg, runner))
-    warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
-    command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
-    runner.register_hook(ResumeHook())
-    runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
-    runner.register_hook(
-        NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
-    )
-    try:
-        with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} --resume"):
-            runner.train()
-    except (FldetError, KeyboardInterrupt):
-        runner.call_hook("after_run")
-        raise
-    return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
+    with closing(build_runner(cfg, launcher, device)) as runner:
+        if cfg.optim_wrapper.type == "fldet.Bfloat16OptimWrapper" and device.type == "cpu":
+            avoid_single_columns(runner.model)
+        log.info("training on %s, %s", describe(device), _plan(cfg, runner))
+        warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
+        command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
+        runner.register_hook(ResumeHook())
+        runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
+        runner.register_hook(
+            NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
+        )
+        try:
+            with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} --resume"):
+                runner.train()
+        except (FldetError, KeyboardInterrupt):
+            runner.call_hook("after_run")
+            raise
+        return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
 
 
 def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> Start | None:
@@ -150,9 +151,9 @@ def _use_our_hooks(cfg: Config) -> None:
 
 def _check_load_from(cfg: Config, trust: bool) -> None:
     """Reads the file once, where the reason of a refusal can be said."""
-    path = Path(cfg.get("load_from") or "")
-    if path.is_file():
-        read_checkpoint(path, trust=trust)
+    name = str(cfg.get("load_from") or "")
+    if name and "://" not in name:
+        weights_of(read_checkpoint(Path(name), trust=trust), Path(name))
 
 
 def default_work_dir(cfg: Config) -> Path:
