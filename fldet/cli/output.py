@@ -4,13 +4,14 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec
 
 import typer
 
-from fldet.errors import FldetError, StoppedError, explained_file_errors
+from fldet.errors import FldetError, StoppedError, WorkerError, explained_file_errors
 
 P = ParamSpec("P")
 
@@ -107,6 +108,9 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
             note(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except FldetError as error:
+            if isinstance(error, WorkerError):
+                # that the other loader processes end too is no news: torch would raise it at exit
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

@@ -187,16 +187,17 @@ def _end_worker(error: Exception, _batch: Any) -> None:
 def _lost_worker(text: str) -> WorkerError | None:
     """Returns what an error of torch says of a lost loader process; None for other errors."""
     killed = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", text)
-    if not (killed or "shared memory" in text):
+    if not (killed or "shared memory" in text or text.startswith("Too many open files")):
         return None
-    reason = f"process {killed[1]} {killed[2].strip()}" if killed else text.splitlines()[-1]
+    last = text.splitlines()[-1].split(". ")[0]
+    reason = f"process {killed[1]} {killed[2].strip()}" if killed else last
     return WorkerError(
         f"a loader process was lost: {reason}",
         expected="loader processes that live as long as the run",
         hint="memory was short (see dmesg), or shared memory: /dev/shm has "
-        f"{_size_of_shared_memory()} (a container gets more by --shm-size 8g); lower num_workers "
-        "of the train_dataloader or val_dataloader, 0 needs no process; then go on, a training "
-        "with --resume",
+        f"{_size_of_shared_memory()} (a container gets more by --shm-size 8g), or open files "
+        "(ulimit -n); lower num_workers of the train_dataloader or val_dataloader, 0 needs no "
+        "process; then go on, a training with --resume",
     )
 
 

@@ -1,8 +1,10 @@
 """Disks that are full or read-only, data that vanish, loader processes that are killed."""
 
+import contextlib
 import errno
 import gc
 import importlib.util
+import io
 import logging
 import multiprocessing
 import os
@@ -171,6 +173,21 @@ def test_a_full_disk_ends_a_training_that_goes_on_later(whole, tmp_path, mount, 
     (disk / "ballast").unlink()
     with_hook()
     end_as_the_reference(whole, disk, cfg)
+
+
+def test_a_file_that_grows_past_the_limit_of_the_process(whole, tmp_path, with_hook):
+    """Needs no right to mount anything: the system refuses the end of the file."""
+    resource = pytest.importorskip("resource", reason="Unix only")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = 2**20
+    with_hook(At(3, lambda runner: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot write .*iter_4.pth: File too large"):
+            train(load_config(whole[0], OPTIONS), work_dir=tmp_path / "run", device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest_checkpoint(tmp_path / "run").name == "iter_2.pth"
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 @pytest.mark.parametrize("what", ["pictures", "detections", "result"])
@@ -342,6 +359,13 @@ def test_full_shared_memory_is_no_endless_wait(capfd):
     assert "cannot hand over a batch: unable to allocate shared memory" in capfd.readouterr().err
 
 
+def test_too_many_open_files_for_the_loaders():
+    text = "Too many open files. Communication with the workers is no longer possible. Please"
+    with pytest.raises(WorkerError, match="lost: Too many open files") as caught, worker_errors():
+        raise RuntimeError(text)
+    assert "ulimit -n" in caught.value.hint
+
+
 def test_other_errors_pass_as_they_are():
     with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"), worker_errors():
         raise RuntimeError("mat1 and mat2")
@@ -370,9 +394,7 @@ def test_nothing_is_left_open_after_a_run(whole, tmp_path):
     assert not [one for one in handlers if isinstance(one, logging.FileHandler)]
 
 
-def test_no_connection_unless_weights_are_to_be_downloaded(
-    whole, tiny_coco, tmp_path, monkeypatch, capsys
-):
+def test_no_connection_unless_weights_are_to_be_downloaded(whole, tiny_coco, tmp_path, monkeypatch):
     tried = []
 
     def refuse(self, address):
@@ -389,10 +411,15 @@ def test_no_connection_unless_weights_are_to_be_downloaded(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "no_cache"))
     weights = "model.backbone.init_cfg={'type':'Pretrained','checkpoint':'torchvision://resnet18'}"
     cfg = load_config(whole[0], [*OPTIONS, weights])
-    with pytest.raises(CheckpointError, match="cannot download the pretrained weights") as caught:
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(CheckpointError, match="cannot download the pretrained weights") as caught,
+    ):
         train(cfg, work_dir=tmp_path / "other", device="cpu")
     assert tried == ["download.pytorch.org"]
-    assert "Downloading" in capsys.readouterr().err
+    assert "Downloading: " in said.getvalue()
     assert "init_cfg" in caught.value.hint
 
 
