@@ -7,14 +7,37 @@
     │   └── BrokenImageError   one image that cannot be used
     ├── CheckpointError    a checkpoint that is missing, broken or of another model
     ├── UnavailableError   a device, package or version that is not there
+    ├── FileSystemError    a disk that is full, a folder that may not be written to
+    ├── WorkerError        a loader process that was ended from outside
     ├── NonFiniteError     a loss that is not finite
     └── StoppedError       not a failure: a signal ended the run; exit code 128 + its number
 
 Any other exception is a defect of fldet and keeps its traceback.
 """
 
-from collections.abc import Iterable
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+# What the system says of a disk and of limits, never of a defect: what is expected, what to do.
+_FULL = ("room for the file", "make room, or choose another disk")
+_FORBIDDEN = ("a folder that may be written to", "choose another one: --work-dir, --out")
+_BROKEN = ("a disk that can be read and written", "look into the system's log")
+_TOO_MANY = ("fewer open files than the limit of the system", "raise the limit: ulimit -n 65536")
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: ("a file within the limit of this process", "raise the limit: ulimit -f"),
+    errno.EROFS: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EIO: _BROKEN,
+    errno.ESTALE: _BROKEN,
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: _TOO_MANY,
+}
 
 
 class FldetError(Exception):
@@ -70,6 +93,14 @@ class UnavailableError(FldetError):
     """A device, package or version that this machine does not have."""
 
 
+class FileSystemError(FldetError):
+    """A disk that is full or fails, or a folder that may not be written to."""
+
+
+class WorkerError(FldetError):
+    """A loader process that was ended from outside, or has no shared memory."""
+
+
 class NonFiniteError(FldetError):
     """A loss that is infinite or not a number."""
 
@@ -86,6 +117,32 @@ class StoppedError(FldetError):
     def __init__(self, message: str, *, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+@contextlib.contextmanager
+def explained_file_errors(path: Path | str = "", *, hint: str = "") -> Iterator[None]:
+    """Says in the words of fldet that a disk is full, read-only or failing.
+
+    Args:
+        path: the file or folder meant where the system names none.
+        hint: how to go on, after the advice for the kind of error.
+
+    Raises:
+        FileSystemError: in place of an ``OSError`` that says something of the file system; others
+            pass as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM:
+            raise
+        expected, advice = _OF_THE_SYSTEM[error.errno]
+        name = error.filename or path
+        raise FileSystemError(
+            f"{name}: {error.strerror}" if name else str(error.strerror),
+            expected=expected,
+            hint=f"{advice}; {hint}" if hint else advice,
+        ) from error
 
 
 def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:

@@ -392,12 +392,24 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
     """Writes ``data`` under a temporary name in the same folder, then renames it to ``path``.
 
     A reader sees the old file or the whole new one, never a part; parents are made.
+
+    Raises:
+        OSError: the system refuses; its ``filename`` is ``path``.
     """
+    try:
+        _write_atomically(path, data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary name, and none at all for a full disk
+        raise
+    return path
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -406,7 +418,21 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
-    return path
+
+
+def require_writable(folder: Path) -> None:
+    """Makes a folder if it is not there, and does nothing else if files can be made in it.
+
+    Raises:
+        OSError: they cannot; its ``filename`` is ``folder``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

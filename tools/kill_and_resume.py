@@ -1,12 +1,16 @@
 """Kills a training with SIGKILL at many moments and compares it with one that was never killed.
 
 The run is killed inside saves (the file is written, but not yet under its name), inside
-evaluations, in the first and the last iteration, and at random ones; after each kill it is resumed,
-with another number of loader processes. Then weights, optimizer, schedule, scores and every line of
-the log are compared bit for bit; times are left out.
+evaluations, in the first and the last iteration, in those on both sides of the end of an epoch, and
+at random ones; after each kill it is resumed, with another number of loader processes. Then
+weights, optimizer, schedule, scores and every line of the log are compared bit for bit; times are
+left out. The log must have one line for each iteration and each validation.
 
-Usage: python tools/kill_and_resume.py [--kills 8] [--seed 0] [--iterations 24] [--folder DIR]
-       [--config FILE] [--cfg-options KEY=VALUE ...]
+Usage: python tools/kill_and_resume.py [--kills 20] [--seed 0] [--iterations 24] [--epoch 19]
+       [--folder DIR] [--config FILE] [--cfg-options KEY=VALUE ...]
+The sampler of the default config has no end. For one that begins anew after each epoch:
+--cfg-options train_dataloader.sampler.type=DefaultSampler
+train_dataloader.dataset.num_train=38 val_dataloader.dataset.num_train=38
 Exit code 0 if all is equal, 1 if not.
 """
 
@@ -62,9 +66,10 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Returns the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=24)
+    parser.add_argument("--epoch", type=int, default=19, help="iterations of an epoch")
     parser.add_argument("--folder")
     parser.add_argument("--config", default=str(SHAPES))
     parser.add_argument("--cfg-options", nargs="*", default=[])
@@ -81,6 +86,8 @@ def choose_moments(options: argparse.Namespace) -> list[str]:
     validations = range(VALIDATE_EVERY, last, VALIDATE_EVERY)
     fixed = [(1, "iteration"), (rng.choice(saves), "save"), (last, "iteration")]
     fixed += [(rng.choice(validations), "evaluation"), (last, "save"), (last, "evaluation")]
+    if options.epoch < last:
+        fixed += [(options.epoch, "iteration"), (options.epoch + 1, "iteration")]
     chosen = fixed[: options.kills]
     while len(chosen) < options.kills:
         kinds = [(rng.randint(2, last - 1), "iteration"), (rng.choice(saves), "save")]
@@ -190,12 +197,23 @@ def differences(folder: Path, iterations: int) -> list[str]:
     if logs[0] != logs[1]:
         wrong = [pair for pair in zip(*logs, strict=False) if pair[0] != pair[1]]
         problems.append(f"the logs differ: {len(logs[0])} and {len(logs[1])} lines; {wrong[:1]}")
+    for name, log in zip(names, logs, strict=True):
+        problems += lost_or_doubled(name, log, iterations)
     print(f"compared: {len(first)} values of the last checkpoint, {len(logs[0])} lines of the log")
     litter = [path.name for path in (folder / "killed").glob(".*")]
     kept = [sorted(path.name for path in (folder / name).glob("*.pth")) for name in names]
     if litter or kept[0] != kept[1]:
         problems.append(f"files differ: {kept[0]} and {kept[1]}, temporary {litter}")
     return problems
+
+
+def lost_or_doubled(name: str, log: list[dict[str, Any]], iterations: int) -> list[str]:
+    """Returns a line if a log has not one line for each iteration and at most one a validation."""
+    steps = [line["step"] for line in log if "lr" in line]
+    validations = [line["step"] for line in log if "lr" not in line]
+    if steps == list(range(1, iterations + 1)) and len(set(validations)) == len(validations):
+        return []
+    return [f"the log of {name} has lines of the iterations {steps}, validations {validations}"]
 
 
 def state(content: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec
 
 import typer
 
-from fldet.errors import FldetError, StoppedError
+from fldet.errors import FldetError, StoppedError, WorkerError, explained_file_errors
 
 P = ParamSpec("P")
 
@@ -52,7 +53,8 @@ class Output:
 
     @staticmethod
     def _print(text: str) -> None:
-        print(text, file=sys.__stdout__, flush=True)
+        with explained_file_errors("stdout"):
+            print(text, file=sys.__stdout__, flush=True)
 
 
 def table(
@@ -100,12 +102,15 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _set_up_logging()
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), explained_file_errors():
                 body(*args, **kwargs)
         except StoppedError as stopped:
             note(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except FldetError as error:
+            if isinstance(error, WorkerError):
+                # that the other loader processes end too is no news: torch would raise it at exit
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

@@ -155,6 +155,10 @@ class BatchStream:
             images = [image.to(copies.device, non_blocking=True) for image in batch["inputs"]]
         return {**batch, "inputs": images}
 
+    def close(self) -> None:
+        """Ends the loader's processes."""
+        self._iterator = self.loader._iterator = None
+
     def skip_iter(self, count: int) -> None:
         """Goes on behind the first ``count`` batches of the order; before the first batch only."""
         batches = self.loader.batch_sampler

@@ -3,9 +3,13 @@
 import contextlib
 import itertools
 import logging
+import multiprocessing
+import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
-from fldet.errors import FldetError
+from fldet.errors import FldetError, WorkerError
 from fldet.evaluation import CocoMetric
 from fldet.hooks import BrokenImagesHook
 from fldet.registry import MODELS
@@ -109,7 +113,24 @@ class FldetRunner(Runner):
         """Returns the logger of the run with a quieter console."""
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = _name_log(handler.baseFilename)  # type: ignore
         return logger
+
+    def close(self) -> None:
+        """Ends the loader processes and closes the log; else they stay until memory is tidied."""
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if isinstance(loop, BaseLoop):
+                loop.dataloader._iterator = None
+                stream = getattr(loop, "dataloader_iterator", None)
+                if isinstance(stream, BatchStream):
+                    stream.close()
+        for handler in [*self.logger.handlers]:
+            if isinstance(handler, logging.FileHandler):
+                self.logger.removeHandler(handler)
+                with contextlib.suppress(OSError):  # a full disk, which has been said
+                    handler.close()
 
     def _init_model_weights(self) -> None:
         with explained_downloads():
@@ -141,15 +162,62 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raises an expected failure of a loader process without the traceback that torch adds."""
+    """Raises an expected failure of a loader process without the traceback that torch adds.
+
+    Raises:
+        WorkerError: a loader process was killed, or has no shared memory for its batches.
+    """
+    earlier = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     try:
         yield
+    except RuntimeError as error:
+        lost = _lost_worker(str(error))
+        if lost is None:
+            raise
+        raise lost from error
     except FldetError as error:
         name = f"{type(error).__module__}.{type(error).__name__}"
         *_, text = re.split(rf"^{re.escape(name)}: ", error.message, flags=re.MULTILINE)
         if not error.message.startswith("Caught ") or text == error.message:
             raise
         raise type(error)(text.strip()) from None
+    finally:
+        Queue._on_queue_feeder_error = staticmethod(earlier)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, _batch: Any) -> None:
+    """Ends a loader process that cannot hand over a batch.
+
+    Python would drop the batch and go on, and the run would wait for it for ever.
+    """
+    os.write(2, f"a loader process cannot hand over a batch: {error}\n".encode())
+    if multiprocessing.parent_process():
+        os._exit(1)
+
+
+def _lost_worker(text: str) -> WorkerError | None:
+    """Returns what an error of torch says of a lost loader process; None for other errors."""
+    killed = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", text)
+    if not (killed or "shared memory" in text or text.startswith("Too many open files")):
+        return None
+    last = text.splitlines()[-1].split(". ")[0]
+    reason = f"process {killed[1]} {killed[2].strip()}" if killed else last
+    return WorkerError(
+        f"a loader process was lost: {reason}",
+        expected="loader processes that live as long as the run",
+        hint="memory was short (see dmesg), or shared memory: /dev/shm has "
+        f"{_size_of_shared_memory()} (a container gets more by --shm-size 8g), or open files "
+        "(ulimit -n); lower num_workers of the train_dataloader or val_dataloader, 0 needs no "
+        "process; then go on, a training with --resume",
+    )
+
+
+def _size_of_shared_memory() -> str:
+    try:
+        return f"{shutil.disk_usage('/dev/shm').total / 2**20:.0f} MiB"
+    except OSError:
+        return "no room"
 
 
 def _checked(loop: BaseLoop) -> BaseLoop:
@@ -183,6 +251,18 @@ def quiet_console(logger: MMLogger) -> None:
             handler.setStream(sys.stderr)
             handler.setLevel(max(handler.level, logging.WARNING))
             handler.addFilter(_is_news)
+
+
+def _name_log(file: str) -> Callable[[logging.LogRecord], None]:
+    """Returns what raises an error of writing to a log; logging prints it and goes on."""
+
+    def handle(_record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            error.filename = file
+        raise  # called while the error is handled
+
+    return handle
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -4,17 +4,18 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.fileio import LocalBackend, register_backend
-from torch import nn
+from torch import Tensor, nn
 
 from fldet import _compat
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, shorten
 from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
@@ -41,7 +42,7 @@ class AtomicBackend(LocalBackend):
             free = shutil.disk_usage(path.parent).free / 2**20
             raise CheckpointError(
                 f"cannot write {path}: {error.strerror or error}",
-                expected=f"{len(obj) / 2**20:.0f} MiB of room, there are {free:.0f}; "
+                expected=f"{len(obj) / 2**20:.1f} MiB of room, there are {free:.1f}; "
                 "the checkpoints written before are whole",
                 hint="make room, then go on with --resume",
             ) from error
@@ -87,6 +88,7 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
             f"checkpoint not found: {path}",
             expected="a .pth file, or a work dir that holds one",
         )
+    _check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds, all of them mean "unreadable"
@@ -118,8 +120,9 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: weights are missing, left over or of another shape.
     """
-    state = content.get("state_dict", content)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {
+        name.removeprefix("module."): value for name, value in weights_of(content, path).items()
+    }
     problem = _first_mismatch(model.state_dict(), state)
     if problem:
         raise CheckpointError(
@@ -130,12 +133,37 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     model.load_state_dict(state)
 
 
+def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Returns the weights of a checkpoint by name, with or without a level ``state_dict``.
+
+    Raises:
+        CheckpointError: they are not tensors with names.
+    """
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path} holds no weights", expected="a dictionary of tensors")
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointError(
+                f"{path}: the weight {name!r} is a {type(value).__name__}",
+                expected="names with tensors, below state_dict or at the top",
+            )
+    return state
+
+
+def meta_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint says about its run, {} if it does not."""
+    meta = content.get("meta")
+    return meta if isinstance(meta, dict) else {}
+
+
 def checkpoint_classes(content: dict[str, Any]) -> tuple[str, ...] | None:
     """Returns the class names that a checkpoint was trained for, None if it does not say."""
-    meta = content.get("meta") or {}
-    dataset = meta.get("dataset_meta") or {}
+    meta = meta_of(content)
+    dataset = meta.get("dataset_meta")
+    dataset = dataset if isinstance(dataset, dict) else {}
     classes = dataset.get("classes", dataset.get("CLASSES", meta.get("CLASSES")))
-    return tuple(classes) if classes else None
+    return tuple(map(str, classes)) if classes and isinstance(classes, (list, tuple)) else None
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -175,17 +203,34 @@ def usable_checkpoints(
         except CheckpointError as error:
             log.warning("passed over: %s", error.message)
             continue
-        missing = [part for part in PARTS_OF_A_RUN if part not in content]
-        if missing or content["meta"].get("iter") != iteration_of(path):
-            reason = f"has no {missing[0]}" if missing else "is of another iteration than its name"
+        reason = _no_run(content, iteration_of(path))
+        if reason:
             log.warning("passed over: %s is not a checkpoint of a run, it %s", path, reason)
             continue
         yield path, content
 
 
-def weights_problem(model: nn.Module, content: dict[str, Any]) -> str:
+def _no_run(content: dict[str, Any], iteration: int) -> str:
+    """Returns why a run cannot go on from a checkpoint, '' if it may."""
+    for part in PARTS_OF_A_RUN:
+        if not isinstance(content.get(part), (dict, list)):
+            return f"has no {part}"
+    meta, hub = meta_of(content), content["message_hub"]
+    if meta.get("iter") != iteration:
+        return "is of another iteration than its name"
+    if not isinstance(meta.get("seed"), int):
+        return "has no seed"
+    if not isinstance(hub, dict) or not isinstance(hub.get("runtime_info"), dict):
+        return "has no log history"
+    return "" if content["optimizer"] else "has no optimizer"
+
+
+def weights_problem(model: nn.Module, content: dict[str, Any], path: Path) -> str:
     """Returns the first way in which a checkpoint does not fit a model, '' if it does."""
-    return _first_mismatch(model.state_dict(), content["state_dict"])
+    try:
+        return _first_mismatch(model.state_dict(), weights_of(content, path))
+    except CheckpointError as error:
+        return error.message
 
 
 def remove_leftovers(work_dir: Path) -> None:
@@ -213,11 +258,41 @@ def _unreadable(path: Path, error: Exception, needed: str) -> CheckpointError:
             expected="tensors and plain values, as written by fldet or MMDetection",
             hint="if you know who made it, add --trust-checkpoint",
         )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _damaged(path, _reason(path, error))
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"cannot read checkpoint {path}: {reason}",
         expected="a whole file of tensors, as written by fldet, MMDetection or torch.save",
     )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Returns what is wrong with a file; torch's own words are about its inside."""
+    with open(path, "rb") as file:
+        head = file.read(2)
+    if not head:
+        return "the file is empty"
+    if head != b"PK":
+        return "it is not a file that torch.save has written, or it is damaged"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"it is cut off, damaged or of another kind: {shorten(text)}"
+
+
+def _check_sums(path: Path) -> None:
+    """Compares a file with the checksums in it, which torch does not look at.
+
+    Raises:
+        CheckpointError: a part of it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except Exception:  # no archive, or not a whole one: torch has more to say
+        return
+    if part:
+        raise _damaged(path, f"its part {part} is damaged (another checksum)")
 
 
 def _first_mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str:

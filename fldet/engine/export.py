@@ -26,7 +26,7 @@ from fldet.engine.checkpoint import read_checkpoint, resolve_checkpoint
 from fldet.engine.detector import Detector, Image, read_config
 from fldet.engine.onnx_detector import KEY, as_text, load_exported, require
 from fldet.engine.sources import find_items
-from fldet.errors import DataError, UsageError, shorten
+from fldet.errors import DataError, UsageError, explained_file_errors, shorten
 from fldet.results import Detections, ExportResult, ParityResult
 
 log = logging.getLogger("fldet")
@@ -98,8 +98,9 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
     temporary = file.with_name(f".part-{os.getpid()}{file.suffix}")
     write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
     try:
-        write(network.eval(), description, temporary, opset)
-        os.replace(temporary, file)
+        with explained_file_errors(file):
+            write(network.eval(), description, temporary, opset)
+            os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -328,7 +329,8 @@ def _write_torchscript(
     with _quiet(), torch.no_grad():
         trace: Any = torch.jit.trace
         traced = trace(network, _example(network, description), check_trace=False)
-        traced.save(str(path), _extra_files={KEY: as_text(description)})
+        # torch's own way to a file ends the process where the disk is full
+        path.write_bytes(traced.save_to_buffer(_extra_files={KEY: as_text(description)}))
 
 
 def _example(network: nn.Module, description: dict[str, Any]) -> tuple[Tensor, ...]:

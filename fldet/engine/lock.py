@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,20 @@ def locked(work_dir: Path) -> Iterator[None]:
 def _create(path: Path, content: dict[str, Any]) -> bool:
     """Returns whether the file was made: it appears at once and whole, or was there before."""
     draft = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
-    draft.write_text(json.dumps({**content, "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+    text = json.dumps({**content, "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+    try:
+        draft.write_text(text)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        error.filename = str(path)
+        raise
     try:
         os.link(draft, path)
     except FileExistsError:
         return False
     except OSError:  # a file system without hard links
-        return _create_empty_first(path, draft.read_text())
+        return _create_empty_first(path, text)
     finally:
         draft.unlink()
     return True

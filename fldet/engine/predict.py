@@ -30,7 +30,7 @@ from fldet.engine.checkpoint import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
 from fldet.engine.device import describe
 from fldet.engine.sources import Item, check_source, find_items
-from fldet.errors import DataError, UsageError, nearest
+from fldet.errors import DataError, UsageError, explained_file_errors, nearest
 from fldet.hooks.progress import make_bar
 from fldet.results import Detections, PredictResult, write_atomically
 
@@ -104,14 +104,15 @@ def predict(
         The result over all processes; None in all but the first of them.
 
     Raises:
-        FldetError: a wrong option, no image, ``out`` holds other predictions, no such checkpoint.
+        FldetError: a wrong option, no image, ``out`` holds other predictions, no such checkpoint,
+            no room.
     """
     place, device = _place(launcher, device)
     if place.rank == 0:
         check_options(source, out, formats, resume=resume)
     check_source(source, place.count)
     detector = Detector.load(checkpoint, config, device)
-    with _group(place):
+    with _group(place), explained_file_errors(out, hint="go on with the same command and --resume"):
         if place.rank == 0:
             _claim(out, _settings(checkpoint, detector, score_thr))
         _wait(place)
@@ -417,9 +418,15 @@ def _coco_results(line: dict[str, Any], number: int) -> Iterator[dict[str, Any]]
 def _replacing(path: Path) -> Iterator[Any]:
     """Gives a file to write that takes the name ``path`` when all is written."""
     temporary = path.with_name(f".{path.name}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        yield file
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # --- several processes ---

@@ -56,7 +56,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
-        problem = weights_problem(model, content)
+        problem = weights_problem(model, content, path)
         if not problem:
             validated = content["message_hub"]["runtime_info"].get(VALIDATED)
             done = iteration_of(path)
@@ -83,12 +83,13 @@ def prepare_work_dir(work_dir: Path, start: Start | None) -> None:
         start: None for a new run.
     """
     remove_leftovers(work_dir)
-    if start is None:
-        return
-    # MMEngine reads the path here; after a move of the folder it would be the old one.
-    write_atomically(work_dir / "last_checkpoint", str(start.path))
+    if start:
+        # MMEngine reads the path here; after a move of the folder it would be the old one.
+        write_atomically(work_dir / "last_checkpoint", str(start.path))
+    # A run that was killed before its first checkpoint has left lines too.
+    iteration, validated = (start.iteration, start.validated) if start else (0, True)
     for path in sorted(work_dir.glob("*/vis_data/*.json")):
-        trim_scalars(path, start.iteration, validated=start.validated)
+        trim_scalars(path, iteration, validated=validated)
 
 
 def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from fldet.engine.checkpoint import meta_of
 from fldet.errors import CheckpointError, shorten
 
 TRUSTED = ("fldet", "mmdet", "mmengine", "mmcv")
@@ -30,7 +31,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     Raises:
         CheckpointError: the text is not a config, or names a package that is not trusted.
     """
-    text = (content.get("meta") or {}).get("cfg")
+    text = meta_of(content).get("cfg")
     if not isinstance(text, str):
         return None
     try:

@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
-from fldet.errors import ConfigError, UsageError
+from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.results import (
     Figures,
     PrecisionCheck,
     TestResult,
+    require_writable,
     to_json,
     write_atomically,
 )
@@ -77,7 +79,8 @@ def test(
 
     Raises:
         UsageError: another precision, or ``compare`` in several processes.
-        ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
+        ConfigError, DataError, CheckpointError, UnavailableError, FileSystemError, WorkerError: see
+            ``fldet.errors``.
     """
     if compare and launcher != "none":
         raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
@@ -90,18 +93,22 @@ def test(
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images)
-    with process_group(launcher, chosen):
-        runner = build_runner(prepared, launcher, chosen)
-        out = _keep_detections(runner, out, Path(prepared.work_dir))
-        model = unwrapped(runner.model)
-        load_weights(model, content, path)
-        fast = optimized(model, precision=precision) if precision else None
-        stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
-        runner.model = fast or runner.model
-        log.info("testing %s on %s in %s", path, describe(chosen), network_precision(runner.model))
-        started = time.perf_counter()
-        runner.test()
-        seconds = time.perf_counter() - started
+    with process_group(launcher, chosen), explained_file_errors(prepared.work_dir):
+        for folder in filter(None, (show_dir, out and out.parent)):
+            require_writable(folder)  # it is written into at the end, maybe after hours
+        with closing(build_runner(prepared, launcher, chosen)) as runner:
+            out = _keep_detections(runner, out, Path(prepared.work_dir))
+            model = unwrapped(runner.model)
+            load_weights(model, content, path)
+            fast = optimized(model, precision=precision) if precision else None
+            stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
+            runner.model = fast or runner.model
+            log.info(
+                "testing %s on %s in %s", path, describe(chosen), network_precision(runner.model)
+            )
+            started = time.perf_counter()
+            runner.test()
+            seconds = time.perf_counter() - started
         if runner.rank:
             return None
         (_, figures), *others = _figures(runner).items()

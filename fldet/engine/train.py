@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from fldet.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     trusted_checkpoints,
+    weights_of,
 )
 from fldet.engine.device import (
     describe,
@@ -31,7 +32,7 @@ from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
 from fldet.engine.signals import Received, noted_signals
-from fldet.errors import FldetError, UsageError
+from fldet.errors import FldetError, UsageError, explained_file_errors
 from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.nonfinite import SKIPPED
 from fldet.results import TrainResult
@@ -70,7 +71,7 @@ def train(
 
     Raises:
         ConfigError, DataError, CheckpointError, UnavailableError, UsageError, NonFiniteError,
-        StoppedError: see ``fldet.errors``.
+        StoppedError, FileSystemError, WorkerError: see ``fldet.errors``.
     """
     forbid_code_in_checkpoints()
     chosen = select_device(device)
@@ -105,22 +106,23 @@ def train(
 def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
-    runner = training_runner(cfg, launcher, device)
-    log.info("training on %s, %s", describe(device), _plan(cfg, runner))
-    log.info("training step: %s", lean.describe(cfg) or "in float32")
-    warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
-    command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
-    runner.register_hook(ResumeHook())
-    runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
-    runner.register_hook(
-        NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
-    )
-    try:
-        runner.train()
-    except (FldetError, KeyboardInterrupt):
-        runner.call_hook("after_run")
-        raise
-    return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
+    with closing(training_runner(cfg, launcher, device)) as runner:
+        log.info("training on %s, %s", describe(device), _plan(cfg, runner))
+        log.info("training step: %s", lean.describe(cfg) or "in float32")
+        warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
+        command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
+        runner.register_hook(ResumeHook())
+        runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
+        runner.register_hook(
+            NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
+        )
+        try:
+            with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} --resume"):
+                runner.train()
+        except (FldetError, KeyboardInterrupt):
+            runner.call_hook("after_run")
+            raise
+        return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
 
 
 def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
@@ -156,9 +158,9 @@ def _use_our_hooks(cfg: Config) -> None:
 
 def _check_load_from(cfg: Config, trust: bool) -> None:
     """Reads the file once, where the reason of a refusal can be said."""
-    path = Path(cfg.get("load_from") or "")
-    if path.is_file():
-        read_checkpoint(path, trust=trust)
+    name = str(cfg.get("load_from") or "")
+    if name and "://" not in name:
+        weights_of(read_checkpoint(Path(name), trust=trust), Path(name))
 
 
 def default_work_dir(cfg: Config) -> Path:

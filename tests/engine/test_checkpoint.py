@@ -1,12 +1,16 @@
 import argparse
+import copy
 import errno
+import logging
 import os
+import zipfile
 
 import pytest
 import torch
 from mmengine.runner import save_checkpoint as mmengine_save
 from torch import nn
 
+from fldet.engine.benchmark import benchmark
 from fldet.engine.checkpoint import (
     checkpoint_classes,
     forbid_code_in_checkpoints,
@@ -14,7 +18,12 @@ from fldet.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     resolve_checkpoint,
+    usable_checkpoints,
 )
+from fldet.engine.collect import collect_logits
+from fldet.engine.detector import Detector
+from fldet.engine.test import test as run_test
+from fldet.engine.train import train
 from fldet.errors import CheckpointError
 
 
@@ -196,3 +205,108 @@ def test_a_work_dir_stands_for_its_best_then_its_newest_checkpoint(tmp_path):
     assert resolve_checkpoint(tmp_path).name == newest_checkpoint(tmp_path).name == "iter_10.pth"
     (tmp_path / "best_coco_AP_iter_9.pth").touch()
     assert resolve_checkpoint(tmp_path).name == "best_coco_AP_iter_9.pth"
+
+
+def hostile(content, target):
+    """Returns files that are not what their name says, with words of the refusal."""
+    weights, code = content["state_dict"], Payload(target)
+    first = next(iter(weights))
+    return {
+        "code in the optimizer": ({**content, "optimizer": code}, r"posix\.mkdir"),
+        "code in meta": ({**content, "meta": {**content["meta"], "x": code}}, r"posix\.mkdir"),
+        "code in the log history": ({**content, "message_hub": code}, r"posix\.mkdir"),
+        "a list": ([1, 2], "holds a list"),
+        "weights are a text": ({**content, "state_dict": "a"}, "holds no weights"),
+        "no weights": ({**content, "state_dict": {}}, "holds no weights"),
+        "a weight is a number": ({**content, "state_dict": {first: 1}}, f"{first}' is a int"),
+        "numbers for names": ({**content, "state_dict": {1: torch.zeros(1)}}, "weight 1 is a"),
+        "empty": (b"", "the file is empty"),
+        "a text": (b"hello" * 100, r"not a file that torch\.save has written"),
+        "an ONNX file": (b"\x08\x08\x12\x07pytorch" * 50, r"not a file that torch\.save"),
+    }
+
+
+HOSTILE = tuple(hostile({"state_dict": {"a": 1}, "meta": {}}, ""))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_every_command_refuses_a_hostile_checkpoint(tiny_run, tmp_path, kind):
+    cfg, run = tiny_run
+    target, path = tmp_path / "was_run", tmp_path / "run" / "iter_4.pth"
+    path.parent.mkdir()
+    content, words = hostile(read_checkpoint(run / "iter_4.pth"), target)[kind]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    out = tmp_path / "out"
+    commands = {
+        "train": lambda: train(with_weights(cfg, path), work_dir=out, device="cpu"),
+        "test": lambda: run_test(cfg, path, work_dir=out, device="cpu"),
+        "predict, export": lambda: Detector.load(path, cfg, "cpu"),
+        "benchmark": lambda: benchmark(cfg, path, device="cpu"),
+        "analyze": lambda: collect_logits(cfg, path, out / "logits.npz", device="cpu"),
+    }
+    for command in commands.values():
+        with pytest.raises(CheckpointError, match=words):
+            command()
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        train(cfg, work_dir=path.parent, resume=True, device="cpu")
+    assert not target.exists()
+
+
+def with_weights(cfg, path):
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = str(path)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content["meta"].pop("seed"), "has no seed"),
+        (lambda content: content.update(meta="x"), "has no meta"),
+        (lambda content: content.update(message_hub={}), "has no log history"),
+        (lambda content: content.update(optimizer={}), "has no optimizer"),
+    ],
+)
+def test_a_checkpoint_with_less_than_a_run_is_passed_over(
+    tiny_run, tmp_path, caplog, monkeypatch, change, words
+):
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    content = read_checkpoint(tiny_run[1] / "iter_4.pth")
+    change(content)
+    torch.save(content, tmp_path / "iter_4.pth")
+    assert list(usable_checkpoints(tmp_path)) == []
+    assert words in caplog.text
+
+
+def test_one_wrong_bit_is_noticed(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"a": torch.zeros(10_000)}}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"its part x/data/0 is damaged"):
+        read_checkpoint(path)
+
+
+def test_a_small_file_cannot_become_a_large_one(tmp_path):
+    """A compressed part has not the size that its tensor says, and is refused."""
+    path, bomb = tmp_path / "x.pth", tmp_path / "bomb.pth"
+    torch.save({"state_dict": {"a": torch.zeros(10)}}, path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, bytes(2**22) if name.endswith("data/0") else old.read(name))
+    assert bomb.stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match="cut off, damaged or of another kind"):
+        read_checkpoint(bomb)
+
+
+def test_a_config_in_a_checkpoint_is_not_run(tiny_run, tmp_path):
+    content = read_checkpoint(tiny_run[1] / "iter_4.pth")
+    target = tmp_path / "was_run"
+    content["meta"]["cfg"] = f"import os\nos.mkdir({str(target)!r})\n" + content["meta"]["cfg"]
+    torch.save(content, tmp_path / "x.pth")
+    Detector.load(tmp_path / "x.pth", device="cpu")
+    assert not target.exists()
