@@ -16,10 +16,14 @@ from fldet.cli import (
     export,
     init,
     paper,
+    paper_run,
     predict,
     test,
     train,
 )
+
+# Options that take values until one does not fit.
+SEVERAL_VALUES = {"--cfg-options": lambda value: "=" in value}
 
 app = typer.Typer(
     name="fldet",
@@ -92,16 +96,20 @@ def _leave_at_once(code: int) -> NoReturn:
 
 
 def expand_cfg_options(arguments: list[str]) -> list[str]:
-    """Returns the arguments with ``--cfg-options`` repeated before each of its values.
+    """Returns the arguments with an option of several values repeated before each of them.
 
     The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value.
     """
+    takes = dict(SEVERAL_VALUES)
+    if arguments[:2] == ["paper", "run"]:
+        takes.update(paper_run.SEVERAL_VALUES)
     expanded: list[str] = []
-    inside = False
+    option = ""
     for argument in arguments:
-        if argument == "--cfg-options":
-            inside = True
+        if argument in takes:
+            option = argument
             continue
-        inside = inside and "=" in argument and not argument.startswith("-")
-        expanded += ["--cfg-options", argument] if inside else [argument]
+        inside = option and not argument.startswith("-") and takes[option](argument)
+        option = option if inside else ""
+        expanded += [option, argument] if option else [argument]
     return expanded
