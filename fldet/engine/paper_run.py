@@ -22,9 +22,9 @@ from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import noted_signals
-from fldet.errors import DataError, UsageError
+from fldet.errors import DataError
 from fldet.evaluation.speed import machine
-from fldet.paper.runs import Run, Step, read_record, result_of
+from fldet.paper.runs import Run, Step, check_digest, read_record, result_of
 
 log = logging.getLogger("fldet")
 
@@ -134,12 +134,7 @@ def known(run: Run) -> Status:
         DataError: a file cannot be read.
     """
     record = read_record(run.folder)
-    if record.digest not in ("", run.digest):
-        raise UsageError(
-            f"{run.folder} was begun with another config than {run.config}",
-            expected="the same row, tier and --cfg-options",
-            hint=f"choose another --work-dir, or remove it: rm -r {run.folder}",
-        )
+    check_digest(run, record)
     done = record.state == "done" and run.next_step(record) is None
     state = record.state if done or record.state == "diverged" else "waiting"
     return Status(
@@ -169,6 +164,7 @@ class LocalJob:
             state="waiting",
             reason="",
             digest=run.digest,
+            cfg_options=run.cfg_options,
             machine={
                 **machine(),
                 "device": describe(select_device("auto")),

@@ -15,11 +15,22 @@ from typing import Any, Literal
 
 from fldet.config import find_config, load_config, to_plain
 from fldet.errors import DataError, UsageError, nearest
-from fldet.paper.rows import RESULT, Row, Table, find_table, read_tables
+from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
 from fldet.paper.tiers import Tier
 from fldet.results import to_jsonable, write_atomically
 
-__all__ = ["ALPHAS", "Record", "Run", "Step", "plan", "read_record", "tables_of"]
+__all__ = [
+    "ALPHAS",
+    "Record",
+    "Run",
+    "Step",
+    "check_digest",
+    "plan",
+    "read_record",
+    "result_of",
+    "runs_in",
+    "tables_of",
+]
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
@@ -64,7 +75,7 @@ class Run:
         folder: the work dir.
         digest: of the resolved config; another one means another experiment.
         steps: the commands, in order.
-        alpha: of the classification loss where the row's own is replaced, else None.
+        cfg_options: overrides of the config.
     """
 
     rows: tuple[str, ...]
@@ -73,7 +84,7 @@ class Run:
     folder: Path
     digest: str
     steps: tuple[Step, ...]
-    alpha: float | None = None
+    cfg_options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -100,6 +111,7 @@ class Record:
     Attributes:
         state: ``waiting`` until it has ended in one of the other ways.
         digest: of the config that it was begun with.
+        cfg_options: the overrides among it.
         steps: names of the commands that are done.
         seconds: wall time by step, over all attempts, to within some seconds where one was killed.
         reason: of a run that failed or diverged, one line.
@@ -108,6 +120,7 @@ class Record:
 
     state: State = "waiting"
     digest: str = ""
+    cfg_options: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     reason: str = ""
@@ -129,7 +142,8 @@ def read_record(folder: Path) -> Record:
         return Record()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Record(**{**content, "steps": tuple(content["steps"])})
+        lists = {name: tuple(content[name]) for name in ("steps", "cfg_options")}
+        return Record(**{**content, **lists})
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} is no record of fldet paper run: {error!r}",
@@ -189,7 +203,7 @@ def plan(
     chosen = _chosen_rows(tables, rows)
     folder = work_dir / tier.name
     options = _Options(*map(tuple, (train_options, test_options, timing_options, cfg_options)))
-    first = _first_of_equals(tier, folder / "configs", options.cfg)
+    first = _first_of_equals(tier, folder / "configs")
     runs: dict[Path, Run] = {}
     for seed in seeds:
         for table, row in chosen:
@@ -242,13 +256,13 @@ def _run(
         return _timing(row, label, seed, folder, options)
     config = tier.write(row.config, folder / "configs", alpha=alpha)
     digest = _digest(config, options.cfg)
-    name = first.setdefault(digest, config.stem)
+    name = first.setdefault(_digest(config, ()) if options.cfg else digest, config.stem)
     config = config.with_stem(name)
     work_dir = folder / name / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
     if table.name == _TIMED:
         steps.append(_benchmark(config, True, (), options))
-    return Run((label,), seed, config, work_dir, digest, tuple(steps), alpha)
+    return Run((label,), seed, config, work_dir, digest, tuple(steps), options.cfg)
 
 
 def _training(config: Path, work_dir: Path, seed: int, options: _Options) -> list[Step]:
@@ -275,7 +289,7 @@ def _timing(row: Row, label: str, seed: int, folder: Path, options: _Options) ->
     side = min(cfg.val_dataloader.dataset.pipeline[1].scale)
     step = _benchmark(config, False, ("--shape", f"{side}x{round(side * 4 / 3)}"), options)
     work_dir = folder / row.config.stem / f"seed_{seed}"
-    return Run((label,), seed, config, work_dir, _digest(config, ()), (step,))
+    return Run((label,), seed, config, work_dir, _digest(config, ()), (step,), options.cfg)
 
 
 def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Options) -> Step:
@@ -284,17 +298,18 @@ def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Op
     return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
 
 
-def _first_of_equals(tier: Tier, folder: Path, cfg_options: tuple[str, ...]) -> dict[str, str]:
+def _first_of_equals(tier: Tier, folder: Path) -> dict[str, str]:
     """Returns which row's name the runs of a config have, by the digest of the config.
 
-    It is the first in the paper's order, whatever tables are asked for now.
+    It is the first in the paper's order, whatever tables are asked for now, and whatever overrides
+    all of them have.
     """
     first: dict[str, str] = {}
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
                 config = tier.write(row.config, folder)
-                first.setdefault(_digest(config, cfg_options), row.config.stem)
+                first.setdefault(_digest(config, ()), row.config.stem)
     return first
 
 
@@ -303,14 +318,50 @@ def _digest(config: Path, cfg_options: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def runs_in(work_dir: Path, tier: Tier) -> list[Run]:
+    """Returns the runs of all tables for the seeds that a work dir has, whether begun or not.
+
+    Raises:
+        DataError: the runs in it were begun with different overrides.
+    """
+    folder = work_dir / tier.name
+    begun = [path.parent for path in sorted(folder.glob("*/seed_*/run.json"))]
+    options = {read_record(path).cfg_options for path in begun}
+    if len(options) > 1:
+        raise DataError(
+            f"the runs in {folder} have different --cfg-options",
+            expected="the same for all rows that are compared",
+        )
+    return plan(
+        tables_of((), tier),
+        tier,
+        work_dir,
+        seeds=sorted({int(path.name.removeprefix("seed_")) for path in begun}),
+        search_alpha=any("-alpha-" in path.parent.name for path in begun),
+        cfg_options=next(iter(options), ()),
+    )
+
+
+def check_digest(run: Run, record: Record) -> None:
+    """Checks that a run was begun with its config as it is now.
+
+    Raises:
+        UsageError: it was not.
+    """
+    if record.digest not in ("", run.digest):
+        raise UsageError(
+            f"{run.folder} was begun with another config than {run.config} is now",
+            expected="the same row, tier and --cfg-options",
+            hint=f"choose another --work-dir, or remove it: rm -r {run.folder}",
+        )
+
+
 def result_of(run: Run) -> dict[str, Any]:
     """Returns what was measured: the test's figures in percent, and ``ms`` of a timing.
 
     Raises:
         DataError: a file cannot be read.
     """
-    from fldet.paper.rows import read_outcome
-
     found: dict[str, Any] = {}
     if (run.folder / RESULT).is_file():
         found |= read_outcome(run.folder / RESULT).figures

@@ -27,6 +27,7 @@ class Tier:
         name: ``laptop``, ``gpu``, ``full``, or the stem of a file.
         file: the fragment.
         text: of the fragment.
+        header: its docstring.
         minutes: of one run, as the fragment's header says; None if it does not.
         is_paper: the fragment is empty: the rows are the paper's own.
     """
@@ -34,6 +35,7 @@ class Tier:
     name: str
     file: Path
     text: str
+    header: str
     minutes: float | None
     is_paper: bool
 
@@ -52,7 +54,7 @@ class Tier:
         )
         if alpha is None:
             return path
-        other = folder / f"{row.stem}_alpha_{alpha:g}.py"
+        other = folder / f"{row.stem}-alpha-{alpha:g}.py"
         model = f"model = dict(bbox_head=dict(loss_cls=dict(alpha={alpha!r})))"
         _write(other, f"# {row.stem} with another alpha.\n_base_ = './{path.name}'\n{model}\n")
         return other
@@ -85,6 +87,7 @@ def find_tier(name: str) -> Tier:
         name=file.stem,
         file=file,
         text=file.read_text(encoding="utf-8"),
+        header=header,
         minutes=float(minutes[1]) if minutes else None,
         is_paper=not stated,
     )
