@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from fldet.config import find_config, load_config, to_plain
 from fldet.errors import DataError, UsageError, nearest
 from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
-from fldet.paper.tiers import Tier
+from fldet.paper.tiers import Tier, find_tier
 from fldet.results import to_jsonable, write_atomically
 
 __all__ = [
@@ -203,7 +205,7 @@ def plan(
     chosen = _chosen_rows(tables, rows)
     folder = work_dir / tier.name
     options = _Options(*map(tuple, (train_options, test_options, timing_options, cfg_options)))
-    first = _first_of_equals(tier, folder / "configs")
+    first = _first_of_equals(tier)
     runs: dict[Path, Run] = {}
     for seed in seeds:
         for table, row in chosen:
@@ -255,13 +257,14 @@ def _run(
     if table.name == _TIMED and not tier.is_paper:
         return _timing(row, label, seed, folder, options)
     config = tier.write(row.config, folder / "configs", alpha=alpha)
-    digest = _digest(config, options.cfg)
-    name = first.setdefault(_digest(config, ()) if options.cfg else digest, config.stem)
-    config = config.with_stem(name)
+    name = first.get(_digest(tier, row.config, alpha), config.stem)
+    if name != config.stem:
+        config = tier.write(_config_of(name), folder / "configs")
     work_dir = folder / name / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
     if table.name == _TIMED:
         steps.append(_benchmark(config, True, (), options))
+    digest = _digest(tier, row.config, alpha, options.cfg)
     return Run((label,), seed, config, work_dir, digest, tuple(steps), options.cfg)
 
 
@@ -289,7 +292,8 @@ def _timing(row: Row, label: str, seed: int, folder: Path, options: _Options) ->
     side = min(cfg.val_dataloader.dataset.pipeline[1].scale)
     step = _benchmark(config, False, ("--shape", f"{side}x{round(side * 4 / 3)}"), options)
     work_dir = folder / row.config.stem / f"seed_{seed}"
-    return Run((label,), seed, config, work_dir, _digest(config, ()), (step,), options.cfg)
+    digest = _digest(find_tier("full"), row.config)
+    return Run((label,), seed, config, work_dir, digest, (step,), options.cfg)
 
 
 def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Options) -> Step:
@@ -298,7 +302,7 @@ def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Op
     return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
 
 
-def _first_of_equals(tier: Tier, folder: Path) -> dict[str, str]:
+def _first_of_equals(tier: Tier) -> dict[str, str]:
     """Returns which row's name the runs of a config have, by the digest of the config.
 
     It is the first in the paper's order, whatever tables are asked for now, and whatever overrides
@@ -308,13 +312,23 @@ def _first_of_equals(tier: Tier, folder: Path) -> dict[str, str]:
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
-                config = tier.write(row.config, folder)
-                first.setdefault(_digest(config, ()), row.config.stem)
+                first.setdefault(_digest(tier, row.config), row.config.stem)
     return first
 
 
-def _digest(config: Path, cfg_options: tuple[str, ...]) -> str:
-    content = to_plain(load_config(config, cfg_options))
+def _config_of(stem: str) -> Path:
+    rows = (row.config for table in read_tables() for row in table.rows)
+    return next(config for config in rows if config.stem == stem)
+
+
+@cache
+def _digest(
+    tier: Tier, row: Path, alpha: float | None = None, cfg_options: tuple[str, ...] = ()
+) -> str:
+    """Returns what is the same for equal resolved configs only."""
+    with TemporaryDirectory() as folder:
+        config = tier.write(row, Path(folder), alpha=alpha)
+        content = to_plain(load_config(config, cfg_options))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
