@@ -110,10 +110,10 @@ class ClusterJob:
         over = self._job.done()
         record = read_record(self.run.folder)
         seconds = sum(record.seconds.values())
-        if record.state == "done":
+        if over and record.state == "done":
             ap = result_of(self.run).get("AP")
             return Status(self.run, "done", seconds=seconds, ap=ap)
-        if record.state in ("diverged", "failed") and over:
+        if over and record.state in ("diverged", "failed"):
             return Status(self.run, record.state, seconds=seconds, reason=record.reason)
         if over:
             reason = (

@@ -36,7 +36,7 @@ STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SI
 # The child asks the kernel for a SIGTERM when this process has gone, however it went, and then
 # becomes the command. Linux only: elsewhere the commands of a runner that is killed go on to their
 # end, and the lock of the work dir keeps the next runner away until then.
-_BOOT = """
+BOOT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -213,7 +213,7 @@ class LocalJob:
         if step.trained:
             checkpoint = newest_checkpoint(self.run.folder)
             arguments.insert(2, str(checkpoint or self.run.folder))
-        command = [sys.executable, "-c", _BOOT, str(os.getpid()), *arguments]
+        command = [sys.executable, "-c", BOOT, str(os.getpid()), *arguments]
         with (
             self.run.log.open("ab") as logged,
             (_draft(self.run, step) if step.prints else Path(os.devnull)).open("wb") as printed,

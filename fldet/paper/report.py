@@ -254,7 +254,8 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         *(f"Machine: {', '.join(f'{k} {v}' for k, v in one.items())}." for one in report.machines),
         "AP is in percent. The spread is the standard deviation over seeds, with the lowest and "
         "the highest in brackets. The difference of two AP on different data says little; "
-        '"below best" is how far a row is from the best of its own column.',
+        '"below best" is how far a row is from the best of its own column. Names of models in '
+        "titles and rows are the paper's; what the tier puts in their place is said above.",
         _statement_table(report),
     ]
     for table in report.tables:
@@ -302,7 +303,7 @@ def _row_table(table: TableReport) -> str:
     }
     if table.quantity == "AP":
         columns["below best: paper"] = [_below(row.paper, papers) for row in table.rows]
-        columns["here"] = [_below(row.mean, means) for row in table.rows]
+        columns["below best: here"] = [_below(row.mean, means) for row in table.rows]
     # Controls have no column of the paper.
     kept = {name: cells for name, cells in columns.items() if papers or set(cells) != {"-"}}
     return _markdown_table(tuple(kept), list(zip(*kept.values(), strict=True)))
