@@ -242,16 +242,17 @@ class View:
             self._say(one, statuses, is_news=one in news)
 
     def _table(self, statuses: "Sequence[Status]") -> Any:
+        from rich.console import Group
         from rich.table import Table
 
         seeds = sorted({one.run.seed for one in statuses})
-        drawn = Table("row", *(f"seed {seed}" for seed in seeds), caption=self._caption(statuses))
+        drawn = Table("row", *(f"seed {seed}" for seed in seeds))
         rows: dict[str, dict[int, str]] = {}
         for one in statuses:
             rows.setdefault(one.run.folder.parent.name, {})[one.run.seed] = cell(one)
         for name, cells in rows.items():
             drawn.add_row(name, *(cells.get(seed, "") for seed in seeds))
-        return drawn
+        return Group(drawn, self._caption(statuses))
 
     def _caption(self, statuses: "Sequence[Status]") -> str:
         done = sum(one.state in ("done", "diverged") for one in statuses)

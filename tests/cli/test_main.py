@@ -27,6 +27,8 @@ COMMANDS = [
     ["data"],
     ["data", "inspect"],
     ["data", "convert"],
+    ["paper", "run"],
+    ["paper", "report"],
 ]
 
 
