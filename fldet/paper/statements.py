@@ -1,7 +1,7 @@
 """What the paper says about its tables, as data, and whether it is so here.
 
 The list is ``configs/paper/statements.json``. A difference counts where the ranges over seeds do
-not overlap: with three seeds on either side, chance alone does that once in twenty times.
+not overlap: of two equal rows of three seeds, chance alone separates one in ten.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Shapes of 512 pixels and a RetinaNet-18 with the paper's heads and anchors, from nothing.
 
 A tier is the text that `fldet paper run` puts below a row; see laptop.py. At 512 pixels an image has
-39 thousand anchors, 308 negatives for each positive, where the laptop's has four thousand and 74;
-the paper's has 100 thousand. That imbalance is what the focal loss is about. Pyramid, subnets and anchors have the paper's sizes; the
-backbone is small, as it takes most of the time in a deeper model and is not what the rows vary.
+39 thousand anchors and 308 negatives for each positive (the laptop's: four thousand and 74), nearer
+to the paper's 100 thousand: that imbalance is what the focal loss is about. Pyramid, subnets and
+anchors have the paper's sizes; the backbone is small, as no row but those of Table 1e varies it.
 Hardware: one GPU, 8 CPU cores for the loader.
 Minutes: 8 a run, by its operations (4 TFLOP an iteration); not run yet.
 """
