@@ -149,6 +149,7 @@ def _run(
     work_dir: Path,
 ) -> "tuple[list[Status], int]":
     from fldet.config import parse_override
+    from fldet.engine.lock import locked
     from fldet.engine.paper_run import LocalJob, job_environment, run_all, visible_devices
 
     start: Callable[..., Any]
@@ -165,7 +166,7 @@ def _run(
         def start(run: "Run", slot: int) -> LocalJob:
             return LocalJob(run, job_environment(slot, jobs or 1, gpus, devices))
 
-    with View(jobs, tier.minutes) as view:
+    with locked(work_dir / tier.name), View(jobs, tier.minutes) as view:
         return run_all(runs, jobs=jobs, start=start, watch=view.show)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fldet import __version__
-from fldet.engine.checkpoint import newest_checkpoint
+from fldet.engine.checkpoint import checkpoints, newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import noted_signals
@@ -196,6 +196,7 @@ class LocalJob:
         step = self.run.next_step(self._record)
         if step is None:
             self._save(state="done")
+            _remove_checkpoints(self.run.folder)
             return self._status("done")
         if time.monotonic() < self._patience and is_locked(self.run.folder):
             return self._status("waiting")
@@ -282,6 +283,12 @@ class LocalJob:
             ap,
             self._record.reason,
         )
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Leaves the last one, which was tested: a table is dozens of runs."""
+    for path in (*checkpoints(folder)[1:], *folder.glob("best_*.pth")):
+        path.unlink(missing_ok=True)
 
 
 def _draft(run: Run, step: Step) -> Path:

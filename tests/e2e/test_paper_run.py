@@ -129,6 +129,7 @@ def test_a_runner_killed_twice_and_started_again_gives_the_same_report(tier, tmp
     assert code == 0, text
     assert processes_of(killed) == []
     assert "resumed after iteration" in log.read_text()
+    assert [path.name for path in log.parent.glob("*.pth")] == ["iter_60.pth"]
 
     expected, found = report(tier, reference, capfd), report(tier, killed, capfd)
     for one in (expected, found):
