@@ -4,7 +4,7 @@ A tier is the text that `fldet paper run` puts below a row: what stands here rep
 and nothing else changes. The values are those of configs/shapes/retinanet_r18_shapes.py. All rows
 have one learning rate and one schedule.
 Hardware: one CPU core, no GPU.
-Minutes: 2.5 a run on one core of an x86 machine of 2023.
+Minutes: 2.7 a run on one x86 core: 2.5 of training (docs/results.md), the rest estimated.
 """
 # --- data: 1600 images of 160 pixels, 200 held out
 data_root = 'data/shapes/'
