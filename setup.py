@@ -52,6 +52,7 @@ setup(
     extras_require={
         "tests": read_requirements("tests") + read_requirements("export"),
         "export": read_requirements("export"),
+        "cluster": read_requirements("cluster"),
     },
     entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
     classifiers=[

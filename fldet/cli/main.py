@@ -17,6 +17,7 @@ from fldet.cli import (
     export,
     init,
     paper,
+    paper_run,
     plugins,
     predict,
     report,
@@ -27,7 +28,7 @@ from fldet.cli.group import GroupWithPlugins
 
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {
-    "--cfg-options": lambda argument: "=" in argument and not argument.startswith("-"),
+    "--cfg-options": lambda argument: "=" in argument,
     "--depths": str.isdigit,
     "--scales": str.isdigit,
 }
@@ -106,18 +107,19 @@ def _leave_at_once(code: int) -> NoReturn:
 
 
 def expand_lists(arguments: list[str]) -> list[str]:
-    """Returns the arguments with an option of ``LISTS`` repeated before each of its values.
+    """Returns the arguments with an option of several values repeated before each of them.
 
     The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value. An
     option whose first value is of another kind stays as it is, for Click to complain.
     """
+    takes = LISTS | (paper_run.LISTS if arguments[:2] == ["paper", "run"] else {})
     expanded: list[str] = []
     option = ""
     for argument in arguments:
-        if argument in LISTS:
+        if argument in takes:
             option = argument
             expanded.append(option)
-        elif option and LISTS[option](argument):
+        elif option and not argument.startswith("-") and takes[option](argument):
             expanded += [argument] if expanded[-1] == option else [option, argument]
         else:
             option = ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fldet.cli import options
+from fldet.cli import options, paper_report, paper_run
 from fldet.cli.output import Output, command, markdown_table, table
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.command("run", epilog=paper_run.EXAMPLES)(paper_run.run)
+app.command("report", epilog=paper_report.EXAMPLES)(paper_report.report)
 
 LIST_EXAMPLES = """\b
 Examples:

@@ -40,6 +40,12 @@ def locked(work_dir: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def is_locked(work_dir: Path) -> bool:
+    """Returns whether a living process of this machine holds a work dir."""
+    holder = _read(work_dir / NAME)
+    return holder.get("host") == socket.gethostname() and _is_alive(holder)
+
+
 def _create(path: Path, content: dict[str, Any]) -> bool:
     """Returns whether the file was made: it appears at once and whole, or was there before."""
     draft = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")

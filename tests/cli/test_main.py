@@ -28,6 +28,8 @@ COMMANDS = [
     ["data"],
     ["data", "inspect"],
     ["data", "convert"],
+    ["paper", "run"],
+    ["paper", "report"],
 ]
 
 

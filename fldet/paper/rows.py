@@ -13,7 +13,16 @@ from typing import Any
 from fldet.config import CONFIGS
 from fldet.errors import DataError, UsageError, nearest
 
-__all__ = ["Comparison", "Outcome", "Row", "Table", "compare", "find_table", "read_tables"]
+__all__ = [
+    "Comparison",
+    "Outcome",
+    "Row",
+    "Table",
+    "compare",
+    "find_table",
+    "read_outcome",
+    "read_tables",
+]
 
 INDEX = CONFIGS / "paper" / "rows.json"
 # Where a result lies in the work dir of a row; fldet test puts it there.
@@ -128,13 +137,18 @@ def _table(name: str, content: dict[str, Any]) -> Table:
 
 
 def _compare(row: Row, file: Path) -> Comparison:
-    ours = _read_outcome(file) if file.is_file() else None
+    ours = read_outcome(file) if file.is_file() else None
     found, stated = ours.figures["AP"] if ours else None, row.paper.get("AP")
     delta = None if found is None or stated is None else found - stated
     return Comparison(row, ours, delta)
 
 
-def _read_outcome(file: Path) -> Outcome:
+def read_outcome(file: Path) -> Outcome:
+    """Returns what a file says that ``fldet test`` has written.
+
+    Raises:
+        DataError: it says nothing of the kind.
+    """
     try:
         figures = json.loads(file.read_text(encoding="utf-8"))["result"]["figures"]
         percent = {

@@ -1,0 +1,131 @@
+"""The runs of the paper's tables on a Slurm cluster, through submitit."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fldet.engine.paper_run import LocalJob, Status, progress_in
+from fldet.errors import UnavailableError, UsageError
+from fldet.paper.runs import Run, read_record, result_of
+from fldet.results import write_atomically
+
+JOB = "cluster_job.json"
+DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
+
+
+class Cluster:
+    """Where runs are sent to.
+
+    Args:
+        folder: for submitit's scripts and logs, seen by all machines.
+        options: of ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``,
+            ``gpus_per_node``, ``timeout_min``.
+        kind: ``slurm``, or ``local`` for processes of this machine.
+
+    Raises:
+        UnavailableError: submitit is not installed, or there is no Slurm.
+        UsageError: an option that submitit does not know.
+    """
+
+    def __init__(
+        self, folder: Path, options: Mapping[str, Any] | None = None, kind: str = "slurm"
+    ) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UnavailableError(
+                "--executor slurm needs the package submitit",
+                expected="the extra of the name cluster",
+                hint="pip install 'fldet[cluster]'",
+            ) from error
+        try:
+            self._executor = submitit.AutoExecutor(folder=folder, cluster=kind)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"no Slurm here: {error}", expected="a machine that has sbatch"
+            ) from error
+        try:
+            self._executor.update_parameters(**{**DEFAULTS, **(options or {})})
+        except (NameError, TypeError, ValueError) as error:
+            raise UsageError(f"submitit does not take these options: {error}") from error
+        kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
+        self._job_class = kinds[kind]
+        self._folder = folder
+
+    def start(self, run: Run, _slot: int) -> "ClusterJob":
+        """Sends a run, or finds the job again that an earlier runner has sent."""
+        run.folder.mkdir(parents=True, exist_ok=True)
+        path = run.folder / JOB
+        if path.is_file():
+            number = json.loads(path.read_text())["id"]
+            job = self._job_class(folder=self._folder, job_id=number)
+            if not job.done():
+                return ClusterJob(run, job)
+        job = self._executor.submit(ClusterRun(run))
+        write_atomically(path, json.dumps({"id": job.job_id}))
+        return ClusterJob(run, job)
+
+
+class ClusterRun:
+    """What a job of the cluster does: one run, from its first step that is not done.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self) -> str:
+        """Returns how the run ended."""
+        job = LocalJob(self.run)
+        while (state := job.poll().state) not in ("done", "diverged", "failed", "stopped"):
+            time.sleep(1)
+        return state
+
+    def checkpoint(self) -> Any:
+        """Returns what goes on after the time limit of the cluster; submitit asks for it."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+class ClusterJob:
+    """A run on the cluster, watched through its files.
+
+    Args:
+        run: the run.
+        job: of submitit.
+    """
+
+    def __init__(self, run: Run, job: Any) -> None:
+        self.run = run
+        self._job = job
+        self._detached = False
+
+    def poll(self) -> Status:
+        """Returns how far the run is."""
+        over = self._job.done()
+        record = read_record(self.run.folder)
+        seconds = sum(record.seconds.values())
+        if over and record.state == "done":
+            ap = result_of(self.run).get("AP")
+            return Status(self.run, "done", seconds=seconds, ap=ap)
+        if over and record.state in ("diverged", "failed"):
+            return Status(self.run, record.state, seconds=seconds, reason=record.reason)
+        if over:
+            reason = (
+                f"the job {self._job.job_id} ended as {self._job.state}; {self._job.paths.stderr}"
+            )
+            return Status(self.run, "failed", seconds=seconds, reason=reason)
+        if self._detached:
+            return Status(self.run, "stopped", seconds=seconds)
+        step = self.run.next_step(record)
+        state = step.name if step and record.digest else "queued"
+        return Status(self.run, state, *progress_in(self.run.log), seconds=seconds)
+
+    def stop(self) -> None:
+        """Watches no longer; the job goes on, and the next runner finds it."""
+        self._detached = True

@@ -1,0 +1,98 @@
+"""How well two orders of the same rows agree: Kendall's tau-b and how sure it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Agreement", "agreement", "kendall_tau_b"]
+
+EXACT_UP_TO = 8  # rows; 8! = 40320 orders
+DRAWN = 20_000  # orders drawn at random for more rows
+RESAMPLED = 2_000  # sets of seeds drawn for the interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Rank agreement of two columns.
+
+    Attributes:
+        tau: Kendall's tau-b in [-1, 1] of the means; None if a column has no two different values.
+        rows: counted in; a row without a value is not.
+        p_value: share of all orders of the rows that agree at least as well (permutation test,
+            one-sided).
+        exact: whether all orders were looked at, or ``DRAWN`` drawn ones.
+        interval: 95 % of tau when the seeds of each row are drawn anew, with replacement; None if
+            no row has two seeds.
+    """
+
+    tau: float | None
+    rows: int
+    p_value: float | None
+    exact: bool
+    interval: tuple[float, float] | None
+
+
+def agreement(paper: Sequence[float], ours: Sequence[Sequence[float]]) -> Agreement:
+    """Returns how well our rows have the paper's order.
+
+    Args:
+        paper: one value for each row.
+        ours: the values of all seeds for each row, at least one.
+    """
+    x = np.array(paper, dtype=np.float64)
+    tau = kendall_tau_b(x, np.array([[np.mean(values) for values in ours]]))[0] if ours else np.nan
+    if not np.isfinite(tau):
+        return Agreement(None, len(x), None, True, None)
+    exact = len(x) <= EXACT_UP_TO
+    orders = _all_orders(len(x)) if exact else _drawn_orders(len(x))
+    means = np.array([np.mean(values) for values in ours])
+    taus = kendall_tau_b(x, means[orders])
+    at_least = int(np.count_nonzero(taus >= tau - 1e-9))
+    return Agreement(
+        tau=float(tau),
+        rows=len(x),
+        # Of drawn orders the one at hand counts as drawn too, so that p is never 0.
+        p_value=at_least / len(taus) if exact else (at_least + 1) / (len(taus) + 1),
+        exact=exact,
+        interval=_interval(x, ours) if max(map(len, ours)) > 1 else None,
+    )
+
+
+def kendall_tau_b(x: Array, ys: Array) -> Array:
+    """Returns Kendall's tau-b of ``x`` (N,) with each row of ``ys`` (M, N): (M,).
+
+    Pairs in concordance less those in discordance, over the geometric mean of the pairs that are
+    not tied in ``x`` and in ``y``; NaN where all are tied.
+    """
+    i, j = np.triu_indices(len(x), 1)
+    in_x = np.sign(x[i] - x[j])
+    in_y = np.sign(ys[:, i] - ys[:, j])
+    untied = np.count_nonzero(in_x) * np.count_nonzero(in_y, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        taus: Array = in_y @ in_x / np.sqrt(untied)
+    return taus
+
+
+def _all_orders(count: int) -> NDArray[np.int64]:
+    return np.array(list(permutations(range(count))), dtype=np.int64)
+
+
+def _drawn_orders(count: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng(0)
+    return rng.permuted(np.tile(np.arange(count), (DRAWN, 1)), axis=1)
+
+
+def _interval(x: Array, ours: Sequence[Sequence[float]]) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    columns = [
+        np.array(values)[rng.integers(len(values), size=(RESAMPLED, len(values)))].mean(axis=1)
+        for values in ours
+    ]
+    taus = kendall_tau_b(x, np.stack(columns, axis=1))
+    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    return float(low), float(high)

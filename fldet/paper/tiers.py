@@ -1,0 +1,103 @@
+"""Tiers: the paper's rows with other data, another size of model and image, another schedule.
+
+A tier is a fragment of a config, in ``configs/_base_/tiers``. The config of a run is the tier's
+text with the row as its base, so the rules of inheritance decide what it replaces, and what the
+tier does not name stays the row's.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fldet.config import CONFIGS, parse_config
+from fldet.errors import ConfigError, UsageError, nearest
+from fldet.results import write_atomically
+
+__all__ = ["Tier", "find_tier"]
+
+FOLDER = CONFIGS / "_base_" / "tiers"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What replaces the data, size and schedule of every row.
+
+    Attributes:
+        name: ``laptop``, ``gpu``, ``full``, or the stem of a file.
+        file: the fragment.
+        text: of the fragment.
+        header: its docstring.
+        minutes: of one run, as the fragment's header says; None if it does not.
+        is_paper: the fragment is empty: the rows are the paper's own.
+    """
+
+    name: str
+    file: Path
+    text: str
+    header: str
+    minutes: float | None
+    is_paper: bool
+
+    def write(self, row: Path, folder: Path, *, alpha: float | None = None) -> Path:
+        """Writes the config of a row in this tier and returns its path.
+
+        Args:
+            row: the row's config, below ``configs/paper``.
+            folder: where to write; the file is named after the row.
+            alpha: of the classification loss, in place of the row's.
+        """
+        base = f"fldet::{row.relative_to('configs').as_posix()}"
+        path = folder / row.name
+        _write(
+            path, f"# The row {row.stem} in the tier {self.name}.\n_base_ = {base!r}\n{self.text}"
+        )
+        if alpha is None:
+            return path
+        other = folder / f"{row.stem}-alpha-{alpha:g}.py"
+        model = f"model = dict(bbox_head=dict(loss_cls=dict(alpha={alpha!r})))"
+        _write(other, f"# {row.stem} with another alpha.\n_base_ = './{path.name}'\n{model}\n")
+        return other
+
+
+def find_tier(name: str) -> Tier:
+    """Returns a tier by its name, or from a file of the same kind.
+
+    Raises:
+        UsageError: there is none.
+        ConfigError: a file that is no Python, or has bases.
+    """
+    own = Path(name)
+    file = own if own.suffix == ".py" else FOLDER / f"{name}.py"
+    if not file.is_file():
+        names = sorted(path.stem for path in FOLDER.glob("*.py"))
+        raise UsageError(
+            f"there is no tier {name!r}",
+            expected=nearest(name, names) or f"one of: {', '.join(names)}, or a .py file",
+        )
+    tree = parse_config(file)
+    header = ast.get_docstring(tree) or ""
+    stated = {target.id for node in tree.body for target in _targets(node)}
+    if "_base_" in stated:
+        raise ConfigError(
+            f"the tier {file} has a _base_", expected="a fragment; the row becomes its base"
+        )
+    minutes = re.search(r"^Minutes: ([\d.]+)", header, re.MULTILINE)
+    return Tier(
+        name=file.stem,
+        file=file,
+        text=file.read_text(encoding="utf-8"),
+        header=header,
+        minutes=float(minutes[1]) if minutes else None,
+        is_paper=not stated,
+    )
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [target for target in targets if isinstance(target, ast.Name)]
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)

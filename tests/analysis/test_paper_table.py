@@ -1,0 +1,31 @@
+import pytest
+
+from fldet.analysis.paper_table import Line, plot
+
+ROWS = [
+    Line("plain", 31.1, (46.0, 47.5)),
+    Line("wild", 0.0, (), "diverged"),
+    Line("half", 30.0, (44.0,), "1 diverged"),
+    Line("later", 29.0, ()),
+]
+
+
+def test_both_halves_and_what_did_not_end(tmp_path):
+    png, svg = plot("table1a, tier laptop", "AP [%]", ROWS, tmp_path / "picture")
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    text = svg.read_text()
+    for words in (
+        "paper: AP [%]",
+        "here: AP [%]",
+        "46.8",
+        "diverged",
+        "44.0, 1 diverged",
+        "not run",
+    ):
+        assert f"<!-- {words} -->" in text
+
+
+@pytest.mark.parametrize("ours", [(), (5.0,)])
+def test_controls_have_no_half_of_the_paper(tmp_path, ours):
+    _, svg = plot("controls", "AP [%]", [Line("hinge", None, ours)], tmp_path / "picture")
+    assert "paper:" not in svg.read_text()

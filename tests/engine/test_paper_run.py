@@ -1,0 +1,158 @@
+"""Runs side by side, with commands that end at once in place of trainings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fldet.engine.paper_run import (
+    BOOT,
+    LocalJob,
+    job_environment,
+    known,
+    progress_in,
+    run_all,
+)
+from fldet.errors import UsageError
+from fldet.paper.runs import Run, Step, read_record
+
+FINE = Step("train", ("--version",))
+WRONG = Step("train", ("no_such_command",))
+PRINTED = Step("timing", ("--version",), makes="benchmark.json", prints=True)
+
+
+def run_of(tmp_path, name, *steps, seed=0):
+    folder = tmp_path / name / f"seed_{seed}"
+    return Run((f"table1b {name}",), seed, tmp_path / f"{name}.py", folder, "digest", steps)
+
+
+def do(runs, jobs=2):
+    seen = []
+    statuses, received = run_all(
+        runs,
+        jobs=jobs,
+        start=lambda run, slot: LocalJob(run),
+        watch=lambda all_of_them: seen.append([one.state for one in all_of_them]),
+    )
+    assert received == 0
+    return {one.run.folder.parent.name: one for one in statuses}, seen
+
+
+def test_a_failing_run_is_named_with_its_log_and_the_others_go_on(tmp_path):
+    runs = [run_of(tmp_path, "bad", WRONG, FINE), run_of(tmp_path, "good", FINE)]
+    found, seen = do(runs, jobs=1)
+    assert (found["bad"].state, found["good"].state) == ("failed", "done")
+    assert "train ended with exit code 2" in found["bad"].reason
+    log = runs[0].log.read_text()
+    assert "$ fldet no_such_command" in log
+    assert "No such command" in log
+    assert ["train", "waiting"] in seen
+    assert found["good"].seconds > 0
+
+
+def test_what_is_done_is_kept_and_what_failed_is_tried_again(tmp_path):
+    good, bad = run_of(tmp_path, "good", FINE), run_of(tmp_path, "bad", WRONG)
+    do([good, bad])
+    before = good.log.read_bytes(), bad.log.read_bytes()
+    found, _ = do([good, bad])
+    assert found["good"].state == "done"
+    assert good.log.read_bytes() == before[0]
+    assert bad.log.read_bytes() == 2 * before[1]
+
+
+def test_steps_follow_each_other_and_a_printed_result_appears_whole(tmp_path):
+    from fldet import __version__
+
+    run = run_of(tmp_path, "two", FINE, PRINTED)
+    run.folder.mkdir(parents=True)
+    job = LocalJob(run)
+    while job.poll().state not in ("done", "failed"):
+        # not under its name before the command has ended
+        assert read_record(run.folder).steps != ("train", "timing")
+        time.sleep(0.05)
+    assert (run.folder / "benchmark.json").read_text().strip() == __version__
+    assert read_record(run.folder).steps == ("train", "timing")
+    assert list(read_record(run.folder).seconds) == ["train", "timing"]
+
+
+def test_a_loss_that_is_not_finite_is_a_result(tmp_path):
+    run = run_of(tmp_path, "wild", WRONG, FINE)
+    run.folder.mkdir(parents=True)
+    job = LocalJob(run)
+    job.poll()
+    (run.folder / "nonfinite_iter_7.pth").touch()
+    while job.poll().state == "train":
+        time.sleep(0.05)
+    assert known(run).state == "diverged"
+    found, _ = do([run])
+    assert found["wild"].state == "diverged"
+    assert run.log.read_text().count("$ fldet") == 1
+
+
+def test_a_run_of_another_config_is_not_gone_on_with(tmp_path):
+    run = run_of(tmp_path, "good", FINE)
+    do([run])
+    other = Run(run.rows, 0, run.config, run.folder, "another", run.steps)
+    with pytest.raises(UsageError, match="begun with another config"):
+        do([other])
+
+
+def test_a_command_ends_with_its_runner(tmp_path):
+    """Even if the runner is killed so that it can say nothing; Linux tells the command."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells a process that its parent has gone")
+    boot = BOOT.replace('"-m", "fldet"', '"-c", "import time; time.sleep(60)"')
+    code = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    command = [sys.executable, "-c", code, boot]
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = int(runner.stdout.readline())
+    wait_until(
+        lambda: "time.sleep(60)" in command_line(child) and "prctl" not in command_line(child)
+    )
+    runner.send_signal(signal.SIGKILL)
+    runner.communicate()
+    wait_until(lambda: not command_line(child))
+
+
+def command_line(process):
+    try:
+        with open(f"/proc/{process}/cmdline") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_progress_is_that_of_the_last_attempt(tmp_path):
+    log = tmp_path / "log.txt"
+    assert progress_in(log) == (0, 0)
+    log.write_text("\n$ fldet train x\niter 50/1200  loss 1\niter 100/1200  loss 1\n")
+    assert progress_in(log) == (100, 1200)
+    log.write_text(log.read_text() + "\n$ fldet train x --resume\n")
+    assert progress_in(log) == (0, 0)
+
+
+def test_cores_and_gpus_are_divided_among_the_slots(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert job_environment(0, 2, 1, []) == {"OMP_NUM_THREADS": "4"}
+    assert job_environment(0, 1, 1, ["0"]) == {"OMP_NUM_THREADS": "8"}
+    found = [job_environment(slot, 3, 2, list("0123"))["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert found == ["0,1", "2,3", "0,1"]
+    assert job_environment(0, 100, 1, [])["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert job_environment(0, 2, 1, [])["OMP_NUM_THREADS"] == "3"

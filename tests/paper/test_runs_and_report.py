@@ -1,0 +1,151 @@
+"""Which runs a table needs, and what is said about them; no run is done here."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fldet.errors import DataError, UsageError
+from fldet.paper import find_table, read_tables
+from fldet.paper.report import make_report, markdown
+from fldet.paper.runs import ALPHAS, Record, plan, read_record, tables_of
+from fldet.paper.tiers import find_tier
+
+LAPTOP = find_tier("laptop")
+
+
+def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), **options):
+    return plan(tables_of(names, tier), tier, work_dir, seeds=seeds, **options)
+
+
+def finish(run, ap, seconds=60.0, **changes):
+    """Leaves what a run that came to an end would."""
+    record = Record("done", run.digest, run.cfg_options, tuple(s.name for s in run.steps))
+    record = dataclasses.replace(record, seconds={"train": seconds}, machine={"cores": "2"})
+    if run.steps[0].name == "timing":
+        run.folder.mkdir(parents=True)
+        (run.folder / "benchmark.json").write_text(json.dumps({"result": {"median_ms": ap}}))
+    else:
+        (run.folder / "test").mkdir(parents=True)
+        summary = {"AP": ap / 100, "AP50": 0.5}
+        content = {"result": {"figures": {"summary": summary, "num_images": 9}}}
+        (run.folder / "test" / "result.json").write_text(json.dumps(content))
+    dataclasses.replace(record, **changes).write(run.folder)
+
+
+def test_rows_of_equal_configs_share_their_runs(tmp_path):
+    runs = plan_of(tmp_path, seeds=(0, 1))
+    rows = sum(len(table.rows) for table in read_tables() if table.name != "table2")
+    assert len(runs) == len({run.folder for run in runs}) < 2 * rows
+    shared = next(run for run in runs if run.name == "fl_gamma_2/seed_0")
+    assert shared.rows == ("table1b 2/.25", "table1c 3x3", "table1d FL", "table3 FL")
+    labels = [label for run in runs for label in run.rows]
+    assert len(labels) == 2 * rows
+    # whatever table is asked for, and whatever all are told
+    (alone,) = plan_of(tmp_path, "table1c", rows=["3x3"], cfg_options=["train_cfg.max_iters=7"])
+    assert alone.folder == shared.folder
+    assert alone.digest != shared.digest
+
+
+def test_rows_are_chosen_by_either_name(tmp_path):
+    runs = plan_of(tmp_path, "table1b", "table1d", rows=["2/.25", "ohem_128_0.5"], seeds=(3,))
+    assert [run.name for run in runs] == ["fl_gamma_2/seed_3", "ohem_128_0.5/seed_3"]
+    with pytest.raises(UsageError, match=r"no row '2/.3' in table1b\n.*2/.25"):
+        plan_of(tmp_path, "table1b", rows=["2/.3"])
+
+
+def test_timings_are_of_the_papers_models_but_for_the_full_tier(tmp_path):
+    run = plan_of(tmp_path, "table1e", rows=["R101-600"], timing_options=["--images", "5"])[0]
+    (step,) = run.steps
+    assert step.arguments[1].endswith("configs/paper/table1e/r101_600px.py")
+    assert step.arguments[2:] == ("--shape", "600x800", "--images", "5", "--json")
+    full = plan_of(tmp_path, "table1e", tier=find_tier("full"), rows=["R101-600"])[0]
+    assert [step.name for step in full.steps] == ["train", "test", "timing"]
+    assert [step.trained for step in full.steps] == [False, True, True]
+
+
+def test_table2_is_for_the_full_tier(tmp_path):
+    with pytest.raises(UsageError, match="table2 varies backbone and schedule"):
+        plan_of(tmp_path, "table2")
+    assert len(plan_of(tmp_path, "table2", tier=find_tier("full"))) == 2
+
+
+def test_the_search_runs_every_alpha_of_table_1a(tmp_path):
+    runs = plan_of(tmp_path, "table1b", search_alpha=True)
+    assert len(runs) == 7 * len(ALPHAS)
+    names = {run.folder.parent.name for run in runs}
+    # gamma 0 with another alpha is a row of Table 1a
+    assert {"ce_alpha_0.999", "fl_gamma_2", "fl_gamma_2-alpha-0.5"} <= names
+    assert "fl_gamma_2-alpha-0.25" not in names
+
+
+def test_a_step_whose_file_is_gone_is_done_again(tmp_path):
+    run = plan_of(tmp_path, "table3", rows=["FL"])[0]
+    assert run.next_step(Record()).name == "train"
+    finish(run, 30)
+    record = read_record(run.folder)
+    assert run.next_step(record) is None
+    (run.folder / "test" / "result.json").unlink()
+    assert run.next_step(record).name == "test"
+
+
+def test_report_of_a_table(tmp_path):
+    runs = plan_of(tmp_path, "table1b", "controls", seeds=(0, 1, 2))
+    for run in runs:
+        if run.rows[0].endswith("2/.25"):
+            finish(run, 50 + run.seed)
+        elif run.rows[0].endswith("0/.75"):
+            finish(run, 40 + run.seed)
+        elif run.rows[0].endswith("CE without prior"):
+            finish(run, 0, state="diverged", reason="the loss of iteration 3 is not finite")
+        elif run.rows[0].endswith("5/.25") and run.seed == 0:
+            finish(run, 0, state="failed", reason="no room")
+    report = make_report([find_table("table1b"), find_table("controls")], LAPTOP, tmp_path)
+    rows = {row.name: row for row in report.tables[0].rows}
+    best = rows["2/.25"]
+    assert (best.mean, best.std) == (pytest.approx(51), pytest.approx(1))
+    assert (best.paper, best.delta, best.seeds) == (34.0, pytest.approx(17), (0, 1, 2))
+    assert rows["5/.25"].ours.missing == 3
+    assert report.tables[0].agreement.tau == 1
+    assert report.tables[0].agreement.rows == 2
+    verdicts = {one.statement.says: one.judgement for one in report.verdicts}
+    assert verdicts["The focal loss (gamma 2) beats balanced cross entropy (gamma 0)"] == "holds"
+    assert verdicts["gamma 2 is the best"] == "not decided"
+    assert verdicts["Cross entropy without the prior diverges"] == "holds"
+    assert report.seconds == 10 * 60
+    page = markdown(report, {"table1b": "b.png"})
+    assert "| 2/.25 | 34.0 | 51.0 | 1.00 (50.0 to 52.0) | 3 | +17.0 | 0.0 | 0.0 |" in page
+    assert "| CE without prior | diverged (3) |" in page
+    assert "| 5/.25 | 32.2 | not run (3) | - | 0 | - | 1.8 | - |" in page
+    assert "![table1b](b.png)" in page
+    assert str(tmp_path) not in page
+
+
+def test_report_of_timings_and_of_a_search(tmp_path):
+    for run in plan_of(tmp_path, "table1e"):
+        finish(run, 1000 if "R101" in run.rows[0] else 500)
+    for run in plan_of(tmp_path, "table1b", rows=["2/.25"], search_alpha=True):
+        finish(run, 55 if "0.75" in run.name else 50)
+    report = make_report(tables_of(["table1b", "table1e"], LAPTOP), LAPTOP, tmp_path)
+    assert [row.mean for row in report.tables[1].rows] == [500] * 5 + [1000] * 5
+    assert report.tables[1].quantity == "ms"
+    searched = report.search[5]
+    assert (searched.row, searched.best) == ("2/.25", "0.75")
+    assert "## The search for alpha" in markdown(report, {})
+
+
+def test_runs_of_another_config_are_not_compared(tmp_path):
+    (run,) = plan_of(tmp_path, "table3", rows=["FL"])
+    finish(run, 30, digest="another")
+    with pytest.raises(UsageError, match="begun with another config"):
+        make_report([find_table("table3")], LAPTOP, tmp_path)
+    (other,) = plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), cfg_options=["val_cfg=None"])
+    finish(other, 30)
+    with pytest.raises(DataError, match="different --cfg-options"):
+        make_report([find_table("table3")], LAPTOP, tmp_path)
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match=r"run.json is no record"):
+        read_record(tmp_path)
