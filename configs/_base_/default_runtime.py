@@ -26,7 +26,7 @@ log_level = 'INFO'
 randomness = dict(seed=0)
 # A loss that is not finite stops the run; up to so many such batches are passed over instead.
 skip_nonfinite = 0
-# Training steps that are faster, or smaller in memory: docs/performance.md says what each does.
+# Training steps that are faster, or smaller in memory: docs/faster-training.md says what each does.
 amp = False
 channels_last = False
 fold_batch_norms = False

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fldet.cli.main import app, expand_cfg_options
+from fldet.cli.main import app, expand_lists
 from fldet.cli.paper_run import View, minutes_left
 from fldet.engine.paper_run import Status
 from fldet.paper.runs import Run, Step
@@ -77,7 +77,7 @@ def test_a_dry_run_says_what_would_be_run_and_for_how_long(tmp_path, capfd):
     config = tmp_path / "laptop" / "configs" / "fl_gamma_2.py"
     assert "fl_gamma_2/seed_4  (table3 FL)" in text
     assert f"  fldet train {config} --work-dir {tmp_path}/laptop/fl_gamma_2/seed_4 --seed 4" in text
-    assert "1 of 1 runs to do, 1 at a time, for about 2 min (0 are done)" in text
+    assert "1 of 1 runs to do, 1 at a time, for about 3 min (0 are done)" in text
     assert not (tmp_path / "laptop" / "fl_gamma_2").exists()
 
 
@@ -118,8 +118,8 @@ def test_a_report_of_nothing_says_so(tmp_path, capfd):
     ],
 )
 def test_seeds_and_rows_take_several_values(given, expanded):
-    assert expand_cfg_options(["paper", "run", *given]) == ["paper", "run", *expanded]
-    assert expand_cfg_options(["other", *given]) == ["other", *given]
+    assert expand_lists(["paper", "run", *given]) == ["paper", "run", *expanded]
+    assert expand_lists(["other", *given]) == ["other", *given]
 
 
 def status(name, state, seed=0, **changes):
