@@ -14,10 +14,11 @@ are listed or searched; one that fails then stands in nobody else's way.
 
 import importlib
 import os
+import sys
 import traceback
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from glob import escape, glob
 from inspect import isfunction
 from typing import Any
 
@@ -69,6 +70,10 @@ class Plugin:
 @cache
 def installed() -> tuple[Plugin, ...]:
     """Returns the entry points of all plug-ins, sorted by group and name; imports none of them."""
+    if not _any_declared():
+        return ()
+    from importlib.metadata import entry_points
+
     points = entry_points()
     return tuple(
         sorted(
@@ -81,6 +86,21 @@ def installed() -> tuple[Plugin, ...]:
             key=lambda plugin: (plugin.group, plugin.name, plugin.package),
         )
     )
+
+
+def _any_declared() -> bool:
+    """Returns whether a package on the path may be a plug-in, without reading all metadata.
+
+    Mostly there is none, and then the help need not wait for ``importlib.metadata``.
+    """
+    for folder in sys.path:
+        if folder.endswith((".zip", ".egg", ".whl")) and os.path.isfile(folder):
+            return True
+        for path in glob(os.path.join(escape(folder or "."), "*-info", "entry_points.txt")):
+            with open(path, "rb") as file:
+                if b"[fldet." in file.read():
+                    return True
+    return False
 
 
 def _distribution(point: Any) -> tuple[str, str]:
