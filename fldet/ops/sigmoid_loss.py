@@ -322,7 +322,7 @@ def _sum_of_negatives(level: _Level, left_out: Tensor, grad: Tensor | None) -> T
     starts = [(rows.start * x.shape[1] + classes.start) * x.shape[2] for rows, classes in blocks]
     bounds = torch.searchsorted(left_out, torch.tensor([*starts, x.numel()]).to(left_out)).tolist()
     shared = len(level.negative) == 1
-    factor = level.factor * level.negative if shared else level.factor
+    factor = level.factor
     scratch = torch.empty(5, x[blocks[0]].numel(), dtype=factor.dtype, device=x.device)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for index, (rows, classes) in enumerate(blocks):
@@ -333,7 +333,9 @@ def _sum_of_negatives(level: _Level, left_out: Tensor, grad: Tensor | None) -> T
             out = target
         lo, hi = bounds[index : index + 2]
         skip = left_out[lo:hi] - starts[index] if lo < hi else None
-        factors = [factor[rows]] if shared else [factor[rows], level.negative[classes]]
+        factors = [factor[rows], level.negative[classes]]
+        if shared:
+            factors = [factors[0] * level.negative]
         total += _negatives(v, factors, level.curve, out, buffers, skip)
         if target is not None and target is not out:
             target.copy_(out)
@@ -345,7 +347,11 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
     The first is the largest, of about as many entries as fit in the cache.
     """
-    size = _CPU_BLOCK * torch.get_num_threads() if x.device.type == "cpu" else _CUDA_BLOCK
+    if x.device.type == "cpu":
+        # Where there is little to do, the buffers are not to be larger than the logits.
+        size = min(_CPU_BLOCK * torch.get_num_threads(), max(_CPU_BLOCK // 2, x.numel() // 8))
+    else:
+        size = _CUDA_BLOCK
     outer, num_classes, inner = x.shape
     num_rows = max(1, size // (num_classes * inner))
     at_once = max(1, round(size / inner))  # all classes if there is more than one row

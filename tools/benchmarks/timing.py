@@ -1,5 +1,7 @@
 """What the benchmarks share: paired timing, peak memory, a table, and the machine in words."""
 
+import ctypes
+import gc
 import os
 import platform
 import statistics
@@ -60,9 +62,9 @@ def paired(
 def peak_extra_mib(function: Callable[[], Any]) -> float:
     """Returns the MiB by which the resident memory rises at most while the function runs.
 
-    It runs in a forked child, where memory that the parent has freed but not given back would
-    hide some of it: call this before anything large has run. Linux only; NaN elsewhere, or where
-    the function fails.
+    It runs in a forked child, and there for the second time: a child reads the pages of libraries
+    anew, which the first run does, and the memory that this run has freed is given back before the
+    second. Linux with glibc only; NaN elsewhere, or where the function fails.
     """
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
@@ -70,6 +72,9 @@ def peak_extra_mib(function: Callable[[], Any]) -> float:
     child = os.fork()
     if child == 0:
         try:
+            function()
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
             before = _resident_mib("VmRSS")
             function()
