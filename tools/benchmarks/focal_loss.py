@@ -1,6 +1,6 @@
 """Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd on a CPU.
 
-Usage: python tools/benchmarks/focal_loss.py [--threads 1] [--rounds 9] [--json]
+Usage: python tools/benchmarks/focal_loss.py [--compiled] [--threads 1] [--rounds 9] [--json]
 
 MMDetection's takes rows of anchors; fldet's takes rows, and maps in both memory orders. All run in
 this process in alternating rounds. The error of a gradient is relative to float64, over logits from
@@ -32,17 +32,18 @@ Loss = Callable[..., Tensor]
 def main() -> None:
     """Prints one row for each size and function, and the errors of the gradients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compiled", action="store_true", help="fldet's compiled kernel, too")
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
-    memory = {case: memory_of(*case) for case in CASES}
+    memory = {case: memory_of(*case, args.compiled) for case in CASES}
     torch.set_num_threads(args.threads)
     results = []
     for case in CASES:
-        functions = steps(*case)
+        functions = steps(*case, args.compiled)
         check_close({name: function() for name, function in functions.items()})
         for name, timing in paired(functions, rounds=args.rounds).items():
             results.append(
@@ -60,13 +61,13 @@ def main() -> None:
         "machine": machine(),
         "rounds": args.rounds,
         "results": results,
-        "gradient_errors": gradient_errors(),
+        "gradient_errors": gradient_errors(args.compiled),
     }
     print(json.dumps(report) if args.json else as_text(report))
 
 
-def losses(gamma: float = 2.0) -> dict[str, Loss]:
-    """Returns the three losses, all of the same arguments."""
+def losses(gamma: float = 2.0, compiled: bool = False) -> dict[str, Loss]:
+    """Returns the three losses, and perhaps the compiled one, all of the same arguments."""
     mmdets = MODELS.build({"type": "mmdet.FocalLoss", "gamma": gamma, "alpha": 0.25})
 
     def by_autograd(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
@@ -76,15 +77,16 @@ def losses(gamma: float = 2.0) -> dict[str, Loss]:
     def by_mmdet(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
         return mmdets(logits, labels, weight, avg_factor=avg_factor)
 
-    return {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
+    result = {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
+    return {**result, "compiled": FocalLoss(gamma=gamma, compiled=True)} if compiled else result
 
 
-def steps(anchors: int, classes: int) -> dict[str, Callable[[], float]]:
+def steps(anchors: int, classes: int, compiled: bool) -> dict[str, Callable[[], float]]:
     """Returns for each way a function that runs forward and backward and returns the loss."""
     layouts = inputs(anchors, classes)
     return {
         f"{name}, {layout}": partial(step, loss, *layouts[layout])
-        for name, loss in losses().items()
+        for name, loss in losses(compiled=compiled).items()
         for layout in (layouts if isinstance(loss, FocalLoss) else ["rows"])
     }
 
@@ -116,12 +118,12 @@ def step(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> float:
     return float(value)
 
 
-def memory_of(anchors: int, classes: int) -> dict[str, float]:
+def memory_of(anchors: int, classes: int, compiled: bool) -> dict[str, float]:
     """Returns the peak of each function beyond its inputs, in MiB."""
-    functions = steps(anchors, classes)
-    small = steps(20 * WIDTH * NUM_ANCHORS, classes)
+    functions = steps(anchors, classes, compiled)
+    small = steps(20 * WIDTH * NUM_ANCHORS, classes, compiled)
     for name in functions:
-        small[name]()  # what a first call loads is not the memory of a step
+        small[name]()  # what a first call loads or compiles is not the memory of a step
     return {name: peak_extra_mib(function) for name, function in functions.items()}
 
 
@@ -133,7 +135,7 @@ def check_close(values: dict[str, float]) -> None:
             raise SystemExit(f"{name} gives {value}, mmdet gives {expected}")
 
 
-def gradient_errors() -> dict[str, dict[str, float]]:
+def gradient_errors(compiled: bool) -> dict[str, dict[str, float]]:
     """Returns for each loss and gamma the largest relative error; NaN where one is not finite."""
     logits = torch.linspace(-100, 100, 20_001).repeat(2)[:, None]
     labels = torch.arange(2).repeat_interleave(20_001)  # all positive, then all negative
@@ -141,7 +143,7 @@ def gradient_errors() -> dict[str, dict[str, float]]:
     for gamma in GAMMAS:
         x = logits.double().requires_grad_()
         sigmoid_focal_loss(x, labels, gamma=gamma).sum().backward()
-        for name, loss in losses(gamma).items():
+        for name, loss in losses(gamma, compiled).items():
             y = logits.clone().requires_grad_()
             loss(y, labels, torch.ones(len(y)), 1.0).backward()
             error = ((y.grad - x.grad).abs() / x.grad.abs())[x.grad.abs() > 1e-37].max()
