@@ -23,7 +23,8 @@ __all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
 
 _CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
 _CUDA_BLOCK = 1 << 22
-_KERNEL_ENTRIES = 1 << 18  # of a piece that the compiled kernel takes
+_KERNEL_ENTRIES = 1 << 20  # of a piece that the compiled kernel takes
+_KERNEL_CLASSES = 16  # with fewer, Inductor's loop over them is slower than the blocks
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def sigmoid_loss_sum(
         scale: factor on everything, a number or a scalar tensor.
         compiled: make a kernel for a CPU with ``torch.compile``, which needs a C++ compiler and
             some seconds at the first call. It takes rows and channels_last maps, where the scores
-            of an anchor lie side by side; others are summed without it.
+            of an anchor lie side by side, of 16 classes and more; others are summed without it.
 
     Returns:
         Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``. Gradients have
@@ -292,7 +293,7 @@ def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, 
         from fldet.ops.sigmoid_loss_triton import triton_sum
 
         return triton_sum(*_fused_arguments(level), level.curve, grad), grad
-    if compiled and grad is not None and x.device.type == "cpu" and x.shape[2] == 1:
+    if compiled and grad is not None and _suits_kernel(x):
         return _compiled_sum(level, grad), grad
     return _blocked_sum(level, grad), grad
 
@@ -437,6 +438,10 @@ def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
         level.negative.expand(of_class).contiguous(),
         level.positive.expand(of_class).contiguous(),
     )
+
+
+def _suits_kernel(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.shape[2] == 1 and x.shape[1] >= _KERNEL_CLASSES
 
 
 def _compiled_sum(level: _Level, grad: Tensor) -> Tensor:

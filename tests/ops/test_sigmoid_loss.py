@@ -396,6 +396,7 @@ from fldet.ops import sigmoid_loss
 from fldet.ops.sigmoid_loss import Curve, sigmoid_loss_sum
 
 sigmoid_loss._KERNEL_ENTRIES = 100  # 20 rows
+sigmoid_loss._KERNEL_CLASSES = 5
 generator = torch.Generator().manual_seed(0)
 labels = torch.randint(0, 6, (72,), generator=generator)
 weights = torch.rand(72, generator=generator)
@@ -436,6 +437,7 @@ def test_a_compiled_sum_needs_a_compiler(monkeypatch):
 
     monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
     monkeypatch.setattr(sigmoid_loss, "_KERNEL_ENTRIES", K)
+    monkeypatch.setattr(sigmoid_loss, "_KERNEL_CLASSES", K)
     sigmoid_loss._kernel.cache_clear()
     logits, labels, _ = sample()
     loss = FocalLoss(compiled=True)
