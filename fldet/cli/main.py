@@ -1,6 +1,5 @@
 """The command ``fldet``: wiring of its subcommands."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -100,6 +99,8 @@ def _leave_at_once(code: int) -> NoReturn:
     There, when all is done and written, the threads of gloo abort about one process in twenty
     (torch 2.13), and the launcher takes the whole run for failed.
     """
+    import logging
+
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

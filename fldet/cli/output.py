@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import os
 import signal
 import sys
@@ -100,7 +99,9 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        _set_up_logging()
+        from fldet.cli.log import set_up_logging
+
+        set_up_logging()
         try:
             with contextlib.redirect_stdout(sys.stderr), explained_file_errors():
                 body(*args, **kwargs)
@@ -118,19 +119,3 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
-
-
-class _StderrHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is now: a progress bar puts its own stream there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(prefix + self.format(record), file=sys.stderr, flush=True)
-
-
-def _set_up_logging() -> None:
-    log = logging.getLogger("fldet")
-    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-    log.propagate = False
-    if not any(isinstance(handler, _StderrHandler) for handler in log.handlers):
-        log.addHandler(_StderrHandler())

@@ -6,21 +6,25 @@ objects are replaced. Nothing of the size of the logits is made but the gradient
 forward pass: the backward pass only scales it.
 """
 
+import dataclasses
 import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fldet.errors import UnavailableError
 from fldet.functional import Alpha, check_alpha
 
 __all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
 
 _CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
 _CUDA_BLOCK = 1 << 22
+_KERNEL_ENTRIES = 1 << 20  # of a piece that the compiled kernel takes
+_KERNEL_CLASSES = 16  # with fewer, Inductor's loop over them is slower than the blocks
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def sigmoid_loss_sum(
     curve: Curve,
     alpha: Alpha = None,
     scale: float | Tensor = 1.0,
+    compiled: bool = False,
 ) -> Tensor:
     """Returns the sum of ``scale * weight * alpha_t * loss`` over all levels, anchors and classes.
 
@@ -65,6 +70,9 @@ def sigmoid_loss_sum(
         alpha: weight of the positive class, in [0, 1]; one for each class; or None for no balancing
             (Eq. 1 and 4).
         scale: factor on everything, a number or a scalar tensor.
+        compiled: make a kernel for a CPU with ``torch.compile``, which needs a C++ compiler and
+            some seconds at the first call. It takes rows and channels_last maps, where the scores
+            of an anchor lie side by side, of 16 classes and more; others are summed without it.
 
     Returns:
         Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``. Gradients have
@@ -72,13 +80,14 @@ def sigmoid_loss_sum(
 
     Raises:
         ValueError: shapes do not fit, or a label or an alpha is out of range.
+        UnavailableError: ``compiled``, and there is no C++ compiler.
     """
     check_alpha(alpha)
     counts = {count_classes(*level) for level in zip(logits, labels, strict=True)}
     if len(counts) != 1:
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
     _check_range(labels, num_classes := counts.pop())
-    job = _Job(labels, weights, num_classes, curve, alpha, scale, torch.is_grad_enabled())
+    job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled, torch.is_grad_enabled())
     return _run(job, logits)
 
 
@@ -132,6 +141,7 @@ class _Job:
     curve: Curve
     alpha: Alpha
     scale: float | Tensor
+    compiled: bool
     grad_enabled: bool
 
 
@@ -170,7 +180,7 @@ class _SigmoidLossSum(torch.autograd.Function):
         with torch.autocast(logits[0].device.type, enabled=False):
             for index, level in enumerate(logits):
                 need_grad = job.grad_enabled and ctx.needs_input_grad[1 + index]
-                total, grad = _level_sum(_level(job, index, level), need_grad)
+                total, grad = _level_sum(_level(job, index, level), need_grad, job.compiled)
                 totals.append(total)
                 grads.append(None if grad is None else _as_logits(grad, level))
         ctx.save_for_backward(*grads)
@@ -270,10 +280,10 @@ def _as_logits(grad: Tensor, logits: Tensor) -> Tensor:
     return grad.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-# --- the sum over a level: two ways ---
+# --- the sum over a level: three ways ---
 
 
-def _level_sum(level: _Level, need_grad: bool) -> tuple[Tensor, Tensor | None]:
+def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the sum over a level, in float64, and its gradient if there is need of it."""
     x = level.logits
     grad = torch.empty_like(x, dtype=_grad_dtype(x)) if need_grad else None
@@ -283,6 +293,8 @@ def _level_sum(level: _Level, need_grad: bool) -> tuple[Tensor, Tensor | None]:
         from fldet.ops.sigmoid_loss_triton import triton_sum
 
         return triton_sum(*_fused_arguments(level), level.curve, grad), grad
+    if compiled and grad is not None and _suits_kernel(x):
+        return _compiled_sum(level, grad), grad
     return _blocked_sum(level, grad), grad
 
 
@@ -322,7 +334,7 @@ def _sum_of_negatives(level: _Level, left_out: Tensor, grad: Tensor | None) -> T
     starts = [(rows.start * x.shape[1] + classes.start) * x.shape[2] for rows, classes in blocks]
     bounds = torch.searchsorted(left_out, torch.tensor([*starts, x.numel()]).to(left_out)).tolist()
     shared = len(level.negative) == 1
-    factor = level.factor * level.negative if shared else level.factor
+    factor = level.factor
     scratch = torch.empty(5, x[blocks[0]].numel(), dtype=factor.dtype, device=x.device)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for index, (rows, classes) in enumerate(blocks):
@@ -333,7 +345,9 @@ def _sum_of_negatives(level: _Level, left_out: Tensor, grad: Tensor | None) -> T
             out = target
         lo, hi = bounds[index : index + 2]
         skip = left_out[lo:hi] - starts[index] if lo < hi else None
-        factors = [factor[rows]] if shared else [factor[rows], level.negative[classes]]
+        factors = [factor[rows], level.negative[classes]]
+        if shared:
+            factors = [factors[0] * level.negative]
         total += _negatives(v, factors, level.curve, out, buffers, skip)
         if target is not None and target is not out:
             target.copy_(out)
@@ -345,7 +359,11 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
     The first is the largest, of about as many entries as fit in the cache.
     """
-    size = _CPU_BLOCK * torch.get_num_threads() if x.device.type == "cpu" else _CUDA_BLOCK
+    if x.device.type == "cpu":
+        # Where there is little to do, the buffers are not to be larger than the logits.
+        size = min(_CPU_BLOCK * torch.get_num_threads(), max(_CPU_BLOCK // 2, x.numel() // 8))
+    else:
+        size = _CUDA_BLOCK
     outer, num_classes, inner = x.shape
     num_rows = max(1, size // (num_classes * inner))
     at_once = max(1, round(size / inner))  # all classes if there is more than one row
@@ -407,6 +425,9 @@ def _power(p: Tensor, exponent: float, out: Tensor) -> None:
         torch.log(p, out=out).mul_(exponent).exp_()
 
 
+# --- the sum in one kernel ---
+
+
 def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns logits, labels, factor, negative and positive, contiguous, the last two (K, 1)."""
     of_class = (level.logits.shape[1], 1)
@@ -417,3 +438,77 @@ def _fused_arguments(level: _Level) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
         level.negative.expand(of_class).contiguous(),
         level.positive.expand(of_class).contiguous(),
     )
+
+
+def _suits_kernel(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.shape[2] == 1 and x.shape[1] >= _KERNEL_CLASSES
+
+
+def _compiled_sum(level: _Level, grad: Tensor) -> Tensor:
+    """Returns the sum over rows, and fills the gradient, by one kernel of Inductor's.
+
+    The kernel takes pieces of one size, so that no other size of map is compiled again; what is
+    left is summed as if there were no kernel.
+    """
+    num_classes = level.logits.shape[1]
+    size = max(1, _KERNEL_ENTRIES // num_classes)
+    end = len(level.logits) // size * size
+    logits, labels, factor, negative, positive = (
+        value.squeeze(-1) for value in _fused_arguments(level)
+    )
+    total = torch.zeros((), dtype=torch.float64)
+    if end:
+        kernel = _kernel(level.curve)
+    for start in range(0, end, size):
+        piece = slice(start, start + size)
+        rows = logits[piece], labels[piece], factor[piece], grad[piece, :, 0]
+        total += kernel(*rows, negative, positive).sum(dtype=torch.float64)
+    rest = slice(end, None)
+    left = dataclasses.replace(
+        level, logits=level.logits[rest], labels=level.labels[rest], factor=level.factor[rest]
+    )
+    return total + _blocked_sum(left, grad[rest]) if len(left.logits) else total
+
+
+@functools.cache
+def _kernel(curve: Curve) -> Callable[..., Tensor]:
+    """Returns the compiled sum over the classes of each row.
+
+    Raises:
+        UnavailableError: there is no C++ compiler.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise UnavailableError(
+            f"compiled=True of a loss: {' '.join(str(error).split())}",
+            expected="a C++ compiler, such as g++, or the one that CXX names",
+            hint="leave compiled=True out of loss_cls; the loss is the same",
+        ) from None
+    power, gain, shift = curve.power, curve.gain, curve.shift
+
+    def sum_rows(
+        x: Tensor, labels: Tensor, factor: Tensor, grad: Tensor, negative: Tensor, positive: Tensor
+    ) -> Tensor:
+        is_positive = labels == torch.arange(x.shape[1])
+        x = x.to(factor.dtype)
+        v = gain * torch.where(is_positive, -x, x) - shift
+        e = torch.exp(-v.abs())
+        log1p = torch.log1p(e)
+        r = 1 / (1 + e)
+        p, rest = torch.where(v >= 0, r, e * r), torch.where(v >= 0, e * r, r)  # rest is 1 - p
+        s = v.clamp(min=0) + log1p
+        q = factor * torch.where(is_positive, positive, negative)
+        if power == 2:
+            q = q * (p * p)
+        elif power:
+            q = q * torch.exp(power * (v.clamp(max=0) - log1p))
+        slope = q * (power * rest * s + p)
+        grad.copy_(torch.where(is_positive, -slope, slope))
+        return (q * s).sum(1) / gain
+
+    # Static: with dynamic sizes Inductor's cache of graphs was seen to return the kernel of another
+    # gamma, and the kernel was slower by half.
+    return torch.compile(sum_rows, dynamic=False)

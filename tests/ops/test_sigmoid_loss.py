@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fldet.errors import UnavailableError
 from fldet.functional import balance, cross_entropy, focal_loss, focal_loss_star, signed_logits
 from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.ops import sigmoid_loss
@@ -386,7 +387,64 @@ class OnRows(torch.nn.Module):
         return self.loss(logits, labels, weight, avg_factor=avg_factor)
 
 
-# --- CUDA ---
+# --- kernels in one piece ---
+
+
+COMPILED = """
+import sys, torch
+from fldet.ops import sigmoid_loss
+from fldet.ops.sigmoid_loss import Curve, sigmoid_loss_sum
+
+sigmoid_loss._KERNEL_ENTRIES = 100  # 20 rows
+sigmoid_loss._KERNEL_CLASSES = 5
+generator = torch.Generator().manual_seed(0)
+labels = torch.randint(0, 6, (72,), generator=generator)
+weights = torch.rand(72, generator=generator)
+for *numbers, dtype in eval(sys.argv[1]):
+    rows = (3 * torch.randn(72, 5, generator=generator)).to(dtype)
+    channels_last = rows.view(1, 8, 9, 5).permute(0, 3, 1, 2)
+    for x, shape in ((rows, (72,)), (channels_last, (1, 8, 9, 1))):
+        found = []
+        for compiled in (False, True):
+            y = x.clone().requires_grad_()
+            value = sigmoid_loss_sum(
+                [y], [labels.view(shape)], [weights.view(shape)],
+                curve=Curve(*numbers), alpha=0.25, scale=0.5, compiled=compiled,
+            )
+            value.backward()
+            found.append((value.detach(), y.grad))
+        torch.testing.assert_close(*found)
+assert sigmoid_loss._kernel.cache_info().currsize == len(eval(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_compiled_sums_with_two_gammas_in_one_process_and_in_two(tmp_path):
+    # Inductor keeps kernels in a folder: what one process has left must not serve another gamma.
+    cache = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    single, half = torch.float32, torch.bfloat16
+    for curves in (
+        [(0.0, 1.0, 0.0, single), (0.5, 1.0, 0.0, single)],
+        [(2.0, 1.0, 0.0, single), (0.0, 2.0, 1.0, half)],
+    ):
+        command = [sys.executable, "-c", COMPILED, repr(curves)]
+        done = subprocess.run(command, env=cache, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_compiled_sum_needs_a_compiler(monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(sigmoid_loss, "_KERNEL_ENTRIES", K)
+    monkeypatch.setattr(sigmoid_loss, "_KERNEL_CLASSES", K)
+    sigmoid_loss._kernel.cache_clear()
+    logits, labels, _ = sample()
+    loss = FocalLoss(compiled=True)
+    with pytest.raises(UnavailableError, match="compiled=True of a loss: No working C"):
+        loss(logits.requires_grad_(), labels)
+    with torch.no_grad():  # the value alone needs no kernel
+        assert loss(logits, labels) == FocalLoss()(logits, labels)
 
 
 @pytest.mark.gpu

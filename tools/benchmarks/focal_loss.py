@@ -1,6 +1,7 @@
 """Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd.
 
-Usage: python tools/benchmarks/focal_loss.py [--threads 1] [--rounds 9] [--device cpu] [--json]
+Usage: python tools/benchmarks/focal_loss.py [--no-compiled] [--threads 1] [--rounds 9]
+       [--device cpu] [--json]
 
 MMDetection's takes rows of anchors; fldet's takes rows, and maps in both memory orders. All run in
 this process in alternating rounds. The error of a gradient is relative to float64, over logits from
@@ -10,6 +11,7 @@ is compared with that of a copy.
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +29,12 @@ from fldet.registry import MODELS
 CASES = ((100_000, 80), (200_000, 80), (100_000, 3))  # anchors, classes
 NUM_ANCHORS, WIDTH = 10, 100  # of a place, and places in a row of the map
 NUM_POSITIVES, IGNORED = 60, 0.01
-GOALS = {(100_000, 80): 6.0, (200_000, 80): 10.0}
+GOALS = {
+    ("fldet", 100_000, 80): 6.0,
+    ("fldet", 200_000, 80): 10.0,
+    ("compiled", 100_000, 80): 11.0,
+    ("compiled", 200_000, 80): 20.0,
+}
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 Loss = Callable[..., Tensor]
 
@@ -35,6 +42,12 @@ Loss = Callable[..., Tensor]
 def main() -> None:
     """Prints one row for each size and function, and the errors of the gradients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=shutil.which("g++") is not None,
+        help="fldet's compiled kernel, too (default where there is g++; not on a GPU)",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
@@ -42,11 +55,12 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
-    memory = {case: memory_of(*case, args.device) for case in CASES}
+    compiled = args.compiled and args.device == "cpu"
+    memory = {case: memory_of(*case, args.device, compiled) for case in CASES}
     torch.set_num_threads(args.threads)
     results = []
     for case in CASES:
-        functions = steps(*case, args.device)
+        functions = steps(*case, args.device, compiled)
         check_close({name: function() for name, function in functions.items()})
         for name, timing in paired(functions, rounds=args.rounds).items():
             results.append(
@@ -64,7 +78,7 @@ def main() -> None:
         "machine": machine(),
         "rounds": args.rounds,
         "results": results,
-        "gradient_errors": gradient_errors(args.device),
+        "gradient_errors": gradient_errors(args.device, compiled),
         "bandwidth": bandwidth() if args.device != "cpu" and find_spec("triton") else [],
     }
     report["lines"] = [asdict(line) for line in lines(report)]
@@ -75,13 +89,14 @@ def lines(report: dict[str, Any]) -> list[Line]:
     """Returns the figures of the report that have goals, and their kin."""
     found = []
     for r in report["results"]:
-        if r["function"].startswith("fldet"):
-            size = (r["anchors"], r["classes"])
-            what = f"focal loss {size[0]} x {size[1]}, {r['function'].split(', ')[1]}"
-            found.append(Line(what, "mmdet FocalLoss", r["speedup"], GOALS.get(size)))
-            memory = r["peak_extra_mib"] / r["logits_mib"]
-            if size[1] == 80:  # of small logits the rest of a step is more than they are
-                found.append(Line(f"{what}, memory", "the logits", memory, 2.0, "x", True))
+        name, layout = r["function"].split(", ")
+        size = (r["anchors"], r["classes"])
+        if name not in ("fldet", "compiled") or (name, layout) == ("compiled", "map"):
+            continue
+        what = f"focal loss {size[0]} x {size[1]}, {layout}{', compiled' * (name == 'compiled')}"
+        found.append(Line(what, "mmdet FocalLoss", r["speedup"], GOALS.get((name, *size))))
+        memory = r["peak_extra_mib"] / r["logits_mib"]
+        found.append(Line(f"{what}, memory", "the logits", memory, 2.0, "x", True))
     error = max(report["gradient_errors"]["fldet"].values())
     found.append(Line("focal loss, gradient error", "float64", error, 2e-5, "relative", True))
     for r in report["bandwidth"]:
@@ -124,8 +139,8 @@ def bandwidth() -> list[dict[str, Any]]:
     return rows
 
 
-def losses(gamma: float = 2.0) -> dict[str, Loss]:
-    """Returns the three losses, all of the same arguments."""
+def losses(gamma: float = 2.0, compiled: bool = False) -> dict[str, Loss]:
+    """Returns the three losses, and perhaps the compiled one, all of the same arguments."""
     mmdets = MODELS.build({"type": "mmdet.FocalLoss", "gamma": gamma, "alpha": 0.25})
 
     def by_autograd(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
@@ -135,15 +150,18 @@ def losses(gamma: float = 2.0) -> dict[str, Loss]:
     def by_mmdet(logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
         return mmdets(logits, labels, weight, avg_factor=avg_factor)
 
-    return {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
+    result = {"mmdet": by_mmdet, "autograd": by_autograd, "fldet": FocalLoss(gamma=gamma)}
+    return {**result, "compiled": FocalLoss(gamma=gamma, compiled=True)} if compiled else result
 
 
-def steps(anchors: int, classes: int, device: str) -> dict[str, Callable[[], float]]:
+def steps(
+    anchors: int, classes: int, device: str, compiled: bool
+) -> dict[str, Callable[[], float]]:
     """Returns for each way a function that runs forward and backward and returns the loss."""
     layouts = {n: [t.to(device) for t in v] for n, v in inputs(anchors, classes).items()}
     return {
         f"{name}, {layout}": partial(step, loss, *layouts[layout])
-        for name, loss in losses().items()
+        for name, loss in losses(compiled=compiled).items()
         for layout in (layouts if isinstance(loss, FocalLoss) else ["rows"])
     }
 
@@ -175,12 +193,12 @@ def step(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> float:
     return float(value)
 
 
-def memory_of(anchors: int, classes: int, device: str) -> dict[str, float]:
+def memory_of(anchors: int, classes: int, device: str, compiled: bool) -> dict[str, float]:
     """Returns the peak of each function beyond its inputs, in MiB."""
-    functions = steps(anchors, classes, device)
-    small = steps(20 * WIDTH * NUM_ANCHORS, classes, device)
+    functions = steps(anchors, classes, device, compiled)
+    small = steps(20 * WIDTH * NUM_ANCHORS, classes, device, compiled)
     for name in functions:
-        small[name]()  # what a first call loads is not the memory of a step
+        small[name]()  # what a first call loads or compiles is not the memory of a step
     return {name: peak_extra_mib(function, device) for name, function in functions.items()}
 
 
@@ -192,7 +210,7 @@ def check_close(values: dict[str, float]) -> None:
             raise SystemExit(f"{name} gives {value}, mmdet gives {expected}")
 
 
-def gradient_errors(device: str) -> dict[str, dict[str, float]]:
+def gradient_errors(device: str, compiled: bool) -> dict[str, dict[str, float]]:
     """Returns for each loss and gamma the largest relative error; NaN where one is not finite."""
     logits = torch.linspace(-100, 100, 20_001, device=device).repeat(2)[:, None]
     labels = torch.arange(2, device=device).repeat_interleave(
@@ -202,7 +220,7 @@ def gradient_errors(device: str) -> dict[str, dict[str, float]]:
     for gamma in GAMMAS:
         x = logits.double().requires_grad_()
         sigmoid_focal_loss(x, labels, gamma=gamma).sum().backward()
-        for name, loss in losses(gamma).items():
+        for name, loss in losses(gamma, compiled).items():
             y = logits.clone().requires_grad_()
             loss(y, labels, torch.ones_like(labels, dtype=torch.float32), 1.0).backward()
             error = ((y.grad - x.grad).abs() / x.grad.abs())[x.grad.abs() > 1e-37].max()

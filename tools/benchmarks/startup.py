@@ -4,8 +4,9 @@ Usage: python tools/benchmarks/startup.py [--config CONFIG] [--rounds 5] [--json
 
 The help page is compared with ``import typer``. A training counts from the start of the process
 until the first batch is there, compared with ``Runner.from_cfg(cfg).train()`` on the same resolved
-config, as MMDetection's ``tools/train.py`` does it, imgaug imported with it as ever. Every process is a new one, in alternating
-rounds. CONFIG is by default a small one, on Shapes drawn into a temporary folder.
+config, as MMDetection's ``tools/train.py`` does it, imgaug imported with it as ever. Every process
+is a new one, in alternating rounds. CONFIG is by default a small one, on Shapes drawn into a
+temporary folder.
 """
 
 import argparse

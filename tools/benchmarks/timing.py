@@ -4,7 +4,6 @@ A script prints one JSON object with ``--json``: ``schema``, ``machine``, what i
 ``lines``, what ``run_all.py`` collects. One that can use a GPU takes ``--device``.
 """
 
-import contextlib
 import ctypes
 import gc
 import os
@@ -111,9 +110,9 @@ def peak_extra_mib(function: Callable[[], Any], device: str = "cpu") -> float:
     """Returns the MiB by which memory rises at most while the function runs.
 
     On a GPU it is the memory that torch allocates there, on a CPU the resident memory. There it
-    runs in a forked child, where memory that the parent has freed but not given back would
-    hide some of it: call this before anything large has run. Linux only; NaN elsewhere, or where
-    the function fails.
+    runs in a forked child, and there for the second time: a child reads the pages of libraries
+    anew, which the first run does, and the memory that this run has freed is given back before the
+    second. Linux with glibc only; NaN elsewhere, or where the function fails.
     """
     if device != "cpu":
         before = torch.cuda.memory_allocated()
@@ -123,13 +122,13 @@ def peak_extra_mib(function: Callable[[], Any], device: str = "cpu") -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         try:
+            function()
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
             resident = _resident_mib("VmRSS")
             function()

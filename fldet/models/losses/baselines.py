@@ -14,7 +14,7 @@ class CrossEntropyLoss(SigmoidLoss):
 
     Args:
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or an alpha is outside [0, 1].
@@ -26,6 +26,7 @@ class CrossEntropyLoss(SigmoidLoss):
         alpha: Alpha = None,
         use_sigmoid: bool = True,
         loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             cross_entropy,
@@ -33,6 +34,7 @@ class CrossEntropyLoss(SigmoidLoss):
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
             curve=Curve(),
+            compiled=compiled,
         )
 
 

@@ -15,7 +15,7 @@ class FocalLoss(SigmoidLoss):
     Args:
         gamma: focusing strength, >= 0; 0 is cross entropy.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or gamma or an alpha is out of range.
@@ -28,6 +28,7 @@ class FocalLoss(SigmoidLoss):
         alpha: Alpha = 0.25,
         use_sigmoid: bool = True,
         loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             partial(focal_loss, gamma=gamma),
@@ -35,6 +36,7 @@ class FocalLoss(SigmoidLoss):
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
             curve=Curve(power=gamma),
+            compiled=compiled,
         )
         self.gamma = gamma
 
@@ -51,7 +53,7 @@ class FocalLossStar(SigmoidLoss):
         gamma: steepness, > 0.
         beta: shift of the curve, in logits.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
 
     Raises:
         ValueError: ``use_sigmoid`` is not True, or a parameter is out of range.
@@ -65,6 +67,7 @@ class FocalLossStar(SigmoidLoss):
         alpha: Alpha = 0.25,
         use_sigmoid: bool = True,
         loss_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             partial(focal_loss_star, gamma=gamma, beta=beta),
@@ -72,6 +75,7 @@ class FocalLossStar(SigmoidLoss):
             use_sigmoid=use_sigmoid,
             loss_weight=loss_weight,
             curve=Curve(gain=gamma, shift=beta),
+            compiled=compiled,
         )
         self.gamma = gamma
         self.beta = beta

@@ -18,6 +18,9 @@ class SigmoidLoss(nn.Module):
             K sigmoid outputs and K + 1 softmax outputs; the paper's losses are defined for K.
         curve: the same loss as ``formula`` in the terms of ``fldet.ops.sigmoid_loss``, where sums
             are fast and take little memory; None if it has no such form.
+        compiled: make the kernel of the sum on a CPU with ``torch.compile``, for maps in
+            channels_last with 16 classes and more: up to a third less time, but it needs a C++
+            compiler, and seconds at the first step.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
         loss_weight: factor on the result.
 
@@ -31,6 +34,7 @@ class SigmoidLoss(nn.Module):
         *,
         use_sigmoid: bool = True,
         curve: Curve | None = None,
+        compiled: bool = False,
         alpha: Alpha = None,
         loss_weight: float = 1.0,
     ) -> None:
@@ -41,6 +45,7 @@ class SigmoidLoss(nn.Module):
         formula(torch.empty(0))  # raises if gamma or a threshold is out of range
         self.formula = formula
         self.curve = curve
+        self.compiled = compiled
         self.use_sigmoid = use_sigmoid
         self.alpha = alpha
         self.loss_weight = loss_weight
@@ -83,6 +88,7 @@ class SigmoidLoss(nn.Module):
             curve=self.curve,
             alpha=self.alpha,
             scale=self.loss_weight / torch.as_tensor(avg_factor, dtype=torch.float64),
+            compiled=self.compiled,
         )
 
     def _plain_sum(
