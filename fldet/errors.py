@@ -8,6 +8,7 @@
     ├── CheckpointError    a checkpoint that is missing, broken or of another model
     ├── UnavailableError   a device, package or version that is not there
     ├── NonFiniteError     a loss that is not finite
+    ├── PeerError          another process of the run has failed
     └── StoppedError       not a failure: a signal ended the run; exit code 128 + its number
 
 Any other exception is a defect of fldet and keeps its traceback.
@@ -72,6 +73,10 @@ class UnavailableError(FldetError):
 
 class NonFiniteError(FldetError):
     """A loss that is infinite or not a number."""
+
+
+class PeerError(FldetError):
+    """The failure of another process of the run, seen from this one; the cause is told there."""
 
 
 class StoppedError(FldetError):

@@ -21,6 +21,8 @@ from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation import CocoMetric
+from fldet.hooks.agreement import group_timeout
+from fldet.processes import adopt_launcher
 from fldet.results import CocoFigures, PrecisionCheck, TestResult, to_json, write_atomically
 
 log = logging.getLogger("fldet")
@@ -57,7 +59,7 @@ def test(
         max_images: only the first so many images.
         out: where to write all detections, in the format of the COCO server.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        launcher: see ``fldet.processes.adopt_launcher``.
         precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose
             detections are those of MMDetection's own code.
         compare: test that code first, in float32, on the same images, and compare the AP.
@@ -71,6 +73,7 @@ def test(
         UsageError: another precision, or ``compare`` in several processes.
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
+    launcher = adopt_launcher(launcher)
     if compare and launcher != "none":
         raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
     chosen = select_device(device)
@@ -82,7 +85,7 @@ def test(
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images, out)
-    with process_group(launcher, chosen):
+    with process_group(launcher, chosen, timeout=group_timeout(prepared)):
         runner = build_runner(prepared, launcher, chosen)
         model = unwrapped(runner.model)
         load_weights(model, content, path)

@@ -1,19 +1,33 @@
 """What the processes of a run agree on, without touching the GPU."""
 
+from datetime import timedelta
+from typing import Any
+
 import torch
 import torch.distributed as dist
+
+GROUP_TIMEOUT = timedelta(seconds=1800)
+
+
+def group_timeout(cfg: Any) -> timedelta:
+    """Returns how long a process waits for the others: ``env_cfg.dist_cfg.timeout`` of a config."""
+    settings = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    return timedelta(seconds=settings["timeout"]) if "timeout" in settings else GROUP_TIMEOUT
 
 
 class Agreement:
     """Lets all processes act on what one of them has seen; made at the same place in each.
 
     The messages go through gloo, in memory of the host, so that no GPU is waited for.
+
+    Args:
+        cfg: of the run, for ``group_timeout``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cfg: Any) -> None:
         self._group: dist.ProcessGroup | None = None
         if self.needed and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo", timeout=group_timeout(cfg))
 
     @property
     def needed(self) -> bool:
@@ -27,3 +41,7 @@ class Agreement:
         shared = torch.tensor(value)
         dist.all_reduce(shared, dist.ReduceOp.MAX, self._group)
         return int(shared)
+
+    def is_same(self, value: int) -> bool:
+        """Returns whether ``value`` is the same in all processes; each must call it."""
+        return self.highest(value) == -self.highest(-value)
