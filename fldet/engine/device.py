@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 
 from fldet.errors import PeerError, UnavailableError, UsageError
 from fldet.hooks.agreement import GROUP_TIMEOUT
+from fldet.processes import process_count, process_rank, restart_count
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -36,28 +38,34 @@ def select_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def process_group(
-    launcher: str, device: torch.device, *, timeout: timedelta = GROUP_TIMEOUT
+    launcher: str,
+    device: torch.device,
+    *,
+    timeout: timedelta = GROUP_TIMEOUT,
+    backend: str = "nccl",
 ) -> Iterator[None]:
     """Is in the group of the processes that the launcher started, and leaves it at the end.
 
-    On a GPU MMEngine joins the group by itself. On a CPU it cannot: it sets a CUDA device for every
-    process; where a group exists already it does not.
+    MMEngine, which would join a group on a GPU and fail on a CPU, takes the one that is there.
 
     Args:
         launcher: what ``adopt_launcher`` returned.
         device: of this process.
-        timeout: how long to wait for another process, on a CPU.
+        timeout: how long to wait for another process.
+        backend: of torch on a GPU; on a CPU it is gloo.
 
     Raises:
         PeerError: another process has ended, or does not answer.
     """
-    if launcher != "none" and device.type == "cuda":
-        # Slurm may show each process its own device alone, which is then number 0.
-        local = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
-        os.environ["LOCAL_RANK"] = str(local)
     try:
-        if launcher != "none" and device.type == "cpu":
-            torch.distributed.init_process_group("gloo", timeout=timeout)
+        if launcher != "none":
+            if device.type == "cuda":
+                # Slurm may show each process its own device alone, which is then number 0.
+                local = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+                os.environ["LOCAL_RANK"] = str(local)
+                torch.cuda.set_device(local)
+            name = backend if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(name, timeout=timeout, **_own_store(timeout))
         yield
     except BaseException as error:
         if device.type == "cpu":  # NCCL would wait for what will never come
@@ -81,6 +89,28 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def _own_store(timeout: timedelta) -> dict[str, Any]:
+    """Returns a part of torchrun's store for this attempt alone, where that is needed.
+
+    torchrun keeps its store over restarts, and with it the addresses of processes that have ended
+    (pytorch issue 135712): with torch 2.13 four of six restarts failed or hung. On several machines the restarts are not counted alike, so nothing is done there.
+    """
+    attempt, _ = restart_count()
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if not attempt or not one_machine or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
+    )
+    return {
+        "store": torch.distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {attempt}", store
+        ),
+        "rank": process_rank(),
+        "world_size": process_count(),
+    }
 
 
 def _leave_group() -> None:

@@ -21,7 +21,7 @@ from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation import CocoMetric
-from fldet.hooks.agreement import group_timeout
+from fldet.hooks.agreement import group_settings
 from fldet.processes import adopt_launcher
 from fldet.results import CocoFigures, PrecisionCheck, TestResult, to_json, write_atomically
 
@@ -85,7 +85,7 @@ def test(
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images, out)
-    with process_group(launcher, chosen, timeout=group_timeout(prepared)):
+    with process_group(launcher, chosen, **group_settings(prepared)):
         runner = build_runner(prepared, launcher, chosen)
         model = unwrapped(runner.model)
         load_weights(model, content, path)

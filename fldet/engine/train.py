@@ -28,7 +28,7 @@ from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
 from fldet.engine.signals import Received, noted_signals
 from fldet.errors import FldetError, UsageError
 from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
-from fldet.hooks.agreement import group_timeout
+from fldet.hooks.agreement import group_settings
 from fldet.hooks.nonfinite import SKIPPED
 from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
 from fldet.results import TrainResult
@@ -100,7 +100,7 @@ def train(
         if is_first:
             prepare_work_dir(work_dir, start, resume=resume)
         with (
-            process_group(launcher, chosen, timeout=group_timeout(prepared)),
+            process_group(launcher, chosen, **group_settings(prepared)),
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):

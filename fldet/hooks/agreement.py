@@ -9,10 +9,16 @@ import torch.distributed as dist
 GROUP_TIMEOUT = timedelta(seconds=1800)
 
 
-def group_timeout(cfg: Any) -> timedelta:
-    """Returns how long a process waits for the others: ``env_cfg.dist_cfg.timeout`` of a config."""
+def group_settings(cfg: Any) -> dict[str, Any]:
+    """Returns ``backend`` and ``timeout`` of a config's ``env_cfg.dist_cfg``, where they are set.
+
+    ``timeout``, in seconds, is how long a process waits for the others; here it is a timedelta.
+    """
     settings = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
-    return timedelta(seconds=settings["timeout"]) if "timeout" in settings else GROUP_TIMEOUT
+    found = {name: settings[name] for name in ("backend", "timeout") if name in settings}
+    if "timeout" in found:
+        found["timeout"] = timedelta(seconds=found["timeout"])
+    return found
 
 
 class Agreement:
@@ -21,13 +27,14 @@ class Agreement:
     The messages go through gloo, in memory of the host, so that no GPU is waited for.
 
     Args:
-        cfg: of the run, for ``group_timeout``.
+        cfg: of the run, for ``group_settings``.
     """
 
     def __init__(self, cfg: Any) -> None:
         self._group: dist.ProcessGroup | None = None
         if self.needed and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo", timeout=group_timeout(cfg))
+            timeout = group_settings(cfg).get("timeout", GROUP_TIMEOUT)
+            self._group = dist.new_group(backend="gloo", timeout=timeout)
 
     @property
     def needed(self) -> bool:
