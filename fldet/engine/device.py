@@ -95,7 +95,8 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
     """Returns a part of torchrun's store for this attempt alone, where that is needed.
 
     torchrun keeps its store over restarts, and with it the addresses of processes that have ended
-    (pytorch issue 135712): with torch 2.13 four of six restarts failed or hung. On several machines the restarts are not counted alike, so nothing is done there.
+    (pytorch issue 135712): with torch 2.13 four of six restarts failed or hung. Several machines
+    may count restarts differently, so nothing is done there.
     """
     attempt, _ = restart_count()
     one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
