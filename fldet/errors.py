@@ -10,6 +10,7 @@
     ├── FileSystemError    a disk that is full, a folder that may not be written to
     ├── WorkerError        a loader process that was ended from outside
     ├── NonFiniteError     a loss that is not finite
+    ├── PeerError          another process of the run has failed
     └── StoppedError       not a failure: a signal ended the run; exit code 128 + its number
 
 Any other exception is a defect of fldet and keeps its traceback.
@@ -103,6 +104,10 @@ class WorkerError(FldetError):
 
 class NonFiniteError(FldetError):
     """A loss that is infinite or not a number."""
+
+
+class PeerError(FldetError):
+    """The failure of another process of the run, seen from this one; the cause is told there."""
 
 
 class StoppedError(FldetError):

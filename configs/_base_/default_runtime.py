@@ -17,7 +17,8 @@ custom_hooks = [dict(type='fldet.ProgressHook', interval=50)]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    # timeout: seconds that a process waits for the others
+    dist_cfg=dict(backend='nccl', timeout=1800))
 
 visualizer = dict(
     type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')

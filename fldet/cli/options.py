@@ -25,11 +25,19 @@ CfgOptions = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Launcher = Annotated[
-    str, typer.Option(help="none, or who started this process: pytorch (torchrun), slurm, mpi.")
+    str,
+    typer.Option(
+        help="Who started this process: none, pytorch (torchrun), slurm (srun) or mpi; auto "
+        "notices torchrun alone."
+    ),
 ]
 Gpus = Annotated[
     int,
     typer.Option(min=1, help="Start this many processes here, one on each GPU (or on the CPU)."),
+]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(min=0, help="With --gpus: so often go on by itself after a process has died."),
 ]
 WorkDir = Annotated[
     Path | None, typer.Option(help="Folder for logs and checkpoints.", show_default=False)

@@ -5,16 +5,26 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
 import typer
 
-from fldet.errors import FldetError, StoppedError, WorkerError, explained_file_errors
+from fldet.errors import (
+    FldetError,
+    PeerError,
+    StoppedError,
+    WorkerError,
+    explained_file_errors,
+)
+from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
 
 P = ParamSpec("P")
 
 INTERRUPTED = 130
+SECONDS_FOR_THE_CAUSE = 10.0
 
 
 class Output:
@@ -82,7 +92,7 @@ def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> 
 
 def is_first_process() -> bool:
     """Returns False in all but the first process of a distributed run."""
-    return os.environ.get("RANK", "0") == "0"
+    return process_rank() == 0
 
 
 def note(text: str) -> None:
@@ -99,10 +109,12 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from fldet.cli.log import set_up_logging
-
-        set_up_logging()
         try:
+            if "launcher" in kwargs:
+                kwargs["launcher"] = adopt_launcher(str(kwargs["launcher"]))
+            from fldet.cli.log import set_up_logging
+
+            set_up_logging()
             with contextlib.redirect_stdout(sys.stderr), explained_file_errors():
                 body(*args, **kwargs)
         except StoppedError as stopped:
@@ -112,10 +124,39 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error, WorkerError):
                 # that the other loader processes end too is no news: torch would raise it at exit
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            print(f"Error: {error}", file=sys.stderr)
+            _report(error, f"Error: {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if "RANK" not in os.environ:
+                raise
+            import traceback
+
+            _report(error, traceback.format_exc().rstrip())
+            raise typer.Exit(1) from None
 
     return run
+
+
+def _report(error: Exception, text: str) -> None:
+    """Prints why this process fails, or hands it to torchrun, which prints the first one last.
+
+    What only follows from the failure of another process waits until torchrun has ended this one.
+    So does, for a moment, what all processes run into alike: then the first says it.
+    """
+    if process_count() > 1:
+        time.sleep(SECONDS_FOR_THE_CAUSE if isinstance(error, PeerError) else process_rank() > 0)
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    done, most = restart_count()
+    if file and done == most:
+        import json
+
+        details = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        message = {"message": str(error), "extraInfo": details}
+        Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
+    elif process_count() > 1:
+        print(f"process {process_rank()} of {process_count()}: {text}", file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)

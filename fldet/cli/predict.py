@@ -63,7 +63,7 @@ def predict(
         typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
     ] = None,
     device: options.Device = "auto",
-    launcher: options.Launcher = "none",
+    launcher: options.Launcher = "auto",
     gpus: options.Gpus = 1,
     json: options.Json = False,
     quiet: options.Quiet = False,

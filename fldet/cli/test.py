@@ -65,7 +65,7 @@ def test(
     work_dir: options.WorkDir = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
-    launcher: options.Launcher = "none",
+    launcher: options.Launcher = "auto",
     gpus: options.Gpus = 1,
     trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,

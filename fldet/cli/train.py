@@ -40,8 +40,9 @@ def train(
             show_default="the config's",
         ),
     ] = None,
-    launcher: options.Launcher = "none",
+    launcher: options.Launcher = "auto",
     gpus: options.Gpus = 1,
+    max_restarts: options.MaxRestarts = 0,
     auto_scale_lr: Annotated[
         bool | None,
         typer.Option(
@@ -76,7 +77,7 @@ def train(
         _show_again(cfg, replay, device, Output("train", as_json=json, quiet=quiet))
         return
     if gpus > 1:
-        relaunch(cfg, gpus, phases=("train",), device=device)
+        relaunch(cfg, gpus, phases=("train",), device=device, max_restarts=max_restarts)
         return
     result = run(
         cfg,

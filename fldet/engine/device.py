@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import torch
 
-from fldet.errors import UnavailableError, UsageError
-
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+from fldet.errors import PeerError, UnavailableError, UsageError
+from fldet.hooks.agreement import GROUP_TIMEOUT
+from fldet.processes import process_count, process_rank, restart_count
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -35,38 +37,51 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 @contextmanager
-def process_group(launcher: str, device: torch.device) -> Iterator[None]:
+def process_group(
+    launcher: str,
+    device: torch.device,
+    *,
+    timeout: timedelta = GROUP_TIMEOUT,
+    backend: str = "nccl",
+) -> Iterator[None]:
     """Is in the group of the processes that the launcher started, and leaves it at the end.
 
-    On a GPU MMEngine joins the group by itself. On a CPU it cannot: it sets a CUDA device for every
-    process; where a group exists already it does not.
+    MMEngine, which would join a group on a GPU and fail on a CPU, takes the one that is there.
+
+    Args:
+        launcher: what ``adopt_launcher`` returned.
+        device: of this process.
+        timeout: how long to wait for another process.
+        backend: of torch on a GPU; on a CPU it is gloo.
 
     Raises:
-        UsageError: the launcher is not one of ``LAUNCHERS``, or its variables are not set.
-        UnavailableError: a launcher that needs GPUs on a machine without.
+        PeerError: another process has ended, or does not answer.
     """
-    _check_launcher(launcher, device)
-    if launcher != "none" and device.type == "cpu":
-        torch.distributed.init_process_group("gloo")
     try:
+        if launcher != "none":
+            if device.type == "cuda":
+                # Slurm may show each process its own device alone, which is then number 0.
+                local = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+                os.environ["LOCAL_RANK"] = str(local)
+                torch.cuda.set_device(local)
+            name = backend if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(name, timeout=timeout, **_own_store(timeout))
         yield
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    except BaseException as error:
+        if device.type == "cpu":  # NCCL would wait for what will never come
+            _leave_group()
+        if isinstance(error, RuntimeError) and is_lost_connection(error):
+            reason = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
+            raise PeerError(
+                f"another process of the run has ended or does not answer ({reason})"
+            ) from error
+        raise
+    _leave_group()
 
 
-def world_size(launcher: str) -> int:
-    """Returns how many processes the launcher has started, before any group exists."""
-    names = {"none": None, "pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
-    name = names.get(launcher, "OMPI_COMM_WORLD_SIZE")
-    return int(os.environ.get(name, 1)) if name else 1
-
-
-def is_first_process(launcher: str) -> bool:
-    """Returns whether this process speaks and writes for all, before any group exists."""
-    names = {"none": None, "pytorch": "RANK", "slurm": "SLURM_PROCID"}
-    name = names.get(launcher, "OMPI_COMM_WORLD_RANK")
-    return not name or os.environ.get(name, "0") == "0"
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Returns whether an exception only says that another process could not be reached."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def describe(device: torch.device) -> str:
@@ -76,19 +91,32 @@ def describe(device: torch.device) -> str:
     return str(device)
 
 
-def _check_launcher(launcher: str, device: torch.device) -> None:
-    if launcher not in LAUNCHERS:
-        raise UsageError(f"unknown launcher {launcher!r}", expected=", ".join(LAUNCHERS))
-    if launcher == "pytorch" and "RANK" not in os.environ:
-        raise UsageError(
-            "--launcher pytorch needs the variables that torchrun sets (RANK, WORLD_SIZE, ...)",
-            hint="start with --gpus N, or with: torchrun --nproc_per_node N -m fldet ...",
-        )
-    if device.type == "cpu" and launcher not in ("none", "pytorch"):
-        raise UnavailableError(
-            f"--launcher {launcher} needs CUDA devices; this machine has none in use",
-            expected="on a CPU, --launcher pytorch",
-        )
+def _own_store(timeout: timedelta) -> dict[str, Any]:
+    """Returns a part of torchrun's store for this attempt alone, where that is needed.
+
+    torchrun keeps its store over restarts, and with it the addresses of processes that have ended
+    (pytorch issue 135712): with torch 2.13 four of six restarts failed or hung. Several machines
+    may count restarts differently, so nothing is done there.
+    """
+    attempt, _ = restart_count()
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if not attempt or not one_machine or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
+    )
+    return {
+        "store": torch.distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {attempt}", store
+        ),
+        "rank": process_rank(),
+        "world_size": process_count(),
+    }
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _check_cuda(name: str, index: int) -> None:

@@ -5,16 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from mmengine.config import Config
 
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
 from fldet.engine.signals import noted_signals
-from fldet.errors import FldetError, StoppedError, UnavailableError
+from fldet.errors import StoppedError, UnavailableError
 
 
-def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device: str) -> None:
+def relaunch(
+    cfg: Config | None,
+    count: int,
+    *,
+    phases: tuple[str, ...],
+    device: str,
+    max_restarts: int = 0,
+) -> None:
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
     What a user can get wrong is checked here first, so that it is said once and not ``count``
@@ -25,10 +33,12 @@ def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device:
         count: processes; on CUDA at most the number of devices.
         phases: what the run needs of ``train``, ``val``, ``test``.
         device: as given on the command line.
+        max_restarts: so often all processes are started again when one has failed.
 
     Raises:
         StoppedError: a signal ended the run in good order.
-        FldetError: the processes failed; or as ``prepare_config`` and ``select_device``.
+        SystemExit: a process has failed; what and which is printed.
+        FldetError: as ``prepare_config`` and ``select_device``.
     """
     import torch
 
@@ -42,15 +52,14 @@ def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device:
         prepare_config(cfg, phases=phases)
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // count)
-    environment.setdefault("OMP_NUM_THREADS", str(threads))
-    code, received = _run_group(torchrun_command(sys.argv[1:], count), environment)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.setdefault(name, str(threads))
+    command = torchrun_command(sys.argv[1:], count, max_restarts)
+    code, received = _run_group(command, environment)
     if received:
         raise StoppedError(f"the {count} processes have stopped", exit_code=128 + received)
     if code:
-        raise FldetError(
-            f"{count} processes ended with exit code {code}",
-            expected="the first error above is the cause",
-        )
+        raise SystemExit(code)
 
 
 def _run_group(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
@@ -70,25 +79,37 @@ def _run_group(command: list[str], environment: dict[str, str]) -> tuple[int, in
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.2)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill_with_children(process.pid)
             raise
     return process.returncode, received.number
 
 
-def torchrun_command(arguments: list[str], count: int) -> list[str]:
+def _kill_with_children(pid: int) -> None:
+    """Kills a process, its group and, on Linux, those of its children, which have their own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    groups = [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def torchrun_command(arguments: list[str], count: int, max_restarts: int = 0) -> list[str]:
     """Returns the command line that runs ``fldet`` with ``arguments`` in ``count`` processes.
 
     Args:
-        arguments: of this process; ``--gpus`` is taken out, ``--launcher pytorch`` added.
+        arguments: of this process; ``--gpus`` and ``--max-restarts`` are taken out.
         count: number of processes.
+        max_restarts: of torchrun.
     """
     kept, skip = [], False
     for argument in arguments:
-        if skip or argument.startswith("--gpus="):
+        name, equals, _ = argument.partition("=")
+        if skip:
             skip = False
-        elif argument == "--gpus":
-            skip = True
+        elif name in ("--gpus", "--max-restarts"):
+            skip = not equals
         else:
             kept.append(argument)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*torchrun, f"--nproc_per_node={count}", "-m", "fldet", *kept, "--launcher", "pytorch"]
+    torchrun = [sys.executable, "-m", "fldet.cli.agent", "--standalone"]
+    torchrun += [f"--nproc_per_node={count}", f"--max_restarts={max_restarts}"]
+    return [*torchrun, "-m", "fldet", *kept, "--launcher", "pytorch"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fldet.errors import UsageError
+from fldet.processes import agent_identity, process_born, restart_count
 
 log = logging.getLogger("fldet")
 
@@ -18,25 +19,37 @@ NAME = "run.lock"
 
 
 @contextmanager
-def locked(work_dir: Path) -> Iterator[None]:
+def locked(work_dir: Path) -> Iterator[bool]:
     """Holds a work dir for this process; the lock file says who does.
 
-    A lock whose process has ended is taken over. One of another machine cannot be looked into.
+    A lock whose process has ended is taken over. One of another machine cannot be looked into,
+    unless torchrun says that it belongs to this run. A run that torchrun will start again leaves
+    its lock to the next attempt, unless it ended by a ``UsageError``.
+
+    Yields:
+        Whether an earlier attempt of this run, under the same torchrun, held the work dir.
 
     Raises:
         UsageError: another run holds it.
     """
     path = work_dir / NAME
     work_dir.mkdir(parents=True, exist_ok=True)
-    mine = {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
+    me = os.getpid()
+    mine = {"pid": me, "host": socket.gethostname(), "born": process_born(me), **agent_identity()}
+    goes_on = False
     if not _create(path, mine):
-        _remove_stale(path)
+        goes_on = _remove_stale(path, mine)
         if not _create(path, mine):
             raise _in_use(path, _read(path))
+    leave_it = False
     try:
-        yield
+        yield goes_on
+    except BaseException as error:
+        done, most = restart_count()
+        leave_it = done < most and not isinstance(error, UsageError)
+        raise
     finally:
-        if _read(path).get("pid") == os.getpid():
+        if not leave_it and _read(path).get("pid") == me:
             path.unlink(missing_ok=True)
 
 
@@ -85,19 +98,31 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, mine: dict[str, Any]) -> bool:
+    """Removes a lock that nobody holds; returns whether it is of an earlier attempt of this run."""
     holder = _read(path)
-    if holder.get("host", socket.gethostname()) != socket.gethostname() or _is_alive(holder):
+    here = holder.get("host", mine["host"]) == mine["host"]
+    same_run = _is_same_run(holder, mine, here=here)
+    if _is_alive(holder) if here else not same_run:
         raise _in_use(path, holder)
-    log.warning("%s is of process %s, which has ended: taken over", path, holder.get("pid"))
+    if not same_run:
+        log.warning("%s is of process %s, which has ended: taken over", path, holder.get("pid"))
     aside = path.with_name(f".{NAME}.stale.{os.getpid()}")
     try:
         path.rename(aside)
     except FileNotFoundError:  # another process was faster
-        return
+        return False
     if _read(aside) != holder:  # and made its own: put that back
         os.link(aside, path)
     aside.unlink()
+    return same_run
+
+
+def _is_same_run(holder: dict[str, Any], mine: dict[str, Any], *, here: bool) -> bool:
+    """Returns whether one torchrun started both; of another machine only a chosen id can tell."""
+    if here:
+        return "agent" in mine and holder.get("agent") == mine["agent"]
+    return mine.get("run") not in (None, "none") and holder.get("run") == mine["run"]
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -108,15 +133,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
-    return holder.get("born") in (None, _born(int(holder["pid"])))
-
-
-def _born(pid: int) -> str | None:
-    """Returns when a process started, in the kernel's ticks; None where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
+    return holder.get("born") in (None, process_born(int(holder["pid"])))
 
 
 def _in_use(path: Path, holder: dict[str, Any]) -> UsageError:

@@ -28,10 +28,11 @@ import torch
 from fldet.drawing import draw_boxes, read_image
 from fldet.engine.checkpoint import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
-from fldet.engine.device import describe
+from fldet.engine.device import describe, process_group
 from fldet.engine.sources import Item, check_source, find_items
 from fldet.errors import DataError, UsageError, explained_file_errors, nearest
 from fldet.hooks.progress import make_bar
+from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.results import Detections, PredictResult, write_atomically
 
 log = logging.getLogger("fldet")
@@ -98,7 +99,7 @@ def predict(
         every: of a video, only each so many-th frame.
         resume: go on with what an earlier run into ``out`` has left.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        launcher: ``none``, or ``pytorch`` (torchrun).
+        launcher: see ``fldet.processes.adopt_launcher``.
 
     Returns:
         The result over all processes; None in all but the first of them.
@@ -434,32 +435,19 @@ def _replacing(path: Path) -> Iterator[Any]:
 
 def _place(launcher: str, device: str) -> tuple[Place, str]:
     """Returns which process this is, and its device."""
-    if launcher == "none":
+    if adopt_launcher(launcher) == "none":
         return Place(), device
-    if launcher != "pytorch" or "RANK" not in os.environ:
-        raise UsageError(
-            f"--launcher {launcher} cannot be used here",
-            expected="none, or pytorch in a process that torchrun started",
-            hint="several processes on this machine: --gpus N",
-        )
-    local = os.environ.get("LOCAL_RANK", "0")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        device = f"cuda:{local}"
-    return Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])), device
+        # Slurm may show each process its own device alone, which is then number 0.
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
+    return Place(process_rank(), process_count()), device
 
 
-@contextlib.contextmanager
-def _group(place: Place) -> Iterator[None]:
+def _group(place: Place) -> contextlib.AbstractContextManager[None]:
     """Is in a group of all processes; on CPUs, as they only exchange a few numbers."""
-    if place.count == 1:
-        yield
-        return
+    launcher = "none" if place.count == 1 else "pytorch"
     # The first one done waits for the last, for days if need be.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    return process_group(launcher, torch.device("cpu"), timeout=timedelta(days=30))
 
 
 def _wait(place: Place) -> None:

@@ -75,21 +75,22 @@ def is_finished(start: Start, cfg: Config) -> bool:
     return start.iteration >= cfg.train_cfg.max_iters and (start.validated or not validates)
 
 
-def prepare_work_dir(work_dir: Path, start: Start | None) -> None:
+def prepare_work_dir(work_dir: Path, start: Start | None, *, resume: bool) -> None:
     """Removes what a run that was cut off has left behind the iteration where it goes on.
 
     Args:
         work_dir: of the run.
-        start: None for a new run.
+        start: None if it starts from the first iteration.
+        resume: whether the logs in the folder are of this run.
     """
     remove_leftovers(work_dir)
     if start:
         # MMEngine reads the path here; after a move of the folder it would be the old one.
         write_atomically(work_dir / "last_checkpoint", str(start.path))
     # A run that was killed before its first checkpoint has left lines too.
-    iteration, validated = (start.iteration, start.validated) if start else (0, True)
-    for path in sorted(work_dir.glob("*/vis_data/*.json")):
-        trim_scalars(path, iteration, validated=validated)
+    done, validated = (start.iteration, start.validated) if start else (0, False)
+    for path in sorted(work_dir.glob("*/vis_data/*.json")) if resume else ():
+        trim_scalars(path, done, validated=validated)
 
 
 def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:

@@ -23,6 +23,8 @@ from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.hooks.agreement import group_settings
+from fldet.processes import adopt_launcher
 from fldet.results import (
     Figures,
     PrecisionCheck,
@@ -67,7 +69,7 @@ def test(
         out: where to write all detections, in the format of the COCO server; by default
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        launcher: see ``fldet.processes.adopt_launcher``.
         precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose
             detections are those of MMDetection's own code.
         compare: test that code first, in float32, on the same images, and compare the AP.
@@ -82,6 +84,7 @@ def test(
         ConfigError, DataError, CheckpointError, UnavailableError, FileSystemError, WorkerError: see
             ``fldet.errors``.
     """
+    launcher = adopt_launcher(launcher)
     if compare and launcher != "none":
         raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
     chosen = select_device(device)
@@ -93,7 +96,10 @@ def test(
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images)
-    with process_group(launcher, chosen), explained_file_errors(prepared.work_dir):
+    with (
+        process_group(launcher, chosen, **group_settings(prepared)),
+        explained_file_errors(prepared.work_dir),
+    ):
         for folder in filter(None, (show_dir, out and out.parent)):
             require_writable(folder)  # it is written into at the end, maybe after hours
         with closing(build_runner(prepared, launcher, chosen)) as runner:

@@ -1,6 +1,7 @@
 """Training a detector from a config."""
 
 import logging
+import os
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -21,20 +22,16 @@ from fldet.engine.checkpoint import (
     trusted_checkpoints,
     weights_of,
 )
-from fldet.engine.device import (
-    describe,
-    is_first_process,
-    process_group,
-    select_device,
-    world_size,
-)
+from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
 from fldet.engine.signals import Received, noted_signals
 from fldet.errors import FldetError, UsageError, explained_file_errors
 from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
+from fldet.hooks.agreement import group_settings
 from fldet.hooks.nonfinite import SKIPPED
+from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
 from fldet.results import TrainResult
 
 log = logging.getLogger("fldet")
@@ -54,7 +51,8 @@ def train(
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
 
-    SIGTERM and the first Ctrl-C save a checkpoint between two iterations and end the run.
+    SIGTERM and the first Ctrl-C save a checkpoint between two iterations and end the run. A run
+    that torchrun has started again after a failure goes on as with ``resume``.
 
     Args:
         cfg: as ``load_config`` returned it.
@@ -65,7 +63,7 @@ def train(
         seed: of all random numbers; by default the config's. A resumed run keeps its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         amp: compute the network in bfloat16 (float16 on GPUs that lack it); None: as the config.
-        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+        launcher: see ``fldet.processes.adopt_launcher``.
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
 
@@ -74,12 +72,13 @@ def train(
         StoppedError, FileSystemError, WorkerError: see ``fldet.errors``.
     """
     forbid_code_in_checkpoints()
+    launcher = adopt_launcher(launcher)
     chosen = select_device(device)
     work_dir = work_dir or default_work_dir(cfg)
     prepared = prepare_config(cfg, phases=_phases(cfg))
     if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
         prepared.auto_scale_lr.enable = auto_scale_lr
-    scale_learning_rate(prepared, world_size(launcher))
+    scale_learning_rate(prepared, process_count() if launcher != "none" else 1)
     if seed is not None:
         prepared.setdefault("randomness", {})["seed"] = seed
     if amp is not None:
@@ -88,15 +87,22 @@ def train(
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
-    with locked(work_dir) if is_first_process(launcher) else nullcontext():
-        start = _starting_point(prepared, work_dir, resume, trust_checkpoint)
+    is_first = launcher == "none" or process_rank() == 0
+    with locked(work_dir) if is_first else nullcontext(False) as goes_on:
+        if goes_on:
+            log.info("restart %d of at most %d by torchrun", *restart_count())
+            resume = True
+        # under torchrun the first process refuses for all: it alone knows of a restart
+        if is_first or "TORCHELASTIC_RUN_ID" not in os.environ:
+            _check_work_dir(work_dir, resume)
+        start = _starting_point(prepared, work_dir, trust_checkpoint)
         if start and is_finished(start, prepared):
             log.info("%s is finished: %s is its last iteration", work_dir, start.path.name)
             return _result(work_dir)
-        if is_first_process(launcher):
-            prepare_work_dir(work_dir, start)
+        if is_first:
+            prepare_work_dir(work_dir, start, resume=resume)
         with (
-            process_group(launcher, chosen),
+            process_group(launcher, chosen, **group_settings(prepared)),
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):
@@ -132,11 +138,9 @@ def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRu
     return runner
 
 
-def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> Start | None:
+def _starting_point(cfg: Config, work_dir: Path, trust: bool) -> Start | None:
     """Returns where a run goes on, None for a new one; sets the config accordingly."""
-    newest = newest_checkpoint(work_dir)
-    _check_work_dir(work_dir, newest, resume)
-    start = find_start(work_dir, cfg, trust=trust) if newest else None
+    start = find_start(work_dir, cfg, trust=trust) if newest_checkpoint(work_dir) else None
     cfg.resume = start is not None
     if start:
         log.info("resuming from %s", start.path)
@@ -172,7 +176,8 @@ def _phases(cfg: Config) -> tuple[str, ...]:
     return ("train", "val") if cfg.get("val_dataloader") else ("train",)
 
 
-def _check_work_dir(work_dir: Path, newest: Path | None, resume: bool) -> None:
+def _check_work_dir(work_dir: Path, resume: bool) -> None:
+    newest = newest_checkpoint(work_dir)
     if newest and not resume:
         raise UsageError(
             f"{work_dir} already holds a run (its newest checkpoint is {newest.name})",

@@ -17,8 +17,9 @@ from fldet.results import write_atomically
 class DrawHook(Hook):
     """Draws each test image: predictions on the left, ground truth on the right.
 
-    The name is that of the image with the ending ``.jpg``; where another image of this process
-    had the same name, the image id goes in front. Each of several processes draws its own images.
+    The name is that of the image with the ending ``.jpg``; where an earlier image of the data set
+    has the same name, the image id goes in front. Each of several processes draws its own images,
+    under the names that one process would give.
 
     The ground truth must be in pixels of the image file, as predictions are: in the test pipeline
     ``LoadAnnotations`` stands after ``Resize``, as in all of MMDetection's configs. Without
@@ -42,12 +43,14 @@ class DrawHook(Hook):
         self.score_thr = score_thr
         self.max_pictures = max_pictures
         self.pictures: list[Path] = []
-        self._taken: set[Path] = set()
+        self._owners: dict[str, str] = {}
 
     def before_test(self, runner: Any) -> None:
-        """Forgets the pictures of an earlier test."""
-        del runner
-        self.pictures, self._taken = [], set()
+        """Forgets the pictures of an earlier test; finds out which image has a name first."""
+        self.pictures, self._owners = [], {}
+        dataset = runner.test_loop.dataloader.dataset
+        for path in (dataset.get_data_info(index)["img_path"] for index in range(len(dataset))):
+            self._owners.setdefault(Path(path).stem, str(path))
 
     def after_test_iter(
         self,
@@ -75,14 +78,12 @@ class DrawHook(Hook):
                 return
             picture = draw_sample(read_image(Path(sample.img_path)), sample, names, self.score_thr)
             data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-            self.pictures.append(write_atomically(self._free_path(sample), data))
+            self.pictures.append(write_atomically(self._path(sample), data))
 
-    def _free_path(self, sample: Any) -> Path:
-        path = self.out_dir / f"{Path(sample.img_path).stem}.jpg"
-        if path in self._taken:
-            path = path.with_name(f"{sample.img_id}_{path.name}")
-        self._taken.add(path)
-        return path
+    def _path(self, sample: Any) -> Path:
+        stem = Path(sample.img_path).stem
+        is_first = self._owners.get(stem, sample.img_path) == sample.img_path
+        return self.out_dir / (f"{stem}.jpg" if is_first else f"{sample.img_id}_{stem}.jpg")
 
 
 def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:

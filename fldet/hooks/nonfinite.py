@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from fldet.errors import NonFiniteError
+from fldet.errors import NonFiniteError, PeerError
 from fldet.hooks.agreement import Agreement
 from fldet.hooks.examine import (
     Finding,
@@ -44,6 +44,7 @@ class NonFiniteHook(Hook):
 
     Raises:
         NonFiniteError: the loss is not finite; weights and optimizer are as before the batch.
+        PeerError: so is it in another process.
     """
 
     priority = "HIGHEST"  # before MMEngine takes the losses into its log
@@ -57,7 +58,7 @@ class NonFiniteHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Puts itself between the loss and the step, whatever the optimizer wrapper is."""
         self._runner = runner
-        self._agreement = Agreement()
+        self._agreement = Agreement(runner.cfg)
         self._update = runner.optim_wrapper.update_params
         runner.optim_wrapper.update_params = self.update_if_finite
 
@@ -119,7 +120,7 @@ class NonFiniteHook(Hook):
             f"_rank_{moment.rank}" if moment.rank else ""
         )
         if not is_wrong:
-            raise NonFiniteError(
+            raise PeerError(
                 f"the loss of another process is not finite in iteration {moment.iteration}"
             )
         path = Path(self._runner.work_dir, f"{name}.pth")

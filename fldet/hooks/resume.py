@@ -7,6 +7,8 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from fldet.data.stream import ITERATION, seed_everything
+from fldet.errors import CheckpointError
+from fldet.hooks.agreement import Agreement
 from fldet.hooks.checkpoint import VALIDATED, run_identity
 from fldet.registry import HOOKS
 
@@ -29,6 +31,19 @@ class ResumeHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keeps what the checkpoint says about its run."""
         self._resumed = checkpoint.get("meta", {})
+
+    def before_train(self, runner: Any) -> None:
+        """Meets the other processes.
+
+        Raises:
+            CheckpointError: they go on from different iterations.
+        """
+        agreement = Agreement(runner.cfg)
+        if not agreement.is_same(runner.iter):
+            raise CheckpointError(
+                f"the processes would go on from different iterations, this one from {runner.iter}",
+                expected="one work dir that all machines of a run share",
+            )
 
     def before_train_epoch(self, runner: Any) -> None:
         """Says what was restored, and validates if the run was stopped before it could."""

@@ -32,7 +32,7 @@ class StopHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Meets the other processes."""
-        self._agreement = Agreement()
+        self._agreement = Agreement(runner.cfg)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -43,9 +43,7 @@ class StopHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Finds out whether all processes have as many batches, so that each can be asked."""
-        count = len(runner.val_dataloader)
-        most, least = self._agreement.highest(count), -self._agreement.highest(-count)
-        self._in_step = most == least
+        self._in_step = self._agreement.is_same(len(runner.val_dataloader))
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None

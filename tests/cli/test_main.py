@@ -127,8 +127,8 @@ def test_config_show_prints_python_on_stdout_or_json():
         (["benchmark", "retinanet/r50_fpn_1x.py", "--shape", "big"], 2, ["HEIGHTxWIDTH"]),
         (
             ["train", "retinanet/r50_fpn_1x.py", "--launcher", "pytorch"],
-            1,
-            ["annotation file not found"],
+            2,
+            ["--launcher pytorch needs the variable RANK", "--gpus N"],
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),

@@ -65,3 +65,61 @@ def test_log_lines_follow_a_replaced_stderr(monkeypatch, capsys):
     command(lambda: logging.getLogger("fldet").warning("look out"))()
     assert capsys.readouterr().err == "warning: look out\n"
     assert sys.stdout is not sys.stderr
+
+
+def fail_in_process(rank, error, monkeypatch, **variables):
+    """Runs a command that fails in one of two processes of torchrun."""
+    monkeypatch.setattr("fldet.cli.output.time.sleep", lambda seconds: None)
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, **variables}.items():
+        monkeypatch.setenv(name, str(value))
+
+    @command
+    def body():
+        raise error
+
+    with pytest.raises(typer.Exit) as stopped:
+        body()
+    return stopped.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("no such thing", hint="look"), 2, "Error: no such thing\nHint: look"),
+        (ValueError("a defect"), 1, "Traceback"),
+    ],
+)
+def test_the_launcher_names_the_process_that_failed(
+    error, code, text, monkeypatch, tmp_path, capsys
+):
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from fldet.cli.agent import describe
+
+    file = tmp_path / "error.json"
+    told = fail_in_process(1, error, monkeypatch, TORCHELASTIC_ERROR_FILE=file)
+    assert told == code
+    assert capsys.readouterr().err == ""
+    failure = ProcessFailure(local_rank=1, pid=7, exitcode=code, error_file=str(file))
+    assert describe(1, failure).startswith(f"process 1: {text}")
+    assert str(error) in describe(1, failure)
+
+
+def test_before_a_restart_and_without_torchrun_a_process_speaks_for_itself(
+    monkeypatch, tmp_path, capsys
+):
+    restart = {"TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 1}
+    file = tmp_path / "error.json"
+    for variables in ({"TORCHELASTIC_ERROR_FILE": file, **restart}, {}):
+        assert fail_in_process(1, DataError("no disk"), monkeypatch, **variables) == 1
+        assert capsys.readouterr().err == "process 1 of 2: Error: no disk\n"
+    assert not file.exists()
+
+
+def test_a_process_that_was_killed_is_named_with_its_signal():
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from fldet.cli.agent import describe
+
+    failure = ProcessFailure(local_rank=0, pid=7, exitcode=-9, error_file="")
+    assert describe(3, failure).startswith("Error: process 3 (pid 7) was ended by SIGKILL\nHint:")

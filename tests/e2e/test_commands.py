@@ -56,12 +56,19 @@ def test_two_processes_train_and_test(tiny_config, tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("iter_4.pth") == 1  # one result, not one for each process
     assert "= 0.0025 (4 images per step: 2 processes x 2" in trained.stderr
+    # five images: the sampler gives one of them to both; one at a time, as padding to the size
+    # of a larger neighbour would change a group norm
     arguments = ("test", "work_dirs/tiny/tiny.py", "work_dirs/tiny", "--device", "cpu", "--json")
+    arguments += ("--max-images", "5", "--score-thr", "0")
     one, two = (
-        json.loads(fldet(*arguments, *more, cwd=tmp_path).stdout)["result"]["figures"]
-        for more in ((), ("--gpus", "2"))
+        json.loads(fldet(*arguments, *more, cwd=tmp_path).stdout)["result"]
+        for more in (("--show-dir", "one"), ("--show-dir", "two", "--gpus", "2"))
     )
-    assert one == two
+    assert one["figures"] == two["figures"]
+    assert one["figures"]["num_images"] == 5
+    assert len(two["pictures"]) == 5
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
 def test_benchmark_and_dataset(tiny_config, tiny_coco, tmp_path):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fldet.engine.device import process_group, select_device, world_size
+from fldet.engine.device import process_group, select_device
 from fldet.engine.launch import torchrun_command
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import PeerError, UnavailableError, UsageError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
@@ -40,41 +40,29 @@ def test_unknown_devices_are_named(name):
         select_device(name)
 
 
+def test_a_lost_connection_is_the_failure_of_another_process():
+    cpu = torch.device("cpu")
+    lost = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:99. See there"
+    with (
+        pytest.raises(PeerError, match=r"\(Connection closed by peer \[::1\]:99\)") as error,
+        process_group("none", cpu),
+    ):
+        raise RuntimeError(lost)
+    assert str(error.value.__cause__) == lost
+    with pytest.raises(RuntimeError, match="of this process"), process_group("none", cpu):
+        raise RuntimeError("of this process")
+
+
 @pytest.mark.parametrize(
-    ("launcher", "error", "message"),
+    "arguments",
     [
-        ("torch", UsageError, "unknown launcher 'torch'"),
-        ("pytorch", UsageError, "needs the variables that torchrun sets"),
-        ("slurm", UnavailableError, "--launcher slurm needs CUDA devices"),
+        ["train", "c.py", "--gpus", "4", "--amp"],
+        ["train", "--max-restarts", "2", "c.py", "--gpus=4", "--amp"],
     ],
-)
-def test_launchers_that_cannot_work_are_named(launcher, error, message, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(error, match=message):
-        process_group(launcher, torch.device("cpu")).__enter__()
-
-
-@pytest.mark.parametrize(
-    ("launcher", "variables", "size"),
-    [
-        ("none", {"WORLD_SIZE": "8"}, 1),
-        ("pytorch", {"WORLD_SIZE": "8"}, 8),
-        ("slurm", {"SLURM_NTASKS": "16"}, 16),
-        ("mpi", {"OMPI_COMM_WORLD_SIZE": "4"}, 4),
-    ],
-)
-def test_world_size_is_known_before_the_group(launcher, variables, size, monkeypatch):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert world_size(launcher) == size
-
-
-@pytest.mark.parametrize(
-    "arguments", [["train", "c.py", "--gpus", "4", "--amp"], ["train", "c.py", "--gpus=4", "--amp"]]
 )
 def test_the_processes_run_the_same_command_without_gpus(arguments):
-    command = torchrun_command(arguments, 4)
-    assert "--nproc_per_node=4" in command
+    command = torchrun_command(arguments, 4, 2)
+    assert {"--nproc_per_node=4", "--max_restarts=2"} <= set(command)
     assert command[command.index("fldet") + 1 :] == [
         "train", "c.py", "--amp", "--launcher", "pytorch"
     ]  # fmt: skip

@@ -39,6 +39,55 @@ def test_a_stale_lock_is_taken_over(tmp_path, content):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def under_torchrun(monkeypatch):
+    """Sets how often torchrun has started this process again; of at most one time."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    return lambda count: monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [(RuntimeError, True), (UsageError, False)],  # refused: the run in the folder is another
+)
+def test_torchruns_next_attempt_knows_that_the_run_is_its_own(
+    tmp_path, under_torchrun, error, goes_on
+):
+    path = tmp_path / "run.lock"
+    under_torchrun(0)
+    with pytest.raises(error), locked(tmp_path) as first:
+        raise error("of the first attempt")
+    assert not first
+    assert path.exists() == goes_on
+    if goes_on:  # the process of the first attempt has ended
+        path.write_text(json.dumps({**json.loads(path.read_text()), "pid": 2**22 + 1}))
+    under_torchrun(1)
+    with pytest.raises(error), locked(tmp_path) as second:
+        raise error("of the last attempt")
+    assert second == goes_on
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("holder", "ours"),
+    [
+        ({"host": "elsewhere", "run": "mine"}, True),  # the first process moved to this machine
+        ({"host": "elsewhere", "run": "other"}, False),
+        ({"host": socket.gethostname(), "run": "mine", "agent": "1 1"}, None),  # an earlier job
+    ],
+)
+def test_whose_lock_is_of_the_same_run(tmp_path, under_torchrun, holder, ours):
+    under_torchrun(1)
+    (tmp_path / "run.lock").write_text(json.dumps({"pid": 2**22 + 1, **holder}))
+    if ours is False:
+        with pytest.raises(UsageError, match="on elsewhere"), locked(tmp_path):
+            pass
+    else:
+        with locked(tmp_path) as goes_on:
+            assert goes_on is bool(ours)
+
+
 def test_a_lock_of_another_machine_is_respected(tmp_path):
     (tmp_path / "run.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with pytest.raises(UsageError, match="process 1 on elsewhere"), locked(tmp_path):

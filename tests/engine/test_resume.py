@@ -16,7 +16,7 @@ import fldet
 from fldet.config import load_config
 from fldet.engine import train as engine
 from fldet.engine.checkpoint import read_checkpoint
-from fldet.engine.resume import trim_scalars
+from fldet.engine.resume import prepare_work_dir, trim_scalars
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, StoppedError, UsageError
 
@@ -197,6 +197,16 @@ def test_lines_that_will_be_written_again_are_removed(tmp_path):
     for validated, kept in ((True, lines[:3]), (False, lines[:2])):
         trim_scalars(path, 2, validated=validated)
         assert [json.loads(line) for line in path.read_text().splitlines()] == kept
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_leaves_no_line(tmp_path):
+    path = tmp_path / "20260101_000000" / "vis_data" / "scalars.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"lr": 1, "step": 1}\n')
+    prepare_work_dir(tmp_path, None, resume=False)  # of another run, which is not gone on with
+    assert path.read_text()
+    prepare_work_dir(tmp_path, None, resume=True)
+    assert path.read_text() == ""
 
 
 def test_a_work_dir_in_use_is_refused(whole, tmp_path):

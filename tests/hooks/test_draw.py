@@ -1,6 +1,6 @@
 """DrawHook: a picture for each test image, with boxes where the data are."""
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,11 +15,18 @@ from fldet.hooks.draw import DrawHook
 from fldet.registry import DATASETS, HOOKS
 
 GREY = 100
-RUNNER = SimpleNamespace(
-    test_loop=SimpleNamespace(
-        dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={"classes": ("cat", "dog")}))
-    )
-)
+
+
+class Images(list):
+    """The part of a data set that drawing needs."""
+
+    metainfo = MappingProxyType({"classes": ("cat", "dog")})
+    get_data_info = list.__getitem__
+
+
+def runner_of(paths):
+    images = Images({"img_path": str(path)} for path in paths)
+    return SimpleNamespace(test_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=images)))
 
 
 def write_image(path, height=500, width=600):
@@ -60,10 +67,11 @@ def near(pane, color):
     return np.abs(pane.astype(int) - np.array(color)).max(axis=2) < 60
 
 
-def run(tmp_path, *samples, **options):
+def run(tmp_path, *samples, dataset=None, **options):
     hook = HOOKS.build({"type": "fldet.DrawHook", "out_dir": str(tmp_path / "out"), **options})
-    hook.before_test(RUNNER)
-    hook.after_test_iter(RUNNER, 0, None, samples)
+    runner = runner_of(dataset or [one.img_path for one in samples])
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, None, samples)
     return hook
 
 
@@ -112,13 +120,23 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
 
 
+def test_two_processes_name_pictures_as_one_does(tmp_path):
+    paths = [write_image(tmp_path / folder / "image.png") for folder in "abc"]
+    samples = [sample(path, i) for i, path in enumerate(paths, start=7)]
+    shares = [samples[::2], [samples[1], samples[0]]]  # the sampler fills up with the first
+    for share in shares:
+        run(tmp_path, *share, dataset=paths)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"image.jpg", "8_image.jpg", "9_image.jpg"}
+
+
 def test_at_most_max_pictures_and_a_new_test_starts_afresh(tmp_path):
     paths = [write_image(tmp_path / f"{name}.png") for name in "abc"]
     samples = [sample(path) for path in paths]
     hook = run(tmp_path, *samples, max_pictures=2)
-    hook.after_test_iter(RUNNER, 1, None, samples)
+    hook.after_test_iter(runner_of(paths), 1, None, samples)
     assert [path.name for path in hook.pictures] == ["a.jpg", "b.jpg"]
-    hook.before_test(RUNNER)
+    hook.before_test(runner_of(paths))
     assert hook.pictures == []
 
 

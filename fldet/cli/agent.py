@@ -1,0 +1,46 @@
+"""``python -m fldet.cli.agent``: torchrun, which names the process that failed and why.
+
+What ``--gpus N`` starts. torchrun itself prints its own traceback and a table of all processes,
+those it has ended itself among them.
+"""
+
+import logging
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.run import parse_args, run
+
+
+def main(arguments: list[str]) -> int:
+    """Runs torchrun with its arguments; returns the exit code of the process that failed first."""
+    options = parse_args(arguments)  # type: ignore[no-untyped-call]
+    # a process that is killed before the last attempt is named by torchrun's log alone
+    logging.disable(logging.WARNING if options.max_restarts else logging.ERROR)
+    try:
+        run(options)  # type: ignore[no-untyped-call]
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as failed:
+        rank, first = failed.get_first_failure()
+        print(describe(rank, first), file=sys.stderr)
+        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    return 0
+
+
+def describe(rank: int, failure: ProcessFailure) -> str:
+    """Returns what the process has said of its end, or which signal ended it."""
+    if isinstance(failure.message, dict):
+        return f"process {rank}: {failure.message['extraInfo']['py_callstack']}"
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        return (
+            f"Error: process {rank} (pid {failure.pid}) was ended by {name}\n"
+            "Hint: SIGKILL is often the system's, short of memory; --resume goes on"
+        )
+    return f"Error: process {rank} (pid {failure.pid}) ended with exit code {failure.exitcode}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

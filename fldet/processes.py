@@ -1,0 +1,140 @@
+"""Which process of a run this is, whoever started it: torchrun, Slurm or Open MPI.
+
+torch reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun sets; for the
+other launchers ``adopt_launcher`` sets them.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from fldet.errors import UsageError
+
+LAUNCHERS = ("auto", "none", "pytorch", "slurm", "mpi")
+
+# Number of the process, count of all, number on its machine; the first that is set counts.
+_VARIABLES = {
+    "pytorch": (("RANK",), ("WORLD_SIZE",), ("LOCAL_RANK",)),
+    "slurm": (("SLURM_PROCID",), ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_LOCALID",)),
+    "mpi": (
+        ("OMPI_COMM_WORLD_RANK",),
+        ("OMPI_COMM_WORLD_SIZE",),
+        ("OMPI_COMM_WORLD_LOCAL_RANK",),
+    ),
+}
+_HINTS = {
+    "pytorch": "start with --gpus N, or with: torchrun --nproc-per-node N -m fldet ...",
+    "slurm": "start with: srun --ntasks N fldet ... --launcher slurm",
+    "mpi": "start with: mpirun -n N fldet ... --launcher mpi",
+}
+_DEFAULT_PORT = 29500  # torch's
+_FIRST_SLURM_PORT, _SLURM_PORTS = 15000, 15000  # below those that systems give out by themselves
+
+
+def adopt_launcher(launcher: str) -> str:
+    """Makes the variables of a launcher those that torch and fldet read.
+
+    MASTER_ADDR and MASTER_PORT stay as they are where they are set. With Slurm the address is the
+    first host of the step, and the port follows from the numbers of job and step, so that jobs
+    that share a machine do not meet.
+
+    Args:
+        launcher: one of ``LAUNCHERS``; ``auto`` is ``pytorch`` where torchrun started this
+            process, else ``none``. Slurm sets its variables for one process alone too, so it has
+            to be named.
+
+    Returns:
+        ``none``, or ``pytorch`` for all others: from here on they are alike.
+
+    Raises:
+        UsageError: an unknown launcher, or one whose variables are not set.
+    """
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"unknown launcher {launcher!r}", expected=", ".join(LAUNCHERS))
+    if launcher == "auto":
+        launcher = "pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none"
+    if launcher == "none":
+        return launcher
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    for name, sources in zip(names, _VARIABLES[launcher], strict=True):
+        value = next((os.environ[source] for source in sources if source in os.environ), None)
+        if value is None:
+            raise UsageError(
+                f"--launcher {launcher} needs the variable {sources[0]}, which is not set",
+                hint=_HINTS[launcher],
+            )
+        os.environ[name] = value
+    if launcher == "slurm":
+        os.environ.setdefault("MASTER_ADDR", _slurm_address())
+        os.environ.setdefault("MASTER_PORT", str(_slurm_port()))
+    elif launcher == "mpi":
+        if os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]:
+            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        if "MASTER_ADDR" not in os.environ:
+            raise UsageError(
+                "--launcher mpi on several machines needs MASTER_ADDR, the host of process 0",
+                hint="mpirun -x MASTER_ADDR=HOST ...",
+            )
+        os.environ.setdefault("MASTER_PORT", str(_DEFAULT_PORT))
+    return "pytorch"
+
+
+def process_rank() -> int:
+    """Returns the number of this process, 0 if it is alone."""
+    return int(os.environ.get("RANK", 0))
+
+
+def process_count() -> int:
+    """Returns how many processes the launcher has started, 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def first_host(nodes: str) -> str:
+    """Returns the first name of a list as Slurm writes it: ``gpu[03-05,9],login`` gives ``gpu03``.
+
+    ``scontrol show hostnames`` does the same, but containers rarely have it.
+    """
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0] if first else nodes)
+
+
+def agent_identity() -> dict[str, str | None]:
+    """Returns what names the torchrun that started this process, the same after its restarts.
+
+    Returns:
+        ``run``, the id that a user may choose for a run on several machines, and ``agent``, which
+        process on this machine; empty without torchrun.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    agent = os.getppid()
+    return {"run": os.environ["TORCHELASTIC_RUN_ID"], "agent": f"{agent} {process_born(agent)}"}
+
+
+def restart_count() -> tuple[int, int]:
+    """Returns how often torchrun has started this process again, and how often it would."""
+    names = "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"
+    done, most = (int(os.environ.get(name, 0)) for name in names)
+    return done, most
+
+
+def process_born(pid: int) -> str | None:
+    """Returns when a process started, in the kernel's ticks; None where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _slurm_address() -> str:
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
+    count = os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES")
+    return "127.0.0.1" if count == "1" or not nodes else first_host(nodes)
+
+
+def _slurm_port() -> int:
+    job, step = (
+        int(text) if (text := os.environ.get(name, "")).isdigit() else 0
+        for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")
+    )
+    return _FIRST_SLURM_PORT + (job + 7919 * step) % _SLURM_PORTS
