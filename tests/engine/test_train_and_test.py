@@ -146,8 +146,10 @@ def test_an_optimized_copy_is_compared_with_mmdetections_code(trained, tmp_path)
     assert saved["check"]["difference"] == tested.check.difference
 
 
-def test_several_processes_and_unknown_precisions_are_refused(trained, tmp_path):
+def test_several_processes_and_unknown_precisions_are_refused(trained, monkeypatch):
     cfg, result = trained
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="--compare runs in one process"):
         run_test(cfg, result.work_dir, compare=True, launcher="pytorch", device="cpu")
     with pytest.raises(UsageError, match="unknown precision"):
