@@ -77,7 +77,7 @@ def test_a_dry_run_says_what_would_be_run_and_for_how_long(tmp_path, capfd):
     config = tmp_path / "laptop" / "configs" / "fl_gamma_2.py"
     assert "fl_gamma_2/seed_4  (table3 FL)" in text
     assert f"  fldet train {config} --work-dir {tmp_path}/laptop/fl_gamma_2/seed_4 --seed 4" in text
-    assert "1 of 1 runs to do, 1 at a time, for about 2 min (0 are done)" in text
+    assert "1 of 1 runs to do, 1 at a time, for about 3 min (0 are done)" in text
     assert not (tmp_path / "laptop" / "fl_gamma_2").exists()
 
 
