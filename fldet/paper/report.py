@@ -283,8 +283,8 @@ def _statement_table(report: Report) -> str:
     ]
     return (
         "## What the paper says\n\n"
-        "A difference is decided where the ranges over seeds do not overlap; with one seed it "
-        f"never is. {counts['holds']} hold, {counts['does not hold']} do not, "
+        "A difference is decided where the ranges over seeds do not overlap; with one seed it is "
+        f"not. {counts['holds']} hold, {counts['does not hold']} do not, "
         f"{counts['not decided']} are not decided.\n\n"
         + _markdown_table(("statement", "where", "here", "figures"), rows)
     )
