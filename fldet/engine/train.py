@@ -87,7 +87,8 @@ def train(
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
-    with locked(work_dir) if is_first_process(launcher) else nullcontext():
+    lock = locked(work_dir) if is_first_process(launcher) else nullcontext()
+    with explained_file_errors(work_dir), lock:
         start = _starting_point(prepared, work_dir, resume, trust_checkpoint)
         if start and is_finished(start, prepared):
             log.info("%s is finished: %s is its last iteration", work_dir, start.path.name)
