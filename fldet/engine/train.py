@@ -88,7 +88,8 @@ def train(
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
     is_first = launcher == "none" or process_rank() == 0
-    with locked(work_dir) if is_first else nullcontext(False) as goes_on:
+    lock = locked(work_dir) if is_first else nullcontext(False)
+    with explained_file_errors(work_dir), lock as goes_on:
         if goes_on:
             log.info("restart %d of at most %d by torchrun", *restart_count())
             resume = True

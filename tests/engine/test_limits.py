@@ -260,7 +260,7 @@ def test_a_read_only_folder_is_said_before_anything_is_computed(
     monkeypatch.setattr(engine, "build_runner", no_model)
     message = r"read_only/.*: (Read-only file system|Permission denied)"
     cfg = load_config(whole[0], OPTIONS)
-    with pytest.raises(FileSystemError, match=message) as caught, explained_file_errors():
+    with pytest.raises(FileSystemError, match=message) as caught:
         train(cfg, work_dir=read_only / "run", device="cpu")
     assert "--work-dir" in caught.value.hint
     tests = [{"show_dir": read_only / "p"}, {"out": read_only / "d" / "d.json"}]
