@@ -1,6 +1,7 @@
 """Models and runners from configs."""
 
 import contextlib
+import io
 import itertools
 import logging
 import multiprocessing
@@ -248,7 +249,7 @@ def quiet_console(logger: MMLogger) -> None:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
         ):
-            handler.setStream(sys.stderr)
+            handler.stream = _Stderr()  # setStream would flush the old one, which may be closed
             handler.setLevel(max(handler.level, logging.WARNING))
             handler.addFilter(_is_news)
 
@@ -263,6 +264,19 @@ def _name_log(file: str) -> Callable[[logging.LogRecord], None]:
         raise  # called while the error is handled
 
     return handle
+
+
+class _Stderr(io.TextIOBase):
+    """What ``sys.stderr`` is when something is written: a progress bar puts its own stream there.
+
+    Loggers outlive streams: one that keeps a stream may find it closed.
+    """
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _is_news(record: logging.LogRecord) -> bool:
