@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from mmengine.config import Config
 
@@ -14,7 +15,14 @@ from fldet.engine.signals import noted_signals
 from fldet.errors import FldetError, StoppedError, UnavailableError
 
 
-def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device: str) -> None:
+def relaunch(
+    cfg: Config | None,
+    count: int,
+    *,
+    phases: tuple[str, ...],
+    device: str,
+    more: Sequence[str] = (),
+) -> None:
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
     What a user can get wrong is checked here first, so that it is said once and not ``count``
@@ -25,6 +33,7 @@ def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device:
         count: processes; on CUDA at most the number of devices.
         phases: what the run needs of ``train``, ``val``, ``test``.
         device: as given on the command line.
+        more: arguments put behind those of the command line; the last of a kind holds.
 
     Raises:
         StoppedError: a signal ended the run in good order.
@@ -43,7 +52,7 @@ def relaunch(cfg: Config | None, count: int, *, phases: tuple[str, ...], device:
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // count)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
-    code, received = _run_group(torchrun_command(sys.argv[1:], count), environment)
+    code, received = _run_group(torchrun_command([*sys.argv[1:], *more], count), environment)
     if received:
         raise StoppedError(f"the {count} processes have stopped", exit_code=128 + received)
     if code:
