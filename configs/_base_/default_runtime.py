@@ -32,10 +32,5 @@ channels_last = False
 fold_batch_norms = False
 compile = False
 gradient_checkpointing = False
-# How long a run goes on, and on what: docs/own-data.md says what each does.
-ema = False
-early_stopping = False
-max_time = None
-accumulate = 1
 load_from = None
 resume = False

@@ -128,13 +128,15 @@ def largest_batch(fits: Callable[[int], bool], most: int) -> int:
     Raises:
         UnavailableError: it does not hold for 1.
     """
-    if not fits(1):
+    good = min(2, most)  # first: a batch norm may not take one image alone
+    if not fits(good):
+        if good > 1 and fits(1):
+            return 1
         raise UnavailableError(
             "the training step of one image does not fit into the memory of the device",
             expected="room for one image at least",
             hint="gradient_checkpointing = True or amp = True in the config, or smaller images",
         )
-    good = 1
     while good < most and fits(min(2 * good, most)):
         good = min(2 * good, most)
     bad = min(2 * good, most + 1)
