@@ -1,5 +1,6 @@
 """How many images a training step takes."""
 
+import gc
 import logging
 from functools import partial
 from types import SimpleNamespace
@@ -210,23 +211,24 @@ def test_several_processes_take_what_one_has_found(tiny_config, tmp_path, messag
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_found_number_fits_and_twice_as_many_do_not(tiny_config, monkeypatch):
+def test_on_a_gpu_the_largest_number_fits_and_one_more_does_not(tiny_config):
     device = torch.device("cuda")
-    cfg = prepare_config(load_config(tiny_config), phases=("train",))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**28, 2**28))
-    monkeypatch.setattr(batch_size, "largest_input", lambda *_: ((256, 256), 2))
-    sizes = []
-    fits = batch_size.fits_on_gpu
-
-    def noted(step, limit, where, number):
-        sizes.append((number, fits(step, limit, where, number)))
-        return sizes[-1][1]
-
-    monkeypatch.setattr(batch_size, "fits_on_gpu", noted)
-    monkeypatch.setattr(batch_size, "len", lambda _: 4096, raising=False)
-    number = find_batch_size(cfg, device)
-    assert (number, True) in sizes
-    assert 2 < number < 4096
-    assert not any(fitted for size, fitted in sizes if size > number)
+    cfg = prepare_config(load_config(tiny_config, ["ema=True"]), phases=("train",))
+    assert find_batch_size(cfg, device) == 6  # there are no more images
     before = torch.cuda.memory_allocated(device)
-    assert before < 2**26  # nothing large is left
+    init_default_scope("mmdet")
+    step = TrialStep(cfg, device, (256, 256), boxes=4, classes=2)
+    fits = partial(fits_on_gpu, step, 2**28, device)
+    number = largest_batch(fits, 4096)
+    assert 2 < number < 4096
+    assert fits(number)
+    assert not fits(number + 1)
+    with torch.cuda.device(device):
+        torch.cuda.set_per_process_memory_fraction(0.001)
+        try:
+            assert not partial(fits_on_gpu, step, 2**40, device)(4096)  # really out of memory
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    del step, fits
+    gc.collect()
+    assert torch.cuda.memory_allocated(device) <= before + 2**20

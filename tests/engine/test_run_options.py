@@ -14,7 +14,7 @@ from fldet.engine import run_options
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError
-from fldet.hooks import EarlyStoppingHook, StopHook, TimeBudgetHook
+from fldet.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook
 
 OPTIONS = [
     "train_cfg.max_iters=6",
@@ -174,6 +174,13 @@ def test_a_run_stopped_in_a_validation_of_its_average_goes_on_exactly(
     momenta = [content["optimizer"]["state"] for content in (one, other)]
     for key, state in momenta[0].items():
         assert torch.equal(state["momentum_buffer"], momenta[1][key]["momentum_buffer"])
+
+
+def test_a_batch_that_was_passed_over_does_not_move_the_average():
+    hook, runner = EMAHook(), SimpleNamespace(optim_wrapper=None)
+    hook.after_train_iter(runner, 0, outputs={})
+    with pytest.raises(AttributeError):  # any other batch is looked at
+        hook.after_train_iter(runner, 0, outputs={"loss": 1.0})
 
 
 def assert_same_weights(first, second):
