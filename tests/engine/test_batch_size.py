@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmcv.transforms import RandomChoiceResize, RandomResize, Resize
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -27,7 +28,6 @@ from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.prepare import prepare_config
 from fldet.engine.train import train
 from fldet.errors import UnavailableError, UsageError
-from fldet.registry import TRANSFORMS
 
 CPU = torch.device("cpu")
 
@@ -112,18 +112,16 @@ class Images(list):
 
     def __init__(self, *infos, resize):
         super().__init__(infos)
-        self.pipeline = [TRANSFORMS.build(resize)]
+        self.pipeline = [resize]
 
     def get_data_info(self, index):
         width, height, boxes = self[index]
         return {"width": width, "height": height, "instances": [{}] * boxes}
 
 
-KEEP = dict(type="mmdet.Resize", scale=(1333, 800), keep_ratio=True)
-CHOICE = dict(
-    type="mmdet.RandomChoiceResize", scales=[(1333, 640), (1333, 800), (1333, 672)], keep_ratio=True
-)
-RANGE = dict(type="mmdet.RandomResize", scale=(1000, 600), ratio_range=(0.5, 2.0), keep_ratio=True)
+KEEP = Resize(scale=(1333, 800), keep_ratio=True)
+CHOICE = RandomChoiceResize([(1333, 640), (1333, 800), (1333, 672)], keep_ratio=True)
+RANGE = RandomResize((1000, 600), ratio_range=(0.5, 2.0), keep_ratio=True)
 
 
 @pytest.mark.parametrize(
