@@ -163,6 +163,28 @@ def _path_and_scope_with_ours(base: str, file: str) -> tuple[str, str | None]:
 
 Config._get_cfg_path = staticmethod(_path_and_scope_with_ours)
 
+_merge = Config._merge_a_into_b
+
+
+def _merge_with_switches(
+    child: dict[str, Any], base: Any, allow_list_keys: bool = False
+) -> dict[str, Any]:
+    """Merges as MMEngine does, and puts a dict in the place of True, False or None of the base.
+
+    So ``ema = dict(...)`` can stand in a config whose base says ``ema = False``.
+    """
+    if isinstance(base, dict):
+        base = base.copy()
+        for key, value in child.items():
+            is_switch = key in base and (base[key] is None or isinstance(base[key], bool))
+            if is_switch and isinstance(value, dict) and "_delete_" not in value:
+                del base[key]
+    merged: dict[str, Any] = _merge(child, base, allow_list_keys)
+    return merged
+
+
+Config._merge_a_into_b = staticmethod(_merge_with_switches)
+
 
 def _no_such_file(what: str, name: str, folders: list[Path]) -> ConfigError:
     """Returns the error for a missing file, with the files of ``folders`` named most like it."""

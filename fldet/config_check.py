@@ -26,8 +26,8 @@ Path = tuple[str, ...]
 
 # Top-level keys that something besides the Runner reads.
 EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
-    "tta_model",
-    "tta_pipeline",
+    *("tta_model", "tta_pipeline"),
+    *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.engine.run_options
 }
 # The same, about the training step; see fldet.engine.lean.
 TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}
@@ -175,12 +175,15 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
 
 
 def _default_type(node: Mapping[str, Any], place: str) -> Any:
-    """Returns what the Runner makes of a dict without ``type``; None for any other dict."""
+    """Returns what a run makes of a dict without ``type``; None for any other dict."""
     from torch.utils.data import DataLoader
+
+    from fldet.hooks import EarlyStoppingHook, EMAHook
 
     train_loop = "EpochBasedTrainLoop" if node.get("by_epoch", True) else "IterBasedTrainLoop"
     loops = {"train_cfg": train_loop, "val_cfg": "ValLoop", "test_cfg": "TestLoop"}
-    return DataLoader if place.endswith("_dataloader") else loops.get(place)
+    hooks = {"ema": EMAHook, "early_stopping": EarlyStoppingHook}
+    return DataLoader if place.endswith("_dataloader") else loops.get(place) or hooks.get(place)
 
 
 def _resolve(name: str, kind: str, place: str, scope: str) -> Any:

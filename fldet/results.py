@@ -92,6 +92,7 @@ class TrainResult:
         best_ap: best validation AP in [0, 1], None without validation.
         seconds: wall time of this run.
         skipped_batches: batches passed over because their loss was not finite.
+        ended_early: why this run ended before its last iteration; '' if it did not.
     """
 
     work_dir: Path
@@ -102,6 +103,7 @@ class TrainResult:
     best_ap: float | None
     seconds: float
     skipped_batches: int = 0
+    ended_early: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

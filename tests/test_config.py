@@ -338,3 +338,20 @@ def test_paths_elsewhere_stay(tmp_path):
     cfg = load_config(config, {"data_root": "b/"})
     assert cfg.train_dataloader.dataset == {"data_root": "data/ab", "other": ["b/x", 3]}
     assert cfg.note == "data/a/y"
+
+
+def test_a_dict_takes_the_place_of_a_switch_of_the_base(tmp_path):
+    (tmp_path / "base.py").write_text("ema = False\ncompile = None\nmodel = dict(a=1, b=True)\n")
+    (tmp_path / "child.py").write_text(
+        "_base_ = './base.py'\nema = dict(gamma=20)\ncompile = dict(_delete_=True, sizes=64)\n"
+        "model = dict(b=dict(c=2))\n"
+    )
+    cfg = load_config(tmp_path / "child.py")
+    assert cfg.to_dict() == {
+        "ema": {"gamma": 20},
+        "compile": {"sizes": 64},
+        "model": {"a": 1, "b": {"c": 2}},
+    }
+    (tmp_path / "wrong.py").write_text("_base_ = './base.py'\nmodel = dict(a=dict(c=2))\n")
+    with pytest.raises(ConfigError, match="is a dict in the child config"):
+        load_config(tmp_path / "wrong.py")

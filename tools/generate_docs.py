@@ -14,9 +14,32 @@ from typer.testing import CliRunner
 
 from fldet import plugins
 from fldet.cli.main import app
+from fldet.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs. -->\n\n"
+
+# Options of a config that are one line: an example of the value, and what it does.
+FASTER, MACHINE = (
+    "[faster training](faster-training.md)",
+    "[own data](own-data.md#fitting-the-machine)",
+)
+ONE_LINE = {
+    "amp": ("True", f"the network in bfloat16 or float16: {FASTER}"),
+    "channels_last": ("True", f"channels side by side in memory: {FASTER}"),
+    "fold_batch_norms": ("True", f"fixed norms multiplied into the weights: {FASTER}"),
+    "compile": ("True", f"the network compiled by torch: {FASTER}"),
+    "gradient_checkpointing": ("True", f"less memory for more time: {FASTER}"),
+    "ema": ("True", f"a moving average of the weights is validated and saved: {MACHINE}"),
+    "early_stopping": ("5", f"ends after validations without a better score: {MACHINE}"),
+    "max_time": ("'2h30m'", f"ends when the time is used up: {MACHINE}"),
+    "accumulate": ("4", f"gradients of so many batches make a step: {MACHINE}"),
+    "skip_nonfinite": (
+        "3",
+        "batches whose loss is not finite are passed over: [reliability](reliability.md#runs)",
+    ),
+    "val_loss": ("True", "the losses of the validation images beside their figures"),
+}
 
 
 def main() -> None:
@@ -75,7 +98,16 @@ def config_page() -> str:
         found = re.search(r"Reproduces: (.+?)(?:\.\s|\n\w|\n*$)", header, re.DOTALL)
         reproduces = " ".join(found.group(1).split()).rstrip(".") if found else "-"
         rows.append(f"| `{path.relative_to(ROOT)}` | {first} | {reproduces} |")
-    return HEAD + "# Configs\n\n" + "\n".join(rows) + "\n"
+    return HEAD + "# Configs\n\n" + "\n".join(rows) + "\n\n" + option_table()
+
+
+def option_table() -> str:
+    """Returns the options of a config that are one line, with their defaults."""
+    defaults = load_config("retinanet/r50_fpn_1x.py")
+    rows = ["| line | off | what it does |", "|---|---|---|"]
+    for name, (example, text) in ONE_LINE.items():
+        rows.append(f"| `{name} = {example}` | `{defaults.get(name, False)!r}` | {text} |")
+    return "## Options of one line\n\n" + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

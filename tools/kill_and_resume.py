@@ -224,8 +224,12 @@ def state(content: dict[str, Any]) -> dict[str, Any]:
         for name, history in hub["log_scalars"].items()
         if name.split("/")[-1] not in TIMES
     }
-    parts = {key: content[key] for key in ("state_dict", "optimizer", "param_schedulers")}
-    info = {key: hub["runtime_info"].get(key) for key in ("best_score", "validated_iter")}
+    names = ("state_dict", "ema_state_dict", "optimizer", "param_schedulers")
+    parts = {key: content[key] for key in names if key in content}
+    info = {
+        key: hub["runtime_info"].get(key)
+        for key in ("best_score", "validated_iter", "early_stopping")
+    }
     return dict(flat({**parts, "scalars": scalars, "info": info}))
 
 

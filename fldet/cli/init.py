@@ -17,6 +17,7 @@ EXAMPLES = """\b
 Examples:
   fldet init FOLDER --out my_config.py
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
+  fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth
 """
 
 
@@ -32,6 +33,14 @@ def init(
             show_default=False,
         ),
     ] = None,
+    finetune: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Start from this trained detector, with the schedule for that.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -39,7 +48,14 @@ def init(
     note(f"fldet init {path}: loading MMDetection, reading the data")
     from fldet.engine.init_config import init_config
 
-    result = init_config(path, out, model=model, size=parse_size(size), suggest=better_anchors)
+    result = init_config(
+        path,
+        out,
+        model=model,
+        size=parse_size(size),
+        finetune=finetune,
+        suggest=better_anchors,
+    )
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: describe(result), essential=result.path
     )

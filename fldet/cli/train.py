@@ -18,6 +18,7 @@ Examples:
   fldet train configs/shapes/retinanet_r18_shapes.py
   fldet train configs/retinanet/r50_fpn_1x.py --gpus 8
   fldet train configs/retinanet/r50_fpn_1x.py --cfg-options data_root=/data/coco --resume
+  fldet train my_config.py --batch-size auto
 """
 
 
@@ -43,6 +44,15 @@ def train(
     launcher: options.Launcher = "auto",
     gpus: options.Gpus = 1,
     max_restarts: options.MaxRestarts = 0,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N",
+            help="Images per step on one device; auto takes as many as fit into its memory. "
+            "The learning rate follows, and --resume keeps the number.",
+            show_default="the config's",
+        ),
+    ] = None,
     auto_scale_lr: Annotated[
         bool | None,
         typer.Option(
@@ -69,15 +79,26 @@ def train(
     """
     note(f"fldet train {config}: loading torch and MMDetection")
     from fldet.config import load_config
+    from fldet.engine.batch_size import parse_batch_size
     from fldet.engine.launch import relaunch
+    from fldet.engine.train import batch_size_of_processes
     from fldet.engine.train import train as run
 
+    asked = parse_batch_size(batch_size)
     cfg = load_config(config, cfg_options or ())
     if replay:
         _show_again(cfg, replay, device, Output("train", as_json=json, quiet=quiet))
         return
     if gpus > 1:
-        relaunch(cfg, gpus, phases=("train",), device=device, max_restarts=max_restarts)
+        more: list[str] = []
+        if asked == "auto":
+            number = batch_size_of_processes(
+                cfg, gpus, work_dir=work_dir, resume=resume, device=device, amp=amp
+            )
+            more = ["--batch-size", str(number)] if number else []
+        relaunch(
+            *(cfg, gpus), phases=("train",), device=device, max_restarts=max_restarts, more=more
+        )
         return
     result = run(
         cfg,
@@ -88,6 +109,7 @@ def train(
         amp=amp,
         launcher=launcher,
         auto_scale_lr=auto_scale_lr,
+        batch_size=asked,
         trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
@@ -110,6 +132,8 @@ def describe(result: "TrainResult", config_name: str) -> str:
     """Returns what a person wants to know after training: time, figures, paths, what is next."""
     folder = result.work_dir
     lines = [f"trained {result.iterations} iterations in {result.seconds / 60:.1f} minutes"]
+    if result.ended_early:
+        lines.append(f"ended early         {result.ended_early}")
     if result.best_ap is not None:
         lines.append(f"best validation AP  {result.best_ap:.3f}")
     if result.skipped_batches:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fldet.config_check import TRAINING_KEYS
@@ -21,6 +21,7 @@ from fldet.engine.amp import Bfloat16OptimWrapper
 from fldet.engine.benchmark import WARMUP, check_against, summarize
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
+from fldet.engine.random_batches import random_batch
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
 from fldet.evaluation.peak import peak_memory
@@ -267,28 +268,9 @@ def _wrap(
 
 
 def _random_batches(size: int, shape: tuple[int, int], num_classes: int) -> Iterator[Batch]:
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    generator = torch.Generator().manual_seed(0)
-    inputs: list[Tensor] = []
-    samples = []
-    for _ in range(size):
-        inputs.append(torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator))
-        limits = torch.tensor([shape[1], shape[0]])
-        # Small sides as frequent as large ones, from a thirtieth of the image on.
-        sides = limits * torch.exp(torch.rand(BOXES, 2, generator=generator) * 3.4 - 3.4)
-        corners = torch.rand(BOXES, 2, generator=generator) * (limits - sides)
-        sample = DetDataSample(
-            metainfo={"img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
-        )
-        sample.gt_instances = InstanceData(
-            bboxes=torch.cat([corners, corners + sides], dim=1),
-            labels=torch.randint(0, num_classes, (BOXES,), generator=generator),
-        )
-        samples.append(sample)
+    batch = random_batch(size, shape, num_classes, boxes=BOXES)
     while True:
-        yield {"inputs": list(inputs), "data_samples": list(samples)}
+        yield {name: list(values) for name, values in batch.items()}
 
 
 def _close_logs() -> None:

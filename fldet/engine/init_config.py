@@ -4,18 +4,23 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from fldet import __version__
 from fldet.anchor_cover import AnchorScheme, BoxSet
 from fldet.config import load_config
 from fldet.data.formats import FoundData, recognise, used_classes
 from fldet.engine.boxes import collect_boxes
-from fldet.errors import DataError, UsageError
+from fldet.engine.checkpoint import read_checkpoint
+from fldet.errors import CheckpointError, DataError, UsageError
+from fldet.registry import MODELS as REGISTERED
 from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
@@ -71,6 +76,7 @@ class Plan:
     scale: tuple[int, int]
     batch_size: int
     max_iters: int
+    finetune: Path | None = None
 
 
 def init_config(
@@ -79,6 +85,7 @@ def init_config(
     *,
     model: str = "r18",
     size: tuple[int, int] | None = None,
+    finetune: Path | None = None,
     suggest: Suggest = lambda _: None,
 ) -> InitResult:
     """Writes a config for the data set at ``path`` and returns what it chose.
@@ -88,12 +95,14 @@ def init_config(
         out: the config to write; must not exist.
         model: ``r18`` or ``r50``.
         size: longer and shorter side of images, in pixels; None takes the median of the images.
+        finetune: checkpoint of a whole detector to start from; None starts from ImageNet weights.
         suggest: returns better anchors for the training boxes with the shares of the boxes that
             they and the present ones cover, or None.
 
     Raises:
         UsageError: ``out`` exists or is no ``.py``, or the model is unknown.
         DataError: the data set is not recognised, malformed, or has no training images or boxes.
+        CheckpointError: ``finetune`` cannot be read, or is of another model.
     """
     if out.exists():
         raise UsageError(f"{out} exists", expected="a new file", hint="choose another --out")
@@ -102,6 +111,9 @@ def init_config(
     if model not in MODELS:
         raise UsageError(f"unknown model {model!r}", expected=" or ".join(MODELS))
     plan = make_plan(recognise(path), out.stem, model, size)
+    if finetune:
+        plan = replace(plan, finetune=finetune.resolve())
+        _check_fit(plan)
     advice = suggest(_boxes(plan))
     write_atomically(out, config_text(plan, advice))
     load_config(out)
@@ -180,10 +192,38 @@ def iterations(images: int, batch_size: int) -> int:
 
 def _boxes(plan: Plan) -> BoxSet:
     """Returns the training boxes as the network will see them."""
+    return collect_boxes(_draft(plan))
+
+
+def _draft(plan: Plan) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "draft.py")
         path.write_text(config_text(plan, None), encoding="utf-8")
-        return collect_boxes(load_config(path))
+        return load_config(path)
+
+
+def _check_fit(plan: Plan) -> None:
+    """Looks whether backbone and neck can start from the checkpoint; the head may be another.
+
+    Raises:
+        CheckpointError: they cannot.
+    """
+    file = plan.finetune or Path()
+    content, cfg = read_checkpoint(file), _draft(plan)
+    init_default_scope(cfg.default_scope)
+    found = {n.removeprefix("module."): v for n, v in content.get("state_dict", content).items()}
+    with torch.device("meta"):  # shapes without memory
+        own = REGISTERED.build(cfg.model).state_dict()
+    for name, value in own.items():
+        shape = tuple(found[name].shape) if name in found else None
+        if not name.startswith("bbox_head.") and shape != tuple(value.shape):
+            others = [one for one in MODELS if one != plan.model]
+            raise CheckpointError(
+                f"{file} does not fit --model {plan.model}: {name} is {shape or 'missing'}, the "
+                f"model has {tuple(value.shape)}",
+                expected=f"a checkpoint of {MODELS[plan.model]}",
+                hint=f"--model {others[0]}, if it is of that",
+            )
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -215,7 +255,7 @@ def _head(plan: Plan) -> str:
         f"Train: fldet train {plan.name}.py",
         f"Test:  fldet test {plan.name}.py work_dirs/{plan.name} --show-dir pictures",
         '"""',
-        f"_base_ = 'fldet::{MODELS[plan.model]}'",
+        *_bases(plan),
         f"data_root = {str(plan.found.root)!r}",
         *groups,
         classes,
@@ -223,14 +263,29 @@ def _head(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _bases(plan: Plan) -> list[str]:
+    if not plan.finetune:
+        return [f"_base_ = 'fldet::{MODELS[plan.model]}'"]
+    names = ("models/retinanet_r50_fpn", "datasets/coco_detection", "schedules/finetune")
+    return [
+        "_base_ = [",
+        *(f"    'fldet::_base_/{name}.py'," for name in (*names, "default_runtime")),
+        "]",
+    ]
+
+
 def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
+    depth = plan.model[1:]
     lines = [
         "model = dict(",
         "    # The backbone starts from ImageNet weights, downloaded once. Offline: give a file,",
-        f"    # backbone=dict(init_cfg=dict(checkpoint='resnet{plan.model[1:]}.pth')),",
+        f"    # backbone=dict(init_cfg=dict(checkpoint='resnet{depth}.pth')),",
         "    # or none, and train all of it.",
         "    # backbone=dict(init_cfg=None, frozen_stages=-1, norm_eval=False),",
     ]
+    if plan.finetune:
+        lines = ["model = dict(", f"    backbone=dict(depth={depth}, init_cfg=None),"]
+        lines += ["    neck=dict(in_channels=[64, 128, 256, 512]),"] if depth == "18" else []
     if advice:
         scheme, share, before = advice
         sizes, ratios = list(scheme.sizes), list(scheme.ratios)
@@ -240,7 +295,10 @@ def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
             "    bbox_head=dict(anchor_generator=dict(",
             f"        sizes={sizes}, num_scales={scheme.num_scales}, ratios={ratios})),",
         ]
-    return "\n".join([*lines, ")", "# load_from = 'FILE.pth'  # a whole detector to start from\n"])
+    start = f"load_from = {str(plan.finetune)!r}\n"
+    if not plan.finetune:
+        start = "# load_from = 'FILE.pth'  # a whole detector to start from\n"
+    return "\n".join([*lines, ")", start])
 
 
 def _pipelines(plan: Plan) -> str:
@@ -306,11 +364,17 @@ def _schedule(plan: Plan) -> str:
     steps = [round(last * share) for share in (2 / 3, 8 / 9)]  # the paper's 60k and 80k of 90k
     every = math.ceil(last / 10)
     val = f", val_interval={every}" if {"val", "test"} & plan.found.splits.keys() else ""
+    hooks = f"default_hooks = dict(checkpoint=dict(interval={every}))\n"
+    if plan.finetune:
+        stop = "" if val else "early_stopping = False\n"
+        return (
+            f"# At most {EPOCHS} epochs, or {FEWEST} iterations; early_stopping ends it before.\n"
+            f"train_cfg = dict(max_iters={last}{val})\n{stop}{hooks}"
+        )
     return f"""# {EPOCHS} epochs, but at least {FEWEST} and at most {MOST} iterations.
 train_cfg = dict(max_iters={last}{val})
 param_scheduler = [
     dict(type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end={warm_up}),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end={last}, milestones={steps}, gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval={every}))
-"""
+{hooks}"""

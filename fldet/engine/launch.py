@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,6 +23,7 @@ def relaunch(
     phases: tuple[str, ...],
     device: str,
     max_restarts: int = 0,
+    more: Sequence[str] = (),
 ) -> None:
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
@@ -34,6 +36,7 @@ def relaunch(
         phases: what the run needs of ``train``, ``val``, ``test``.
         device: as given on the command line.
         max_restarts: so often all processes are started again when one has failed.
+        more: arguments put behind those of the command line; the last of a kind holds.
 
     Raises:
         StoppedError: a signal ended the run in good order.
@@ -54,7 +57,7 @@ def relaunch(
     threads = max(1, (os.cpu_count() or 1) // count)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(name, str(threads))
-    command = torchrun_command(sys.argv[1:], count, max_restarts)
+    command = torchrun_command([*sys.argv[1:], *more], count, max_restarts)
     code, received = _run_group(command, environment)
     if received:
         raise StoppedError(f"the {count} processes have stopped", exit_code=128 + received)

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fldet.engine.checkpoint import (
     weights_problem,
 )
 from fldet.errors import CheckpointError
+from fldet.hooks import EarlyEndHook
 from fldet.hooks.checkpoint import VALIDATED
 from fldet.registry import MODELS
 from fldet.results import write_atomically
@@ -34,12 +35,18 @@ class Start:
         iteration: iterations done.
         seed: of the run.
         validated: whether the validation after this iteration is part of it.
+        averaged: whether its weights are averages, and those of the run are kept beside them.
+        images: of a step of one process.
+        info: what the hooks of the run have noted.
     """
 
     path: Path
     iteration: int
     seed: int
     validated: bool
+    averaged: bool = False
+    images: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
@@ -58,9 +65,17 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     for path, content in usable_checkpoints(work_dir, trust=trust):
         problem = weights_problem(model, content, path)
         if not problem:
-            validated = content["message_hub"]["runtime_info"].get(VALIDATED)
+            info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
             done = iteration_of(path)
-            return Start(path, done, content["meta"]["seed"], validated == done)
+            return Start(
+                path,
+                done,
+                seed=meta["seed"],
+                validated=info.get(VALIDATED) == done,
+                averaged="ema_state_dict" in content,
+                images=(meta.get("fldet") or {}).get("images per process"),
+                info=info,
+            )
         log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
     raise CheckpointError(
         f"none of the {len(checkpoints(work_dir))} checkpoints in {work_dir} can be used",
@@ -69,10 +84,21 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     )
 
 
-def is_finished(start: Start, cfg: Config) -> bool:
-    """Returns whether a run has done its last iteration, and validated after it if it does that."""
+def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:
+    """Returns why a run has nothing left to do, '' if it has: iterations, or a validation.
+
+    Args:
+        start: where it would go on.
+        cfg: prepared.
+        hooks: of the run; those that may end it early are asked.
+    """
     validates = bool(cfg.get("val_cfg") and cfg.get("val_dataloader"))
-    return start.iteration >= cfg.train_cfg.max_iters and (start.validated or not validates)
+    if validates and not start.validated:
+        return ""
+    if start.iteration >= cfg.train_cfg.max_iters:
+        return f"{start.path.name} is its last iteration"
+    reasons = [hook.reached(start.info) for hook in hooks if isinstance(hook, EarlyEndHook)]
+    return next(filter(None, reasons), "")
 
 
 def prepare_work_dir(work_dir: Path, start: Start | None, *, resume: bool) -> None:

@@ -3,14 +3,19 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
-from fldet.engine import lean
+from fldet.engine import lean, run_options
+from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner
 from fldet.engine.checkpoint import (
@@ -25,10 +30,10 @@ from fldet.engine.checkpoint import (
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
-from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
+from fldet.engine.resume import Start, find_start, prepare_work_dir, why_finished
 from fldet.engine.signals import Received, noted_signals
-from fldet.errors import FldetError, UsageError, explained_file_errors
-from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
+from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
+from fldet.hooks import EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.agreement import group_settings
 from fldet.hooks.nonfinite import SKIPPED
 from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
@@ -47,6 +52,7 @@ def train(
     amp: bool | None = None,
     launcher: str = "none",
     auto_scale_lr: bool | None = None,
+    batch_size: int | str | None = None,
     trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
@@ -65,6 +71,8 @@ def train(
         amp: compute the network in bfloat16 (float16 on GPUs that lack it); None: as the config.
         launcher: see ``fldet.processes.adopt_launcher``.
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
+        batch_size: images per step of one process; ``auto`` takes as many as fit, None as the
+            config. A resumed run keeps its own unless a number is given.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
 
     Raises:
@@ -75,15 +83,11 @@ def train(
     launcher = adopt_launcher(launcher)
     chosen = select_device(device)
     work_dir = work_dir or default_work_dir(cfg)
-    prepared = prepare_config(cfg, phases=_phases(cfg))
+    prepared, hooks = _prepare(cfg, chosen, amp)
     if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
         prepared.auto_scale_lr.enable = auto_scale_lr
-    scale_learning_rate(prepared, process_count() if launcher != "none" else 1)
     if seed is not None:
         prepared.setdefault("randomness", {})["seed"] = seed
-    if amp is not None:
-        prepared.amp = amp
-    lean.configure(prepared, chosen)
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
@@ -97,9 +101,12 @@ def train(
         if is_first or "TORCHELASTIC_RUN_ID" not in os.environ:
             _check_work_dir(work_dir, resume)
         start = _starting_point(prepared, work_dir, trust_checkpoint)
-        if start and is_finished(start, prepared):
-            log.info("%s is finished: %s is its last iteration", work_dir, start.path.name)
+        finished = why_finished(start, prepared, hooks) if start else ""
+        if finished:
+            log.info("%s is finished: %s", work_dir, finished)
             return _result(work_dir)
+        asked = set_batch_size(prepared, batch_size, start, chosen, launcher)
+        scale_learning_rate(prepared, process_count() if launcher != "none" else 1)
         if is_first:
             prepare_work_dir(work_dir, start, resume=resume)
         with (
@@ -107,10 +114,56 @@ def train(
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):
-            return _run(prepared, launcher, chosen, received)
+            own = [*hooks, ResumeHook({ASKED: asked} if asked else {})]
+            return _run(prepared, launcher, chosen, received, own)
 
 
-def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -> TrainResult:
+def batch_size_of_processes(
+    cfg: Config, count: int, *, work_dir: Path | None, resume: bool, device: str, amp: bool | None
+) -> int | None:
+    """Returns as many images per step as fit for each of some processes that will train.
+
+    They are found in a process of its own, which leaves nothing on the device.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        count: processes.
+        work_dir: as for ``train``.
+        resume: as for ``train``.
+        device: as for ``train``.
+        amp: as for ``train``.
+
+    Returns:
+        None where the run will be resumed, and has a number already.
+
+    Raises:
+        FldetError: as ``train``.
+    """
+    if resume and newest_checkpoint(work_dir or default_work_dir(cfg)):
+        return None
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        number = pool.submit(_find_batch_size, cfg, count, device, amp).result()
+    log.info("batch size %d in each of %d processes", number, count)
+    return number
+
+
+def _find_batch_size(cfg: Config, count: int, device: str, amp: bool | None) -> int:
+    chosen = select_device(device)
+    return find_batch_size(_prepare(cfg, chosen, amp)[0], chosen, count)
+
+
+def _prepare(cfg: Config, device: torch.device, amp: bool | None) -> tuple[Config, list[Hook]]:
+    """Returns a config with its lines turned into what they stand for, and their hooks."""
+    prepared = prepare_config(cfg, phases=_phases(cfg))
+    if amp is not None:
+        prepared.amp = amp
+    lean.configure(prepared, device)
+    return prepared, run_options.configure(prepared)
+
+
+def _run(
+    cfg: Config, launcher: str, device: torch.device, received: Received, hooks: Sequence[Hook]
+) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
     with closing(training_runner(cfg, launcher, device)) as runner:
@@ -118,7 +171,8 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
         log.info("training step: %s", lean.describe(cfg) or "in float32")
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
         command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
-        runner.register_hook(ResumeHook())
+        for hook in hooks:
+            runner.register_hook(hook)
         runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
         runner.register_hook(
             NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
@@ -129,7 +183,9 @@ def _run(cfg: Config, launcher: str, device: torch.device, received: Received) -
         except (FldetError, KeyboardInterrupt):
             runner.call_hook("after_run")
             raise
-        return _result(Path(cfg.work_dir), runner.message_hub, time.perf_counter() - started)
+        ended = [hook.reason for hook in hooks if isinstance(hook, EarlyEndHook) and hook.reason]
+        seconds = time.perf_counter() - started
+        return _result(Path(cfg.work_dir), runner.message_hub, seconds, " and ".join(ended))
 
 
 def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
@@ -148,6 +204,12 @@ def _starting_point(cfg: Config, work_dir: Path, trust: bool) -> Start | None:
         if cfg.get("randomness", {}).get("seed") not in (None, start.seed):
             log.warning("the run began with seed %s and keeps it", start.seed)
         cfg.setdefault("randomness", {})["seed"] = start.seed
+        if start.averaged and not cfg.get("ema"):
+            raise ConfigError(
+                f"{start.path} is of a run that averages its weights; the config has ema off",
+                expected="ema as the run began",
+                hint="go on with: --cfg-options ema=True",
+            )
     return start
 
 
@@ -191,10 +253,17 @@ def _check_work_dir(work_dir: Path, resume: bool) -> None:
 
 def _plan(cfg: Config, runner: FldetRunner) -> str:
     images = cfg.train_dataloader.batch_size * runner.world_size
-    return f"{cfg.train_cfg.max_iters} iterations of {images} images, work dir {runner.work_dir}"
+    iterations = cfg.train_cfg.max_iters
+    epochs = iterations * images / len(runner.train_loop.dataloader.dataset)
+    return (
+        f"{iterations} iterations of {images} images, {epochs:.3g} times each image; "
+        f"work dir {runner.work_dir}"
+    )
 
 
-def _result(work_dir: Path, hub: MessageHub | None = None, seconds: float = 0.0) -> TrainResult:
+def _result(
+    work_dir: Path, hub: MessageHub | None = None, seconds: float = 0.0, ended_early: str = ""
+) -> TrainResult:
     last = newest_checkpoint(work_dir)
     return TrainResult(
         work_dir=work_dir,
@@ -205,6 +274,7 @@ def _result(work_dir: Path, hub: MessageHub | None = None, seconds: float = 0.0)
         best_ap=hub.get_info("best_score") if hub else None,
         seconds=seconds,
         skipped_batches=hub.get_info(SKIPPED, 0) if hub else 0,
+        ended_early=ended_early,
     )
 
 

@@ -13,6 +13,11 @@ import torch
 import torch.nn.functional as F
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_GROUPS = (  # limit, use, and a file that says how much of it is cache; of both versions
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
 _SECONDS = 1.0  # after which no further repetition of a measurement begins
 
 
@@ -96,6 +101,24 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[floa
     return rise, "rise of the resident memory of the process in its first run, weights not included"
 
 
+def available_memory() -> float:
+    """Returns how many MiB a new process could take on this machine; NaN where it does not tell.
+
+    A limit that the process has been given, as containers have, counts.
+    """
+    try:
+        room = _mib_of(_MEMINFO.read_text(), "MemAvailable")
+    except (OSError, StopIteration):
+        return float("nan")
+    for limit, used, stat in _GROUPS:
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # no limit, or no such file
+            most = int((_GROUP / limit).read_text()) - int((_GROUP / used).read_text())
+            lines = (_GROUP / stat).read_text().splitlines()
+            most += next(int(line.split()[1]) for line in lines if "inactive_file" in line)
+            room = min(room, most / 2**20)
+    return room
+
+
 def _give_back() -> None:
     """Has the C library return memory that is free, which would hide some of a rise."""
     gc.collect()
@@ -104,5 +127,10 @@ def _give_back() -> None:
 
 
 def _resident_mib(field: str) -> float:
-    lines = _STATUS.read_text().splitlines()
+    return _mib_of(_STATUS.read_text(), field)
+
+
+def _mib_of(text: str, field: str) -> float:
+    """Returns a line ``Field:  123 kB`` in MiB."""
+    lines = text.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024

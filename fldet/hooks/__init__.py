@@ -3,6 +3,8 @@
 from fldet.hooks.broken_images import BrokenImagesHook
 from fldet.hooks.checkpoint import CheckpointHook
 from fldet.hooks.draw import DrawHook
+from fldet.hooks.early_end import EarlyEndHook, EarlyStoppingHook, TimeBudgetHook
+from fldet.hooks.ema import EMAHook
 from fldet.hooks.nonfinite import NonFiniteHook
 from fldet.hooks.progress import ProgressHook
 from fldet.hooks.resume import ResumeHook
@@ -13,9 +15,13 @@ __all__ = [
     "BrokenImagesHook",
     "CheckpointHook",
     "DrawHook",
+    "EMAHook",
+    "EarlyEndHook",
+    "EarlyStoppingHook",
     "NonFiniteHook",
     "ProgressHook",
     "ResumeHook",
     "StopHook",
+    "TimeBudgetHook",
     "ValLossHook",
 ]

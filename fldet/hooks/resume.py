@@ -1,6 +1,7 @@
 """What makes a resumed run the continuation of the one that was stopped."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -21,19 +22,26 @@ class ResumeHook(Hook):
 
     Before each iteration the generators of this process start from a function of the seed, the
     process and the iteration; nothing of them has to be saved.
+
+    Args:
+        notes: put into each checkpoint's ``runtime_info``, for the next start.
     """
 
     priority = "LOWEST"
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Mapping[str, Any] | None = None) -> None:
+        self.notes = dict(notes or {})
         self._resumed: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the checkpoint says about its run."""
-        self._resumed = checkpoint.get("meta", {})
+        """Keeps what the checkpoint says about its run; of another run it takes what fits."""
+        if runner._resume:
+            self._resumed = checkpoint.get("meta", {})
+        else:
+            keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
 
     def before_train(self, runner: Any) -> None:
-        """Meets the other processes.
+        """Meets the other processes, and takes the notes down, after those of the checkpoint.
 
         Raises:
             CheckpointError: they go on from different iterations.
@@ -44,6 +52,8 @@ class ResumeHook(Hook):
                 f"the processes would go on from different iterations, this one from {runner.iter}",
                 expected="one work dir that all machines of a run share",
             )
+        for name, value in self.notes.items():
+            runner.message_hub.update_info(name, value)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Says what was restored, and validates if the run was stopped before it could."""
@@ -59,6 +69,34 @@ class ResumeHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Sets the random states for this iteration."""
         seed_everything(ITERATION, runner.seed, get_rank(), runner.iter)
+
+
+def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Puts the model's own first weights in the place of those of another shape, and names them.
+
+    Args:
+        model: that the checkpoint is to be loaded into.
+        checkpoint: with the weights as ``state_dict`` or by themselves; changed in place.
+
+    Raises:
+        CheckpointError: no weight has name and shape of one of the model.
+    """
+    weights, own = checkpoint.get("state_dict", checkpoint), model.state_dict()
+    names = {name.removeprefix("module."): name for name in weights}
+    shared = [name for name in own if name in names]
+    other = [name for name in shared if weights[names[name]].shape != own[name].shape]
+    if len(other) == len(shared):
+        raise CheckpointError(
+            "load_from: none of the weights fits the model of the config",
+            expected="a checkpoint of a detector with the same backbone, neck or head",
+        )
+    for name in other:
+        log.info(
+            "load_from: %s starts anew: it is %s in the checkpoint, %s here",
+            *(name, tuple(weights[names[name]].shape), tuple(own[name].shape)),
+        )
+        weights[names[name]] = own[name]
+    log.info("load_from: %d of %d tensors taken", len(shared) - len(other), len(own))
 
 
 def banner(runner: Any) -> str:

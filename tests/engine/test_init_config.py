@@ -1,12 +1,16 @@
 import json
 
 import pytest
+import torch
+from mmengine.registry import init_default_scope
 
 from fldet.cli.init import better_anchors, parse_size
 from fldet.config import load_config
 from fldet.engine.init_config import init_config, iterations, median_scale
 from fldet.engine.prepare import prepare_config
-from fldet.errors import DataError, UsageError
+from fldet.engine.run_options import configure
+from fldet.errors import CheckpointError, DataError, UsageError
+from fldet.registry import MODELS
 
 
 def written(path, tmp_path, **options):
@@ -154,3 +158,29 @@ def test_without_training_images_or_boxes(tiny_coco, bad_inputs, tmp_path):
     with pytest.raises(DataError, match=r"the training images of .* have no boxes"):
         init_config(bad_inputs / "annotations" / "no_annotations_at_all.json", tmp_path / "a.py")
     assert not (tmp_path / "a.py").exists()
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_starting_from_a_detector(tiny_coco, roboflow, tmp_path, with_validation):
+    if not with_validation:
+        (roboflow / "valid" / "_annotations.coco.json").unlink()
+    cfg = load_config("retinanet/r18_fpn_1x.py", ["model.bbox_head.num_classes=7"])
+    init_default_scope("mmdet")
+    cfg.model.backbone.init_cfg = None
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "r18.pth")
+    with pytest.raises(CheckpointError, match="does not fit --model r50") as error:
+        written(roboflow, tmp_path, model="r50", finetune=tmp_path / "r18.pth")
+    assert error.value.hint.startswith("--model r18")
+    assert not (tmp_path / "my.py").exists()
+    init_config(roboflow, tmp_path / "my.py", finetune=tmp_path / "r18.pth")
+    found = load_config(tmp_path / "my.py")
+    assert found.load_from == str(tmp_path / "r18.pth")
+    assert (found.model.backbone.depth, found.model.backbone.init_cfg) == (18, None)
+    assert (found.ema, found.early_stopping) == (True, 5 if with_validation else False)
+    assert [
+        type(hook).__name__ for hook in configure(prepare_config(found, phases=("train",)))
+    ] == [
+        "EMAHook",
+        *(["EarlyStoppingHook"] if with_validation else []),
+    ]
+    assert found.optim_wrapper.clip_grad.max_norm == 10

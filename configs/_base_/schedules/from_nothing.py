@@ -13,3 +13,9 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=0.003, weight_decay=0.05),
     clip_grad=dict(max_norm=10.0))
 auto_scale_lr = dict(enable=True, base_batch_size=8)
+
+# An average of the weights, two ends before the last iteration, batches of a step: docs/own-data.md
+ema = False
+early_stopping = False
+max_time = None
+accumulate = 1

@@ -19,3 +19,9 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001))
 # lr is meant for this many images per step; it follows the real number by the linear rule.
 auto_scale_lr = dict(enable=True, base_batch_size=16)
+
+# An average of the weights, two ends before the last iteration, batches of a step: docs/own-data.md
+ema = False
+early_stopping = False
+max_time = None
+accumulate = 1

@@ -1,0 +1,210 @@
+"""How many images a training step takes: as many as fit, or as asked for."""
+
+import copy
+import gc
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+from fldet.engine import lean
+from fldet.engine.boxes import largest_input
+from fldet.engine.device import describe
+from fldet.engine.random_batches import random_batch
+from fldet.engine.resume import Start
+from fldet.errors import UnavailableError, UsageError
+from fldet.evaluation.peak import available_memory, peak_memory
+from fldet.registry import DATASETS, MODELS
+
+log = logging.getLogger("fldet")
+
+RESERVE = 0.1  # share of the free memory that is left: kernels choose other work spaces later
+AUTO = "auto"
+ASKED = "batch_size_asked"  # in the checkpoint: --batch-size of the run
+_CPU_TRIAL = 2  # images of the one step that is measured there
+
+
+def parse_batch_size(text: str | None) -> int | str | None:
+    """Returns ``auto`` or a number of images; None stays.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if text is None or text == AUTO:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(
+            f"--batch-size {text!r}", expected="auto, or images per step on one device: 1 or more"
+        )
+    return int(text)
+
+
+def set_batch_size(
+    cfg: Config, asked: int | str | None, start: Start | None, device: torch.device, launcher: str
+) -> int | None:
+    """Sets the images per step of one process in a config; returns them if they were asked for.
+
+    A resumed run keeps those that it was started with, unless another number is asked for.
+
+    Args:
+        cfg: prepared, with ``lean.configure`` and ``run_options.configure`` done; before the
+            learning rate is scaled.
+        asked: ``auto``, a number, or None for the config's.
+        start: where the run goes on, None for a new one.
+        device: where it runs.
+        launcher: of its processes.
+
+    Raises:
+        UsageError: ``auto`` in processes that cannot agree on a number.
+        UnavailableError: not even one image fits.
+    """
+    if start and asked in (AUTO, None):
+        number = start.images if asked == AUTO else start.info.get(ASKED)
+        if number:
+            log.info("batch size %d, as the run began", number)
+    elif asked == AUTO and launcher != "none":
+        raise UsageError(
+            f"--batch-size auto with --launcher {launcher}: each process would find its own",
+            expected="a number, or --gpus N in place of the launcher",
+        )
+    else:
+        number = find_batch_size(cfg, device) if asked == AUTO else asked
+    if number:
+        cfg.train_dataloader.batch_size = number
+    return number
+
+
+def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> int:
+    """Returns the images of a step that fit on a device, found by training steps on noise.
+
+    The images have the largest size of the training, and as many boxes as the fullest image.
+    On a GPU it is the largest number that fits into nine tenths of the memory that is free. On a
+    CPU, where more images are not faster, it is the config's, if they fit.
+
+    Args:
+        cfg: as for ``set_batch_size``; not changed.
+        device: where the steps run.
+        processes: that will share the memory of a CPU.
+
+    Raises:
+        UnavailableError: not even one image fits.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
+    shape, boxes = largest_input(cfg, dataset)
+    classes = len(dataset.metainfo["classes"])
+    where = f"{describe(device)}, images of {shape[1]}x{shape[0]} with {boxes} boxes"
+    log.info("finding the batch size: training steps on %s", where)
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        limit = int((1 - RESERVE) * free)
+        step = TrialStep(cfg, device, shape, boxes, classes)
+        number = largest_batch(partial(fits_on_gpu, step, limit, device), len(dataset))
+        room = f"{limit / 2**30:.1f} of {free / 2**30:.1f} GiB that were free"
+    else:
+        free_mib = available_memory() / processes
+        trial = min(_CPU_TRIAL, cfg.train_dataloader.batch_size)
+        step = TrialStep(cfg, device, shape, boxes, classes)
+        rise, _ = peak_memory(lambda: step(trial), device)
+        number = bounded(cfg.train_dataloader.batch_size, rise / trial, free_mib)
+        room = f"{rise / trial:.0f} MiB an image, {free_mib:.0f} MiB available"
+    log.info("batch size %d (%s)", number, room)
+    return number
+
+
+def largest_batch(fits: Callable[[int], bool], most: int) -> int:
+    """Returns the largest number for which ``fits`` holds, found by doubling, then by halves.
+
+    Args:
+        fits: holds up to some number and not beyond.
+        most: no larger number is tried.
+
+    Raises:
+        UnavailableError: it does not hold for 1.
+    """
+    good = min(2, most)  # first: a batch norm may not take one image alone
+    if not fits(good):
+        if good > 1 and fits(1):
+            return 1
+        raise UnavailableError(
+            "the training step of one image does not fit into the memory of the device",
+            expected="room for one image at least",
+            hint="gradient_checkpointing = True or amp = True in the config, or smaller images",
+        )
+    while good < most and fits(min(2 * good, most)):
+        good = min(2 * good, most)
+    bad = min(2 * good, most + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def bounded(wanted: int, mib_per_image: float, available_mib: float) -> int:
+    """Returns ``wanted``, or the largest number that fits; unknown (NaN) figures do not bound."""
+    if math.isnan(mib_per_image) or math.isnan(available_mib) or mib_per_image <= 0:
+        return wanted
+    room = int((1 - RESERVE) * available_mib / mib_per_image)
+    if room < wanted:
+        log.warning("%d images a step do not fit into the memory", wanted)
+    return max(1, min(wanted, room))
+
+
+def fits_on_gpu(step: Callable[[int], None], limit: int, device: torch.device, number: int) -> bool:
+    """Returns whether a step with ``number`` images takes at most ``limit`` bytes."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        step(number)
+    except torch.cuda.OutOfMemoryError:
+        log.info("%d images: out of memory", number)
+        return False
+    peak = torch.cuda.max_memory_reserved(device)
+    log.info("%d images: %.2f GiB", number, peak / 2**30)
+    return peak <= limit
+
+
+class TrialStep:
+    """The training step of a config, on noise; a call leaves gradients and images to no one.
+
+    Args:
+        cfg: as for ``set_batch_size``; not changed. The network is not compiled, which would take
+            a minute for each number of images.
+        device: where.
+        shape: (height, width) of the images.
+        boxes: of each image.
+        classes: how many there are.
+    """
+
+    def __init__(
+        self, cfg: Config, device: torch.device, shape: tuple[int, int], boxes: int, classes: int
+    ) -> None:
+        cfg = copy.deepcopy(cfg)
+        cfg.compile = False
+        cfg.optim_wrapper.optimizer.lr = 0.0
+        self.accumulated = min(2, cfg.optim_wrapper.get("accumulative_counts", 1))
+        cfg.optim_wrapper.accumulative_counts = self.accumulated
+        self.model: Any = MODELS.build(cfg.model)
+        lean.apply(self.model, cfg)
+        self.model.to(device).train()
+        lean.guard(self.model, cfg)
+        self.average = copy.deepcopy(self.model) if cfg.get("ema") else None
+        self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        self.batch = partial(random_batch, shape=shape, num_classes=classes, boxes=boxes)
+
+    def __call__(self, number: int) -> None:
+        """Trains on so many images twice: with the optimizer's memory, and gradients kept."""
+        try:
+            batch = self.batch(number)
+            for _ in range(self.accumulated + 1):
+                data = {name: list(values) for name, values in batch.items()}
+                self.model.train_step(data, optim_wrapper=self.optimizer)
+        finally:
+            self.optimizer.zero_grad()

@@ -1,0 +1,145 @@
+"""The lines of a config about how long a run goes on, and on what: each stands for a hook.
+
+``ema``, ``early_stopping``, ``max_time``; and ``accumulate``, which the optimizer follows.
+"""
+
+import logging
+import math
+import re
+import warnings
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from fldet.errors import ConfigError
+from fldet.hooks import EarlyStoppingHook, EMAHook, TimeBudgetHook
+
+log = logging.getLogger("fldet")
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def configure(cfg: Config) -> list[Hook]:
+    """Sets what ``accumulate`` implies, in place, and returns the hooks of the other lines.
+
+    Args:
+        cfg: prepared, of a training; before the learning rate is scaled.
+
+    Raises:
+        ConfigError: a value of another kind, or lines that do not go together.
+    """
+    _accumulate(cfg)
+    hooks: list[Hook] = []
+    if _is_on(cfg, "ema"):
+        hooks.append(_ema(cfg.ema))
+    if _is_on(cfg, "early_stopping"):
+        hooks.append(_early_stopping(cfg))
+    if _is_on(cfg, "max_time"):
+        hooks.append(TimeBudgetHook(duration(cfg.max_time)))
+    return hooks
+
+
+def duration(value: Any) -> float:
+    """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds.
+
+    Raises:
+        ConfigError: it is something else, or not positive.
+    """
+    seconds = 0.0
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.replace(" ", "")
+        parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+        in_order = [unit for _, unit in parts] == [u for u in _UNITS if u in text]
+        if in_order and "".join(map("".join, parts)) == text:
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigError(
+            f"max_time is {value!r}",
+            expected="a time as '2h30m', '45m' or '1d', or a positive number of seconds",
+        )
+    return seconds
+
+
+def _ema(value: Any) -> EMAHook:
+    options = {} if value is True else value
+    example = "True, False or dict(momentum=0.0002, gamma=10)"
+    if not isinstance(options, dict):
+        raise ConfigError(f"ema is {value!r}", expected=example)
+    hook = EMAHook(**options)
+    momentum, gamma = hook.ema_cfg["momentum"], hook.ema_cfg["gamma"]
+    if not (_is_number(momentum) and 0 < momentum < 1 and _is_count(gamma)):
+        raise ConfigError(
+            f"ema is {value!r}", expected=f"{example}: momentum in (0, 1), gamma at least 1"
+        )
+    return hook
+
+
+def _early_stopping(cfg: Config) -> EarlyStoppingHook:
+    value: Any = cfg.early_stopping
+    example = "validations without a better score, as 5, or dict(patience=5, min_delta=0.001)"
+    if not (_is_count(value) or isinstance(value, dict)):
+        raise ConfigError(f"early_stopping is {value!r}", expected=example)
+    if not (cfg.get("val_dataloader") and cfg.get("val_cfg")):
+        raise ConfigError(
+            "early_stopping: the config has no validation",
+            expected="val_dataloader, val_evaluator and val_cfg",
+            hint="early_stopping = False, or max_time = '2h' for an end by the clock",
+        )
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    best, options = checkpoint.get("save_best"), dict[str, Any]()
+    if isinstance(best, str) and best != "auto":
+        options["monitor"] = best
+        options["rule"] = checkpoint.get("rule") or "greater"
+    options |= value if isinstance(value, dict) else {"patience": value}
+    hook = EarlyStoppingHook(**options)
+    good_rule = options.get("rule", "greater") in ("greater", "less")
+    good_delta = _is_number(hook.min_delta) and hook.min_delta >= 0
+    if not (_is_count(hook.patience) and isinstance(hook.monitor, str) and good_rule):
+        raise ConfigError(f"early_stopping is {value!r}", expected=f"{example}; rule greater, less")
+    if not good_delta:
+        raise ConfigError(f"early_stopping.min_delta is {hook.min_delta!r}", expected="0 or more")
+    return hook
+
+
+def _accumulate(cfg: Config) -> None:
+    """Hands the number to the optimizer; checkpoints and validations come between two steps."""
+    if not _is_on(cfg, "accumulate"):
+        return
+    count: Any = cfg.accumulate
+    if not _is_count(count):
+        raise ConfigError(f"accumulate is {count!r}", expected="batches of a step, at least 1")
+    there = cfg.optim_wrapper.get("accumulative_counts", 1)
+    if count == 1:
+        return
+    if there not in (1, count):
+        raise ConfigError(
+            f"accumulate is {count}, optim_wrapper.accumulative_counts {there}",
+            expected="one of them",
+        )
+    cfg.optim_wrapper.accumulative_counts = count
+    # torch's advice; the schedule counts batches, and the first step comes after some of them
+    warnings.filterwarnings("ignore", "Detected call of .scheduler.step")
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    places = [("default_hooks.checkpoint.interval", checkpoint, "interval")]
+    if cfg.get("val_cfg"):
+        places.append(("train_cfg.val_interval", cfg.train_cfg, "val_interval"))
+    for name, owner, key in places:
+        every = owner.get(key) or 0
+        if every > 0 and every % count:  # gradients that are not applied yet are not saved
+            owner[key] = math.ceil(every / count) * count
+            log.info("%s %d -> %d, a multiple of accumulate", name, every, owner[key])
+
+
+def _is_on(cfg: Config, name: str) -> bool:
+    return cfg.get(name) is not None and cfg[name] is not False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
