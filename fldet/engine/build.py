@@ -248,7 +248,7 @@ def quiet_console(logger: MMLogger) -> None:
         if isinstance(handler, logging.StreamHandler) and not isinstance(
             handler, logging.FileHandler
         ):
-            handler.setStream(sys.stderr)
+            handler.stream = sys.stderr  # setStream would flush the old one, which may be closed
             handler.setLevel(max(handler.level, logging.WARNING))
             handler.addFilter(_is_news)
 

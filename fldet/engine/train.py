@@ -32,7 +32,7 @@ from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.engine.resume import Start, find_start, is_finished, prepare_work_dir
 from fldet.engine.signals import Received, noted_signals
-from fldet.errors import FldetError, UsageError, explained_file_errors
+from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
 from fldet.hooks import NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.nonfinite import SKIPPED
 from fldet.results import TrainResult
@@ -77,6 +77,7 @@ def train(
     chosen = select_device(device)
     work_dir = work_dir or default_work_dir(cfg)
     prepared = prepare_config(cfg, phases=_phases(cfg))
+    _require_iterations(prepared)
     if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
         prepared.auto_scale_lr.enable = auto_scale_lr
     scale_learning_rate(prepared, world_size(launcher))
@@ -144,6 +145,16 @@ def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> S
             log.warning("the run began with seed %s and keeps it", start.seed)
         cfg.setdefault("randomness", {})["seed"] = start.seed
     return start
+
+
+def _require_iterations(cfg: Config) -> None:
+    if "max_iters" not in (cfg.get("train_cfg") or {}):
+        raise ConfigError(
+            "train_cfg has no max_iters: fldet trains by iterations, not by epochs",
+            expected="train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=90000, "
+            "val_interval=10000), and schedules with by_epoch=False",
+            hint="_base_ = 'fldet::_base_/schedules/schedule_1x.py' has both",
+        )
 
 
 def _use_our_hooks(cfg: Config) -> None:
