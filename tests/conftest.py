@@ -16,8 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
+from fldet.config import load_config
+from fldet.engine.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEEL_PARTS = (
@@ -230,6 +233,19 @@ def write_tiny_config(tiny_coco: Path) -> Callable[[Path], Path]:
 def tiny_config(tmp_path: Path, write_tiny_config: Callable[[Path], Path]) -> Path:
     """A config file for four iterations of a very small RetinaNet on ``tiny_coco``."""
     return write_tiny_config(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_config: Callable[[Path], Path]
+) -> tuple[Config, Path]:
+    """Config and work dir of four iterations; read-only."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    changes = ["model.bbox_head.prior_prob=0.2", "default_hooks.logger.interval=2"]
+    cfg = load_config(write_tiny_config(folder), changes)
+    result = train(cfg, work_dir=folder / "run", device="cpu")
+    assert result is not None
+    return cfg, result.work_dir
 
 
 # --- plug-ins ---

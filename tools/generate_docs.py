@@ -17,6 +17,8 @@ from fldet.cli.main import app
 from fldet.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
+# What tests/test_docs_commands.py, which runs the examples on tiny data, leaves out.
+NEEDS = "Examples with `--gpus`, `--executor slurm` or `/data/coco` need what these name.\n"
 HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs. -->\n\n"
 
 # Options of a config that are one line: an example of the value, and what it does.
@@ -65,7 +67,7 @@ def main() -> None:
 def cli_page() -> str:
     """Returns the help of every command of fldet; plug-ins of this environment are left out."""
     plugins.installed = tuple
-    lines = [HEAD + "# Command line\n"]
+    lines = [HEAD + "# Command line\n\n" + NEEDS]
     for words in command_paths():
         result = CliRunner().invoke(
             app, [*words, "--help"], env={"COLUMNS": "100"}, prog_name="fldet"

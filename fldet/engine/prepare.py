@@ -55,6 +55,8 @@ def prepare_config(
     _set_classes(cfg, classes)
     for loader in LOADERS:
         for _, dataset in our_datasets(cfg.get(loader)):
+            if "." not in dataset["type"]:  # MMEngine would build MMDetection's class of the name
+                dataset["type"] = f"fldet.{dataset['type']}"
             _read_with_names(dataset.get("pipeline"))
     for phase in ("val", "test"):
         _set_truth(cfg, phase)

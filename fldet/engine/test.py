@@ -103,6 +103,7 @@ def test(
         for folder in filter(None, (show_dir, out and out.parent)):
             require_writable(folder)  # it is written into at the end, maybe after hours
         with closing(build_runner(prepared, launcher, chosen)) as runner:
+            _our_metrics(runner)
             out = _keep_detections(runner, out, Path(prepared.work_dir))
             model = unwrapped(runner.model)
             load_weights(model, content, path)
@@ -189,13 +190,15 @@ def _part(runner: FldetRunner) -> tuple[Any, ...] | None:
 
 def _figures(runner: FldetRunner) -> dict[str, Figures]:
     """Returns the figures of each metric by its prefix: ``coco``, ``voc``."""
-    found: dict[str, Figures] = {}
-    for metric in runner.test_loop.evaluator.metrics:
-        if isinstance(metric, (CocoMetric, VOCMetric)) and metric.figures:
-            found[str(metric.prefix)] = metric.figures
+    return {str(metric.prefix): metric.figures for metric in _our_metrics(runner) if metric.figures}
+
+
+def _our_metrics(runner: FldetRunner) -> list[CocoMetric | VOCMetric]:
+    metrics = runner.test_loop.evaluator.metrics
+    found = [metric for metric in metrics if isinstance(metric, (CocoMetric, VOCMetric))]
     if not found:
         raise ConfigError(
             "the config's test_evaluator is neither fldet.CocoMetric nor fldet.VOCMetric",
-            hint="--cfg-options test_evaluator.type=fldet.CocoMetric",
+            hint="--cfg-options \"test_evaluator={'_delete_': True, 'type': 'fldet.CocoMetric'}\"",
         )
     return found

@@ -155,6 +155,7 @@ def _find_batch_size(cfg: Config, count: int, device: str, amp: bool | None) -> 
 def _prepare(cfg: Config, device: torch.device, amp: bool | None) -> tuple[Config, list[Hook]]:
     """Returns a config with its lines turned into what they stand for, and their hooks."""
     prepared = prepare_config(cfg, phases=_phases(cfg))
+    _require_iterations(prepared)
     if amp is not None:
         prepared.amp = amp
     lean.configure(prepared, device)
@@ -211,6 +212,16 @@ def _starting_point(cfg: Config, work_dir: Path, trust: bool) -> Start | None:
                 hint="go on with: --cfg-options ema=True",
             )
     return start
+
+
+def _require_iterations(cfg: Config) -> None:
+    if "max_iters" not in (cfg.get("train_cfg") or {}):
+        raise ConfigError(
+            "train_cfg has no max_iters: fldet trains by iterations, not by epochs",
+            expected="train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=90000, "
+            "val_interval=10000), and schedules with by_epoch=False",
+            hint="_base_ = 'fldet::_base_/schedules/schedule_1x.py' has both",
+        )
 
 
 def _use_our_hooks(cfg: Config) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fldet.config import load_config
+from fldet.engine.build import build_model
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.test import check_precision
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
-from fldet.errors import CheckpointError, UsageError
+from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.paper import compare, find_table
 from fldet.results import CocoFigures
 
@@ -177,3 +178,52 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
         CheckpointError, match=r"does not fit the model of the config: .* is missing"
     ):
         run_test(other, result.work_dir, work_dir=tmp_path, device="cpu")
+
+
+# --- configs that inherit MMDetection's data, schedule or metric ---
+
+
+def test_mmdetections_class_of_the_same_name_becomes_ours(tiny_config, tmp_path):
+    """Without a prefix MMEngine would build MMDetection's, which lists no broken images."""
+    cfg = load_config(tiny_config, ["train_cfg.max_iters=2", "train_cfg.val_interval=2"])
+    cfg.train_dataloader.dataset.pop("max_broken_images")  # theirs has no such keyword
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.type = "CocoDataset"
+    result = train(cfg, work_dir=tmp_path / "run", device="cpu")
+    resolved = load_config(tmp_path / "run" / "tiny.py")
+    assert resolved.train_dataloader.dataset.type == "fldet.CocoDataset"
+    assert (result.iterations, resolved.model.bbox_head.num_classes) == (2, 2)
+
+
+def test_a_schedule_by_epochs_is_refused(tiny_coco, tmp_path):
+    cfg = load_config(
+        "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py", {"data_root": str(tiny_coco)}
+    )
+    with pytest.raises(ConfigError, match="fldet trains by iterations, not by epochs"):
+        train(cfg, work_dir=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_metric_is_refused_before_the_test(trained, tmp_path, monkeypatch):
+    cfg, result = trained
+    changes = ["test_evaluator={'_delete_': True, 'type': 'CocoMetric', 'metric': 'bbox'}"]
+    theirs = load_config(result.work_dir / "tiny.py", changes)
+    truth = f"{theirs.data_root}/annotations/instances_val2017.json"
+    theirs.test_evaluator.ann_file = truth
+    monkeypatch.setattr("mmengine.runner.Runner.test", lambda self: pytest.fail("was run"))
+    with pytest.raises(ConfigError, match="neither fldet.CocoMetric nor") as error:
+        run_test(theirs, result.work_dir, device="cpu", work_dir=tmp_path)
+    option = error.value.hint.removeprefix('--cfg-options "').removesuffix('"')
+    assert load_config(result.work_dir / "tiny.py", [option]).test_evaluator == {
+        "type": "fldet.CocoMetric"
+    }
+
+
+def test_a_console_that_was_closed_does_not_stop_the_next_run(trained, tmp_path, monkeypatch):
+    """A notebook or a test replaces stderr, and closes what it put there."""
+    cfg, result = trained
+    with open(tmp_path / "console.txt", "w") as console:
+        monkeypatch.setattr("sys.stderr", console)
+        build_model(cfg)
+    monkeypatch.undo()
+    assert build_model(cfg) is not None
