@@ -140,8 +140,10 @@ def test_an_optimized_copy_is_compared_with_mmdetections_code(trained, tmp_path)
     assert saved["check"]["difference"] == tested.check.difference
 
 
-def test_several_processes_and_unknown_precisions_are_refused(trained, tmp_path):
+def test_several_processes_and_unknown_precisions_are_refused(trained, monkeypatch):
     cfg, result = trained
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # as torchrun sets them
+        monkeypatch.setenv(name, "1")
     with pytest.raises(UsageError, match="--compare runs in one process"):
         run_test(cfg, result.work_dir, compare=True, launcher="pytorch", device="cpu")
     with pytest.raises(UsageError, match="unknown precision"):
