@@ -29,6 +29,7 @@ def test_every_script_prints_json_and_those_that_can_run_on_the_gpu(run_all):
     assert todo["predict"][-2:] == ["--device", "cuda"]
     assert any("--cuda-graph" in command for command in todo.values())
     assert set(run_all.commands("cpu", None, None)) == scripts
+    assert set(run_all.commands("cpu", ["startup"], None)) == {"startup"}
 
 
 def test_an_unknown_script_is_refused(run_all):

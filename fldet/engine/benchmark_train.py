@@ -75,7 +75,6 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
-    prepared.update({name: cfg[name] for name in TRAINING_KEYS if name in cfg})
     if amp:
         prepared.amp = True
     if batch_size is not None:

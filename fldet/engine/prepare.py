@@ -62,7 +62,7 @@ def prepare_config(
         _set_truth(cfg, phase)
     if "val" in phases:
         _add_val_loss(cfg)
-    if "train" not in phases:
+    if phases and "train" not in phases:
         for name in TRAINING_KEYS:
             cfg.pop(name, None)
     return cfg
