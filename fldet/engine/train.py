@@ -82,7 +82,7 @@ def train(
         prepared.auto_scale_lr.enable = auto_scale_lr
     scale_learning_rate(prepared, world_size(launcher))
     if seed is not None:
-        prepared.setdefault("randomness", {})["seed"] = seed
+        _set_seed(prepared, seed)
     if amp is not None:
         prepared.amp = amp
     lean.configure(prepared, chosen)
@@ -143,7 +143,7 @@ def _starting_point(cfg: Config, work_dir: Path, resume: bool, trust: bool) -> S
         log.info("resuming from %s", start.path)
         if cfg.get("randomness", {}).get("seed") not in (None, start.seed):
             log.warning("the run began with seed %s and keeps it", start.seed)
-        cfg.setdefault("randomness", {})["seed"] = start.seed
+        _set_seed(cfg, start.seed)
     return start
 
 
@@ -155,6 +155,11 @@ def _require_iterations(cfg: Config) -> None:
             "val_interval=10000), and schedules with by_epoch=False",
             hint="_base_ = 'fldet::_base_/schedules/schedule_1x.py' has both",
         )
+
+
+def _set_seed(cfg: Config, seed: int) -> None:
+    # not setdefault: MMEngine returns a copy of a dict that was not there
+    cfg.randomness = {**(cfg.get("randomness") or {}), "seed": seed}
 
 
 def _use_our_hooks(cfg: Config) -> None:
