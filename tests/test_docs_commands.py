@@ -52,7 +52,10 @@ ELSEWHERE = {
     "make test": ("Makefile", "$(BIN)/pytest -n 2 $(TESTS)"),  # runs this file
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),
-    "make bench 'BENCH=--only focal_loss startup'": ("tests/test_benchmark_scripts.py", "--only"),
+    "make bench 'BENCH=--only focal_loss startup'": (
+        "tests/test_benchmark_scripts.py",
+        'commands("cpu", ["nms"], None)',
+    ),
     "python3 -m venv .venv && . .venv/bin/activate": ("Makefile", "$(PYTHON) -m venv $(VENV)"),
     "pip install -c requirements/constraints.txt -e .": (
         "Makefile",

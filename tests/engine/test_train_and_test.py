@@ -205,7 +205,7 @@ def test_a_schedule_by_epochs_is_refused(tiny_coco, tmp_path):
 
 
 def test_another_metric_is_refused_before_the_test(trained, tmp_path, monkeypatch):
-    cfg, result = trained
+    _, result = trained
     changes = ["test_evaluator={'_delete_': True, 'type': 'CocoMetric', 'metric': 'bbox'}"]
     theirs = load_config(result.work_dir / "tiny.py", changes)
     truth = f"{theirs.data_root}/annotations/instances_val2017.json"
