@@ -47,18 +47,31 @@ MARKED_PAGES = {
     )
 }
 
+# It wants a checkpoint of a whole ResNet-18.
+FINETUNE = ("tests/engine/test_init_config.py", 'finetune=tmp_path / "r18.pth"')
+
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {
     "make test": ("Makefile", "$(BIN)/pytest -n 2 $(TESTS)"),  # runs this file
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),
-    "make bench 'BENCH=--only focal_loss startup'": ("tests/test_benchmark_scripts.py", "--only"),
+    "make bench 'BENCH=--only focal_loss startup'": (
+        "tests/test_benchmark_scripts.py",
+        'commands("cpu", ["nms"], None)',
+    ),
     "python3 -m venv .venv && . .venv/bin/activate": ("Makefile", "$(PYTHON) -m venv $(VENV)"),
     "pip install -c requirements/constraints.txt -e .": (
         "Makefile",
         "pip install --quiet -c requirements/constraints.txt -e",
     ),
-    "pip install ./fldet-example-plugin": ("tests/e2e/test_example_plugin.py", '"pip", "install"'),
+    "fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth": (
+        FINETUNE
+    ),
+    "fldet init PATH --out my_config.py --finetune CHECKPOINT": FINETUNE,
+    "pip install ./fldet-example-plugin": (
+        "tests/e2e/test_example_plugin.py",
+        '"install", *options',
+    ),
     "fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017": (
         "docs/predict.md",  # runs the same: exporting is slow
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
@@ -416,6 +429,8 @@ class Sandbox:
             return
         if words[0] == "train" and "--replay" not in words:
             shutil.rmtree(self.folder / "work_dirs" / Path(words[1]).stem, ignore_errors=True)
+        if words[0] == "init":
+            (self.folder / words[words.index("--out") + 1]).unlink(missing_ok=True)
         if words[0] == "predict":
             out = words[words.index("--out") + 1] if "--out" in words else "predictions"
             shutil.rmtree(self.folder / out, ignore_errors=True)
@@ -500,8 +515,6 @@ def test_quick_lines_run(sandbox, run_line):
     for line in LINES:
         if line.is_quick and line.is_run_here and line.text not in done:
             done.add(line.text)
-            if line.arguments[0] == "init":
-                (made.folder / "my_config.py").unlink(missing_ok=True)
             run_line(made, line)
     assert len(done) > 30
 

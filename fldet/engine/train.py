@@ -87,7 +87,7 @@ def train(
     if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
         prepared.auto_scale_lr.enable = auto_scale_lr
     if seed is not None:
-        prepared.setdefault("randomness", {})["seed"] = seed
+        _set_seed(prepared, seed)
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     _check_load_from(prepared, trust_checkpoint)
@@ -204,7 +204,7 @@ def _starting_point(cfg: Config, work_dir: Path, trust: bool) -> Start | None:
         log.info("resuming from %s", start.path)
         if cfg.get("randomness", {}).get("seed") not in (None, start.seed):
             log.warning("the run began with seed %s and keeps it", start.seed)
-        cfg.setdefault("randomness", {})["seed"] = start.seed
+        _set_seed(cfg, start.seed)
         if start.averaged and not cfg.get("ema"):
             raise ConfigError(
                 f"{start.path} is of a run that averages its weights; the config has ema off",
@@ -222,6 +222,11 @@ def _require_iterations(cfg: Config) -> None:
             "val_interval=10000), and schedules with by_epoch=False",
             hint="_base_ = 'fldet::_base_/schedules/schedule_1x.py' has both",
         )
+
+
+def _set_seed(cfg: Config, seed: int) -> None:
+    # not setdefault: MMEngine returns a copy of a dict that was not there
+    cfg.randomness = {**(cfg.get("randomness") or {}), "seed": seed}
 
 
 def _use_our_hooks(cfg: Config) -> None:

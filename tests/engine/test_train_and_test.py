@@ -186,11 +186,13 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
 def test_mmdetections_class_of_the_same_name_becomes_ours(tiny_config, tmp_path):
     """Without a prefix MMEngine would build MMDetection's, which lists no broken images."""
     cfg = load_config(tiny_config, ["train_cfg.max_iters=2", "train_cfg.val_interval=2"])
+    cfg.pop("randomness")  # not in their runtime either
     cfg.train_dataloader.dataset.pop("max_broken_images")  # theirs has no such keyword
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.type = "CocoDataset"
-    result = train(cfg, work_dir=tmp_path / "run", device="cpu")
+    result = train(cfg, work_dir=tmp_path / "run", device="cpu", seed=5)
     resolved = load_config(tmp_path / "run" / "tiny.py")
+    assert resolved.randomness.seed == 5
     assert resolved.train_dataloader.dataset.type == "fldet.CocoDataset"
     assert (result.iterations, resolved.model.bbox_head.num_classes) == (2, 2)
 
