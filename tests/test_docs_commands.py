@@ -61,10 +61,17 @@ ELSEWHERE = {
         "Makefile",
         "pip install --quiet -c requirements/constraints.txt -e",
     ),
-    "pip install ./fldet-example-plugin": ("tests/e2e/test_example_plugin.py", '"pip", "install"'),
+    "pip install ./fldet-example-plugin": (
+        "tests/e2e/test_example_plugin.py",
+        '"install", *options',
+    ),
     "fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017": (
         "docs/predict.md",  # runs the same: exporting is slow
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
+    ),
+    "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
+        "tests/engine/test_export.py",
+        'post_process="outside"',
     ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
@@ -86,7 +93,7 @@ SHORT = (
     (r"--shape \d+x\d+", "--shape 64x96"),
     (r"--tier TIER", "--tier laptop"),
     (r"FOLDER/data.yaml", "yolo/data.yaml"),
-    (r"predict model.onnx", "predict maps.onnx"),
+    (r"predict model.onnx", "predict best.pth"),
     (r"FOLDER/annotations/train.json", "FOLDER/annotations/instances_train2017.json"),
 )
 

@@ -211,7 +211,7 @@ def test_another_metric_is_refused_before_the_test(trained, tmp_path, monkeypatc
     truth = f"{theirs.data_root}/annotations/instances_val2017.json"
     theirs.test_evaluator.ann_file = truth
     monkeypatch.setattr("mmengine.runner.Runner.test", lambda self: pytest.fail("was run"))
-    with pytest.raises(ConfigError, match="neither fldet.CocoMetric nor") as error:
+    with pytest.raises(ConfigError, match=r"neither fldet\.CocoMetric nor") as error:
         run_test(theirs, result.work_dir, device="cpu", work_dir=tmp_path)
     option = error.value.hint.removeprefix('--cfg-options "').removesuffix('"')
     assert load_config(result.work_dir / "tiny.py", [option]).test_evaluator == {
@@ -221,7 +221,7 @@ def test_another_metric_is_refused_before_the_test(trained, tmp_path, monkeypatc
 
 def test_a_console_that_was_closed_does_not_stop_the_next_run(trained, tmp_path, monkeypatch):
     """A notebook or a test replaces stderr, and closes what it put there."""
-    cfg, result = trained
+    cfg, _ = trained
     with open(tmp_path / "console.txt", "w") as console:
         monkeypatch.setattr("sys.stderr", console)
         build_model(cfg)
