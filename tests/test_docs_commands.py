@@ -76,6 +76,10 @@ ELSEWHERE = {
         "docs/predict.md",  # runs the same: exporting is slow
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
     ),
+    "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
+        "tests/engine/test_export.py",
+        'post_process="outside"',
+    ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
 
@@ -96,7 +100,7 @@ SHORT = (
     (r"--shape \d+x\d+", "--shape 64x96"),
     (r"--tier TIER", "--tier laptop"),
     (r"FOLDER/data.yaml", "yolo/data.yaml"),
-    (r"predict model.onnx", "predict maps.onnx"),
+    (r"predict model.onnx", "predict best.pth"),
     (r"FOLDER/annotations/train.json", "FOLDER/annotations/instances_train2017.json"),
 )
 
