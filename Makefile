@@ -25,7 +25,7 @@ test-light:
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/pip install --quiet -r requirements/light.txt -r requirements/tests.txt
 	.venv-light/bin/pip install --quiet --no-deps -r requirements/light-mm.txt -e .
-	.venv-light/bin/pytest tests/engine tests/ops tests/test_compat.py $(TESTS)
+	.venv-light/bin/pytest -n 2 tests/engine tests/ops tests/test_compat.py $(TESTS)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)
