@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 import fldet
 from fldet.config import load_config
-from fldet.engine import train as engine
 from fldet.engine.build import worker_errors
 from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.predict import predict
@@ -65,23 +64,6 @@ class At(Hook):
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         if self.validation and batch_idx == 0:
             self.do(runner)
-
-
-@pytest.fixture
-def with_hook(monkeypatch):
-    """Registers hooks in the runs that follow."""
-    build = engine.build_runner
-
-    def use(*hooks):
-        def build_with_hooks(*args):
-            runner = build(*args)
-            for hook in hooks:
-                runner.register_hook(hook)
-            return runner
-
-        monkeypatch.setattr(engine, "build_runner", build_with_hooks)
-
-    return use
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +239,7 @@ def test_a_read_only_folder_is_said_before_anything_is_computed(
     def no_model(*_args):
         raise AssertionError("too late")
 
-    monkeypatch.setattr(engine, "build_runner", no_model)
+    monkeypatch.setattr("fldet.engine.train.build_runner", no_model)
     message = r"read_only/.*: (Read-only file system|Permission denied)"
     cfg = load_config(whole[0], OPTIONS)
     with pytest.raises(FileSystemError, match=message) as caught:

@@ -14,7 +14,6 @@ from mmengine.hooks import Hook
 
 import fldet
 from fldet.config import load_config
-from fldet.engine import train as engine
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.resume import prepare_work_dir, trim_scalars
 from fldet.engine.train import train
@@ -53,23 +52,6 @@ class SignalHook(Hook):
         if (iteration, validation) == self.at:
             for number in self.numbers:
                 os.kill(os.getpid(), number)
-
-
-@pytest.fixture
-def with_hook(monkeypatch):
-    """Registers a hook in the runs that follow."""
-    build = engine.build_runner
-
-    def use(*hooks):
-        def build_with_hooks(*args):
-            runner = build(*args)
-            for hook in hooks:
-                runner.register_hook(hook)
-            return runner
-
-        monkeypatch.setattr(engine, "build_runner", build_with_hooks)
-
-    return use
 
 
 @pytest.fixture(scope="module")
