@@ -1,8 +1,11 @@
-"""Groups of commands that plug-ins can add to; see ``fldet.plugins``."""
+"""Groups of commands: imported when they are called, and open to plug-ins (``fldet.plugins``)."""
 
 import sys
+from collections import UserDict
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from importlib import import_module
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -27,13 +30,51 @@ class GroupWithPlugins(TyperGroup):
         """Writes the commands, then those of plug-ins with the packages that have them."""
         from fldet.plugins import installed
 
-        super().format_commands(ctx, formatter)
+        self.format_own_commands(ctx, formatter)
         group = _entry_group(ctx)
         rows = [(one.name, one.provider) for one in installed() if one.group == group]
         rows = [row for row in dict(rows[::-1]).items() if row[0] not in self.commands]
         if rows:
             with formatter.section("Commands of plug-ins"):
                 formatter.write_dl(sorted(rows))
+
+    def format_own_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands without those of plug-ins."""
+        super().format_commands(ctx, formatter)
+
+
+class GroupOfModules(GroupWithPlugins):
+    """A group whose commands are modules of ``fldet.cli``, imported when they are looked up.
+
+    A module has a function of its name, or for a group of commands a Typer ``app``. The help is
+    written from ``summaries`` and imports none.
+    """
+
+    summaries: ClassVar[dict[str, str]]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Modules(self.summaries)
+
+    def format_own_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
+
+
+class _Modules(UserDict[str, Any]):
+    """Commands by name; the values it is made of are not looked at."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _command_of_module(name) if name in self else super().__getitem__(name)
+
+
+@cache
+def _command_of_module(name: str) -> Any:
+    module = import_module(f"fldet.cli.{name}")
+    app = getattr(module, "app", None)
+    return get_command(app) if app else _as_command(getattr(module, name), name)
 
 
 def _entry_group(ctx: Any) -> str:

@@ -3,27 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
-from fldet.cli import (
-    analyze,
-    benchmark,
-    config,
-    data,
-    doctor,
-    export,
-    init,
-    paper,
-    paper_run,
-    plugins,
-    predict,
-    report,
-    test,
-    train,
-)
-from fldet.cli.group import GroupWithPlugins
+from fldet.cli.group import GroupOfModules
 
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {
@@ -32,9 +16,34 @@ LISTS: dict[str, Callable[[str], bool]] = {
     "--scales": str.isdigit,
 }
 
+
+class RootGroup(GroupOfModules):
+    """The commands of fldet, each a module of ``fldet.cli``, as its docstring begins."""
+
+    summaries: ClassVar = {
+        "init": "Write a config for a data set of your own, ready for fldet train.",
+        "train": "Train the model of a config.",
+        "test": "Test a checkpoint: COCO or VOC figures, AP of each class, pictures.",
+        "report": "Write one HTML page of a run: figures, curves, mistakes, and images to filter.",
+        "predict": "Find objects in images or a video, with a checkpoint alone.",
+        "export": "Write a model as ONNX or TorchScript, and compare it with the checkpoint.",
+        "benchmark": (
+            "Measure the milliseconds per image of a config's model, or of its training step."
+        ),
+        "doctor": "Print versions, operators and devices, and how to mend known troubles.",
+        "plugins": (
+            "Print the installed plug-ins, what is wrong with them, and all names for configs."
+        ),
+        "analyze": "Look at data and results.",
+        "config": "Look at configs.",
+        "data": "Look at, check and convert data sets.",
+        "paper": "The paper's tables: every row is a config.",
+    }
+
+
 app = typer.Typer(
     name="fldet",
-    cls=GroupWithPlugins,
+    cls=RootGroup,
     help="RetinaNet and the focal loss: train, test, look at the pictures.",
     epilog="Start with: fldet train configs/shapes/retinanet_r18_shapes.py",
     rich_markup_mode=None,
@@ -42,19 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-app.command(epilog=init.EXAMPLES)(init.init)
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command(epilog=test.EXAMPLES)(test.test)
-app.command(epilog=report.EXAMPLES)(report.report)
-app.command(epilog=predict.EXAMPLES)(predict.predict)
-app.command(epilog=export.EXAMPLES)(export.export)
-app.command(epilog=benchmark.EXAMPLES)(benchmark.benchmark)
-app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(epilog=plugins.EXAMPLES)(plugins.plugins)
-app.add_typer(analyze.app, name="analyze")
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
-app.add_typer(paper.app, name="paper")
 
 
 def _print_version(wanted: bool) -> None:
@@ -113,7 +109,11 @@ def expand_lists(arguments: list[str]) -> list[str]:
     The ecosystem writes ``--cfg-options a=1 b=2``; Click wants the option once for each value. An
     option whose first value is of another kind stays as it is, for Click to complain.
     """
-    takes = LISTS | (paper_run.LISTS if arguments[:2] == ["paper", "run"] else {})
+    takes = LISTS
+    if arguments[:2] == ["paper", "run"]:
+        from fldet.cli import paper_run
+
+        takes = takes | paper_run.LISTS
     expanded: list[str] = []
     option = ""
     for argument in arguments:

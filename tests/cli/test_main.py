@@ -4,8 +4,9 @@ import sys
 
 import pytest
 import torch
+from typer.main import get_command
 
-from fldet.cli.main import expand_lists
+from fldet.cli.main import RootGroup, app, expand_lists
 
 HEAVY = ("torch", "numpy", "mmengine", "mmcv", "mmdet", "rich", "matplotlib", "cv2")
 COMMANDS = [
@@ -57,6 +58,11 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
     assert "HEAVY []" in done.stdout
     group = words in ([], ["analyze"], ["config"], ["data"])
     assert group or "Examples:\n    fldet " in done.stdout
+
+
+def test_summaries_are_what_the_commands_say():
+    for name, command in get_command(app).commands.items():
+        assert RootGroup.summaries[name] == command.help.partition("\n\n")[0].replace("\n", " ")
 
 
 @pytest.mark.parametrize(
