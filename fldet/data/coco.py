@@ -112,6 +112,19 @@ class CocoDataset(BaseDetDataset):
         """
         return read_annotations(cls.annotation_file(options))
 
+    @classmethod
+    def read_truth(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the figures count: of a COCO file all its content.
+
+        Of another format, without the boxes that the data set leaves out: no area, or outside the
+        image.
+
+        Raises:
+            DataError: as ``read``.
+        """
+        content = cls.read(options)
+        return content if cls.reads_coco_file else without_unusable(content)
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Returns one entry for each image: path, id, size in pixels and instances."""
         path = Path(self.ann_file)

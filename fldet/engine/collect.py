@@ -32,7 +32,7 @@ from fldet.engine.checkpoint import (
     resolve_checkpoint,
 )
 from fldet.engine.device import describe, select_device
-from fldet.engine.prepare import annotation_and_images, prepare_config
+from fldet.engine.prepare import dataset_of, prepare_config
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.hooks.progress import make_bar
 from fldet.models.dense_heads.retina_head import flatten_levels
@@ -141,7 +141,7 @@ def collect_logits(
     """
     if window not in WINDOWS:
         raise UsageError(f"unknown window {window!r}", expected=" or ".join(WINDOWS))
-    annotation_and_images(cfg, split)  # the split is known and is one data set
+    dataset_of(cfg, split)  # the split is known and is one data set
     chosen = select_device(device)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path)

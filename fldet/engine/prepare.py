@@ -8,7 +8,6 @@ learning rate follows the batch. The resolved config shows every step.
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -68,8 +67,8 @@ def prepare_config(
     return cfg
 
 
-def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
-    """Returns the annotation file (of VOC: or folder) and the folder of images of a split.
+def dataset_of(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
+    """Returns class and keywords of the one data set of a split, which must be ours.
 
     Args:
         cfg: as ``load_config`` returned it.
@@ -79,21 +78,7 @@ def annotation_and_images(cfg: Config, split: str) -> tuple[Path, Path]:
         UsageError: another split, or one whose data set is not one of ours.
         ConfigError, DataError: as ``prepare_config``.
     """
-    kind, dataset = _only_dataset(cfg, split)
-    return kind.annotation_file(dataset), kind.image_folder(dataset)
-
-
-def content_of(cfg: Config, split: str) -> dict[str, Any]:
-    """Returns what is in the annotation files of a split, as a COCO file holds it.
-
-    Args and errors are those of ``annotation_and_images``.
-    """
-    kind, dataset = _only_dataset(cfg, split)
-    return kind.read(dataset)
-
-
-def _only_dataset(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
-    if split not in ("train", "val", "test"):
+    if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
     datasets = our_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
     if len(datasets) != 1:

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from fldet.annotations import read_json
 from fldet.config import CONFIGS, find_config, load_config
 from fldet.config_diff import Difference, diff_configs
-from fldet.data.coco import without_unusable
 from fldet.engine.prepare import our_datasets, prepare_config
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
@@ -212,8 +211,8 @@ def _tested_data(
     if len(datasets) != 1:
         raise DataError(f"the test reads {len(datasets)} data sets in COCO, VOC or YOLO format")
     kind, dataset = datasets[0]
-    content = kind.read(dataset)
-    truth = read_ground_truth(content if kind.reads_coco_file else without_unusable(content))
+    content = kind.read_truth(dataset)
+    truth = read_ground_truth(content)
     names = result["figures"]["per_class"]
     chosen = [key for key, name in truth.categories.items() if name in names]
     truth = restrict(truth, result.get("image_ids"), chosen)

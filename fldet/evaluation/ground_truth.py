@@ -52,12 +52,10 @@ def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
 def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | None) -> GroundTruth:
     """Returns the ground truth of a metric: of a COCO file, or of a data set of another format.
 
-    Of the latter, boxes that the data set leaves out (no area, outside the image) do not count.
-
     Args:
         metric: its name, for the message.
         ann_file: the COCO file.
-        dataset: ``type`` and keywords of one of our data sets, for its ``read``.
+        dataset: ``type`` and keywords of one of our data sets, for its ``read_truth``.
 
     Raises:
         DataError: neither is given; or a file is missing or malformed.
@@ -69,10 +67,9 @@ def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | N
             f"{metric} has no annotation file",
             hint="--cfg-options val_evaluator.ann_file=FILE, or test_evaluator.ann_file",
         )
-    from fldet.data.coco import without_unusable
     from fldet.registry import dataset_class
 
-    return read_ground_truth(without_unusable(dataset_class(dataset["type"]).read(dataset)))
+    return read_ground_truth(dataset_class(dataset["type"]).read_truth(dataset))
 
 
 def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:

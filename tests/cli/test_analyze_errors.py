@@ -90,6 +90,24 @@ def test_results_file_that_is_not_there(files, tmp_path):
     assert "results file not found" in done.output
 
 
+def test_objects_of_a_config_are_those_of_its_classes(tiny_config, tiny_coco, tmp_path, capfd):
+    content = json.loads((tiny_coco / "annotations" / "instances_val2017.json").read_text())
+    category, other = content["categories"][:2]
+    objects = [one["category_id"] for one in content["annotations"] if not one["iscrowd"]]
+    expected = objects.count(category["id"])
+    assert 0 < expected < len(objects)
+    image = content["images"][0]["id"]
+    one = {**RIGHT, "image_id": image, "category_id": category["id"]}
+    (tmp_path / "found.json").write_text(json.dumps([one]))
+    of_one = ("--worst", "0", "--cfg-options", f"classes=('{category['name']}',)")
+    done = run(tiny_config, tmp_path / "found.json", "--out-dir", tmp_path / "a", "--json", *of_one)
+    assert done.exit_code == 0, done.output
+    assert json.loads(capfd.readouterr().out)["result"]["objects"] == expected
+    (tmp_path / "found.json").write_text(json.dumps([{**one, "category_id": other["id"]}]))
+    refused = run(tiny_config, tmp_path / "found.json", "--out-dir", tmp_path / "b", *of_one)
+    assert f"has the category_id {other['id']}" in refused.output
+
+
 @pytest.mark.parametrize("words", [[], ["truth.json"], ["t.json", "r.json", "--from", "e.json"]])
 def test_wrong_usage(words):
     done = run(*words)

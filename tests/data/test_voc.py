@@ -51,6 +51,15 @@ def test_blood_cells_are_the_same_as_from_the_coco_file(bccd, split):
     ]
 
 
+def test_the_truth_lacks_the_box_without_area(bccd):
+    options = {"data_root": str(bccd / "BCCD"), "ann_file": "ImageSets/Main/train.txt"}
+    read, truth = VOCDataset.read(options), VOCDataset.read_truth(options)
+    left_out = [one for one in read["annotations"] if one not in truth["annotations"]]
+    assert [one["bbox"][2:] for one in left_out] == [[0, 0]]
+    coco = {"ann_file": str(bccd / "annotations" / "train.json")}
+    assert CocoDataset.read_truth(coco) == CocoDataset.read(coco)
+
+
 def test_real_voc_has_its_classes_and_difficult_objects(voc_mini):
     """The counts are those of the data's README: 74 objects in training, 32 more are difficult."""
     data = VOCDataset(

@@ -49,7 +49,7 @@ def dataset(
     from fldet.analysis.dataset import summarize_content
     from fldet.analysis.dataset_pictures import contact_sheet, plot
     from fldet.annotations import read_annotations
-    from fldet.engine.prepare import annotation_and_images, content_of
+    from fldet.engine.prepare import dataset_of
 
     ann_file, image_dir = Path(source), images
     cfg = None
@@ -57,8 +57,9 @@ def dataset(
         from fldet.config import load_config
 
         cfg = load_config(source, cfg_options or ())
-        ann_file, image_dir = annotation_and_images(cfg, split)
-    content = content_of(cfg, split) if cfg else read_annotations(ann_file)
+        kind, keywords = dataset_of(cfg, split)
+        ann_file, image_dir = kind.annotation_file(keywords), kind.image_folder(keywords)
+    content = kind.read(keywords) if cfg else read_annotations(ann_file)
     summary = summarize_content(content, ann_file.name, image_dir)
     pictures = [plot(summary, out_dir / f"{ann_file.stem}.png")]
     sheet = out_dir / f"{ann_file.stem}_images.jpg"

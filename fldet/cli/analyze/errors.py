@@ -103,24 +103,28 @@ def collect(
 
     Raises:
         DataError: a file is malformed, or a detection names an id that the truth does not have.
-        UsageError: as ``annotation_and_images``.
+        UsageError: as ``dataset_of``.
     """
     from fldet.analysis.errors import compute
     from fldet.annotations import read_annotations
     from fldet.evaluation.detections import check_detections, load_detections
-    from fldet.evaluation.ground_truth import read_ground_truth
+    from fldet.evaluation.ground_truth import read_ground_truth, restrict
+    from fldet.evaluation.metric import map_classes
 
-    ann_file, image_dir = Path(source), images
     if source.endswith(".json"):
+        ann_file, image_dir = Path(source), images
         content = read_annotations(ann_file)
+        truth = read_ground_truth(content)
     else:
         from fldet.config import load_config
-        from fldet.engine.prepare import annotation_and_images, content_of
+        from fldet.engine.prepare import dataset_of
 
-        cfg = load_config(source, overrides)
-        ann_file, folder = annotation_and_images(cfg, split)
-        image_dir, content = images or folder, content_of(cfg, split)
-    truth = read_ground_truth(content)
+        kind, dataset = dataset_of(load_config(source, overrides), split)
+        ann_file, image_dir = kind.annotation_file(dataset), images or kind.image_folder(dataset)
+        content = kind.read_truth(dataset)
+        truth = read_ground_truth(content)
+        classes = map_classes(dataset.metainfo["classes"], truth.categories)
+        truth = restrict(truth, None, classes)
     detections = load_detections(results)
     check_detections(detections, images=truth.images, categories=truth.categories)
     names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
