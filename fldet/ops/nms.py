@@ -249,7 +249,7 @@ def keep_in_order(boxes: Tensor, iou_threshold: float, offset: int = 0) -> Tenso
     """Returns the indices that greedy suppression keeps of boxes in descending score order.
 
     Two algorithms with the same result. On a CPU, a sweep along x lists the pairs that overlap;
-    it is fast because the classes of ``batched_nms`` lie side by side. Where most boxes overlap,
+    it is fast because the classes of ``batched_nms`` lie side by side. Where many boxes overlap,
     and on other devices, blocks of boxes are compared with all that follow. Memory stays below
     a few hundred MiB for any number of boxes.
 
@@ -271,11 +271,18 @@ def keep_in_order(boxes: Tensor, iou_threshold: float, offset: int = 0) -> Tenso
 
 
 def _keep_by_sweep(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor | None:
-    """Returns the (N,) mask of kept boxes, or None where the blocks are the better way."""
+    """Returns the (N,) mask of kept boxes, or None where the blocks are the better way.
+
+    Of all pairs the sweep looks at those that meet along x, the blocks at those with a kept box,
+    in a quarter of the time for each.
+    """
     array = boxes.numpy()
     if len(array) > 2 * _BLOCK:
         first = _overlapping_pairs(array[:_BLOCK], iou_threshold, offset)
-        if first is None or _resolve_pairs(*first, _BLOCK).mean() < 0.6:
+        share_kept = 0.0 if first is None else _resolve_pairs(*first, _BLOCK).mean()
+        _, following = _following_along_x(array[:, 0], array[:, 2] + np.float32(offset))
+        share_met = following.sum() / (len(array) ** 2 / 2)
+        if share_met > share_kept / 4:
             return None
     pairs = _overlapping_pairs(array, iou_threshold, offset)
     return None if pairs is None else torch.from_numpy(_resolve_pairs(*pairs, len(array)))
@@ -307,13 +314,9 @@ def _overlapping_pairs(
 
 
 def _pairs_along_x(left: Array, right: Array) -> Iterator[tuple[Array, Array]]:
-    """Yields, in portions, every pair of intervals [left, right] that meet.
-
-    After sorting by ``left``, an interval meets those that follow it up to its own end.
-    """
-    order = np.argsort(left, kind="stable")
+    """Yields, in portions, every pair of intervals [left, right] that meet."""
+    order, count = _following_along_x(left, right)
     start = np.arange(1, len(left) + 1)
-    count = np.maximum(np.searchsorted(left[order], right[order], side="right") - start, 0)
     total = np.cumsum(count)
     first = 0
     while first < len(left):
@@ -325,6 +328,16 @@ def _pairs_along_x(left: Array, right: Array) -> Iterator[tuple[Array, Array]]:
         one = np.repeat(np.arange(first, last), portion)
         yield order[one], order[start[one] + step]
         first = last
+
+
+def _following_along_x(left: Array, right: Array) -> tuple[Array, Array]:
+    """Returns an order of intervals, and how many after each of them it meets.
+
+    After sorting by ``left``, an interval meets those that follow it up to its own end.
+    """
+    order = np.argsort(left, kind="stable")
+    ends = np.searchsorted(left[order], right[order], side="right")
+    return order, np.maximum(ends - np.arange(1, len(left) + 1), 0)
 
 
 def _resolve_pairs(before: Array, after: Array, num_boxes: int) -> Array:

@@ -73,7 +73,8 @@ class OHEM:
         score: rank by the loss of classification (``cls``) or that plus the box loss (``total``).
         divisor: see ``Miner``.
         prefilter: so many examples of highest loss are looked at first, and more until the
-            selection is certain; the result does not depend on it. None takes all at once.
+            selection is certain; the result does not depend on it. By default twice
+            ``num_examples``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -91,7 +92,7 @@ class OHEM:
         class_agnostic: bool = True,
         score: Literal["cls", "total"] = "cls",
         divisor: Divisor = "selected",
-        prefilter: int | None = 4096,
+        prefilter: int | None = None,
     ) -> None:
         check_choice("per", per, ("image", "batch"))
         check_choice("nms_on", nms_on, ("anchors", "decoded"))
@@ -116,7 +117,7 @@ class OHEM:
         self.class_agnostic = class_agnostic
         self.score = score
         self.divisor: Divisor = divisor
-        self.prefilter = prefilter
+        self.prefilter = prefilter or 2 * num_examples
 
     def mine(self, images: list[Examples]) -> list[Tensor]:
         """Returns for each image the indices of the examples to keep, by falling loss."""
@@ -152,7 +153,7 @@ class OHEM:
             boxes = move_classes_apart(boxes, image.classes)
         order = losses.argsort(descending=True, stable=True)
         boxes, losses, is_positive = boxes[order], losses[order], image.is_positive[order]
-        size = self.prefilter or len(order)
+        size = self.prefilter
         while True:
             kept = nms(boxes[:size], losses[:size], self.iou_threshold)
             if size >= len(order) or self._suffices(is_positive[kept], is_positive[size:]):
