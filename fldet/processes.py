@@ -138,3 +138,9 @@ def _slurm_port() -> int:
         for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")
     )
     return _FIRST_SLURM_PORT + (job + 7919 * step) % _SLURM_PORTS
+
+
+def core_count() -> int:
+    """Returns the number of processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

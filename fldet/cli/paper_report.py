@@ -36,7 +36,7 @@ def report(
 ) -> None:
     """Compare the runs of a tier with the paper: Markdown, JSON, a figure for each table.
 
-    Kendall's tau of the order of the rows with its interval and p-value, and which of the paper's
+    Kendall's tau of the order of the rows with its range and p-value, and which of the paper's
     statements hold here. Rows that diverged or were not run are shown as such.
     """
     from fldet.paper.report import make_report, markdown
@@ -48,7 +48,7 @@ def report(
     found = make_report(tables_of(names or (), chosen), chosen, work_dir)
     folder = out_dir or work_dir / chosen.name / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {table.name: _draw(found, table, folder) for table in found.tables}
+    pictures = {table.key: _draw(found, table, folder) for table in found.tables}
     page = markdown(found, {name: paths[0].name for name, paths in pictures.items()})
     files = [
         write_atomically(folder / f"{chosen.name}.md", page),
@@ -67,8 +67,8 @@ def _draw(report: "Report", table: "TableReport", folder: Path) -> list[Path]:
     tau = table.agreement.tau
     agreed = "" if tau is None else f"; Kendall's tau {tau:.2f}"
     quantity = "AP [%]" if table.quantity == "AP" else "time per image [ms]"
-    title = f"{table.name}, tier {report.tier}{agreed}"
-    return plot(title, quantity, lines, folder / f"{report.tier}_{table.name}")
+    title = f"{table.key}, tier {report.tier}{agreed}"
+    return plot(title, quantity, lines, folder / f"{report.tier}_{table.key}")
 
 
 def _note(row: "RowReport") -> str:

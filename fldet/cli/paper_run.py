@@ -31,6 +31,7 @@ LISTS: dict[str, Callable[[str], bool]] = {
     "--cluster-options": lambda value: "=" in value,
 }
 
+PAPER_IMAGES = 16  # a step
 TIMED_IMAGES = 20  # for each row of Table 1e
 TIMING_MINUTES = 1.0  # of a row of Table 1e on two CPU cores, by order of magnitude
 REDRAW_SECONDS = 1.0
@@ -123,12 +124,16 @@ def run(
         test_options=("--device", device, *many),
         timing_options=("--device", device, "--images", str(TIMED_IMAGES)),
         cfg_options=cfg_options or (),
+        gpus=gpus,
     )
+    if chosen.is_paper:
+        _require_images_of_the_paper(runs, gpus)
     out = Output("paper run", as_json=json)
     if dry_run:
         _show_plan(out, runs, chosen, jobs or 1)
         return
-    statuses, received = _run(runs, chosen, executor, cluster_options or [], jobs, gpus, work_dir)
+    options = cluster_options or []
+    statuses, received = _run(runs, chosen, executor, options, jobs, device, gpus, work_dir)
     out.result({"runs": statuses}, text=lambda: summary(statuses))
     again = [one for one in statuses if one.state not in ("done", "diverged")]
     if received:
@@ -139,35 +144,56 @@ def run(
     note(f"next: fldet paper report {' '.join(names or ())} --tier {tier} --work-dir {work_dir}")
 
 
+def _require_images_of_the_paper(runs: "list[Run]", gpus: int) -> None:
+    """Raises UsageError unless a step of every training has as many images as the paper's."""
+    from fldet.errors import UsageError
+
+    others = {run.images for run in runs} - {None, PAPER_IMAGES}
+    if others:
+        raise UsageError(
+            f"--gpus {gpus} trains with {others.pop()} images a step, the paper with "
+            f"{PAPER_IMAGES}, and the schedule is the paper's",
+            expected="--gpus 8",
+            hint="other numbers: --cfg-options train_dataloader.batch_size=N, of one GPU",
+        )
+
+
 def _run(
     runs: "list[Run]",
     tier: "Tier",
     executor: str,
     cluster_options: list[str],
     jobs: int | None,
+    device: str,
     gpus: int,
     work_dir: Path,
 ) -> "tuple[list[Status], int]":
     from fldet.config import parse_override
     from fldet.engine.lock import locked
     from fldet.engine.paper_run import LocalJob, job_environment, run_all, visible_devices
+    from fldet.paper.runs import ask_for
 
     start: Callable[..., Any]
     if executor == "slurm":
         from fldet.engine.paper_cluster import Cluster
 
         parameters = dict(map(parse_override, cluster_options))
-        start = Cluster(work_dir / tier.name / "cluster", parameters).start
+        folder = work_dir / tier.name / "cluster"
+        start = Cluster(folder, parameters, device=device, gpus=gpus).start
         jobs = jobs or len(runs)
     else:
         jobs = jobs or 1
-        devices = visible_devices()
+        devices = [] if ":" in device else visible_devices()  # cuda:1 is that of all runs
 
         def start(run: "Run", slot: int) -> LocalJob:
-            return LocalJob(run, job_environment(slot, jobs or 1, gpus, devices))
+            environment = job_environment(slot, jobs or 1, gpus, devices)
+            return LocalJob(run, environment, device=device, gpus=gpus)
 
     with locked(work_dir / tier.name), View(jobs, tier.minutes) as view:
-        return run_all(runs, jobs=jobs, start=start, watch=view.show)
+        ask_for(runs, work_dir / tier.name)
+        return run_all(
+            runs, jobs=jobs, start=start, watch=view.show, timings_alone=executor == "local"
+        )
 
 
 def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
@@ -292,7 +318,7 @@ def minutes_left(statuses: "Sequence[Status]", jobs: int, stated: float | None) 
 
     total = 0.0
     for timing in (False, True):
-        of_kind = [one for one in statuses if (one.run.steps[0].name == "timing") == timing]
+        of_kind = [one for one in statuses if one.run.is_timing == timing]
         ended = [one.seconds / 60 for one in of_kind if one.state == "done" and one.seconds]
         todo = [one for one in of_kind if one.state not in ("done", "diverged", "failed")]
         typical = median(ended) if ended else TIMING_MINUTES if timing else stated

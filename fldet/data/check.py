@@ -4,7 +4,6 @@ Nothing here builds a data set or a model; images are looked at in processes tha
 """
 
 import multiprocessing
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -318,9 +317,3 @@ def _file_faults(entry: Mapping[str, Any], file: ImageFacts | None) -> Iterator[
     if file.turned and said == found[::-1]:
         detail += " when turned upright by its EXIF data, as training does"
     yield Fault("image size differs from the annotation", "width, height", detail)
-
-
-def default_workers() -> int:
-    """Returns the number of processor cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -14,6 +14,7 @@ from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
 from fldet.engine.signals import noted_signals
 from fldet.errors import StoppedError, UnavailableError
+from fldet.processes import core_count
 
 
 def relaunch(
@@ -54,7 +55,7 @@ def relaunch(
     if cfg is not None:
         prepare_config(cfg, phases=phases)
     environment = dict(os.environ)
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, core_count() // count)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(name, str(threads))
     command = torchrun_command([*sys.argv[1:], *more], count, max_restarts)

@@ -59,6 +59,13 @@ def is_locked(work_dir: Path) -> bool:
     return holder.get("host") == socket.gethostname() and _is_alive(holder)
 
 
+def drop_lock_of_another_machine(work_dir: Path) -> None:
+    """Removes a lock whose process ran on another machine; the caller knows that it has ended."""
+    holder = _read(work_dir / NAME)
+    if holder.get("host", socket.gethostname()) != socket.gethostname():
+        (work_dir / NAME).unlink(missing_ok=True)
+
+
 def _create(path: Path, content: dict[str, Any]) -> bool:
     """Returns whether the file was made: it appears at once and whole, or was there before."""
     draft = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")

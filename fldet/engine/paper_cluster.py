@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fldet.engine.lock import drop_lock_of_another_machine
 from fldet.engine.paper_run import LocalJob, Status, progress_in
 from fldet.errors import UnavailableError, UsageError
 from fldet.paper.runs import Run, read_record, result_of
@@ -23,6 +24,8 @@ class Cluster:
         options: of ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``,
             ``gpus_per_node``, ``timeout_min``.
         kind: ``slurm``, or ``local`` for processes of this machine.
+        device: as ``LocalJob`` takes it.
+        gpus: as ``LocalJob`` takes it.
 
     Raises:
         UnavailableError: submitit is not installed, or there is no Slurm.
@@ -30,7 +33,13 @@ class Cluster:
     """
 
     def __init__(
-        self, folder: Path, options: Mapping[str, Any] | None = None, kind: str = "slurm"
+        self,
+        folder: Path,
+        options: Mapping[str, Any] | None = None,
+        kind: str = "slurm",
+        *,
+        device: str = "auto",
+        gpus: int = 1,
     ) -> None:
         try:
             import submitit
@@ -38,7 +47,7 @@ class Cluster:
             raise UnavailableError(
                 "--executor slurm needs the package submitit",
                 expected="the extra of the name cluster",
-                hint="pip install 'fldet[cluster]'",
+                hint="in a clone: pip install -c requirements/constraints.txt -e '.[cluster]'",
             ) from error
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=kind)
@@ -53,6 +62,8 @@ class Cluster:
         kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
         self._job_class = kinds[kind]
         self._folder = folder
+        self._device = device
+        self._gpus = gpus
 
     def start(self, run: Run, _slot: int) -> "ClusterJob":
         """Sends a run, or finds the job again that an earlier runner has sent."""
@@ -63,7 +74,7 @@ class Cluster:
             job = self._job_class(folder=self._folder, job_id=number)
             if not job.done():
                 return ClusterJob(run, job)
-        job = self._executor.submit(ClusterRun(run))
+        job = self._executor.submit(ClusterRun(run, self._device, self._gpus))
         write_atomically(path, json.dumps({"id": job.job_id}))
         return ClusterJob(run, job)
 
@@ -73,14 +84,20 @@ class ClusterRun:
 
     Args:
         run: the run.
+        device: as ``LocalJob`` takes it.
+        gpus: as ``LocalJob`` takes it.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, device: str = "auto", gpus: int = 1) -> None:
         self.run = run
+        self._device = device
+        self._gpus = gpus
 
     def __call__(self) -> str:
         """Returns how the run ended."""
-        job = LocalJob(self.run)
+        # A run has one job at a time: where it was killed with its machine, its lock is stale.
+        drop_lock_of_another_machine(self.run.folder)
+        job = LocalJob(self.run, device=self._device, gpus=self._gpus)
         while (state := job.poll().state) not in ("done", "diverged", "failed", "stopped"):
             time.sleep(1)
         return state

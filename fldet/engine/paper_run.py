@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fldet import __version__
 from fldet.engine.checkpoint import checkpoints, newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
@@ -25,6 +24,7 @@ from fldet.engine.signals import noted_signals
 from fldet.errors import DataError
 from fldet.evaluation.speed import machine
 from fldet.paper.runs import Run, Step, check_digest, read_record, result_of
+from fldet.processes import core_count
 
 log = logging.getLogger("fldet")
 
@@ -90,14 +90,18 @@ def run_all(
     jobs: int,
     start: Callable[[Run, int], Job],
     watch: Callable[[Sequence[Status]], None],
+    timings_alone: bool = True,
 ) -> tuple[list[Status], int]:
     """Does all runs that are not done yet; returns how each ended, and the signal that stopped it.
+
+    The timings of Table 1e come last; where ``timings_alone``, nothing runs beside one.
 
     Args:
         runs: in the order in which they are begun.
         jobs: so many at a time.
         start: begins a run in a slot, numbered from 0.
         watch: is told how far all are, several times a second.
+        timings_alone: whether the slots are on one machine.
 
     Raises:
         UsageError: a run was begun with another config; none is begun then.
@@ -106,6 +110,7 @@ def run_all(
     statuses = {run.folder: known(run) for run in runs}
     todo = deque(run for run in runs if statuses[run.folder].state not in ("done", "diverged"))
     active: dict[int, Job] = {}
+    todo = deque(sorted(todo, key=lambda run: run.is_timing))  # timings last, and alone
     asked = False
     with noted_signals() as received:
         while active or (todo and not received.number):
@@ -114,7 +119,10 @@ def run_all(
                 for job in active.values():
                     job.stop()
             for slot in range(jobs):
-                if slot not in active and todo and not received.number:
+                alone = timings_alone and bool(todo) and todo[0].is_timing
+                if received.number or not todo or (alone and active):
+                    break
+                if slot not in active:
                     active[slot] = start(todo.popleft(), slot)
             for slot, job in list(active.items()):
                 statuses[job.run.folder] = status = job.poll()
@@ -152,25 +160,36 @@ class LocalJob:
     Args:
         run: the run.
         environment: of its processes, added to that of this one.
+        device: of its commands, as ``select_device`` takes it.
+        gpus: processes of its training.
     """
 
-    def __init__(self, run: Run, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        environment: Mapping[str, str] | None = None,
+        *,
+        device: str = "auto",
+        gpus: int = 1,
+    ) -> None:
         self.run = run
         self._environment = {**os.environ, **(environment or {})}
         run.folder.mkdir(parents=True, exist_ok=True)
         old = read_record(run.folder)
+        here = {
+            **machine(),
+            "device": describe(select_device(device)),
+            "processes": str(1 if run.is_timing else gpus),
+            "threads": self._environment.get("OMP_NUM_THREADS", str(core_count())),
+        }
         self._record = replace(
             old,
             state="waiting",
             reason="",
             digest=run.digest,
             cfg_options=run.cfg_options,
-            machine={
-                **machine(),
-                "device": describe(select_device("auto")),
-                "threads": self._environment.get("OMP_NUM_THREADS", str(os.cpu_count())),
-                "fldet": __version__,
-            },
+            images=run.images,
+            machines=old.machines if here in old.machines else (*old.machines, here),
         )
         self._record.write(run.folder)
         self._process: subprocess.Popen[bytes] | None = None
@@ -297,25 +316,29 @@ def _draft(run: Run, step: Step) -> Path:
 
 def progress_in(path: Path) -> tuple[int, int]:
     """Returns (iteration, iterations) of the training that a log tells of, zeros at its start."""
-    text = _tail(path).rpartition("\n$ fldet ")[2]
-    found = re.findall(r"^iter (\d+)/(\d+)", text, re.MULTILINE)
+    found = re.findall(r"^iter (\d+)/(\d+)", _last_command(path), re.MULTILINE)
     return (int(found[-1][0]), int(found[-1][1])) if found else (0, 0)
 
 
 def _last_error(path: Path) -> str:
-    """Returns the last line of a log that says what went wrong, the last line of all if none."""
-    lines = [line for line in _tail(path).splitlines() if line.strip()]
+    """Returns the last line of the last command in a log that says what went wrong.
+
+    The last line of all if none does.
+    """
+    lines = [line for line in _last_command(path).splitlines() if line.strip()]
     said = [line for line in lines if re.match(r"(Error: |\w*(Error|Exception)\b)", line)]
     return (said or lines or [""])[-1].removeprefix("Error: ")
 
 
-def _tail(path: Path, size: int = 8192) -> str:
+def _last_command(path: Path, size: int = 8192) -> str:
+    """Returns what the last command in a log said, at most so many bytes from the end."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace")
+            text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
+    return text.rpartition("\n$ fldet ")[2]
 
 
 def job_environment(slot: int, jobs: int, gpus: int, devices: Sequence[str]) -> dict[str, str]:
@@ -327,7 +350,7 @@ def job_environment(slot: int, jobs: int, gpus: int, devices: Sequence[str]) -> 
         gpus: of one run.
         devices: of this machine, as ``CUDA_VISIBLE_DEVICES`` names them; empty without any.
     """
-    threads = max(1, (os.cpu_count() or 1) // (jobs * gpus))
+    threads = max(1, core_count() // (jobs * gpus))
     found = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     if len(devices) > gpus:
         mine = [devices[(slot * gpus + index) % len(devices)] for index in range(gpus)]

@@ -3,13 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import stdev
+from shlex import quote
+from statistics import fmean, stdev
+from typing import get_args
 
 from fldet.paper.agreement import DRAWN, Agreement, agreement
 from fldet.paper.rows import Row, Table
 from fldet.paper.runs import ALPHAS, Run, check_digest, read_record, result_of, runs_in
-from fldet.paper.statements import Measured, Verdict, judge, read_statements
+from fldet.paper.statements import Judgement, Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
+
+OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 __all__ = ["Report", "RowReport", "Search", "TableReport", "make_report", "markdown"]
 
@@ -26,6 +30,9 @@ class RowReport:
         mean: over them, None without any.
         std: over them, None with fewer than two.
         delta: mean minus paper.
+        figures: the other COCO figures in percent by name, the paper's and our mean; None where
+            there is none.
+        beside: of a control, our means of the rows that it is to be compared with, by name.
     """
 
     name: str
@@ -35,6 +42,8 @@ class RowReport:
     mean: float | None
     std: float | None
     delta: float | None
+    figures: dict[str, tuple[float | None, float | None]]
+    beside: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,23 @@ class TableReport:
 
     Attributes:
         name: of the table.
+        key: the name, and the quantity where a table has two of them.
         title: what varies.
+        split: of COCO, which the paper's figures are of.
         quantity: ``AP`` in percent or ``ms`` per image.
+        seeds: that it was run with.
         rows: in the paper's order.
-        agreement: of the order of the rows.
+        agreement: of the order of the rows. One that diverged with all seeds counts as 0 AP; one
+            of which some seeds diverged is left out.
         seconds: spent on its runs; those shared with other tables count here too.
     """
 
     name: str
+    key: str
     title: str
+    split: str
     quantity: str
+    seeds: tuple[int, ...]
     rows: tuple[RowReport, ...]
     agreement: Agreement
     seconds: float
@@ -66,7 +82,8 @@ class Search:
         row: as the paper labels it: gamma and the alpha that it found best.
         paper: its AP in percent.
         alphas: what each alpha gave here.
-        best: the alpha of the highest mean, None without any.
+        best: the alpha of the highest mean, of those that all seeds came to an end with; None
+            without any.
     """
 
     row: str
@@ -81,6 +98,7 @@ class Report:
 
     Attributes:
         tier: its name.
+        option: what ``--tier`` takes for it.
         header: what the tier is, from its file.
         tables: those asked for.
         verdicts: on the paper's statements about them.
@@ -89,9 +107,11 @@ class Report:
         machines: processor, versions and threads of the runs; more than one if they differ.
         seconds: spent on all runs shown, each counted once.
         cfg_options: overrides that all runs had.
+        images: in a step of all trainings, None without any.
     """
 
     tier: str
+    option: str
     header: str
     tables: tuple[TableReport, ...]
     verdicts: tuple[Verdict, ...]
@@ -100,6 +120,7 @@ class Report:
     machines: tuple[dict[str, str], ...]
     seconds: float
     cfg_options: tuple[str, ...]
+    images: int | None
 
 
 def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
@@ -115,57 +136,80 @@ def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
         DataError: a file of a run cannot be read.
     """
     runs = runs_in(work_dir, tier)
-    by_row: dict[str, list[Run]] = {}
-    for run in runs:
-        for label in run.rows:
-            by_row.setdefault(label, []).append(run)
-    used = [run for table in tables for row in table.rows for run in _runs_of(table, row, by_row)]
-    search = _search(tables, by_row)
-    used += [
+    reports = []
+    for table in tables:
+        both = table.name == "table1e" and tier.is_paper
+        for quantity in ("AP", "ms") if both else (_quantity(table, tier),):
+            key = f"{table.name}_ms" if both and quantity == "ms" else table.name
+            reports.append(_table(table, runs, quantity, key))
+    search = _search(tables, runs)
+    used = [
         run
-        for label, of_it in by_row.items()
-        if search and " with alpha " in label
-        for run in of_it
+        for table in tables
+        for row, of_row in runs.get(table.name, {}).items()
+        for run in of_row
     ]
-    distinct = list({run.folder: run for run in used}.values())
+    distinct = {run.folder: run for run in used}.values()
     begun = [record for run in distinct if (record := read_record(run.folder)).digest]
-    reports = tuple(_table(table, tier, by_row) for table in tables)
+    trained = [record for record in begun if record.images is not None]
     return Report(
         tier=tier.name,
+        option=tier.option,
         header=tier.header,
-        tables=reports,
-        verdicts=tuple(_verdicts(reports)),
+        tables=tuple(reports),
+        verdicts=tuple(_verdicts(reports, tier)),
         search=search,
         search_agreement=_search_agreement(search) if search else None,
-        machines=_machines(record.machine for record in begun),
+        machines=_machines(machine for record in begun for machine in record.machines),
         seconds=sum(sum(record.seconds.values()) for record in begun),
-        cfg_options=next((record.cfg_options for record in begun), ()),
+        cfg_options=trained[0].cfg_options if trained else (),
+        images=trained[0].images if trained else None,
     )
 
 
-def _runs_of(table: Table, row: Row, by_row: Mapping[str, list[Run]]) -> list[Run]:
-    return by_row.get(f"{table.name} {row.name}", [])
+def _quantity(table: Table, tier: Tier) -> str:
+    return "ms" if table.name == "table1e" and not tier.is_paper else "AP"
 
 
-def _table(table: Table, tier: Tier, by_row: Mapping[str, list[Run]]) -> TableReport:
-    quantity = "ms" if table.name == "table1e" and not tier.is_paper else "AP"
-    rows = tuple(_row(row, _runs_of(table, row, by_row), quantity) for row in table.rows)
-    both = [row for row in rows if row.paper is not None and row.ours.values]
-    folders = {run.folder for row in table.rows for run in _runs_of(table, row, by_row)}
+def _table(
+    table: Table, runs: Mapping[str, Mapping[str, list[Run]]], quantity: str, key: str
+) -> TableReport:
+    mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
+    rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
+    ranked = [
+        (row.paper, row.ours.values or (0.0,))
+        for row in rows
+        if row.paper is not None and bool(row.ours.values) != bool(row.ours.diverged)
+    ]
+    folders = {run.folder: run for of_row in mine.values() for run in of_row}
     return TableReport(
         name=table.name,
+        key=key,
         title=table.title,
+        split=table.split,
         quantity=quantity,
+        seeds=tuple(sorted({run.seed for run in folders.values()})),
         rows=rows,
-        agreement=agreement([row.paper or 0.0 for row in both], [row.ours.values for row in both]),
+        agreement=agreement([paper for paper, _ in ranked], [ours for _, ours in ranked]),
         seconds=sum(sum(read_record(folder).seconds.values()) for folder in folders),
     )
 
 
-def _row(row: Row, runs: Iterable[Run], quantity: str) -> RowReport:
-    ours, seeds = _measured(runs, quantity)
+def _row(
+    row: Row, mine: Sequence[Run], runs: Mapping[str, Mapping[str, list[Run]]], quantity: str
+) -> RowReport:
+    ours, seeds = _measured(mine, quantity)
     mean = ours.mean if ours.values else None
     paper = row.paper.get(quantity)
+    figures = {}
+    for name in OTHER_FIGURES if quantity == "AP" else ():
+        values = _measured(mine, name)[0].values
+        figures[name] = (row.paper.get(name), fmean(values) if values else None)
+    beside = {}
+    for label in row.beside:
+        other, name = label.split(" ", 1)
+        values = _measured(runs.get(other, {}).get(name, ()), quantity)[0].values
+        beside[label] = fmean(values) if values else None
     return RowReport(
         name=row.name,
         paper=paper,
@@ -174,6 +218,8 @@ def _row(row: Row, runs: Iterable[Run], quantity: str) -> RowReport:
         mean=mean,
         std=stdev(ours.values) if len(ours.values) > 1 else None,
         delta=None if mean is None or paper is None else mean - paper,
+        figures=figures,
+        beside=beside,
     )
 
 
@@ -194,28 +240,34 @@ def _measured(runs: Iterable[Run], quantity: str) -> tuple[Measured, tuple[int, 
     return found, tuple(seeds)
 
 
-def _verdicts(tables: Iterable[TableReport]) -> Iterable[Verdict]:
+def _verdicts(tables: Iterable[TableReport], tier: Tier) -> Iterable[Verdict]:
     for table in tables:
         rows = {row.name: row.ours for row in table.rows}
         for statement in read_statements():
             if (statement.table, statement.quantity) == (table.name, table.quantity):
-                yield judge(statement, rows)
+                verdict = judge(statement, rows)
+                if tier.clips_gradients and statement.check in ("diverges", "fails"):
+                    verdict = replace(verdict, why=f"{verdict.why}; the tier clips gradients")
+                yield verdict
 
 
-def _search(tables: Sequence[Table], by_row: Mapping[str, list[Run]]) -> tuple[Search, ...]:
+def _search(
+    tables: Sequence[Table], runs: Mapping[str, Mapping[str, list[Run]]]
+) -> tuple[Search, ...]:
+    """Returns every row of Table 1b with its alphas, if they were searched."""
+    mine = runs.get("table1b", {})
+    if not any(" with alpha " in name for name in mine):
+        return ()
     found = []
     for row in (row for table in tables if table.name == "table1b" for row in table.rows):
         alphas = {
-            f"{alpha:g}": _measured(
-                by_row.get(f"table1b {row.name} with alpha {alpha:g}", ()), "AP"
-            )[0]
+            f"{alpha:g}": _measured(mine.get(f"{row.name} with alpha {alpha:g}", ()), "AP")[0]
             for alpha in ALPHAS
         }
-        run = [name for name, measured in alphas.items() if measured.values]
-        best = max(run, key=lambda name: alphas[name].mean, default=None)
+        whole = [a for a, it in alphas.items() if it.values and not it.missing + it.diverged]
+        best = max(whole, key=lambda name: alphas[name].mean, default=None)
         found.append(Search(row.name, row.paper["AP"], alphas, best))
-    searched = any(" with alpha " in label for label in by_row)
-    return tuple(found) if searched else ()
+    return tuple(found)
 
 
 def _search_agreement(search: Sequence[Search]) -> Agreement:
@@ -239,18 +291,14 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         report: what to say.
         figures: path of the picture of each table, relative to the page.
     """
-    names = " ".join(table.name for table in report.tables)
-    seeds = sorted({seed for table in report.tables for row in table.rows for seed in row.seeds})
-    options = f" --cfg-options {' '.join(report.cfg_options)}" if report.cfg_options else ""
+    images = f" A step of a training has {report.images} images." if report.images else ""
     lines = [
         "<!-- Made by fldet paper report: run it again instead of changing this page. -->",
         f"# The paper's tables in the tier {report.tier}",
         report.header,
-        "    fldet paper run "
-        f"{names} --tier {report.tier} --seeds {' '.join(map(str, seeds))}{options}\n"
-        f"    fldet paper report {names} --tier {report.tier}",
+        _commands(report),
         f"All runs shown here took {_hours(report.seconds)} of wall time together, each counted "
-        "once, however many tables it is a row of.",
+        f"once, however many tables it is a row of.{images}",
         *(f"Machine: {', '.join(f'{k} {v}' for k, v in one.items())}." for one in report.machines),
         "AP is in percent. The spread is the standard deviation over seeds, with the lowest and "
         "the highest in brackets. The difference of two AP on different data says little; "
@@ -259,33 +307,51 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         _statement_table(report),
     ]
     for table in report.tables:
-        lines += [f"## {table.name}: {table.title}", _row_table(table)]
+        lines += [f"## {table.key}: {table.title}", _row_table(table)]
         if any(row.paper is not None for row in table.rows):
-            lines.append(_agreement_text(table.agreement))
+            lines.append(f"The paper's figures are of COCO {table.split}. {_agreement_text(table)}")
         lines.append(f"Time spent: {_hours(table.seconds)}.")
-        if table.name in figures:
-            lines.append(f"![{table.name}]({figures[table.name]})")
+        if table.key in figures:
+            lines.append(f"![{table.key}]({figures[table.key]})")
+        if any(ours is not None for row in table.rows for _, ours in row.figures.values()):
+            lines += ["The other figures, means over the seeds:", _figure_table(table)]
     if report.search:
         lines += ["## The search for alpha in Table 1b", _search_table(report)]
         if report.search_agreement:
-            lines.append(_agreement_text(report.search_agreement))
+            lines.append(_tau_text(report.search_agreement))
     return "\n\n".join(lines) + "\n"
 
 
+def _commands(report: Report) -> str:
+    """Returns what makes the runs and the page, with one line for each set of seeds."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for table in report.tables:
+        if table.seeds and table.name not in by_seeds.setdefault(table.seeds, []):
+            by_seeds[table.seeds].append(table.name)
+    options = report.cfg_options and ("--cfg-options", *map(quote, report.cfg_options))
+    lines = []
+    for seeds, names in by_seeds.items():
+        search = ("--search-alpha",) if report.search and "table1b" in names else ()
+        words = (*names, "--tier", report.option, "--seeds", *map(str, seeds), *search, *options)
+        lines.append(f"    fldet paper run {' '.join(words)}")
+    names = list(dict.fromkeys(table.name for table in report.tables))
+    lines.append(f"    fldet paper report {' '.join(names)} --tier {report.option}")
+    return "\n".join(lines)
+
+
 def _statement_table(report: Report) -> str:
-    counts = {
-        judgement: sum(one.judgement == judgement for one in report.verdicts)
-        for judgement in ("holds", "does not hold", "not decided")
-    }
+    judgements = [one.judgement for one in report.verdicts]
+    counts = ", ".join(f"{judgements.count(word)} {word}" for word in get_args(Judgement))
     rows = [
         (one.statement.says, one.statement.where, f"**{one.judgement}**", one.why)
         for one in report.verdicts
     ]
     return (
         "## What the paper says\n\n"
-        "A difference is decided where the ranges over seeds do not overlap; with one seed it is "
-        f"not. {counts['holds']} hold, {counts['does not hold']} do not, "
-        f"{counts['not decided']} are not decided.\n\n"
+        "A difference is decided where the ranges over seeds do not overlap, all seeds of all rows "
+        "were run, and there are two or more. Chance alone separates two equal rows of three seeds "
+        "in one case of ten, of two seeds in one of three. That a row is not above another is not "
+        f"contradicted by ranges that overlap. In short: {counts}.\n\n"
         + _markdown_table(("statement", "where", "here", "figures"), rows)
     )
 
@@ -304,7 +370,8 @@ def _row_table(table: TableReport) -> str:
     if table.quantity == "AP":
         columns["below best: paper"] = [_below(row.paper, papers) for row in table.rows]
         columns["below best: here"] = [_below(row.mean, means) for row in table.rows]
-    # Controls have no column of the paper.
+        columns["beside it"] = [_beside(row) for row in table.rows]
+    # Controls have no column of the paper, the others nothing beside them.
     kept = {name: cells for name, cells in columns.items() if papers or set(cells) != {"-"}}
     return _markdown_table(tuple(kept), list(zip(*kept.values(), strict=True)))
 
@@ -322,20 +389,46 @@ def _search_table(report: Report) -> str:
     return _markdown_table(header, rows)
 
 
-def _agreement_text(found: Agreement) -> str:
+def _agreement_text(table: TableReport) -> str:
+    found = _tau_text(table.agreement)
+    diverged = [row.name for row in table.rows if row.ours.diverged and not row.ours.values]
+    mixed = [row.name for row in table.rows if row.ours.diverged and row.ours.values]
+    if diverged:
+        found += f" Counted as 0: {', '.join(diverged)}."
+    if mixed:
+        found += f" Left out, as some seeds diverged: {', '.join(mixed)}."
+    return found
+
+
+def _tau_text(found: Agreement) -> str:
     if found.tau is None or found.p_value is None:
         return "Order of the rows: nothing to compare yet."
     orders = "all orders" if found.exact else f"{DRAWN} drawn orders"
-    interval = (
-        f"95 % interval {found.interval[0]:.2f} to {found.interval[1]:.2f} by drawing the seeds of "
-        "each row anew"
-        if found.interval
-        else "no interval: one seed"
+    spread = (
+        f"{found.range[0]:.2f} to {found.range[1]:.2f} in 95 % of draws with means moved as other "
+        "seeds might have moved them"
+        if found.range
+        else "no range: a row has one seed"
     )
     return (
         f"Order of the rows: Kendall's tau-b with the paper is {found.tau:.2f} over {found.rows} "
-        f"rows ({interval}). One-sided permutation test over {orders}: p = {found.p_value:.2g}."
+        f"rows ({spread}). One-sided permutation test over {orders}: p = {found.p_value:.2g}."
     )
+
+
+def _figure_table(table: TableReport) -> str:
+    """Returns the other figures of each row; the paper's where it states them."""
+    columns = {"row": [row.name for row in table.rows]}
+    for name in OTHER_FIGURES:
+        paper = [_number(row.figures[name][0]) for row in table.rows]
+        if set(paper) != {"-"}:
+            columns[f"{name}: paper"] = paper
+        columns[f"{name}: here"] = [_number(row.figures[name][1]) for row in table.rows]
+    return _markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _beside(row: RowReport) -> str:
+    return "; ".join(f"{label}: {_number(mean)}" for label, mean in row.beside.items()) or "-"
 
 
 def _ours(measured: Measured) -> str:

@@ -38,11 +38,13 @@ class Row:
         config: the file, relative to the repository.
         paper: what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L;
             and ``ms`` per image on an Nvidia M40. Empty for controls.
+        beside: of a control the rows that it is to be compared with, as ``table1b 2/.25``.
     """
 
     name: str
     config: Path
     paper: dict[str, float]
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,13 @@ def compare(table: Table, work_dirs: Path) -> tuple[Comparison, ...]:
 def _table(name: str, content: dict[str, Any]) -> Table:
     folder = Path("configs", "paper", name)
     rows = [
-        Row(row["name"], folder / f"{row['config']}.py", row["paper"]) for row in content["rows"]
+        Row(
+            row["name"],
+            folder / f"{row['config']}.py",
+            row["paper"],
+            tuple(row.get("beside", ())),
+        )
+        for row in content["rows"]
     ]
     return Table(name, content["title"], content["split"], tuple(rows))
 

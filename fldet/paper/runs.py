@@ -26,6 +26,8 @@ __all__ = [
     "Record",
     "Run",
     "Step",
+    "ask_for",
+    "asked_for",
     "check_digest",
     "plan",
     "read_record",
@@ -38,6 +40,7 @@ ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
+ASKED = "asked.json"
 
 _SEARCHED = "table1b"
 _TIMED = "table1e"
@@ -78,6 +81,7 @@ class Run:
         digest: of the resolved config; another one means another experiment.
         steps: the commands, in order.
         cfg_options: overrides of the config.
+        images: in a step of the training, by all processes; None for a timing, or where unknown.
     """
 
     rows: tuple[str, ...]
@@ -87,6 +91,12 @@ class Run:
     digest: str
     steps: tuple[Step, ...]
     cfg_options: tuple[str, ...] = ()
+    images: int | None = None
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether nothing is trained: a row of Table 1e in a tier that replaces depth and scale."""
+        return all(step.name == "timing" for step in self.steps)
 
     @property
     def name(self) -> str:
@@ -117,7 +127,8 @@ class Record:
         steps: names of the commands that are done.
         seconds: wall time by step, over all attempts, to within some seconds where one was killed.
         reason: of a run that failed or diverged, one line.
-        machine: processor, versions, threads.
+        machines: processor, versions, device, processes and threads of all attempts, each once.
+        images: in a step of the training, None for a timing.
     """
 
     state: State = "waiting"
@@ -126,7 +137,8 @@ class Record:
     steps: tuple[str, ...] = ()
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     reason: str = ""
-    machine: dict[str, str] = dataclasses.field(default_factory=dict)
+    machines: tuple[dict[str, str], ...] = ()
+    images: int | None = None
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of its run."""
@@ -144,12 +156,51 @@ def read_record(folder: Path) -> Record:
         return Record()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(content[name]) for name in ("steps", "cfg_options")}
+        lists = {name: tuple(content[name]) for name in ("steps", "cfg_options", "machines")}
         return Record(**{**content, **lists})
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} is no record of fldet paper run: {error!r}",
             hint=f"run the row anew: rm -r {folder}",
+        ) from error
+
+
+def ask_for(runs: Sequence[Run], folder: Path) -> None:
+    """Adds runs to the list of those that were asked for, and for which tables.
+
+    A run that several tables share counts for those that it was asked for only, so that all rows
+    of a table have the same seeds.
+
+    Args:
+        runs: from ``plan``.
+        folder: of the tier.
+
+    Raises:
+        DataError: as ``asked_for``.
+    """
+    asked = asked_for(folder)
+    for run in runs:
+        for label in run.rows:
+            asked.setdefault(label.split()[0], set()).add(run.name)
+    content = {table: sorted(names) for table, names in sorted(asked.items())}
+    write_atomically(folder / ASKED, json.dumps(content, indent=1))
+
+
+def asked_for(folder: Path) -> dict[str, set[str]]:
+    """Returns the names of the runs that were asked for by table.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    path = folder / ASKED
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {table: set(names) for table, names in content.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no list of fldet paper run: {error!r}", hint=f"remove {path}, and run again"
         ) from error
 
 
@@ -184,6 +235,7 @@ def plan(
     test_options: Sequence[str] = (),
     timing_options: Sequence[str] = (),
     cfg_options: Sequence[str] = (),
+    gpus: int | None = 1,
 ) -> list[Run]:
     """Returns the runs of tables, seed by seed, after writing their configs.
 
@@ -198,13 +250,16 @@ def plan(
         test_options: further arguments of ``fldet test``.
         timing_options: further arguments of ``fldet benchmark``.
         cfg_options: overrides of all configs.
+        gpus: processes of each training; None where it is not known.
 
     Raises:
         UsageError: a row that none of the tables has.
     """
     chosen = _chosen_rows(tables, rows)
     folder = work_dir / tier.name
-    options = _Options(*map(tuple, (train_options, test_options, timing_options, cfg_options)))
+    options = _Options(
+        tuple(train_options), tuple(test_options), tuple(timing_options), tuple(cfg_options), gpus
+    )
     first = _first_of_equals(tier)
     runs: dict[Path, Run] = {}
     for seed in seeds:
@@ -213,10 +268,11 @@ def plan(
             for alpha in (None, *alphas):
                 run = _run(table, row, alpha, seed, tier, folder, first, options)
                 known = runs.get(run.folder)
-                names = (*known.rows, *run.rows) if known else run.rows
-                runs[run.folder] = dataclasses.replace(
-                    known or run, rows=tuple(dict.fromkeys(names))
-                )
+                if known:  # a row of another table, which may want more steps
+                    names = dict.fromkeys((*known.rows, *run.rows))
+                    steps = dict.fromkeys((*known.steps, *run.steps))
+                    run = dataclasses.replace(known, rows=tuple(names), steps=tuple(steps))
+                runs[run.folder] = run
     return list(runs.values())
 
 
@@ -226,6 +282,7 @@ class _Options:
     test: tuple[str, ...]
     timing: tuple[str, ...]
     cfg: tuple[str, ...]
+    gpus: int | None
 
 
 def _chosen_rows(tables: Sequence[Table], names: Sequence[str]) -> list[tuple[Table, Row]]:
@@ -257,15 +314,24 @@ def _run(
     if table.name == _TIMED and not tier.is_paper:
         return _timing(row, label, seed, folder, options)
     config = tier.write(row.config, folder / "configs", alpha=alpha)
-    name = first.get(_digest(tier, row.config, alpha), config.stem)
+    name = first.get(_resolve(tier, row.config, alpha).digest, config.stem)
     if name != config.stem:
         config = tier.write(_config_of(name), folder / "configs")
     work_dir = folder / name / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
     if table.name == _TIMED:
         steps.append(_benchmark(config, True, (), options))
-    digest = _digest(tier, row.config, alpha, options.cfg)
-    return Run((label,), seed, config, work_dir, digest, tuple(steps), options.cfg)
+    resolved = _resolve(tier, row.config, alpha, options.cfg)
+    return Run(
+        rows=(label,),
+        seed=seed,
+        config=config,
+        folder=work_dir,
+        digest=resolved.digest,
+        steps=tuple(steps),
+        cfg_options=options.cfg,
+        images=options.gpus and options.gpus * resolved.batch_size,
+    )
 
 
 def _training(config: Path, work_dir: Path, seed: int, options: _Options) -> list[Step]:
@@ -292,8 +358,8 @@ def _timing(row: Row, label: str, seed: int, folder: Path, options: _Options) ->
     side = min(cfg.val_dataloader.dataset.pipeline[1].scale)
     step = _benchmark(config, False, ("--shape", f"{side}x{round(side * 4 / 3)}"), options)
     work_dir = folder / row.config.stem / f"seed_{seed}"
-    digest = _digest(find_tier("full"), row.config)
-    return Run((label,), seed, config, work_dir, digest, (step,), options.cfg)
+    digest = _resolve(find_tier("full"), row.config).digest
+    return Run((label,), seed, config, work_dir, digest, (step,))
 
 
 def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Options) -> Step:
@@ -312,7 +378,7 @@ def _first_of_equals(tier: Tier) -> dict[str, str]:
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
-                first.setdefault(_digest(tier, row.config), row.config.stem)
+                first.setdefault(_resolve(tier, row.config).digest, row.config.stem)
     return first
 
 
@@ -321,52 +387,83 @@ def _config_of(stem: str) -> Path:
     return next(config for config in rows if config.stem == stem)
 
 
+@dataclass(frozen=True)
+class _Resolved:
+    """What matters of a resolved config: a digest of all of it, and the images of one process."""
+
+    digest: str
+    batch_size: int
+
+
 @cache
-def _digest(
+def _resolve(
     tier: Tier, row: Path, alpha: float | None = None, cfg_options: tuple[str, ...] = ()
-) -> str:
-    """Returns what is the same for equal resolved configs only."""
+) -> _Resolved:
     with TemporaryDirectory() as folder:
-        config = tier.write(row, Path(folder), alpha=alpha)
-        content = to_plain(load_config(config, cfg_options))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        cfg = load_config(tier.write(row, Path(folder), alpha=alpha), cfg_options)
+    text = json.dumps(to_plain(cfg), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _Resolved(digest, cfg.train_dataloader.batch_size)
 
 
-def runs_in(work_dir: Path, tier: Tier) -> list[Run]:
-    """Returns the runs of all tables for the seeds that a work dir has, whether begun or not.
+def runs_in(work_dir: Path, tier: Tier) -> dict[str, dict[str, list[Run]]]:
+    """Returns the runs that were asked for, done or not, by table and by row.
+
+    A row of the search for alpha is ``ROW with alpha ALPHA``.
 
     Raises:
-        DataError: the runs in it were begun with different overrides.
+        DataError: they were begun with different overrides or numbers of images a step.
     """
     folder = work_dir / tier.name
-    begun = [path.parent for path in sorted(folder.glob("*/seed_*/run.json"))]
-    options = {read_record(path).cfg_options for path in begun}
-    if len(options) > 1:
-        raise DataError(
-            f"the runs in {folder} have different --cfg-options",
-            expected="the same for all rows that are compared",
-        )
-    return plan(
+    asked = asked_for(folder)
+    names = set().union(*asked.values())
+    trained = [r for name in names if (r := read_record(folder / name)).images is not None]
+    options = {record.cfg_options for record in trained}
+    for what, values in (
+        ("--cfg-options", options),
+        ("numbers of images a step", {record.images for record in trained}),
+    ):
+        if len(values) > 1:
+            raise DataError(
+                f"the runs in {folder} have different {what}: {', '.join(map(str, values))}",
+                expected="the same for all rows that are compared",
+                hint="remove those of one kind, and give each kind a --work-dir of its own",
+            )
+    planned = plan(
         tables_of((), tier),
         tier,
         work_dir,
-        seeds=sorted({int(path.name.removeprefix("seed_")) for path in begun}),
-        search_alpha=any("-alpha-" in path.parent.name for path in begun),
+        seeds=sorted({int(name.rpartition("seed_")[2]) for name in names}),
+        search_alpha=any("-alpha-" in name for name in names),
         cfg_options=next(iter(options), ()),
+        gpus=None,
     )
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in planned:
+        for table, row in (label.split(" ", 1) for label in run.rows):
+            if run.name in asked.get(table, ()):
+                found.setdefault(table, {}).setdefault(row, []).append(run)
+    return found
 
 
 def check_digest(run: Run, record: Record) -> None:
-    """Checks that a run was begun with its config as it is now.
+    """Checks that a run was begun with its config as it is now, and as many images a step.
 
     Raises:
         UsageError: it was not.
     """
+    hint = f"choose another --work-dir, or remove it: rm -r {run.folder}"
     if record.digest not in ("", run.digest):
         raise UsageError(
             f"{run.folder} was begun with another config than {run.config} is now",
             expected="the same row, tier and --cfg-options",
-            hint=f"choose another --work-dir, or remove it: rm -r {run.folder}",
+            hint=hint,
+        )
+    if record.digest and run.images and record.images != run.images:
+        raise UsageError(
+            f"{run.folder} was begun with {record.images} images a step, not {run.images}",
+            expected="the same --gpus",
+            hint=hint,
         )
 
 

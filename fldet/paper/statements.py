@@ -1,20 +1,23 @@
 """What the paper says about its tables, as data, and whether it is so here.
 
 The list is ``configs/paper/statements.json``. A difference counts where the ranges over seeds do
-not overlap: of two equal rows of three seeds, chance alone separates one in ten.
+not overlap. Chance alone separates two equal rows of three seeds in one case of ten, of two seeds
+in one of three.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import Literal
 
 from fldet.config import CONFIGS
 
 __all__ = ["Measured", "Statement", "Verdict", "judge", "read_statements"]
 
-Judgement = Literal["holds", "does not hold", "not decided"]
+Judgement = Literal["holds", "does not hold", "not contradicted", "not decided"]
+DIVERGED = float("-inf")  # below every AP
 HALF = 0.5  # below this share of the other's AP a result is not usable
 
 
@@ -46,10 +49,9 @@ class Statement:
         table: its name.
         says: the sentence.
         where: section or table.
-        check: ``above``: the best of ``a`` is above the best of ``b``; ``every above``: the lowest
-            of ``a`` is; ``not above``: the best of ``a`` is not above the best of ``b``;
-            ``diverges``: all seeds of ``a`` do; ``fails``: they do, or have less than half of the
-            AP of ``b``.
+        check: ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a``
+            are; ``not above``: the best of ``a`` is not above all of ``b``; ``diverges``: all
+            seeds of ``a`` do; ``fails``: they do, or have less than half of the AP of ``b``.
         a: names of rows.
         b: names of rows.
         quantity: ``AP`` or ``ms``.
@@ -70,7 +72,8 @@ class Verdict:
 
     Attributes:
         statement: the statement.
-        judgement: ``not decided`` also where seeds are missing.
+        judgement: ``not decided`` also where a seed is missing or there is only one. That a row is
+            not above another is ``not contradicted`` by ranges that overlap.
         why: the figures it rests on, in words.
     """
 
@@ -98,46 +101,39 @@ def judge(statement: Statement, rows: Mapping[str, Measured]) -> Verdict:
         rows: of its table, by name; those that were not run may lack.
     """
     measured = {name: rows.get(name, Measured()) for name in (*statement.a, *statement.b)}
-    lacking = [name for name, row in measured.items() if not (row.values or row.diverged)]
-    if lacking:
-        return Verdict(statement, "not decided", f"not run: {', '.join(lacking)}")
+    if problem := _incomplete(measured):
+        return Verdict(statement, "not decided", problem)
     if statement.check in ("diverges", "fails"):
         return _judge_failure(statement, measured)
     mixed = [name for name, row in measured.items() if row.values and row.diverged]
     if mixed:
         return Verdict(statement, "not decided", f"some seeds diverged: {', '.join(mixed)}")
-    lowest = statement.check == "every above"
-    a, b = _extreme(statement.a, measured, lowest=lowest), _extreme(statement.b, measured)
-    if not (a and b):
-        return _judge_diverged(statement, a, b)
+    every = statement.check == "every above"
+    values = {name: row.values or (DIVERGED,) for name, row in measured.items()}
+    a = (min if every else max)(statement.a, key=lambda name: fmean(values[name]))
+    b = max(statement.b, key=lambda name: fmean(values[name]))
+    all_a = [value for name in statement.a for value in values[name]]
+    all_b = [value for name in statement.b for value in values[name]]
+    is_above = min(all_a if every else values[a]) > max(all_b)
+    is_below = max(values[a] if every else all_a) < min(values[b])
     why = f"{_figures(a, measured)} against {_figures(b, measured)}"
-    if min(len(measured[a].values), len(measured[b].values)) < 2:
-        return Verdict(statement, "not decided", f"one seed: {why}")
-    is_above = min(measured[a].values) > max(measured[b].values)
-    is_below = max(measured[a].values) < min(measured[b].values)
     if statement.check == "not above":
-        return Verdict(statement, "does not hold" if is_above else "holds", why)
+        judgement: Judgement = "does not hold" if is_above else "not contradicted"
+        return Verdict(statement, "holds" if is_below else judgement, why)
     if is_above or is_below:
         return Verdict(statement, "holds" if is_above else "does not hold", why)
     return Verdict(statement, "not decided", f"within the spread: {why}")
 
 
-def _extreme(
-    names: Sequence[str], measured: Mapping[str, Measured], *, lowest: bool = False
-) -> str:
-    """Returns the row of the highest or lowest mean, "" if that is one that diverged."""
-    trained = [name for name in names if measured[name].values]
-    if not trained or (lowest and len(trained) < len(names)):
-        return ""
-    return (min if lowest else max)(trained, key=lambda name: measured[name].mean)
-
-
-def _judge_diverged(statement: Statement, a: str, b: str) -> Verdict:
-    if not a and not b:
-        return Verdict(statement, "not decided", "all of these rows diverged")
-    why = f"rows that diverged: {', '.join(statement.b if a else statement.a)}"
-    is_so = bool(a) != (statement.check == "not above")
-    return Verdict(statement, "holds" if is_so else "does not hold", why)
+def _incomplete(measured: Mapping[str, Measured]) -> str:
+    """Returns which rows lack seeds, "" if none does."""
+    begun = {name: len(row.values) + row.diverged for name, row in measured.items()}
+    problems = {
+        "not run": [name for name in measured if not begun[name]],
+        "not all seeds run": [name for name in measured if begun[name] and measured[name].missing],
+        "one seed": [name for name in measured if begun[name] == 1],
+    }
+    return next((f"{what}: {', '.join(names)}" for what, names in problems.items() if names), "")
 
 
 def _judge_failure(statement: Statement, measured: Mapping[str, Measured]) -> Verdict:
@@ -154,11 +150,11 @@ def _judge_failure(statement: Statement, measured: Mapping[str, Measured]) -> Ve
         is_so = max(row.values) < HALF * min(reference.values)
         found += f" against {_figures(statement.b[0], measured)}"
         return Verdict(statement, "holds" if is_so else "does not hold", found)
-    if row.diverged:
-        return Verdict(statement, "not decided", found)
-    return Verdict(statement, "does not hold", found)
+    return Verdict(statement, "not decided" if row.diverged else "does not hold", found)
 
 
 def _figures(name: str, measured: Mapping[str, Measured]) -> str:
     values = measured[name].values
+    if not values:
+        return f"{name}: diverged"
     return f"{name}: {measured[name].mean:.1f} ({min(values):.1f} to {max(values):.1f})"

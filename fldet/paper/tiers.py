@@ -30,6 +30,7 @@ class Tier:
         header: its docstring.
         minutes: of one run, as the fragment's header says; None if it does not.
         is_paper: the fragment is empty: the rows are the paper's own.
+        clips_gradients: the fragment says so; the paper's rows do not.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Tier:
     header: str
     minutes: float | None
     is_paper: bool
+    clips_gradients: bool
+
+    @property
+    def option(self) -> str:
+        """What ``--tier`` takes for it: the name of ours, else that of the file."""
+        return self.name if self.file.parent == FOLDER else self.file.name
 
     def write(self, row: Path, folder: Path, *, alpha: float | None = None) -> Path:
         """Writes the config of a row in this tier and returns its path.
@@ -90,6 +97,9 @@ def find_tier(name: str) -> Tier:
         header=header,
         minutes=float(minutes[1]) if minutes else None,
         is_paper=not stated,
+        clips_gradients=any(
+            isinstance(node, ast.keyword) and node.arg == "clip_grad" for node in ast.walk(tree)
+        ),
     )
 
 

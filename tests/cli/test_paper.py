@@ -89,6 +89,7 @@ def test_a_dry_run_says_what_would_be_run_and_for_how_long(tmp_path, capfd):
         (["table2"], "table2 varies backbone and schedule"),
         (["table3", "--rows", "FLL"], "no row 'FLL' in table3"),
         (["table3", "--tier", "desktop"], "no tier 'desktop'"),
+        (["table3", "--tier", "full"], "--gpus 1 trains with 2 images a step, the paper with 16"),
     ],
 )
 def test_wrong_usage_of_run(tmp_path, arguments, says):

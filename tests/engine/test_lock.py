@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from fldet.engine.lock import locked
+from fldet.engine.lock import drop_lock_of_another_machine, locked
 from fldet.errors import UsageError
 
 
@@ -86,6 +86,17 @@ def test_whose_lock_is_of_the_same_run(tmp_path, under_torchrun, holder, ours):
     else:
         with locked(tmp_path) as goes_on:
             assert goes_on is bool(ours)
+
+
+def test_a_lock_of_another_machine_can_be_dropped(tmp_path):
+    lock = tmp_path / "run.lock"
+    drop_lock_of_another_machine(tmp_path)  # none
+    lock.write_text(json.dumps({"pid": 1, "host": socket.gethostname()}))
+    drop_lock_of_another_machine(tmp_path)
+    assert lock.exists()
+    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    drop_lock_of_another_machine(tmp_path)
+    assert not lock.exists()
 
 
 def test_a_lock_of_another_machine_is_respected(tmp_path):

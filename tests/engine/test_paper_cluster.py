@@ -17,7 +17,7 @@ def run_of(tmp_path, name, *arguments):
 
 def test_without_submitit_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UnavailableError, match=r"pip install 'fldet\[cluster\]'"):
+    with pytest.raises(UnavailableError, match=r"-e '\.\[cluster\]'"):
         Cluster(tmp_path)
 
 

@@ -1,6 +1,5 @@
 """Runs side by side, with commands that end at once in place of trainings."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -61,6 +60,19 @@ def test_what_is_done_is_kept_and_what_failed_is_tried_again(tmp_path):
     assert found["good"].state == "done"
     assert good.log.read_bytes() == before[0]
     assert bad.log.read_bytes() == 2 * before[1]
+
+
+def test_timings_come_last_and_alone(tmp_path):
+    runs = [run_of(tmp_path, f"timed{i}", PRINTED) for i in range(2)]
+    runs += [run_of(tmp_path, f"trained{i}", FINE) for i in range(2)]
+    _, seen = do(runs)
+    assert ["waiting", "waiting", "train", "train"] in seen
+    for number in (0, 1):
+        others = [
+            states[:number] + states[number + 1 :] for states in seen if states[number] == "timing"
+        ]
+        assert others
+        assert not any({"train", "timing"} & set(states) for states in others)
 
 
 def test_steps_follow_each_other_and_a_printed_result_appears_whole(tmp_path):
@@ -148,7 +160,7 @@ def test_progress_is_that_of_the_last_attempt(tmp_path):
 
 def test_cores_and_gpus_are_divided_among_the_slots(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("fldet.engine.paper_run.core_count", lambda: 8)
     assert job_environment(0, 2, 1, []) == {"OMP_NUM_THREADS": "4"}
     assert job_environment(0, 1, 1, ["0"]) == {"OMP_NUM_THREADS": "8"}
     found = [job_environment(slot, 3, 2, list("0123"))["CUDA_VISIBLE_DEVICES"] for slot in range(3)]

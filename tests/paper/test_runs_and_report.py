@@ -8,26 +8,31 @@ import pytest
 from fldet.errors import DataError, UsageError
 from fldet.paper import find_table, read_tables
 from fldet.paper.report import make_report, markdown
-from fldet.paper.runs import ALPHAS, Record, plan, read_record, tables_of
+from fldet.paper.runs import ALPHAS, Record, ask_for, check_digest, plan, read_record, tables_of
 from fldet.paper.tiers import find_tier
 
 LAPTOP = find_tier("laptop")
 
 
 def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), **options):
-    return plan(tables_of(names, tier), tier, work_dir, seeds=seeds, **options)
+    runs = plan(tables_of(names, tier), tier, work_dir, seeds=seeds, **options)
+    ask_for(runs, work_dir / tier.name)
+    return runs
 
 
 def finish(run, ap, seconds=60.0, **changes):
     """Leaves what a run that came to an end would."""
     record = Record("done", run.digest, run.cfg_options, tuple(s.name for s in run.steps))
-    record = dataclasses.replace(record, seconds={"train": seconds}, machine={"cores": "2"})
+    machines = ({"cores": "2"},)
+    record = dataclasses.replace(
+        record, seconds={"train": seconds}, machines=machines, images=run.images
+    )
     if run.steps[0].name == "timing":
         run.folder.mkdir(parents=True)
         (run.folder / "benchmark.json").write_text(json.dumps({"result": {"median_ms": ap}}))
     else:
         (run.folder / "test").mkdir(parents=True)
-        summary = {"AP": ap / 100, "AP50": 0.5}
+        summary = {"AP": ap / 100, "AP50": 0.5, "AP_S": None}
         content = {"result": {"figures": {"summary": summary, "num_images": 9}}}
         (run.folder / "test" / "result.json").write_text(json.dumps(content))
     dataclasses.replace(record, **changes).write(run.folder)
@@ -62,6 +67,55 @@ def test_timings_are_of_the_papers_models_but_for_the_full_tier(tmp_path):
     full = plan_of(tmp_path, "table1e", tier=find_tier("full"), rows=["R101-600"])[0]
     assert [step.name for step in full.steps] == ["train", "test", "timing"]
     assert [step.trained for step in full.steps] == [False, True, True]
+    # the row is one of Table 1d too, which needs no timing
+    both = plan_of(tmp_path, "table1d", "table1e", tier=find_tier("full"))
+    shared = next(run for run in both if "table1e R101-600" in run.rows)
+    assert len(shared.rows) == 2
+    assert [step.name for step in shared.steps] == ["train", "test", "timing"]
+
+
+def test_the_full_tier_reports_both_quantities_of_table_1e(tmp_path):
+    full = find_tier("full")
+    for run in plan_of(tmp_path, "table1e", tier=full, gpus=8):
+        assert run.images == 16
+        finish(run, 31)
+        (run.folder / "benchmark.json").write_text(json.dumps({"result": {"median_ms": 70}}))
+    report = make_report([find_table("table1e")], full, tmp_path)
+    assert [(table.key, table.quantity) for table in report.tables] == [
+        ("table1e", "AP"),
+        ("table1e_ms", "ms"),
+    ]
+    assert [table.rows[0].mean for table in report.tables] == [31, 70]
+    assert {one.statement.quantity for one in report.verdicts} == {"ms"}
+    assert report.images == 16
+
+
+def test_a_table_has_the_seeds_that_its_own_rows_were_run_with(tmp_path):
+    for run in plan_of(tmp_path, "table1b", seeds=(0, 1, 2)):
+        finish(run, 50 + run.seed)
+    for run in plan_of(tmp_path, "table3", seeds=(0, 1)):
+        if not run.folder.exists():
+            finish(run, 60)
+    tables = tables_of(["table1a", "table1b", "table3"], LAPTOP)
+    report = make_report(tables, LAPTOP, tmp_path)
+    assert [table.seeds for table in report.tables] == [(), (0, 1, 2), (0, 1)]
+    assert {row.ours.missing for row in report.tables[2].rows} == {0}
+    assert report.tables[2].rows[1].mean == 50.5  # the focal loss, without the third seed
+    page = markdown(report, {})
+    assert "    fldet paper run table1b --tier laptop --seeds 0 1 2\n" in page
+    assert "    fldet paper run table3 --tier laptop --seeds 0 1\n" in page
+
+
+def test_runs_with_other_numbers_of_images_are_not_compared(tmp_path):
+    (run,) = plan_of(tmp_path, "table3", rows=["FL"])
+    finish(run, 30)
+    (wider,) = plan_of(tmp_path, "table3", rows=["FL"], gpus=4)
+    with pytest.raises(UsageError, match="begun with 8 images a step, not 32"):
+        check_digest(wider, read_record(run.folder))
+    (other,) = plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), gpus=4)
+    finish(other, 30)
+    with pytest.raises(DataError, match="different numbers of images a step: "):
+        make_report([find_table("table3")], LAPTOP, tmp_path)
 
 
 def test_table2_is_for_the_full_tier(tmp_path):
@@ -111,11 +165,15 @@ def test_report_of_a_table(tmp_path):
     verdicts = {one.statement.says: one.judgement for one in report.verdicts}
     assert verdicts["The focal loss (gamma 2) beats balanced cross entropy (gamma 0)"] == "holds"
     assert verdicts["gamma 2 is the best"] == "not decided"
+    caveat = "3 of 3 seeds diverged; the tier clips gradients"
+    assert [one.why for one in report.verdicts if one.statement.check == "diverges"] == [caveat]
     assert verdicts["Cross entropy without the prior diverges"] == "holds"
     assert report.seconds == 10 * 60
     page = markdown(report, {"table1b": "b.png"})
     assert "| 2/.25 | 34.0 | 51.0 | 1.00 (50.0 to 52.0) | 3 | +17.0 | 0.0 | 0.0 |" in page
     assert "| CE without prior | diverged (3) |" in page
+    assert "| table1a .50: -; table1b 2/.25: 51.0 |" in page
+    assert "| 2/.25 | 52.5 | 50.0 |" in page  # AP50
     assert "| 5/.25 | 32.2 | not run (3) | - | 0 | - | 1.8 | - |" in page
     assert "![table1b](b.png)" in page
     assert str(tmp_path) not in page

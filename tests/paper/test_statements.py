@@ -34,16 +34,22 @@ A, B, C = Measured((30, 31)), Measured((32, 33)), Measured((30.5, 32.5))
         ("every above", [A, B], [A], "not decided"),
         ("every above", [B, B], [A], "holds"),
         ("every above", [B, DIVERGED], [A], "does not hold"),
+        ("every above", [B, Measured((30, 36))], [A], "not decided"),  # one seed of the second
+        ("above", [B], [A, Measured((20, 34))], "not decided"),  # though its mean is low
         ("above", [B, DIVERGED], [A], "holds"),
         ("above", [DIVERGED], [A], "does not hold"),
         ("above", [A], [DIVERGED], "holds"),
         ("above", [DIVERGED], [DIVERGED], "not decided"),
-        ("not above", [C], [A], "holds"),
+        ("not above", [C], [A], "not contradicted"),
+        ("not above", [A], [B], "holds"),
         ("not above", [B], [A], "does not hold"),
         ("not above", [DIVERGED], [A], "holds"),
         ("above", [Measured((40,))], [A], "not decided"),  # one seed
         ("above", [Measured()], [A], "not decided"),  # not run
         ("above", [Measured((40, 41), diverged=1)], [A], "not decided"),
+        ("above", [Measured((40, 41), missing=1)], [A], "not decided"),
+        ("diverges", [Measured(diverged=1)], [], "not decided"),  # one seed
+        ("diverges", [Measured(diverged=2, missing=1)], [], "not decided"),
         ("diverges", [DIVERGED], [], "holds"),
         ("diverges", [A], [], "does not hold"),
         ("diverges", [Measured((40,), diverged=1)], [], "not decided"),

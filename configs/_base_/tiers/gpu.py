@@ -4,6 +4,7 @@ A tier is the text that `fldet paper run` puts below a row; see laptop.py. At 51
 39 thousand anchors and 308 negatives for each positive (the laptop's: four thousand and 74), nearer
 to the paper's 100 thousand: that imbalance is what the focal loss is about. Pyramid, subnets and
 anchors have the paper's sizes; the backbone is small, as no row but those of Table 1e varies it.
+As in the laptop tier norms learn, the optimizer is AdamW and gradients are clipped.
 Hardware: one GPU, 8 CPU cores for the loader.
 Minutes: 8 a run, by its operations (4 TFLOP an iteration); not run yet.
 """

@@ -62,7 +62,8 @@ def check(
     """
     note(f"fldet data check {source}")
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
-    from fldet.data.check import check_data, default_workers
+    from fldet.data.check import check_data
+    from fldet.processes import core_count
 
     sources = _sources(source, images, split or [], cfg_options or [])
 
@@ -70,7 +71,7 @@ def check(
         check_data(
             *(ann_file, image_dir),
             deep=deep,
-            workers=workers or default_workers(),
+            workers=workers or core_count(),
             track=_track,
             read=read,
         )
