@@ -231,7 +231,9 @@ def test_the_lines_of_readme_and_docs_are_found():
     assert len(LINES) > 120
     texts = {line.text: line for line in LINES}
     assert "fldet config show CONFIG" in texts
-    assert texts["find . -name '*.jpg' | fldet predict best.pth - --format jsonl"].before_pipe
+    assert texts[
+        "find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out listed"
+    ].before_pipe
     assert any(line.marked for line in LINES)
     assert not texts["fldet doctor"].marked
 
@@ -380,7 +382,8 @@ class Sandbox:
             "ce",
         ):
             self.add_run(f"work_dirs/{name}")
-            (folder / "work_dirs" / name / "r50_fpn_1x.py").write_text(config)
+            for stem in ("r50_fpn_1x", name):
+                (folder / "work_dirs" / name / f"{stem}.py").write_text(config)
         for name in ("CHECKPOINT", "WORK_DIR"):
             self.add_run(name)
         if run:

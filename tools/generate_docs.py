@@ -70,7 +70,11 @@ def cli_page() -> str:
     lines = [HEAD + "# Command line\n\n" + NEEDS]
     for words in command_paths():
         result = CliRunner().invoke(
-            app, [*words, "--help"], env={"COLUMNS": "100"}, prog_name="fldet"
+            app,
+            [*words, "--help"],
+            env={"COLUMNS": "100"},
+            prog_name="fldet",
+            catch_exceptions=False,
         )
         text = re.sub(r"[ \t]+$", "", result.output.strip(), flags=re.MULTILINE)
         lines.append(f"## {' '.join(['fldet', *words])}\n\n```\n{text}\n```\n")
@@ -97,7 +101,7 @@ def config_page() -> str:
             continue
         header = ast.get_docstring(ast.parse(path.read_text())) or ""
         first = header.split("\n")[0].rstrip(".")
-        found = re.search(r"Reproduces: (.+?)(?:\.\s|\n\w|\n*$)", header, re.DOTALL)
+        found = re.search(r"Reproduces: (.+?)(?:\.\s|\n[A-Z]\w*:|\n*$)", header, re.DOTALL)
         reproduces = " ".join(found.group(1).split()).rstrip(".") if found else "-"
         rows.append(f"| `{path.relative_to(ROOT)}` | {first} | {reproduces} |")
     return HEAD + "# Configs\n\n" + "\n".join(rows) + "\n\n" + option_table()

@@ -1,7 +1,7 @@
 """A small RetinaNet for blood cells (BCCD: 3 classes, 205 images), trained from nothing on a CPU.
 
 Reproduces: nothing of the paper; a demonstration on real pictures.
-Hardware: 2 CPU cores, about a quarter of an hour.
+Hardware: 2 CPU cores, 10 minutes.
 Train: fldet train configs/bccd/retinanet_r18_bccd.py --cfg-options data_root=FOLDER_OF_BCCD
 Test:  fldet test configs/bccd/retinanet_r18_bccd.py work_dirs/retinanet_r18_bccd \\
            --cfg-options data_root=FOLDER_OF_BCCD --show-dir pictures

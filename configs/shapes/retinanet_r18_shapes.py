@@ -1,7 +1,7 @@
 """A small RetinaNet on Shapes, the data set that fldet draws itself at the first use.
 
 Reproduces: nothing of the paper; a check of the whole way in minutes.
-Hardware: 2 CPU cores, about 5 minutes.
+Hardware: 2 CPU cores, two and a half minutes.
 Train: fldet train configs/shapes/retinanet_r18_shapes.py
 Test:  fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
 """

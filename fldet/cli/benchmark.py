@@ -33,7 +33,9 @@ def benchmark(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(help="Weights or a work dir; random without.", show_default=False),
+        typer.Argument(
+            help="Weights or a work dir; random without.", metavar="CHECKPOINT", show_default=False
+        ),
     ] = None,
     images: Annotated[
         int, typer.Option(min=1, help="Images, or training steps, timed after the warm-up.")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 from typer.main import get_command
 
 COMMANDS = "fldet.commands"  # group of entry points
@@ -74,7 +74,7 @@ class _Modules(UserDict[str, Any]):
 def _command_of_module(name: str) -> Any:
     module = import_module(f"fldet.cli.{name}")
     app = getattr(module, "app", None)
-    return get_command(app) if app else _as_command(getattr(module, name), name)
+    return _click_command(app) if app else _as_command(getattr(module, name), name)
 
 
 def _entry_group(ctx: Any) -> str:
@@ -104,4 +104,14 @@ def _as_command(function: Callable[..., Any], name: str) -> Any:
     examples = getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     app.command(name, epilog=examples)(function)
-    return get_command(app)
+    return _click_command(app)
+
+
+def _click_command(app: typer.Typer) -> Any:
+    """Returns the command or group of an app; its help has no Python types behind arguments."""
+    command = get_command(app)
+    for one in (command, *getattr(command, "commands", {}).values()):
+        for parameter in one.params:
+            if isinstance(parameter, TyperArgument):
+                vars(parameter)["display_type_rich"] = lambda *_, **__: None
+    return command

@@ -39,13 +39,11 @@ MaxRestarts = Annotated[
     int,
     typer.Option(min=0, help="With --gpus: so often go on by itself after a process has died."),
 ]
-WorkDir = Annotated[
-    Path | None, typer.Option(help="Folder for logs and checkpoints.", show_default=False)
-]
 TrustCheckpoint = Annotated[
     bool,
     typer.Option(
-        "--trust-checkpoint", help="Run the code in a checkpoint that cannot be read without."
+        "--trust-checkpoint",
+        help="Allow a checkpoint to run code, if it cannot be read otherwise.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

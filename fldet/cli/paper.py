@@ -18,8 +18,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-app.command("run", epilog=paper_run.EXAMPLES)(paper_run.run)
-app.command("report", epilog=paper_report.EXAMPLES)(paper_report.report)
+app.command("run", epilog=paper_run.EXAMPLES, short_help="Train and test the rows of the tables.")(
+    paper_run.run
+)
+app.command(
+    "report", epilog=paper_report.EXAMPLES, short_help="Compare the runs of a tier with the paper."
+)(paper_report.report)
 
 LIST_EXAMPLES = """\b
 Examples:

@@ -62,7 +62,13 @@ def test(
     max_difference: Annotated[
         float, typer.Option(min=0.0, help="AP points that --compare allows, up or down.")
     ] = 0.5,
-    work_dir: options.WorkDir = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the log, the figures and the detections.",
+            show_default="test in the work dir of the config",
+        ),
+    ] = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     launcher: options.Launcher = "auto",

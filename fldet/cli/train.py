@@ -25,7 +25,13 @@ Examples:
 @command
 def train(
     config: options.Config,
-    work_dir: options.WorkDir = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for logs and checkpoints.",
+            show_default="the config's, or work_dirs/ and the config's name",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the work dir.")
     ] = False,

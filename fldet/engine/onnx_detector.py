@@ -129,7 +129,7 @@ def require(package: str) -> Any:
         raise UnavailableError(
             f"the package {package} cannot be imported: {error}",
             expected="onnx, onnxscript and onnxruntime, which fldet needs for ONNX only",
-            hint="pip install -r requirements/export.txt  (or: pip install 'fldet[export]')",
+            hint="in a clone of fldet: pip install -c requirements/constraints.txt -e '.[export]'",
         ) from error
 
 

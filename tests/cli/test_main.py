@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -29,6 +30,7 @@ COMMANDS = [
     ["data"],
     ["data", "inspect"],
     ["data", "convert"],
+    ["paper"],
     ["paper", "run"],
     ["paper", "report"],
 ]
@@ -56,8 +58,10 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
-    group = words in ([], ["analyze"], ["config"], ["data"])
+    group = words in ([], ["analyze"], ["config"], ["data"], ["paper"])
     assert group or "Examples:\n    fldet " in done.stdout
+    assert not re.search(r"[\w,:]\.\.\.$", done.stdout, re.M), "a summary is cut off"
+    assert "list[" not in done.stdout
 
 
 def test_summaries_are_what_the_commands_say():

@@ -148,7 +148,7 @@ def test_without_the_packages_the_line_that_installs_them(work_dir, tmp_path, mo
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UnavailableError) as error:
         export(work_dir, out=tmp_path / "x.onnx")
-    assert "pip install -r requirements/export.txt" in error.value.hint
+    assert "pip install -c requirements/constraints.txt -e '.[export]'" in error.value.hint
     (tmp_path / "y.onnx").touch()
     with pytest.raises(UnavailableError, match="onnxruntime"):
         Detector.load(tmp_path / "y.onnx")

@@ -42,7 +42,11 @@ def anchors(
     out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
     json: options.Json = False,
 ) -> None:
-    """Say and draw how well a config's anchors cover the boxes, and which would cover more."""
+    """Say and draw how well anchors cover the boxes.
+
+    Each box counts by its best overlap with an anchor of the config. Anchors that would cover more
+    are printed as lines to paste into a config.
+    """
     note(f"fldet analyze anchors {from_file or config}")
     from fldet.analysis.anchors import compute
     from fldet.analysis.anchors_pictures import plot

@@ -40,10 +40,11 @@ def dataset(
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Say and draw what is in a data set: classes, sizes, shapes, oddities.
+    """Say and draw what is in a data set.
 
-    The images of a config's training split are drawn after its augmentation, with blue boxes where
-    an anchor fits and vermilion ones where none does; other images as they are in the file.
+    Classes, sizes, shapes and oddities are counted. The images of a config's training split are
+    drawn after its augmentation, with blue boxes where an anchor fits and vermilion ones where none
+    does; other images as they are in the file.
     """
     note(f"fldet analyze dataset {source}")
     from fldet.analysis.dataset import summarize_content

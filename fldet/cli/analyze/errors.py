@@ -62,7 +62,11 @@ def errors(
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Say and draw which kind of mistake costs how much AP50: TIDE, confusions, calibration."""
+    """Say and draw which mistakes cost how much AP.
+
+    The kinds of mistakes are those of TIDE, their cost is in AP50. Confusions of classes,
+    precision, recall and calibration are drawn too.
+    """
     from fldet.analysis.errors_pictures import plot
     from fldet.analysis.errors_result import load, save
     from fldet.analysis.errors_worst import draw_worst

@@ -30,7 +30,10 @@ def flops(
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Count and draw parameters, FLOPs and activations of each part of a config's model."""
+    """Count and draw what each part of a model costs.
+
+    Parameters, FLOPs and activations, of the parts and of the levels of the pyramid.
+    """
     note(f"fldet analyze flops {config}: loading torch and MMDetection")
     from fldet.analysis.flops import compute, plot
     from fldet.config import load_config

@@ -31,7 +31,10 @@ def log(
     ] = 1,
     json: options.Json = False,
 ) -> None:
-    """Draw and sum up how runs went: losses, learning rate, AP, speed."""
+    """Draw and sum up how runs went.
+
+    Losses, learning rate, AP and speed; several runs stand beside each other.
+    """
     note(f"fldet analyze log {' '.join(map(str, work_dirs))}")
     from fldet.analysis.log import compute, plot, read_logs
 

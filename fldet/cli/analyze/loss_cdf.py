@@ -62,7 +62,10 @@ def loss_cdf(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Draw Figure 4: how gamma spreads the loss over easy and hard examples."""
+    """Draw Figure 4: loss of easy and hard examples.
+
+    It shows how gamma spreads the loss of a trained model over them.
+    """
     note("fldet analyze loss-cdf")
     from fldet.analysis.loss_cdf import GAMMAS, compute, plot, read_sample, write_json
 

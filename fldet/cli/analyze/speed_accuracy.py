@@ -31,7 +31,10 @@ def speed_accuracy(
     out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
     json: options.Json = False,
 ) -> None:
-    """Draw Figure 2: accuracy against time, of the paper and of measured models."""
+    """Draw Figure 2: accuracy against time.
+
+    The paper's models, and measured ones beside them.
+    """
     note("fldet analyze speed-accuracy")
     from fldet.analysis.speed_accuracy import compute, plot
     from fldet.config import CONFIGS

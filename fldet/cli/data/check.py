@@ -39,7 +39,9 @@ def check(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="train, val or test, of a config; may be repeated.", show_default="all it has"
+            metavar="train|val|test",
+            help="Of a config; may be repeated.",
+            show_default="all it has",
         ),
     ] = None,
     deep: Annotated[
@@ -56,9 +58,10 @@ def check(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """List everything that is wrong with annotations and images; exit code 1 if anything is.
+    """List what is wrong with annotations and images.
 
-    Image files are read as far as their header and their end; --deep decodes them.
+    The exit code is 1 if anything is. Image files are read as far as their header and their end;
+    --deep decodes them.
     """
     note(f"fldet data check {source}")
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import

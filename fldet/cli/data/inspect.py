@@ -27,7 +27,10 @@ Examples:
 
 @command
 def inspect(path: Data, json: options.Json = False) -> None:
-    """Say what a data set is: format, splits, images, boxes, classes, oddities."""
+    """Say what a data set is and what is in it.
+
+    Format, splits, images, boxes, classes and oddities.
+    """
     note(f"fldet data inspect {path}")
     import fldet.engine  # noqa: F401  first: MMDetection with operators that mmcv may lack
     from fldet.data.formats import recognise
