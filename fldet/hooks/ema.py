@@ -30,7 +30,7 @@ class EMAHook(MMEngineEMAHook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Moves the average after each step of the optimizer."""
-        if not outputs:  # a batch that was passed over
+        if not outputs:  # a batch that was passed over; a step that it ended waits for the next
             return
         if runner.optim_wrapper.should_update():
             self.ema_model.update_parameters(self.src_model)
