@@ -68,6 +68,15 @@ class FldetRunner(Runner):
         with worker_errors():
             return super().train()
 
+    def load_or_resume(self) -> None:
+        """Goes on with the run of the work dir, or loads ``load_from`` into a new one.
+
+        MMEngine would take ``load_from`` for the run to go on with.
+        """
+        if self._resume:
+            self._load_from = None
+        super().load_or_resume()
+
     def test(self) -> dict[str, float]:
         """Tests; an expected failure of a loader process is raised as it happened there."""
         with worker_errors():

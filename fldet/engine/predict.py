@@ -109,17 +109,21 @@ def predict(
             no room.
     """
     place, device = _place(launcher, device)
-    if place.rank == 0:
+    # under torchrun the first process refuses for all: it ends the others
+    if place.rank == 0 or "TORCHELASTIC_RUN_ID" not in os.environ:
         check_options(source, out, formats, resume=resume)
     check_source(source, place.count)
     detector = Detector.load(checkpoint, config, device)
-    with _group(place), explained_file_errors(out, hint="go on with the same command and --resume"):
+    with (
+        _groups(place) as patient,
+        explained_file_errors(out, hint="go on with the same command and --resume"),
+    ):
         if place.rank == 0:
             _claim(out, _settings(checkpoint, detector, score_thr))
         _wait(place)
         log.info("predicting on %s", describe(detector.device))
         run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
-        return _run_all(run, source, every, coco="coco" in formats)
+        return _run_all(run, source, every, patient, coco="coco" in formats)
 
 
 def check_options(source: str, out: Path, formats: Sequence[str], *, resume: bool) -> None:
@@ -261,10 +265,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _run_all(run: _Run, source: str, every: int, *, coco: bool) -> PredictResult | None:
+def _run_all(
+    run: _Run, source: str, every: int, patient: Any, *, coco: bool
+) -> PredictResult | None:
     """Returns the result over all processes, in the first of them; None in the others."""
     started = time.perf_counter()
-    counts = _total(run.over(find_items(source, every)), run.place)
+    counts = _total(run.over(find_items(source, every)), run.place, patient)
     if run.place.rank:
         return None
     if not (counts.images or counts.already_done or counts.skipped):
@@ -443,11 +449,16 @@ def _place(launcher: str, device: str) -> tuple[Place, str]:
     return Place(process_rank(), process_count()), device
 
 
-def _group(place: Place) -> contextlib.AbstractContextManager[None]:
-    """Is in a group of all processes; on CPUs, as they only exchange a few numbers."""
+@contextlib.contextmanager
+def _groups(place: Place) -> Iterator[Any]:
+    """Is in a group of all processes, on CPUs, as they only exchange a few numbers.
+
+    Gives a second group for the end, where the first one done waits for the last, for days if need
+    be. Everything else, the start of a process above all, is waited for as in a training.
+    """
     launcher = "none" if place.count == 1 else "pytorch"
-    # The first one done waits for the last, for days if need be.
-    return process_group(launcher, torch.device("cpu"), timeout=timedelta(days=30))
+    with process_group(launcher, torch.device("cpu")):
+        yield torch.distributed.new_group(timeout=timedelta(days=30)) if place.count > 1 else None
 
 
 def _wait(place: Place) -> None:
@@ -455,12 +466,12 @@ def _wait(place: Place) -> None:
         torch.distributed.barrier()
 
 
-def _total(counts: Counts, place: Place) -> Counts:
-    """Returns the sum over all processes, when all are done."""
+def _total(counts: Counts, place: Place, patient: Any) -> Counts:
+    """Returns the sum over all processes of a group, when all are done."""
     if place.count == 1:
         return counts
     every: list[Any] = [None] * place.count
-    torch.distributed.all_gather_object(every, counts)
+    torch.distributed.all_gather_object(every, counts, patient)
     return sum(every, Counts())
 
 

@@ -90,7 +90,6 @@ def train(
         _set_seed(prepared, seed)
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
-    _check_load_from(prepared, trust_checkpoint)
     is_first = launcher == "none" or process_rank() == 0
     lock = locked(work_dir) if is_first else nullcontext(False)
     with explained_file_errors(work_dir), lock as goes_on:
@@ -105,6 +104,8 @@ def train(
         if finished:
             log.info("%s is finished: %s", work_dir, finished)
             return _result(work_dir)
+        if not start:
+            _check_load_from(prepared, trust_checkpoint)
         asked = set_batch_size(prepared, batch_size, start, chosen, launcher)
         scale_learning_rate(prepared, process_count() if launcher != "none" else 1)
         if is_first:

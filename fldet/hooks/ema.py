@@ -26,11 +26,17 @@ class EMAHook(MMEngineEMAHook):
         super().__init__(kind, strict_load=True, momentum=momentum, gamma=gamma)
         self._averaging_is_shown = False
 
+    def before_train(self, runner: Any) -> None:
+        """Begins with the weights as they are now: the copy was made before they were set."""
+        super().before_train(runner)
+        if not self.ema_model.steps:
+            self.ema_model.module.load_state_dict(self.src_model.state_dict())
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Moves the average after each step of the optimizer."""
-        if not outputs:  # a batch that was passed over
+        if not outputs:  # a batch that was passed over; a step that it ended waits for the next
             return
         if runner.optim_wrapper.should_update():
             self.ema_model.update_parameters(self.src_model)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce_params, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
@@ -38,8 +38,11 @@ class NonFiniteHook(Hook):
     kernels before, where it picks the anchors with a box. Everything else happens only when the
     loss is not finite: the batch is run once more with every layer watched, then saved.
 
+    With gradient accumulation a batch that is passed over counts as one of its step, with gradients
+    of zero, so that steps stay between the same iterations.
+
     Args:
-        skip: so many batches are passed over, without a step, before the run is stopped.
+        skip: so many batches are passed over before the run is stopped.
         command: how to see the batch again; the name of the file is put at its end.
 
     Raises:
@@ -110,6 +113,13 @@ class NonFiniteHook(Hook):
                 "iter %d: the loss is not finite; batch passed over (%d of at most %d)\n%s",
                 *(self._runner.iter + 1, count, self.skip, image_names(self._batch)),
             )
+        wrapper = self._runner.optim_wrapper
+        wrapper._inner_count += 1
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        if gradients and wrapper.should_update():
+            all_reduce_params(gradients, op="mean")  # as this batch's backward pass would have done
+            wrapper.step()
+            wrapper.zero_grad()
 
     def _stop(self, is_wrong: bool) -> None:
         """Raises, after a second pass in all processes: its sums may go over all of them."""

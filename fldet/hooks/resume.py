@@ -1,7 +1,7 @@
 """What makes a resumed run the continuation of the one that was stopped."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -21,7 +21,8 @@ class ResumeHook(Hook):
     """Random states that follow from the seed, and a validation that a stop has cut off.
 
     Before each iteration the generators of this process start from a function of the seed, the
-    process and the iteration; nothing of them has to be saved.
+    process and the iteration; nothing of them has to be saved. Where the config now gives another
+    learning rate than when the run began, as with other images per step, the rate follows.
 
     Args:
         notes: put into each checkpoint's ``runtime_info``, for the next start.
@@ -32,16 +33,21 @@ class ResumeHook(Hook):
     def __init__(self, notes: Mapping[str, Any] | None = None) -> None:
         self.notes = dict(notes or {})
         self._resumed: dict[str, Any] | None = None
+        self._rates: list[float] = []
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the checkpoint says about its run; of another run it takes what fits."""
+        """Keeps what the checkpoint says about its run; of another run it takes what fits.
+
+        Optimizer and schedule are still those of the config; theirs are loaded next.
+        """
         if runner._resume:
             self._resumed = checkpoint.get("meta", {})
+            self._rates = first_rates(runner.optim_wrapper)
         else:
             keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
 
     def before_train(self, runner: Any) -> None:
-        """Meets the other processes, and takes the notes down, after those of the checkpoint.
+        """Meets the other processes; sets notes and learning rate, after those of the checkpoint.
 
         Raises:
             CheckpointError: they go on from different iterations.
@@ -54,6 +60,8 @@ class ResumeHook(Hook):
             )
         for name, value in self.notes.items():
             runner.message_hub.update_info(name, value)
+        if self._resumed is not None:
+            follow_rates(self._rates, runner.optim_wrapper, lr_schedulers(runner.param_schedulers))
 
     def before_train_epoch(self, runner: Any) -> None:
         """Says what was restored, and validates if the run was stopped before it could."""
@@ -97,6 +105,43 @@ def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
         )
         weights[names[name]] = own[name]
     log.info("load_from: %d of %d tensors taken", len(shared) - len(other), len(own))
+
+
+def first_rates(optimizer: Any) -> list[float]:
+    """Returns the learning rate of each group before any schedule has changed it."""
+    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+
+
+def lr_schedulers(param_schedulers: Any) -> list[Any]:
+    """Returns those of a runner's schedulers that set the learning rate."""
+    if isinstance(param_schedulers, dict):
+        param_schedulers = [one for some in param_schedulers.values() for one in some]
+    return [one for one in param_schedulers or () if one.param_name == "lr"]
+
+
+def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[Any]) -> None:
+    """Brings a loaded optimizer and its schedulers to other first learning rates, in place.
+
+    A rate keeps its share of the first one, so that warm-up and schedule go on where they are.
+
+    Args:
+        rates: one for each group, as ``first_rates`` returned them.
+        optimizer: of MMEngine's wrappers, with the state of the run.
+        schedulers: of its learning rate.
+    """
+    before = first_rates(optimizer)
+    factors = [new / old if old else 1.0 for new, old in zip(rates, before, strict=True)]
+    if all(factor == 1 for factor in factors):
+        return
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        for name in ("lr", "initial_lr"):
+            if name in group:
+                group[name] *= factor
+    for scheduler in schedulers:
+        scheduler.base_values = [
+            value * factor for value, factor in zip(scheduler.base_values, factors, strict=True)
+        ]
+    log.warning("learning rate: the run began with %g, it goes on from %g", before[-1], rates[-1])
 
 
 def banner(runner: Any) -> str:

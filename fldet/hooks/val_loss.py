@@ -23,9 +23,10 @@ class ValLossHook(Hook):
     """Adds the losses to the figures of each validation: ``val/loss``, ``val/loss_cls``, ...
 
     A second pass over each batch, in evaluation mode and without gradients. With a head of fldet
-    the figure is that of all images as one batch: the sum of their losses over the sum of the
-    numbers they are divided by, whatever the batch size and the number of processes. With another
-    head it is the mean over the images of each batch's loss.
+    each loss is that of all images as one batch: the sum of their losses over the sum of the
+    numbers they are divided by, whatever the batch size and the number of processes (unless a miner
+    chooses among all images of a batch). With another head it is the mean over the images of each
+    batch's loss. ``val/loss`` is the sum of the others.
 
     Args:
         boxes_in_file: the loader gives boxes in pixels of the image file, as it does where
@@ -38,7 +39,7 @@ class ValLossHook(Hook):
     def __init__(self, boxes_in_file: bool = True) -> None:
         self.boxes_in_file = boxes_in_file
         self._sums: dict[str, float] = defaultdict(float)
-        self._weight = 0.0
+        self._weights: dict[str, float] = defaultdict(float)
 
     def before_val_epoch(self, runner: Any) -> None:
         """Starts from zero.
@@ -48,7 +49,7 @@ class ValLossHook(Hook):
                 over them would wait for ever.
         """
         self._sums.clear()
-        self._weight = 0.0
+        self._weights.clear()
         batches = all_gather_object(len(runner.val_dataloader))
         if len(set(batches)) > 1:
             raise ConfigError(
@@ -60,16 +61,19 @@ class ValLossHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Adds the losses of a batch."""
-        losses, weight = self.losses(runner.model, data_batch)
-        for name, value in losses.items():
-            self._sums[name] += value * weight
-        self._weight += weight
+        losses, weights = self.losses(runner.model, data_batch)
+        for name, weight in weights.items():
+            self._sums[name] += losses[name] * weight
+            self._weights[name] += weight
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Gives the means to the log, and to the figures of which the best is kept."""
-        parts = all_gather_object((self._weight, dict(self._sums)))
-        total = sum(weight for weight, _ in parts)
-        means = {f"val/{name}": sum(sums[name] for _, sums in parts) / total for name in self._sums}
+        parts = all_gather_object((dict(self._sums), dict(self._weights)))
+        means = {
+            f"val/{name}": sum(sums[name] for sums, _ in parts) / sum(w[name] for _, w in parts)
+            for name in self._sums
+        }
+        means = {"val/loss": sum(v for name, v in means.items() if "loss" in name[4:]), **means}
         hub = runner.message_hub
         for name, value in means.items():
             # Beside "val/coco/AP": the first "val/" is taken off again in the log. The log shows
@@ -82,10 +86,12 @@ class ValLossHook(Hook):
             log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
     @torch.no_grad()
-    def losses(self, model: Any, data_batch: dict[str, Any]) -> tuple[dict[str, float], float]:
-        """Returns the losses of a batch, their sum as ``loss``, and the weight of the batch.
+    def losses(
+        self, model: Any, data_batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns the losses of a batch, with their sum as ``loss``, and the weight of each.
 
-        The weight is what the head divided by, else the number of images.
+        The weight is what the head divided by, else the number of images; a sum has none.
 
         Args:
             model: in evaluation mode.
@@ -96,10 +102,18 @@ class ValLossHook(Hook):
         if self.boxes_in_file:
             for sample in data["data_samples"]:
                 bring_boxes_to_input(sample)
-        with _outputs_of(getattr(getattr(model, "bbox_head", None), "normalizer", None)) as factors:
-            _, values = model.parse_losses(model(**data, mode="loss"))
+        head = getattr(model, "bbox_head", None)
+        with (
+            _outputs_of(getattr(head, "normalizer", None)) as factors,
+            _outputs_of(getattr(head, "selected_normalizer", None)) as of_selected,
+        ):
+            _, found = model.parse_losses(model(**data, mode="loss"))
+        values = {name: float(value) for name, value in found.items()}
         weight = float(factors[0]) if factors else float(len(data["data_samples"]))
-        return {name: float(value) for name, value in values.items()}, weight
+        weights = {name: weight for name in values if name != "loss" or len(values) == 1}
+        if of_selected:  # a miner's choice, of which the boxes' loss knows nothing
+            weights["loss_cls"] = float(of_selected[0])
+        return values, weights
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import fldet
 
@@ -153,3 +154,45 @@ def test_two_launchers_are_one_run(reference, tmp_path, differences):
     assert len(order) == 8 * 4
     epochs = [sorted(order[first : first + 6]) for first in range(0, 30, 6)]
     assert epochs == [sorted(["5", "15", "25", "35", "45", "55"])] * 5
+
+
+# Spoils the second batch of a step in one process; each saves its weights at the end.
+SPOIL_HOOK = """
+from pathlib import Path
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SpoilHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if get_rank() == 1 and runner.iter + 1 == 2:
+            data_batch['inputs'][0] = data_batch['inputs'][0].float() * float('inf')
+
+    def after_train(self, runner):
+        torch.save(runner.model.module.state_dict(), Path(runner.work_dir, f'{get_rank()}.pth'))
+"""
+SPOILED = """
+_base_ = 'tiny.py'
+custom_imports = dict(imports=['fldet', 'spoil'], allow_failed_imports=False)
+custom_hooks = [dict(type='SpoilHook')]
+train_cfg = dict(max_iters=2)
+val_dataloader = val_cfg = val_evaluator = None
+accumulate = 2
+skip_nonfinite = 1
+optim_wrapper = dict(optimizer=dict(lr=1.0))
+"""
+
+
+def test_a_step_that_ends_with_a_batch_passed_over_is_the_same_in_both(tiny_config, tmp_path):
+    (tmp_path / "spoil.py").write_text(SPOIL_HOOK)
+    config = tmp_path / "spoiled.py"
+    config.write_text(SPOILED)
+    code, text = finish(start(config, tmp_path / "run", "--gpus", "2"))
+    assert code == 0, text
+    assert "batch passed over (1 of at most 1)" in text
+    one, other = (torch.load(tmp_path / "run" / f"{rank}.pth") for rank in (0, 1))
+    name = "bbox_head.retina_cls.weight"
+    assert torch.equal(one[name], other[name])
+    assert float(one["bbox_head.retina_cls.bias"].std()) > 0  # a step was done

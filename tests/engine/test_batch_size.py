@@ -173,11 +173,21 @@ def test_a_run_keeps_its_number_and_the_learning_rate_follows(
     monkeypatch.setattr(batch_size, "find_batch_size", lambda *_: 3)
 
     def run(iterations, asked, resume=True):
-        options = [f"train_cfg.max_iters={iterations}", "val_dataloader=None"]
+        options = [
+            *(f"train_cfg.max_iters={iterations}", "val_dataloader=None"),
+            *("param_scheduler.0.end=5", "param_scheduler.0.start_factor=0.5"),
+            "param_scheduler.1.milestones=[5]",
+        ]
         cfg = load_config(tiny_config, options)
-        train(cfg, work_dir=tmp_path, batch_size=asked, resume=resume, device="cpu")
-        meta = read_checkpoint(tmp_path / f"iter_{iterations}.pth")["meta"]["fldet"]
-        return meta["images per process"], load_config(tmp_path / "tiny.py")
+        train(cfg, work_dir=tmp_path / "run", batch_size=asked, resume=resume, device="cpu")
+        meta = read_checkpoint(tmp_path / "run" / f"iter_{iterations}.pth")["meta"]["fldet"]
+        return meta["images per process"], load_config(tmp_path / "run" / "tiny.py")
+
+    def rates(iterations):
+        (group,) = read_checkpoint(tmp_path / "run" / f"iter_{iterations}.pth")["optimizer"][
+            "param_groups"
+        ]
+        return group["initial_lr"], group["lr"]
 
     images, resolved = run(1, "auto", resume=False)
     assert (images, resolved.train_dataloader.batch_size) == (3, 3)
@@ -188,8 +198,15 @@ def test_a_run_keeps_its_number_and_the_learning_rate_follows(
         assert run(iterations, asked)[0] == 3
         assert "batch size 3, as the run began" in messages.text
         messages.clear()
+    assert rates(3) == pytest.approx((0.01 * 3 / 16, 0.01 * 3 / 16 * 7 / 8))
     assert run(4, 2)[0] == 2
     assert "images per process: 3 before, 2 now: the run goes on, but not exactly" in messages.text
+    assert "the run began with 0.001875, it goes on from 0.00125" in messages.text
+    assert rates(4) == pytest.approx((0.01 * 2 / 16, 0.01 * 2 / 16))  # where warm-up ends
+    messages.clear()
+    assert run(5, 2)[0] == 2
+    assert "it goes on from" not in messages.text
+    assert rates(5) == pytest.approx((0.01 * 2 / 16, 0.001 * 2 / 16))  # and the first milestone
 
 
 def test_processes_of_another_launcher_cannot_agree(tiny_config):

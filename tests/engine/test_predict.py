@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
 from fldet.engine import predict as module
 from fldet.engine.detector import Detector
@@ -90,8 +92,8 @@ def test_another_number_of_processes_goes_on_as_well(tiny_run, photos, tmp_path,
     out = tmp_path / "out"
     monkeypatch.setattr(module, "_place", lambda launcher, device: (Place(1, 2), device))
     for name in ("_wait", "_total"):
-        monkeypatch.setattr(module, name, lambda counts, place=None: counts)
-    monkeypatch.setattr(module, "_group", lambda place: memoryview(b""))
+        monkeypatch.setattr(module, name, lambda counts, *_: counts)
+    monkeypatch.setattr(module, "_groups", lambda place: nullcontext())
     assert run(tiny_run, photos, out) is None
     assert len(by_file(out)) == 3
     monkeypatch.undo()
@@ -130,6 +132,35 @@ def test_a_source_without_an_image(tiny_run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in"):
         run(tiny_run, tmp_path / "empty", tmp_path / "out")
+
+
+def test_each_process_that_torchrun_would_not_end_refuses_by_itself(
+    tiny_run, photos, tmp_path, monkeypatch
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predict.json").touch()
+    monkeypatch.setattr(module, "_place", lambda launcher, device: (Place(1, 2), device))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with pytest.raises(UsageError, match="already holds predictions"):
+        run(tiny_run, photos, tmp_path / "out")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(module.Detector, "load", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # goes on to load the model, and to meet the others
+        run(tiny_run, photos, tmp_path / "out")
+
+
+def test_only_the_end_of_the_others_is_waited_for_for_days(monkeypatch):
+    waits = []
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, timeout, **__: waits.append(timeout)
+    )
+    monkeypatch.setattr(
+        torch.distributed, "new_group", lambda *, timeout: waits.append(timeout) or "group"
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with module._groups(Place(1, 2)) as patient:
+        assert patient == "group"
+    assert [wait.total_seconds() / 3600 for wait in waits] == [0.5, 30 * 24]
 
 
 def test_unknown_format_and_launcher(tiny_run, photos, tmp_path):

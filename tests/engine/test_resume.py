@@ -91,6 +91,39 @@ def test_a_signal_saves_and_resume_is_exact(
     assert load_tool().differences(tmp_path, 8) == []
 
 
+def test_resume_goes_on_with_the_run_and_not_with_its_pretrained_weights(
+    whole, tmp_path, with_hook
+):
+    path, folder = whole
+    (tmp_path / "reference").symlink_to(folder / "reference")
+    pretrained = tmp_path / "pretrained.pth"
+    torch.save(read_checkpoint(folder / "reference" / "iter_8.pth"), pretrained)
+    cfg = load_config(path, OPTIONS)
+    with_hook(SignalHook(5, signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        train(cfg, work_dir=tmp_path / "killed", device="cpu")
+    with_hook()
+    cfg.load_from = str(pretrained)  # of as many iterations as this run is to have
+    train(cfg, work_dir=tmp_path / "killed", resume=True, device="cpu")
+    assert load_tool().differences(tmp_path, 8) == []
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(whole, tmp_path, with_hook):
+    pretrained = tmp_path / "pretrained.pth"
+    weights = read_checkpoint(whole[1] / "reference" / "iter_8.pth")["state_dict"]
+    torch.save({"state_dict": weights}, pretrained)
+    cfg = load_config(whole[0], [*OPTIONS, f"load_from={pretrained}"])
+    with_hook(SignalHook(1, signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        train(cfg, work_dir=tmp_path / "run", device="cpu")
+    pretrained.unlink()
+    with_hook(SignalHook(2, signal.SIGTERM))
+    with pytest.raises(StoppedError, match="after iteration 2"):
+        train(cfg, work_dir=tmp_path / "run", resume=True, device="cpu")
+    with pytest.raises(CheckpointError, match=r"pretrained\.pth"):  # a new one needs it
+        train(cfg, work_dir=tmp_path / "new", device="cpu")
+
+
 def test_resume_says_what_it_restores(whole, tmp_path, with_hook, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
     caplog.set_level(logging.INFO, "fldet")

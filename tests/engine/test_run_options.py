@@ -183,6 +183,20 @@ def test_a_batch_that_was_passed_over_does_not_move_the_average():
         hook.after_train_iter(runner, 0, outputs={"loss": 1.0})
 
 
+def test_an_average_that_a_resume_begins_is_that_of_the_weights(run, tmp_path, monkeypatch):
+    """The validation that was cut off comes before the first step, after which it would be."""
+    with monkeypatch.context() as patch:
+        stop_in_validation(patch, 3)
+        with pytest.raises(StoppedError, match=r"saved iter_3\.pth"):
+            run("a")
+    before = read_checkpoint(tmp_path / "a" / "iter_3.pth")["state_dict"]
+    with monkeypatch.context() as patch:
+        seen = stop_in_validation(patch, 3)
+        with pytest.raises(StoppedError):
+            run("a", "ema=True", resume=True)
+    assert torch.equal(seen[0], before[WEIGHT])
+
+
 def assert_same_weights(first, second):
     contents = [read_checkpoint(path) for path in (first, second)]
     for part in ("state_dict", "ema_state_dict"):

@@ -142,6 +142,36 @@ def test_a_batch_passed_over_leaves_no_trace(run, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+class PendingHook(Hook):
+    """Notes what the optimizer counts, and whether gradients wait for a step, after iterations."""
+
+    priority = "LOWEST"
+
+    def __init__(self):
+        self.counts, self.waiting = [], []
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.counts.append(runner.optim_wrapper.inner_count)
+        self.waiting.append(any(p.grad is not None for p in runner.model.parameters()))
+
+
+def test_steps_of_several_batches_stay_between_the_same_iterations(run, tmp_path):
+    """Passed over: the last batch of the first step, both of the second, the first of the last."""
+    pending = PendingHook()
+    run(
+        *(SpoilHook(spoil_image, 2, 3, 4, 5), pending),
+        options=["skip_nonfinite=4", "accumulate=2", "default_hooks.checkpoint.max_keep_ckpts=9"],
+    )
+    assert pending.counts == [1, 2, 3, 4, 5, 6]
+    assert pending.waiting == [True, False, False, False, False, False]
+    contents = [read_checkpoint(tmp_path / "run" / f"iter_{n}.pth") for n in (2, 4, 6)]
+    assert contents[0]["optimizer"]["state"]  # the gradients of the first batch were applied
+    name = "bbox_head.retina_cls.weight"
+    two, four, six = (content["state_dict"][name] for content in contents)
+    assert torch.equal(two, four)
+    assert not torch.equal(four, six)
+
+
 def test_amp_is_replayed_in_its_precision(run, tiny_config, tmp_path):
     with pytest.raises(NonFiniteError) as error:
         run(SpoilHook(spoil_image, 2), amp=True)

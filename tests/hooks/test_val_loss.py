@@ -100,7 +100,16 @@ def test_boxes_are_scaled_on_both_axes_and_cut_off_at_the_edge():
     assert none.bboxes.shape == (0, 4)
 
 
-def test_the_batch_size_does_not_matter(prepared, model):
+OHEM = dict(type="fldet.OHEM", num_examples=64, neg_pos_ratio=3, divisor="selected")
+
+
+@pytest.mark.parametrize("miner", [None, OHEM], ids=["all", "mined"])
+def test_the_batch_size_does_not_matter(prepared, miner):
+    """A miner that divides ``loss_cls`` by what it selects, ``loss_bbox`` as ever."""
+    prepared.model.train_cfg.miner = miner
+    torch.manual_seed(0)
+    model = build_model(prepared).eval()
+
     def figure(*batches):
         hook, hub, metrics = ValLossHook(), MessageHub.get_instance("val_loss_batches"), {}
         runner = SimpleNamespace(model=model, val_dataloader=batches, message_hub=hub)
@@ -109,6 +118,8 @@ def test_the_batch_size_does_not_matter(prepared, model):
             data_batch = batch(prepared, boxes_first=False, images=images)
             hook.after_val_iter(runner, index, data_batch)
         hook.after_val_epoch(runner, metrics)
+        assert metrics["val/loss"] == metrics["val/loss_cls"] + metrics["val/loss_bbox"]
+        metrics.pop("val/num_mined", None)  # of a batch
         return metrics
 
     whole = figure((0, 1, 2))
@@ -119,22 +130,27 @@ def test_the_batch_size_does_not_matter(prepared, model):
 def test_another_head_weighs_its_images(prepared, model, monkeypatch):
     data_batch = batch(prepared, boxes_first=False)
     head = model.bbox_head
-    assert ValLossHook().losses(model, data_batch)[1] > 2  # anchors assigned to boxes
+    assert ValLossHook().losses(model, data_batch)[1]["loss_cls"] > 2  # anchors assigned to boxes
     del head.normalizer
     monkeypatch.setattr(type(head), "loss", lambda *_: {"loss_cls": torch.ones(())})
-    assert ValLossHook().losses(model, data_batch) == ({"loss": 1.0, "loss_cls": 1.0}, 2.0)
+    assert ValLossHook().losses(model, data_batch) == (
+        {"loss": 1.0, "loss_cls": 1.0},
+        {"loss_cls": 2.0},
+    )
+    monkeypatch.setattr(type(head), "loss", lambda *_: {"loss": torch.ones(())})
+    assert ValLossHook().losses(model, data_batch) == ({"loss": 1.0}, {"loss": 2.0})
 
 
 def test_mean_over_all_processes(monkeypatch):
-    other = (1.0, {"loss": 8.0})  # half the weight of this one
+    other = ({"loss_cls": 8.0, "n": 3.0}, {"loss_cls": 1.0, "n": 1.0})  # half this one's weight
     monkeypatch.setattr(val_loss, "all_gather_object", lambda mine: [mine, other])
     hook, hub = ValLossHook(), MessageHub("val_loss_mean")
-    hook._sums.update(loss=2 * 2.0)
-    hook._weight = 2.0
+    hook._sums.update(loss_cls=2 * 2.0, n=3.0)
+    hook._weights.update(loss_cls=2.0, n=1.0)
     hub.update_scalar("val/val/loss", 100.0)  # of an earlier validation
     metrics = {"coco/AP": 0.5}
     hook.after_val_epoch(SimpleNamespace(message_hub=hub), metrics)
-    assert metrics == {"coco/AP": 0.5, "val/loss": 4.0}
+    assert metrics == {"coco/AP": 0.5, "val/loss": 4.0, "val/loss_cls": 4.0, "val/n": 3.0}
     assert hub.get_scalar("val/val/loss").mean() == 4.0
 
 
