@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -512,6 +514,46 @@ def test_cuda_equals_cpu(curve, formula, alpha, layout, dtype):
     assert torch.equal(found[0], one_level(*on_gpu, **settings))  # the same in every run
     tolerance = dict(rtol=1e-2, atol=1e-4) if dtype.itemsize == 2 else dict(rtol=1e-4, atol=1e-6)
     torch.testing.assert_close([t.cpu() for t in found], list(expected), **tolerance)
+
+
+def test_the_kernel_is_launched_on_the_device_of_the_logits(monkeypatch):
+    entered, seen = [], []
+
+    @contextmanager
+    def device_of(tensor):
+        entered.append(tensor)
+        yield
+        entered.pop()
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *_arguments, **_constants: seen.append((grid, *entered))
+
+    # Triton is not on every machine, and a second GPU on few.
+    triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b), jit=lambda function: Kernel())
+    triton.language = SimpleNamespace(constexpr=int)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.language", triton.language)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    path = Path(sigmoid_loss.__file__).with_name("sigmoid_loss_triton.py")
+    spec = importlib.util.spec_from_file_location("kernel_without_triton", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one = torch.ones(1, 1, 1)
+    module.triton_sum(one, one.long(), one, one[0], one[0], Curve(), None)
+    ((grid, logits),) = seen
+    assert grid == (1,)
+    assert logits is one
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+def test_a_gpu_that_is_not_the_current_one():
+    logits, labels, weights = sample()
+    expected = value_and_grad(one_level, logits, labels, weights, curve=Curve(2.0))
+    on_gpu = [t.to("cuda:1") for t in (logits, labels, weights)]
+    found = value_and_grad(one_level, *on_gpu, curve=Curve(2.0))
+    torch.testing.assert_close([t.cpu() for t in found], list(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.gpu
