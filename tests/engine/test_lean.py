@@ -379,6 +379,42 @@ def test_gpus_without_bfloat16_get_float16_with_a_scaled_loss(monkeypatch):
         assert wrapper_name(torch.device("cuda")) == name
 
 
+CUDA = torch.device("cuda")
+PLAIN = {"type": "OptimWrapper"}
+SCALED = {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": 512.0}
+BRAIN = {"type": "fldet.Bfloat16OptimWrapper"}
+
+
+@pytest.mark.parametrize(
+    ("given", "amp", "device", "used"),
+    [
+        (SCALED, False, CPU, PLAIN),
+        (SCALED, False, CUDA, PLAIN),
+        (SCALED, True, CPU, BRAIN),
+        (SCALED, True, CUDA, SCALED),
+        (SCALED, None, CUDA, SCALED),
+        (BRAIN, False, CPU, PLAIN),  # the config of a work dir, with --no-amp
+        (BRAIN, None, CPU, BRAIN),
+        (PLAIN, None, CPU, PLAIN),
+    ],
+)
+def test_amp_has_the_last_word_over_the_wrapper(tiny_config, given, amp, device, used):
+    cfg = load_config(tiny_config)
+    assert cfg.amp is None
+    cfg.amp = amp
+    optimizer = dict(cfg.optim_wrapper.optimizer)
+    cfg.optim_wrapper = {**given, "optimizer": optimizer}
+    lean.configure(cfg, device)
+    assert cfg.optim_wrapper == {**used, "optimizer": optimizer}
+
+
+def test_a_scaled_loss_on_a_cpu_is_refused_with_the_ways_out(tiny_config):
+    cfg = load_config(tiny_config, ["optim_wrapper.type=AmpOptimWrapper"])
+    with pytest.raises(ConfigError, match="'AmpOptimWrapper', which is for GPUs alone") as error:
+        lean.configure(cfg, CPU)
+    assert "--no-amp" in error.value.hint
+
+
 @pytest.mark.gpu
 def test_a_run_on_a_gpu_pins_memory_and_fetches_ahead(tiny_config, tmp_path):
     options = [*WIDER, "val_dataloader=None", "amp=True", "channels_last=True"]
