@@ -69,7 +69,8 @@ def apply(model: Any, cfg: Config) -> None:
         cfg: after ``configure``.
 
     Raises:
-        ConfigError: ``compile`` with a model that is put together in another way.
+        ConfigError: ``compile`` or ``gradient_checkpointing`` with a model that is put together in
+            another way.
     """
     compiling = _compile_options(cfg)
     if cfg.get("channels_last"):
@@ -252,11 +253,7 @@ def _compile(model: Any, backend: str) -> None:
     if type(model).loss is not SingleStageDetector.loss or (
         type(model.bbox_head).loss is not BaseDenseHead.loss
     ):
-        raise ConfigError(
-            f"compile: a {type(model).__name__} with {type(model.bbox_head).__name__} has a way of "
-            "its own from the maps to the loss",
-            expected="a single-stage detector, as RetinaNet with fldet.RetinaHead",
-        )
+        raise _unsuited("compile", model, "has a way of its own from the maps to the loss")
     torch._dynamo.config.recompile_limit = max(
         MAX_COMPILATIONS, torch._dynamo.config.recompile_limit
     )
@@ -282,11 +279,22 @@ def _compile(model: Any, backend: str) -> None:
 
 def _checkpoint_gradients(model: Any) -> None:
     """Keeps of each residual block, of the neck and of each level of the head the inputs only."""
+    if not hasattr(getattr(model, "bbox_head", None), "forward_single"):
+        raise _unsuited("gradient_checkpointing", model, "has no function for a level of the head")
     stages = [m for m in model.backbone.children() if isinstance(m, nn.Sequential)]
     blocks = [block for stage in stages for block in stage.children()]
     for part in [*blocks, *([model.neck] if getattr(model, "neck", None) else [])]:
         _replace(part, "forward", _computed_again)
     _replace(model.bbox_head, "forward_single", _computed_again)
+
+
+def _unsuited(line: str, model: Any, why: str) -> ConfigError:
+    head = getattr(model, "bbox_head", None)
+    with_head = f"with {type(head).__name__}" if head is not None else "without bbox_head"
+    return ConfigError(
+        f"{line}: a {type(model).__name__} {with_head} {why}",
+        expected="a single-stage detector, as RetinaNet with fldet.RetinaHead",
+    )
 
 
 def _computed_again(method: Any) -> Any:

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -475,3 +476,29 @@ def test_lines_that_make_no_sense(tiny_config, options, message):
     cfg = load_config(tiny_config, options)
     with pytest.raises(ConfigError, match=message):
         lean.configure(cfg, CPU)
+
+
+class TwoStages(nn.Module):
+    """Put together as MMDetection's two-stage detectors are."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.rpn_head, self.roi_head = (nn.Sequential() for _ in range(3))
+
+    def loss(self):
+        """Is its own."""
+
+
+@pytest.mark.parametrize("line", ["compile", "gradient_checkpointing"])
+def test_a_detector_of_two_stages_is_refused(line):
+    cfg = Config({line: True})
+    with pytest.raises(ConfigError, match=f"{line}: a TwoStages without bbox_head has") as error:
+        lean.apply(TwoStages(), cfg)
+    assert "a single-stage detector" in error.value.expected
+
+
+def test_checkpoints_with_a_head_that_takes_all_levels_at_once():
+    model = TwoStages()
+    model.bbox_head = nn.Identity()
+    with pytest.raises(ConfigError, match="a TwoStages with Identity has no function for a level"):
+        lean.apply(model, Config({"gradient_checkpointing": True}))
