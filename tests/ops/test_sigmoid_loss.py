@@ -440,16 +440,17 @@ def test_compiled_sums_with_two_gammas_in_one_process_and_in_two(tmp_path):
 def test_a_compiled_sum_needs_a_compiler(monkeypatch):
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
     monkeypatch.setattr(sigmoid_loss, "_KERNEL_ENTRIES", K)
     monkeypatch.setattr(sigmoid_loss, "_KERNEL_CLASSES", K)
     sigmoid_loss._kernel.cache_clear()
     logits, labels, _ = sample()
     loss = FocalLoss(compiled=True)
-    with pytest.raises(UnavailableError, match="compiled=True of a loss: No working C"):
-        loss(logits.requires_grad_(), labels)
-    with torch.no_grad():  # the value alone needs no kernel
-        assert loss(logits, labels) == FocalLoss()(logits, labels)
+    # not monkeypatch, which would leave the setting deleted
+    with config.patch("cpp.cxx", (None, "no-such-compiler")):
+        with pytest.raises(UnavailableError, match="compiled=True of a loss: No working C"):
+            loss(logits.requires_grad_(), labels)
+        with torch.no_grad():  # the value alone needs no kernel
+            assert loss(logits, labels) == FocalLoss()(logits, labels)
 
 
 class OnGpu(torch.Tensor):
