@@ -28,7 +28,7 @@ randomness = dict(seed=0)
 # A loss that is not finite stops the run; up to so many such batches are passed over instead.
 skip_nonfinite = 0
 # Training steps that are faster, or smaller in memory: docs/faster-training.md says what each does.
-amp = False
+amp = None  # as optim_wrapper says
 channels_last = False
 fold_batch_norms = False
 compile = False

@@ -85,13 +85,21 @@ def line_chart(
 
 
 def _thinned(line: Line, logarithmic: bool) -> Line:
-    """Returns the line with at most ``MAX_POINTS`` points, means of as many neighbours each."""
+    """Returns the line with at most ``MAX_POINTS`` points, means of as many neighbours each.
+
+    A mean is over the finite values; it is NaN where there is none.
+    """
     points = [(x, y if y > 0 or not logarithmic else math.nan) for x, y in line.points]
     size = -(-len(points) // MAX_POINTS)
     if size > 1:
         groups = [points[i : i + size] for i in range(0, len(points), size)]
-        points = [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+        points = [(group[-1][0], _finite_mean([y for _, y in group])) for group in groups]
     return Line(line.name, points, line.style, line.marked)
+
+
+def _finite_mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _widened(low: float, high: float) -> Range:

@@ -12,6 +12,7 @@ from fldet.engine.optimize import has_bfloat16
 from fldet.registry import OPTIM_WRAPPERS
 
 BFLOAT16 = "fldet.Bfloat16OptimWrapper"
+FLOAT16 = "AmpOptimWrapper"  # MMEngine's, which scales the loss
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -57,5 +58,5 @@ def wrapper_name(device: torch.device) -> str:
     GPUs without arithmetic for bfloat16 get MMEngine's float16 wrapper, which scales the loss.
     """
     if device.type == "cuda" and not has_bfloat16(device):
-        return "AmpOptimWrapper"
+        return FLOAT16
     return BFLOAT16

@@ -27,6 +27,10 @@ log = logging.getLogger("fldet")
 RESERVE = 0.1  # share of the free memory that is left: kernels choose other work spaces later
 AUTO = "auto"
 ASKED = "batch_size_asked"  # in the checkpoint: --batch-size of the run
+# In the messages of errors that are no OutOfMemoryError: no memory, and what too many images, or
+# no memory, may lead to. With one image the latter are faults.
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED")
+_TOO_MANY = ("CUDNN_STATUS", "CUBLAS_STATUS", "INT_MAX", "32BitIndexMath", "find an engine")
 _CPU_TRIAL = 2  # images of the one step that is measured there
 
 
@@ -157,14 +161,24 @@ def bounded(wanted: int, mib_per_image: float, available_mib: float) -> int:
 
 
 def fits_on_gpu(step: Callable[[int], None], limit: int, device: torch.device, number: int) -> bool:
-    """Returns whether a step with ``number`` images takes at most ``limit`` bytes."""
+    """Returns whether a step with ``number`` images takes at most ``limit`` bytes.
+
+    Raises:
+        RuntimeError: the step fails, and not for its size.
+    """
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
         step(number)
-    except torch.cuda.OutOfMemoryError:
-        log.info("%d images: out of memory", number)
+    except RuntimeError as error:
+        text = str(error)
+        if isinstance(error, torch.cuda.OutOfMemoryError) or any(s in text for s in _NO_MEMORY):
+            log.info("%d images: out of memory", number)
+        elif number > 1 and any(sign in text for sign in _TOO_MANY):
+            log.info("%d images: %s", number, text.splitlines()[0])
+        else:
+            raise
         return False
     peak = torch.cuda.max_memory_reserved(device)
     log.info("%d images: %.2f GiB", number, peak / 2**30)

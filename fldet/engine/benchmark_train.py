@@ -143,9 +143,7 @@ def in_mmdetection(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     for name in TRAINING_KEYS:
         cfg.pop(name, None)
-    cfg.optim_wrapper.type = "OptimWrapper"
-    for name in ("dtype", "loss_scale"):
-        cfg.optim_wrapper.pop(name, None)
+    lean.use_wrapper(cfg, "OptimWrapper")
     if (cfg.model.get("train_cfg") or {}).get("miner"):
         raise _no_counterpart("train_cfg.miner")
     for name in _OURS_ALONE:

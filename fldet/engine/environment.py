@@ -168,4 +168,5 @@ def _shared_memory() -> Finding:
 
 def _compiler() -> Finding:
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    return Finding("c++ compiler", found or "none; only torch.compile would need one")
+    nothing = "none; torch.compile needs one, and Triton, for a faster loss on a GPU, a C compiler"
+    return Finding("c++ compiler", found or nothing)

@@ -408,7 +408,7 @@ def match(
         one: detections in an image.
         other: those of the other detector.
         score_thr: lowest score of both.
-        limit: most boxes that an image may have.
+        limit: most boxes that an image may have; -1 for any number.
     """
     free = set(range(len(other)))
     box_px = score = 0.0
@@ -427,7 +427,8 @@ def match(
         box_px = max(box_px, apart[partner])
         score = max(score, abs(float(one.scores[row] - other.scores[partner])))
     lonely += [float(other.scores[column]) for column in free]
-    last = max((found.scores.min() for found in (one, other) if len(found) >= limit), default=0.0)
+    full = [found for found in (one, other) if 0 < limit <= len(found)]
+    last = max((found.scores.min() for found in full), default=0.0)
     lowest = max(score_thr, float(last)) + SCORE_TOLERANCE
     return box_px, score, sum(value > lowest for value in lonely)
 

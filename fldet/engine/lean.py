@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fldet.config_check import TRAINING_KEYS
-from fldet.engine.amp import BFLOAT16, avoid_single_columns, wrapper_name
+from fldet.engine.amp import BFLOAT16, FLOAT16, avoid_single_columns, wrapper_name
 from fldet.engine.optimize import foldable_pairs, has_bfloat16
 from fldet.errors import ConfigError, UnavailableError
 from fldet.hooks.examine import changing_modules, copy_buffers, restore_buffers
@@ -27,6 +27,7 @@ from fldet.hooks.examine import changing_modules, copy_buffers, restore_buffers
 log = logging.getLogger("fldet")
 
 STEP = 160  # pixels; 800, 480 and 320 are multiples, and it is one of 32
+_MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
 MAX_COMPILATIONS = 64  # one for each padded size; torch stops at 8, and goes on uncompiled
 
 
@@ -42,7 +43,8 @@ def configure(cfg: Config, device: torch.device) -> None:
         UnavailableError: ``compile`` where nothing can be compiled.
     """
     for name in TRAINING_KEYS - {"compile"}:
-        if not isinstance(cfg.get(name, False), bool):
+        unset = name == "amp" and cfg.get(name) is None
+        if not (unset or isinstance(cfg.get(name, False), bool)):
             raise ConfigError(f"{name} is {cfg[name]!r}", expected="True or False")
     compiling = _compile_options(cfg)
     if compiling and cfg.get("gradient_checkpointing"):
@@ -50,8 +52,7 @@ def configure(cfg: Config, device: torch.device) -> None:
             "compile and gradient_checkpointing exclude each other",
             expected="one of them; the compiler itself chooses what to compute again",
         )
-    if cfg.get("amp"):
-        _use_mixed_precision(cfg, device)
+    _set_precision(cfg, device)
     if cfg.get("channels_last") or compiling:
         _use_our_preprocessor(cfg, compiling)
     if compiling:
@@ -68,7 +69,8 @@ def apply(model: Any, cfg: Config) -> None:
         cfg: after ``configure``.
 
     Raises:
-        ConfigError: ``compile`` with a model that is put together in another way.
+        ConfigError: ``compile`` or ``gradient_checkpointing`` with a model that is put together in
+            another way.
     """
     compiling = _compile_options(cfg)
     if cfg.get("channels_last"):
@@ -91,10 +93,9 @@ def guard(model: nn.Module, cfg: Config) -> None:
 def describe(cfg: Config) -> str:
     """Returns what a run uses, in words; '' for nothing."""
     compiling = _compile_options(cfg)
-    names = {BFLOAT16: "bfloat16", "AmpOptimWrapper": "float16, loss scaled"}
     kind = str(cfg.optim_wrapper.get("type"))
     words = [
-        kind in names and f"network in {names.get(kind)}, losses in float32",
+        kind in _MIXED and f"network in {_MIXED.get(kind)}, losses in float32",
         cfg.get("channels_last") and "channels_last",
         cfg.get("fold_batch_norms") and "fixed batch norms folded",
         compiling and f"compiled, padded to {_in_words(compiling['sizes'])}",
@@ -148,20 +149,36 @@ def _compile_options(cfg: Config) -> dict[str, Any]:
     return options
 
 
-def _use_mixed_precision(cfg: Config, device: torch.device) -> None:
+def _set_precision(cfg: Config, device: torch.device) -> None:
+    """Sets the optimizer's wrapper as ``amp`` says; where it says nothing, the wrapper stays."""
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
-    if kind in (BFLOAT16, "AmpOptimWrapper"):
-        return
-    if kind != "OptimWrapper":
+    amp = cfg.get("amp")
+    if amp is False and kind in _MIXED:
+        use_wrapper(cfg, "OptimWrapper")
+    elif amp and kind not in (*_MIXED, "OptimWrapper"):
         raise ConfigError(
             f"amp: optim_wrapper.type is {kind!r}", expected="OptimWrapper, whose place amp takes"
         )
-    cfg.optim_wrapper.type = wrapper_name(device)
-    if device.type == "cpu" and not has_bfloat16(device):
-        log.warning(
-            "amp: this processor has no arithmetic for bfloat16; it is emulated, which is slower "
-            "than float32"
+    elif amp and (kind == "OptimWrapper" or (kind == FLOAT16 and device.type == "cpu")):
+        use_wrapper(cfg, wrapper_name(device))
+        if device.type == "cpu" and not has_bfloat16(device):
+            log.warning(
+                "amp: this processor has no arithmetic for bfloat16; it is emulated, which is "
+                "slower than float32"
+            )
+    elif amp is None and kind == FLOAT16 and device.type == "cpu":
+        raise ConfigError(
+            f"optim_wrapper.type is {kind!r}, which is for GPUs alone; this is a CPU",
+            expected="OptimWrapper, and amp = True for bfloat16",
+            hint="fldet train with --amp for bfloat16, or with --no-amp for float32",
         )
+
+
+def use_wrapper(cfg: Config, kind: str) -> None:
+    """Sets the type of the optimizer's wrapper, and drops what MMEngine's for float16 alone has."""
+    cfg.optim_wrapper.type = kind
+    for name in ("dtype", "loss_scale", "use_fsdp"):
+        cfg.optim_wrapper.pop(name, None)
 
 
 def _use_our_preprocessor(cfg: Config, compiling: dict[str, Any]) -> None:
@@ -236,11 +253,7 @@ def _compile(model: Any, backend: str) -> None:
     if type(model).loss is not SingleStageDetector.loss or (
         type(model.bbox_head).loss is not BaseDenseHead.loss
     ):
-        raise ConfigError(
-            f"compile: a {type(model).__name__} with {type(model.bbox_head).__name__} has a way of "
-            "its own from the maps to the loss",
-            expected="a single-stage detector, as RetinaNet with fldet.RetinaHead",
-        )
+        raise _unsuited("compile", model, "has a way of its own from the maps to the loss")
     torch._dynamo.config.recompile_limit = max(
         MAX_COMPILATIONS, torch._dynamo.config.recompile_limit
     )
@@ -266,11 +279,22 @@ def _compile(model: Any, backend: str) -> None:
 
 def _checkpoint_gradients(model: Any) -> None:
     """Keeps of each residual block, of the neck and of each level of the head the inputs only."""
+    if not hasattr(getattr(model, "bbox_head", None), "forward_single"):
+        raise _unsuited("gradient_checkpointing", model, "has no function for a level of the head")
     stages = [m for m in model.backbone.children() if isinstance(m, nn.Sequential)]
     blocks = [block for stage in stages for block in stage.children()]
     for part in [*blocks, *([model.neck] if getattr(model, "neck", None) else [])]:
         _replace(part, "forward", _computed_again)
     _replace(model.bbox_head, "forward_single", _computed_again)
+
+
+def _unsuited(line: str, model: Any, why: str) -> ConfigError:
+    head = getattr(model, "bbox_head", None)
+    with_head = f"with {type(head).__name__}" if head is not None else "without bbox_head"
+    return ConfigError(
+        f"{line}: a {type(model).__name__} {with_head} {why}",
+        expected="a single-stage detector, as RetinaNet with fldet.RetinaHead",
+    )
 
 
 def _computed_again(method: Any) -> Any:

@@ -132,7 +132,8 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu" or not torch._C._has_mkldnn:
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN takes plain AVX512 for enough
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: they may go
+        return any(getattr(torch.cpu, name, bool)() for name in names)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

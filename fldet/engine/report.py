@@ -139,14 +139,17 @@ def _changes(
     if own is None:
         gaps.append(f"No config to compare with: fldet has no {config.name}; name one by --config.")
         return "", ()
-    run = load_config(config)
-    classes = _classes(run)
+    name = str(own.relative_to(CONFIGS) if own.is_relative_to(CONFIGS) else own)
     stock = load_config(own)
-    if classes:  # fills in what a run fills in, so that it is no difference
-        stock = prepare_config(stock, phases=(), classes=classes)
+    try:
+        run = load_config(config)
+        if classes := _classes(run):  # fills in what a run fills in, so that it is no difference
+            stock = prepare_config(stock, phases=(), classes=classes)
+    except FldetError as error:
+        gaps.append(f"No comparison with {name}: {error.message}.")
+        return "", ()
     changes = tuple(one for one in diff_configs(stock, run) if not _NOT_COMPARED.match(one.key))
-    name = own.relative_to(CONFIGS) if own.is_relative_to(CONFIGS) else own
-    return str(name), changes
+    return name, changes
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ forward pass: the backward pass only scales it.
 import dataclasses
 import functools
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from fldet.errors import UnavailableError
 from fldet.functional import Alpha, check_alpha
 
 __all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
+
+log = logging.getLogger("fldet")
 
 _CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
 _CUDA_BLOCK = 1 << 22
@@ -57,8 +60,9 @@ def sigmoid_loss_sum(
 ) -> Tensor:
     """Returns the sum of ``scale * weight * alpha_t * loss`` over all levels, anchors and classes.
 
-    On CUDA the kernel is Triton's where there is Triton. The gradient can be taken any number of
-    times but not differentiated again; with ``create_graph`` the backward pass raises RuntimeError.
+    On CUDA the kernel is Triton's where Triton works; it wants a C compiler. The gradient can be
+    taken any number of times but not differentiated again; with ``create_graph`` the backward pass
+    raises RuntimeError.
 
     Args:
         logits: for each level (N, K) raw scores, or a map (N, A * K, H, W), either contiguous or
@@ -289,7 +293,7 @@ def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, 
     grad = torch.empty_like(x, dtype=_grad_dtype(x)) if need_grad else None
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float64), grad
-    if x.is_cuda and x.dtype != torch.float64 and _has_triton():
+    if x.is_cuda and x.dtype != torch.float64 and _triton_works(x.device):
         from fldet.ops.sigmoid_loss_triton import triton_sum
 
         return triton_sum(*_fused_arguments(level), level.curve, grad), grad
@@ -299,8 +303,25 @@ def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, 
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _triton_works(device: torch.device) -> bool:
+    """Returns whether Triton's kernel runs on a device: its launcher is built by a C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    one = torch.ones(1, 1, 1, device=device)
+    try:
+        from fldet.ops.sigmoid_loss_triton import triton_sum
+
+        triton_sum(one, one.long(), one, one[0], one[0], Curve(), one.clone()).item()
+    except Exception as error:  # whatever Triton, the compiler or the driver raises
+        if "out of memory" in str(error):
+            raise  # says nothing of the kernel
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        log.warning(
+            "the loss is computed without its kernel, which is slower: Triton fails on %s: %s: %s",
+            *(device, type(error).__name__, reason),
+        )
+        return False
+    return True
 
 
 def _blocked_sum(level: _Level, grad: Tensor | None) -> Tensor:

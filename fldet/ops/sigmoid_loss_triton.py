@@ -35,24 +35,26 @@ def triton_sum(
     size = logits.numel()
     num_blocks = triton.cdiv(size, _BLOCK)
     sums = torch.empty(num_blocks, dtype=torch.float32, device=logits.device)
-    _kernel[(num_blocks,)](
-        logits,
-        labels,
-        factor,
-        negative,
-        positive,
-        sums,
-        logits if grad is None else grad,
-        size,
-        logits.shape[1],
-        logits.shape[2],
-        float(curve.power),
-        float(curve.gain),
-        float(curve.shift),
-        NEED_GRAD=grad is not None,
-        BIG=size >= 2**31 - _BLOCK,
-        BLOCK=_BLOCK,
-    )
+    # Triton launches on the current device, wherever its arguments are.
+    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
+        _kernel[(num_blocks,)](
+            logits,
+            labels,
+            factor,
+            negative,
+            positive,
+            sums,
+            logits if grad is None else grad,
+            size,
+            logits.shape[1],
+            logits.shape[2],
+            float(curve.power),
+            float(curve.gain),
+            float(curve.shift),
+            NEED_GRAD=grad is not None,
+            BIG=size >= 2**31 - _BLOCK,
+            BLOCK=_BLOCK,
+        )
     return sums.sum(dtype=torch.float64)
 
 

@@ -215,6 +215,16 @@ def test_long_curves_are_averaged_in_groups():
     assert len(heights) == 1  # each group has as many zeros as ones
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_group_with_values_that_are_not_finite_is_the_mean_of_the_others(bad):
+    values = [bad if i % 10 == 3 else float(i % 2) for i in range(10 * MAX_POINTS)]
+    values[-10:] = [bad] * 10  # the end of a run that diverged
+    svg = chart([(float(i), y) for i, y in enumerate(values)])
+    (path,) = re.findall(r'class="line s0" d="(M[^"H]*)"', svg)
+    assert len(numbers_of(path)) == MAX_POINTS - 1
+    assert len({y for _, y in numbers_of(path)}) == 1
+
+
 # --- page ----------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,58 @@ def test_the_largest_batch_that_fits(memory, limit, most, largest, tried):
     assert memory.tried == tried
 
 
+NOT_FOR_MEMORY = "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+        "upsample_nearest2d only supports output tensors with less than INT_MAX elements",
+        "Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true",
+        "GET was unable to find an engine to execute this computation",
+        NOT_FOR_MEMORY,
+    ],
+)
+def test_other_errors_of_too_many_images(memory, message):
+    def step(number):
+        memory.peak = 150 + 75 * number
+        if number > 5:
+            raise RuntimeError(message)
+
+    assert largest_batch(partial(fits_on_gpu, step, 1000, CPU), 100) == 5
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_no_memory_for_one_image_in_other_words(memory, message):
+    def step(number):
+        raise RuntimeError(message)
+
+    with pytest.raises(UnavailableError, match="one image does not fit"):
+        largest_batch(partial(fits_on_gpu, step, 1000, CPU), 10)
+
+
+@pytest.mark.parametrize(
+    ("message", "tried"),
+    [(NOT_FOR_MEMORY, [2, 1]), ("mat1 and mat2 shapes cannot be multiplied", [2])],
+)
+def test_a_step_that_fails_whatever_its_size_is_no_matter_of_memory(memory, message, tried):
+    calls = []
+
+    def step(number):
+        calls.append(number)
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match=message):
+        largest_batch(partial(fits_on_gpu, step, 1000, CPU), 10)
+    assert calls == tried
+
+
 def test_not_even_one_image_fits(memory):
     with pytest.raises(UnavailableError, match="one image does not fit") as error:
         largest_batch(partial(fits_on_gpu, memory.step, 200, CPU), 10)

@@ -54,3 +54,11 @@ def test_little_shared_memory_is_a_warning(monkeypatch):
     (finding,) = findings("shared memory")
     assert (finding.level, finding.value) == ("warning", "64 MiB free")
     assert "--shm-size" in finding.remedy
+
+
+def test_without_a_compiler_it_is_said_what_one_is_for(monkeypatch):
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    (finding,) = findings("c++ compiler")
+    assert finding.level == "ok"
+    assert "torch.compile needs one" in finding.value
+    assert "Triton" in finding.value

@@ -231,6 +231,21 @@ def test_how_two_results_are_compared(one, other, expected):
 
 
 @pytest.mark.parametrize(
+    ("one", "limit", "unmatched"),
+    [
+        (boxes((0, 0.9, 0), (50, 0.8, 1)), 1, 0),
+        (boxes((0, 0.9, 0), (50, 0.8, 1)), 3, 1),
+        (boxes((0, 0.9, 0), (50, 0.8, 1)), -1, 1),
+        (boxes(), -1, 1),
+    ],
+    ids=["full", "not full", "no limit", "no limit, empty"],
+)
+def test_what_falls_off_the_end_of_a_full_list_is_not_missing(one, limit, unmatched):
+    other = boxes((0, 0.9, 0))
+    assert match(one, other, 0.05, limit) == pytest.approx((0, 0, unmatched))
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [({}, True), ({"box_px": 0.01}, False), ({"score": 0.001}, False), ({"unmatched": 1}, False)],
 )

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -379,6 +380,42 @@ def test_gpus_without_bfloat16_get_float16_with_a_scaled_loss(monkeypatch):
         assert wrapper_name(torch.device("cuda")) == name
 
 
+CUDA = torch.device("cuda")
+PLAIN = {"type": "OptimWrapper"}
+SCALED = {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": 512.0}
+BRAIN = {"type": "fldet.Bfloat16OptimWrapper"}
+
+
+@pytest.mark.parametrize(
+    ("given", "amp", "device", "used"),
+    [
+        (SCALED, False, CPU, PLAIN),
+        (SCALED, False, CUDA, PLAIN),
+        (SCALED, True, CPU, BRAIN),
+        (SCALED, True, CUDA, SCALED),
+        (SCALED, None, CUDA, SCALED),
+        (BRAIN, False, CPU, PLAIN),  # the config of a work dir, with --no-amp
+        (BRAIN, None, CPU, BRAIN),
+        (PLAIN, None, CPU, PLAIN),
+    ],
+)
+def test_amp_has_the_last_word_over_the_wrapper(tiny_config, given, amp, device, used):
+    cfg = load_config(tiny_config)
+    assert cfg.amp is None
+    cfg.amp = amp
+    optimizer = dict(cfg.optim_wrapper.optimizer)
+    cfg.optim_wrapper = {**given, "optimizer": optimizer}
+    lean.configure(cfg, device)
+    assert cfg.optim_wrapper == {**used, "optimizer": optimizer}
+
+
+def test_a_scaled_loss_on_a_cpu_is_refused_with_the_ways_out(tiny_config):
+    cfg = load_config(tiny_config, ["optim_wrapper.type=AmpOptimWrapper"])
+    with pytest.raises(ConfigError, match="'AmpOptimWrapper', which is for GPUs alone") as error:
+        lean.configure(cfg, CPU)
+    assert "--no-amp" in error.value.hint
+
+
 @pytest.mark.gpu
 def test_a_run_on_a_gpu_pins_memory_and_fetches_ahead(tiny_config, tmp_path):
     options = [*WIDER, "val_dataloader=None", "amp=True", "channels_last=True"]
@@ -439,3 +476,29 @@ def test_lines_that_make_no_sense(tiny_config, options, message):
     cfg = load_config(tiny_config, options)
     with pytest.raises(ConfigError, match=message):
         lean.configure(cfg, CPU)
+
+
+class TwoStages(nn.Module):
+    """Put together as MMDetection's two-stage detectors are."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.rpn_head, self.roi_head = (nn.Sequential() for _ in range(3))
+
+    def loss(self):
+        """Is its own."""
+
+
+@pytest.mark.parametrize("line", ["compile", "gradient_checkpointing"])
+def test_a_detector_of_two_stages_is_refused(line):
+    cfg = Config({line: True})
+    with pytest.raises(ConfigError, match=f"{line}: a TwoStages without bbox_head has") as error:
+        lean.apply(TwoStages(), cfg)
+    assert "a single-stage detector" in error.value.expected
+
+
+def test_checkpoints_with_a_head_that_takes_all_levels_at_once():
+    model = TwoStages()
+    model.bbox_head = nn.Identity()
+    with pytest.raises(ConfigError, match="a TwoStages with Identity has no function for a level"):
+        lean.apply(model, Config({"gradient_checkpointing": True}))

@@ -168,6 +168,15 @@ def test_a_processor_without_bfloat16_is_told_so(monkeypatch):
     require_precision("fp32", CPU)
 
 
+def test_a_torch_that_cannot_tell_has_no_bfloat16(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert has_bfloat16(CPU) is True
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert has_bfloat16(CPU) is False
+
+
 def test_another_precision_and_another_kind_of_model_are_refused(model):
     with pytest.raises(UsageError, match="unknown precision 'fp8'"):
         optimized(model, precision="fp8")

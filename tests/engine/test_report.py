@@ -145,6 +145,21 @@ def test_the_loss_of_this_run_is_found_and_another_is_not(run, capfd):
     assert '<section id="loss"' in (run / "report.html").read_text()
 
 
+def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
+    for config in (run / "tiny.py", run / "test" / "tiny.py"):
+        config.write_text(f"{config.read_text()}\ncustom_imports = dict(imports=['a_plugin'])\n")
+    done = report(run, "--config", finished[1], "--images", 0)
+    assert done.exit_code == 0, done.output
+    record = collect(run, base=str(finished[1]))
+    assert (record.compared_with, record.changes, record.tested) == ("", (), None)
+    assert record.result["figures"]["num_images"] == 6
+    comparison, gallery = record.gaps
+    assert comparison.startswith(f"No comparison with {finished[1]}: {run / 'tiny.py'}: ")
+    assert "Failed to import" in comparison
+    assert gallery.startswith("No gallery: ")
+    assert comparison in " ".join(capfd.readouterr().out.split())
+
+
 def test_folders_and_configs_that_are_not_there(tmp_path, run):
     with pytest.raises(DataError, match="no such work dir"):
         collect(tmp_path / "none")

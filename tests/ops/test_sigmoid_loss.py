@@ -1,8 +1,13 @@
 import copy
 import importlib.util
+import logging
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -435,16 +440,65 @@ def test_compiled_sums_with_two_gammas_in_one_process_and_in_two(tmp_path):
 def test_a_compiled_sum_needs_a_compiler(monkeypatch):
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
     monkeypatch.setattr(sigmoid_loss, "_KERNEL_ENTRIES", K)
     monkeypatch.setattr(sigmoid_loss, "_KERNEL_CLASSES", K)
     sigmoid_loss._kernel.cache_clear()
     logits, labels, _ = sample()
     loss = FocalLoss(compiled=True)
-    with pytest.raises(UnavailableError, match="compiled=True of a loss: No working C"):
-        loss(logits.requires_grad_(), labels)
-    with torch.no_grad():  # the value alone needs no kernel
-        assert loss(logits, labels) == FocalLoss()(logits, labels)
+    # not monkeypatch, which would leave the setting deleted
+    with config.patch("cpp.cxx", (None, "no-such-compiler")):
+        with pytest.raises(UnavailableError, match="compiled=True of a loss: No working C"):
+            loss(logits.requires_grad_(), labels)
+        with torch.no_grad():  # the value alone needs no kernel
+            assert loss(logits, labels) == FocalLoss()(logits, labels)
+
+
+class OnGpu(torch.Tensor):
+    """Says that it is on a GPU, so that the way of a GPU is taken on a CPU."""
+
+    is_cuda = True
+
+
+def test_a_gpu_without_a_c_compiler_has_the_loss_without_the_kernel(monkeypatch, caplog):
+    launches = []
+
+    def triton_sum(*_arguments):
+        launches.append(1)
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    triton = SimpleNamespace(triton_sum=triton_sum)
+    monkeypatch.setitem(sys.modules, "fldet.ops.sigmoid_loss_triton", triton)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    sigmoid_loss._triton_works.cache_clear()
+    logits, labels, weights = sample()
+    settings = dict(curve=Curve(2.0), alpha=0.25)
+    expected = value_and_grad(one_level, logits, labels, weights, **settings)
+    for _ in range(2):
+        found = value_and_grad(one_level, logits.as_subclass(OnGpu), labels, weights, **settings)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    assert len(launches) == len(caplog.records) == 1
+    assert "Triton fails on cpu: RuntimeError: Failed to find C compiler" in caplog.text
+    sigmoid_loss._triton_works.cache_clear()
+
+
+def test_too_little_memory_does_not_count_as_no_triton(monkeypatch):
+    failures = [RuntimeError("Triton Error [CUDA]: out of memory")]
+
+    def triton_sum(*_arguments):
+        if failures:
+            raise failures.pop()
+        return torch.zeros(())
+
+    triton = SimpleNamespace(triton_sum=triton_sum)
+    monkeypatch.setitem(sys.modules, "fldet.ops.sigmoid_loss_triton", triton)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    sigmoid_loss._triton_works.cache_clear()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sigmoid_loss._triton_works(torch.device("cpu"))
+    assert sigmoid_loss._triton_works(torch.device("cpu"))
+    sigmoid_loss._triton_works.cache_clear()
 
 
 @pytest.mark.gpu
@@ -461,6 +515,54 @@ def test_cuda_equals_cpu(curve, formula, alpha, layout, dtype):
     assert torch.equal(found[0], one_level(*on_gpu, **settings))  # the same in every run
     tolerance = dict(rtol=1e-2, atol=1e-4) if dtype.itemsize == 2 else dict(rtol=1e-4, atol=1e-6)
     torch.testing.assert_close([t.cpu() for t in found], list(expected), **tolerance)
+
+
+def test_the_kernel_is_launched_on_the_device_of_the_logits(monkeypatch):
+    entered, seen = [], []
+
+    @contextmanager
+    def device_of(tensor):
+        entered.append(tensor)
+        yield
+        entered.pop()
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *_arguments, **_constants: seen.append((grid, *entered))
+
+    # Triton is not on every machine, and a second GPU on few.
+    triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b), jit=lambda function: Kernel())
+    triton.language = SimpleNamespace(constexpr=int)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.language", triton.language)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    path = Path(sigmoid_loss.__file__).with_name("sigmoid_loss_triton.py")
+    spec = importlib.util.spec_from_file_location("kernel_without_triton", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one = torch.ones(1, 1, 1)
+    module.triton_sum(one, one.long(), one, one[0], one[0], Curve(), None)
+    ((grid, logits),) = seen
+    assert grid == (1,)
+    assert logits is one
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+def test_a_gpu_that_is_not_the_current_one():
+    logits, labels, weights = sample()
+    expected = value_and_grad(one_level, logits, labels, weights, curve=Curve(2.0))
+    on_gpu = [t.to("cuda:1") for t in (logits, labels, weights)]
+    found = value_and_grad(one_level, *on_gpu, curve=Curve(2.0))
+    torch.testing.assert_close([t.cpu() for t in found], list(expected), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton here")
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="no C compiler here")
+def test_the_kernel_is_used_where_it_can_be():
+    sigmoid_loss._triton_works.cache_clear()
+    assert sigmoid_loss._triton_works(torch.device("cuda:0"))
 
 
 INTERPRETED = """
@@ -481,6 +583,7 @@ for shape in ((700, 5, 1), (6, 5, 77)):
         torch.testing.assert_close(other, total, rtol=1e-5, atol=0)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
         assert triton_sum(*op._fused_arguments(level), curve, None) == other
+assert op._triton_works(torch.device("cpu"))
 """
 
 
