@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   fldet init FOLDER --out my_config.py
+  fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
   fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth
 """
@@ -25,11 +26,13 @@ Examples:
 def init(
     path: Data,
     out: Annotated[Path, typer.Option(help="The config to write.", show_default=False)],
-    model: Annotated[str, typer.Option(help="r18 or r50.")] = "r18",
+    model: Annotated[
+        str, typer.Option(metavar="r18|r50|small", help="small: from nothing, for a CPU.")
+    ] = "r18",
     size: Annotated[
         str | None,
         typer.Option(
-            help="Image size WxH in pixels; by default the median, at most 1333x800.",
+            help="Image size WxH in pixels; by default the median, at most 1333x800 (small: 320).",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +49,8 @@ def init(
 ) -> None:
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
-    from fldet.engine.init_config import init_config
+    from fldet.engine.device import select_device
+    from fldet.engine.init_config import SMALL, init_config
 
     result = init_config(
         path,
@@ -59,6 +63,8 @@ def init(
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: describe(result), essential=result.path
     )
+    if model != SMALL and select_device("auto").type == "cpu":
+        note(f"there is no GPU here: with --model {SMALL} a training takes minutes, not hours")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -103,12 +109,12 @@ def describe(result: "InitResult") -> str:
         f"{len(result.classes)} classes, in {result.root}",
         "image size": f"{long} x {short}",
         "schedule": f"{result.max_iters} iterations of {result.batch_size} images",
-        "anchors": "the paper's",
+        "anchors": "the model's own",
         "next": f"fldet train {result.path}",
     }
     if result.anchors is not None and result.anchors_before is not None:
         lines["anchors"] = (
             f"fitted: {100 * result.anchors:.1f} % of the boxes covered, "
-            f"the paper's {100 * result.anchors_before:.1f} %"
+            f"the model's own {100 * result.anchors_before:.1f} %"
         )
     return "\n".join(f"{key:12}{text}" for key, text in lines.items())

@@ -25,9 +25,12 @@ from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
 
-MODELS = {"r18": "retinanet/r18_fpn_1x.py", "r50": "retinanet/r50_fpn_1x.py"}
+MODELS = ("r18", "r50", "small")
+SMALL = "small"  # starts from nothing, for a CPU
 LARGEST = (1333, 800)  # the paper's scale: longer and shorter side
+LARGEST_OF_SMALL = (320, 320)
 EPOCHS, FEWEST, MOST = 12, 2000, 90_000  # iterations: of the images, and their limits
+FEWEST_OF_SMALL = 1000
 MIN_GAIN = 0.02  # share of the boxes that other anchors must cover besides
 FEW_CLASSES = 20  # so many are written out
 
@@ -93,8 +96,9 @@ def init_config(
     Args:
         path: of the data set, for ``recognise``.
         out: the config to write; must not exist.
-        model: ``r18`` or ``r50``.
-        size: longer and shorter side of images, in pixels; None takes the median of the images.
+        model: ``r18``, ``r50``, or ``small``, which starts from nothing and is made for a CPU.
+        size: longer and shorter side of images, in pixels; None takes the median of the images, for
+            the small model at most 320.
         finetune: checkpoint of a whole detector to start from; None starts from ImageNet weights.
         suggest: returns better anchors for the training boxes with the shares of the boxes that
             they and the present ones cover, or None.
@@ -109,7 +113,7 @@ def init_config(
     if out.suffix != ".py":
         raise UsageError(f"{out} is not a .py file", expected="for example --out my_config.py")
     if model not in MODELS:
-        raise UsageError(f"unknown model {model!r}", expected=" or ".join(MODELS))
+        raise UsageError(f"unknown model {model!r}", expected=", ".join(MODELS))
     plan = make_plan(recognise(path), out.stem, model, size)
     if finetune:
         plan = replace(plan, finetune=finetune.resolve())
@@ -152,7 +156,7 @@ def make_plan(found: FoundData, name: str, model: str, size: tuple[int, int] | N
     if not images or not contents["train"]["annotations"]:
         raise DataError(f"the training images of {found.root} have no boxes", expected="some")
     classes, groups = used_classes(contents.values())
-    scale = size or median_scale(images)
+    scale = size or median_scale(images, LARGEST_OF_SMALL if model == SMALL else LARGEST)
     batch_size = min(8 if scale[0] <= 640 else 4, len(images))
     return Plan(
         name=name,
@@ -163,12 +167,16 @@ def make_plan(found: FoundData, name: str, model: str, size: tuple[int, int] | N
         images=len(images),
         scale=scale,
         batch_size=batch_size,
-        max_iters=iterations(len(images), batch_size),
+        max_iters=iterations(
+            len(images), batch_size, FEWEST_OF_SMALL if model == SMALL else FEWEST
+        ),
     )
 
 
-def median_scale(images: list[Mapping[str, Any]]) -> tuple[int, int]:
-    """Returns the median longer and shorter side in pixels, at most 1333 x 800 of the same shape.
+def median_scale(
+    images: list[Mapping[str, Any]], largest: tuple[int, int] = LARGEST
+) -> tuple[int, int]:
+    """Returns the median longer and shorter side in pixels, of the same shape at most ``largest``.
 
     Raises:
         DataError: an image has no width or height.
@@ -180,14 +188,14 @@ def median_scale(images: list[Mapping[str, Any]]) -> tuple[int, int]:
             f"an image has no {error}", expected="every image has width and height"
         ) from None
     short, long = np.median(sides, axis=0)
-    factor = min(1.0, LARGEST[0] / long, LARGEST[1] / short)
+    factor = min(1.0, largest[0] / long, largest[1] / short)
     return round(long * factor), round(short * factor)
 
 
-def iterations(images: int, batch_size: int) -> int:
-    """Returns 12 epochs in iterations, at least 2000 and at most 90,000, rounded up to hundreds."""
+def iterations(images: int, batch_size: int, fewest: int = FEWEST) -> int:
+    """Returns 12 epochs in iterations, from ``fewest`` to 90,000, rounded up to hundreds."""
     wanted = math.ceil(EPOCHS * images / batch_size / 100) * 100
-    return min(max(wanted, FEWEST), MOST)
+    return min(max(wanted, fewest), MOST)
 
 
 def _boxes(plan: Plan) -> BoxSet:
@@ -221,8 +229,8 @@ def _check_fit(plan: Plan) -> None:
             raise CheckpointError(
                 f"{file} does not fit --model {plan.model}: {name} is {shape or 'missing'}, the "
                 f"model has {tuple(value.shape)}",
-                expected=f"a checkpoint of {MODELS[plan.model]}",
-                hint=f"--model {others[0]}, if it is of that",
+                expected="a checkpoint of that model",
+                hint=f"--model {' or '.join(others)}, if it is of that",
             )
 
 
@@ -242,7 +250,8 @@ def config_text(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) ->
 
 
 def _head(plan: Plan) -> str:
-    title = f"RetinaNet-{plan.model.upper()} for {plan.found.root.name}, {plan.found.format}"
+    model = "A small RetinaNet" if plan.model == SMALL else f"RetinaNet-{plan.model.upper()}"
+    title = f"{model} for {plan.found.root.name}, {plan.found.format}"
     groups = [f"# {name!r} is no class: it only groups the others." for name in plan.groups]
     classes = f"classes = None  # all {len(plan.classes)} of the files"
     if plan.groups or len(plan.classes) <= FEW_CLASSES:
@@ -264,45 +273,49 @@ def _head(plan: Plan) -> str:
 
 
 def _bases(plan: Plan) -> list[str]:
-    if not plan.finetune:
-        return [f"_base_ = 'fldet::{MODELS[plan.model]}'"]
-    names = ("models/retinanet_r50_fpn", "datasets/coco_detection", "schedules/finetune")
-    return [
-        "_base_ = [",
-        *(f"    'fldet::_base_/{name}.py'," for name in (*names, "default_runtime")),
-        "]",
-    ]
+    if not plan.finetune and plan.model != SMALL:
+        return [f"_base_ = 'fldet::retinanet/{plan.model}_fpn_1x.py'"]
+    names = (
+        "models/retinanet_r18_small" if plan.model == SMALL else "models/retinanet_r50_fpn",
+        "datasets/coco_detection",
+        "schedules/finetune" if plan.finetune else "schedules/from_nothing",
+        "default_runtime",
+    )
+    return ["_base_ = [", *(f"    'fldet::_base_/{name}.py'," for name in names), "]"]
 
 
 def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
     depth = plan.model[1:]
     lines = [
-        "model = dict(",
         "    # The backbone starts from ImageNet weights, downloaded once. Offline: give a file,",
         f"    # backbone=dict(init_cfg=dict(checkpoint='resnet{depth}.pth')),",
         "    # or none, and train all of it.",
         "    # backbone=dict(init_cfg=None, frozen_stages=-1, norm_eval=False),",
     ]
-    if plan.finetune:
-        lines = ["model = dict(", f"    backbone=dict(depth={depth}, init_cfg=None),"]
+    if plan.model == SMALL:
+        lines = []
+    elif plan.finetune:
+        lines = [f"    backbone=dict(depth={depth}, init_cfg=None),"]
         lines += ["    neck=dict(in_channels=[64, 128, 256, 512]),"] if depth == "18" else []
     if advice:
         scheme, share, before = advice
         sizes, ratios = list(scheme.sizes), list(scheme.ratios)
         lines += [
             f"    # Fitted: {100 * share:.0f} % of the training boxes have one with IoU >= 0.5, "
-            f"{100 * before:.0f} % one of the paper's.",
+            f"{100 * before:.0f} % one of the model's own.",
             "    bbox_head=dict(anchor_generator=dict(",
             f"        sizes={sizes}, num_scales={scheme.num_scales}, ratios={ratios})),",
         ]
     start = f"load_from = {str(plan.finetune)!r}\n"
     if not plan.finetune:
         start = "# load_from = 'FILE.pth'  # a whole detector to start from\n"
-    return "\n".join([*lines, ")", start])
+    model = ["model = dict(", *lines, ")"] if lines else []
+    return "\n".join([*model, start])
 
 
 def _pipelines(plan: Plan) -> str:
-    return f"""# Longer and shorter side of images, in pixels: the median, at most 1333 x 800.
+    largest = LARGEST_OF_SMALL if plan.model == SMALL else LARGEST
+    return f"""# Longer and shorter side of images, in pixels: the median, at most {largest}.
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}
@@ -361,6 +374,7 @@ def packed(start: str, items: Sequence[str], indent: str) -> str:
 
 def _schedule(plan: Plan) -> str:
     last, warm_up = plan.max_iters, min(500, plan.max_iters // 4)
+    fewest = FEWEST_OF_SMALL if plan.model == SMALL else FEWEST
     steps = [round(last * share) for share in (2 / 3, 8 / 9)]  # the paper's 60k and 80k of 90k
     every = math.ceil(last / 10)
     val = f", val_interval={every}" if {"val", "test"} & plan.found.splits.keys() else ""
@@ -368,13 +382,22 @@ def _schedule(plan: Plan) -> str:
     if plan.finetune:
         stop = "" if val else "early_stopping = False\n"
         return (
-            f"# At most {EPOCHS} epochs, or {FEWEST} iterations; early_stopping ends it before.\n"
+            f"# At most {EPOCHS} epochs, or {fewest} iterations; early_stopping ends it before.\n"
             f"train_cfg = dict(max_iters={last}{val})\n{stop}{hooks}"
         )
-    return f"""# {EPOCHS} epochs, but at least {FEWEST} and at most {MOST} iterations.
+    phases = [
+        f"type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end={warm_up}",
+        f"type='MultiStepLR', by_epoch=False, begin=0, end={last}, milestones={steps}, gamma=0.1",
+    ]
+    if plan.model == SMALL:
+        phases = [
+            "type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50",
+            f"type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end={last}",
+        ]
+    lines = "\n".join(f"    dict({phase})," for phase in phases)
+    return f"""# {EPOCHS} epochs, but at least {fewest} and at most {MOST} iterations.
 train_cfg = dict(max_iters={last}{val})
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end={warm_up}),
-    dict(type='MultiStepLR', by_epoch=False, begin=0, end={last}, milestones={steps}, gamma=0.1),
+{lines}
 ]
 {hooks}"""

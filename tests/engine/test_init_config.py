@@ -75,6 +75,24 @@ def test_model_and_size(tiny_coco, tmp_path):
     assert result.batch_size == 6  # there are no more images
 
 
+def test_the_small_model_starts_from_nothing(bccd, tiny_coco, tmp_path):
+    result, text, cfg = written(bccd / "BCCD", tmp_path, model="small")
+    assert (result.scale, result.max_iters) == ((320, 240), 1000)
+    assert (cfg.model.backbone.base_channels, cfg.model.backbone.init_cfg) == (32, None)
+    assert cfg.optim_wrapper.optimizer.type == "AdamW"
+    assert [one.end for one in cfg.param_scheduler] == [50, 1000]
+    assert "ImageNet" not in text
+    (tmp_path / "more").mkdir()
+    own = MODELS.build(cfg.model).state_dict()
+    torch.save({"state_dict": own}, tmp_path / "small.pth")
+    _, _, tuned = written(
+        tiny_coco, tmp_path / "more", model="small", finetune=tmp_path / "small.pth"
+    )
+    assert tuned.load_from == str(tmp_path / "small.pth")
+    assert tuned.model.backbone.base_channels == 32
+    assert tuned.optim_wrapper.optimizer.type == "SGD"
+
+
 def test_twenty_classes_and_fitted_anchors_fit_on_sixty_lines(voc_mini, tmp_path):
     _, text, cfg = written(voc_mini / "VOCdevkit" / "VOC2007", tmp_path)
     assert "Fitted" in text
