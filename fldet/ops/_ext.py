@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fldet.errors import UnavailableError
 from fldet.functional import sigmoid_focal_loss
+from fldet.ops.eager import eager
 from fldet.ops.nms import keep_without_mmcv
 from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
 
 
-@torch.compiler.disable
+@eager
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Returns the (K,) indices that greedy suppression keeps, in descending score order.
 
@@ -35,7 +36,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return order[keep_without_mmcv(boxes.detach()[order].float(), iou_threshold, offset)]
 
 
-@torch.compiler.disable
+@eager
 def roi_align_forward(
     input: Tensor,
     rois: Tensor,
@@ -59,7 +60,7 @@ def roi_align_forward(
         output.copy_(pool_features(_widened(input), rois.to(_widened(input)), pooling))
 
 
-@torch.compiler.disable
+@eager
 def roi_align_backward(
     grad_output: Tensor,
     rois: Tensor,
@@ -81,7 +82,7 @@ def roi_align_backward(
         grad_input.copy_(pool_features_backward(grad, rois.to(grad), grad_input.shape, pooling))
 
 
-@torch.compiler.disable
+@eager
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
@@ -99,7 +100,7 @@ def sigmoid_focal_loss_forward(
     output.copy_(_focal_loss(input.detach(), target, weight, gamma, alpha))
 
 
-@torch.compiler.disable
+@eager
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
+from fldet.ops.eager import eager
 
 __all__ = ["batched_nms", "move_classes_apart", "nms"]
 
@@ -244,7 +245,7 @@ def _falling_scores(boxes: Tensor) -> Tensor:
     return torch.arange(len(boxes), 0, -1, dtype=torch.float32, device=boxes.device)
 
 
-@torch.compiler.disable
+@eager
 def keep_in_order(boxes: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
     """Returns the indices that greedy suppression keeps of boxes in descending score order.
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fldet.ops.eager import eager
 from fldet.ops.nms import BACKENDS, Backend, gives, has_compiled_mmcv, require
 
 __all__ = ["roi_align"]
@@ -165,7 +166,7 @@ class _RoIAlign(torch.autograd.Function):
         return pool_features_backward(grad, rois, ctx.features_shape, ctx.pooling), None, None
 
 
-@torch.compiler.disable
+@eager
 def pool_features(features: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
     """Returns the pooled features, see ``roi_align``; no autograd.
 
@@ -190,7 +191,7 @@ def pool_features(features: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
     return bins.view(shape).permute(0, 3, 1, 2).contiguous()
 
 
-@torch.compiler.disable
+@eager
 def pool_features_backward(
     grad: Tensor, rois: Tensor, features_shape: torch.Size, pooling: Pooling
 ) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fldet.errors import UnavailableError
 from fldet.functional import Alpha, check_alpha
+from fldet.ops.eager import eager
 
 __all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
 
@@ -170,7 +171,7 @@ class _Level:
     curve: Curve
 
 
-@torch.compiler.disable
+@eager
 def _run(job: _Job, logits: Sequence[Tensor]) -> Tensor:
     return _SigmoidLossSum.apply(job, *logits)  # type: ignore[no-untyped-call]
 

@@ -29,9 +29,12 @@ GOALS = (
     ("help", "fldet --help", "fldet --help", "import typer", 1.5),
     ("first batch", "fldet train", "fldet train to its first batch", "MMDetection's runner", 1.0),
 )
-# Ends a process at its first batch, without waiting for the teardown of either side.
+# Ends a process at its first batch, without waiting for the teardown of either side, nor for the
+# loader's processes, which look for their parent every five seconds and hold its pipes until then.
 HOOK = """
+import multiprocessing
 import os
+import signal
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -41,6 +44,9 @@ from mmengine.registry import HOOKS
 class StopAtFirstBatch(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         print("first batch of", len(data_batch["inputs"]), flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises
+        for child in multiprocessing.active_children():
+            child.kill()
         os._exit(0)
 """
 # fldet, which the config imports, puts imgaug off until mmdet's lane detection needs it; without
