@@ -18,14 +18,14 @@ demo: $(READY)
 	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
 
 test: $(READY)
-	$(BIN)/pytest -n 2 $(TESTS)
+	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 # The lighter set of dependencies: see requirements/light.txt.
 test-light:
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/pip install --quiet -r requirements/light.txt -r requirements/tests.txt
 	.venv-light/bin/pip install --quiet --no-deps -r requirements/light-mm.txt -e .
-	.venv-light/bin/pytest -n 2 tests/engine tests/ops tests/test_compat.py $(TESTS)
+	.venv-light/bin/pytest -n 2 --dist worksteal tests/engine tests/ops tests/test_compat.py $(TESTS)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)

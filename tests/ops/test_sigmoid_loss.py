@@ -478,7 +478,8 @@ def test_a_gpu_without_a_c_compiler_has_the_loss_without_the_kernel(monkeypatch,
         found = value_and_grad(one_level, logits.as_subclass(OnGpu), labels, weights, **settings)
         assert torch.equal(found[0], expected[0])
         assert torch.equal(found[1], expected[1])
-    assert len(launches) == len(caplog.records) == 1
+    warned = {record.getMessage() for record in caplog.records}  # by more than one handler
+    assert len(launches) == len(warned) == 1
     assert "Triton fails on cpu: RuntimeError: Failed to find C compiler" in caplog.text
     sigmoid_loss._triton_works.cache_clear()
 
