@@ -132,8 +132,9 @@ def run(
     if dry_run:
         _show_plan(out, runs, chosen, jobs or 1)
         return
-    options = cluster_options or []
-    statuses, received = _run(runs, chosen, executor, options, jobs, device, gpus, work_dir)
+    statuses, received = _run(
+        runs, chosen, executor, cluster_options or [], jobs, device, gpus, work_dir
+    )
     out.result({"runs": statuses}, text=lambda: summary(statuses))
     again = [one for one in statuses if one.state not in ("done", "diverged")]
     if received:

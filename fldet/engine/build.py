@@ -168,15 +168,15 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
 class _QuickConfig(Config):
     """A config that keeps its last text: MMEngine asks for it four times, at 60 ms each."""
 
-    last: ClassVar = ("", "")  # content, text
+    _last_text: ClassVar = ("", "")  # content, text
 
     @property
     def pretty_text(self) -> str:
         """The config as Python."""
         content = repr(self._cfg_dict)
-        if self.last[0] != content:
-            _QuickConfig.last = (content, super().pretty_text)
-        return self.last[1]
+        if self._last_text[0] != content:
+            _QuickConfig._last_text = (content, super().pretty_text)
+        return self._last_text[1]
 
 
 def _quick(cfg: Config) -> Config:

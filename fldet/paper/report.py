@@ -144,10 +144,7 @@ def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
             reports.append(_table(table, runs, quantity, key))
     search = _search(tables, runs)
     used = [
-        run
-        for table in tables
-        for row, of_row in runs.get(table.name, {}).items()
-        for run in of_row
+        run for table in tables for of_row in runs.get(table.name, {}).values() for run in of_row
     ]
     distinct = {run.folder: run for run in used}.values()
     begun = [record for run in distinct if (record := read_record(run.folder)).digest]
