@@ -20,6 +20,7 @@ from mmengine.config import Config
 
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
 from fldet.config import load_config
+from fldet.engine import train as engine
 from fldet.engine.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,6 +252,23 @@ def tiny_run(
 # --- plug-ins ---
 
 EXAMPLE_PLUGIN = ROOT / "tests" / "example_plugin"
+
+
+@pytest.fixture
+def with_hook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers hooks in the runs that follow."""
+    build = engine.build_runner
+
+    def use(*hooks):
+        def build_with_hooks(*args):
+            runner = build(*args)
+            for hook in hooks:
+                runner.register_hook(hook)
+            return runner
+
+        monkeypatch.setattr(engine, "build_runner", build_with_hooks)
+
+    return use
 
 
 @pytest.fixture

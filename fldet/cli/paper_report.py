@@ -39,7 +39,8 @@ def report(
     Kendall's tau of the order of the rows with its range and p-value, and which of the paper's
     statements hold here. Rows that diverged or were not run are shown as such.
     """
-    from fldet.paper.report import make_report, markdown
+    from fldet.paper.page import markdown
+    from fldet.paper.report import make_report
     from fldet.paper.runs import tables_of
     from fldet.paper.tiers import find_tier
     from fldet.results import to_json, write_atomically

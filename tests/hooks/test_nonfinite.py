@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-import fldet.engine.train as engine
 from fldet.config import load_config
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.replay import replay
@@ -47,17 +46,9 @@ def spoil_subnet(model, batch):
 
 
 @pytest.fixture
-def run(tiny_config, tmp_path, monkeypatch):
-    build = engine.build_runner
-
+def run(tiny_config, tmp_path, with_hook):
     def start(*hooks, options=(), work_dir="run", **kwargs):
-        def build_with_hooks(*args):
-            runner = build(*args)
-            for hook in hooks:
-                runner.register_hook(hook)
-            return runner
-
-        monkeypatch.setattr(engine, "build_runner", build_with_hooks)
+        with_hook(*hooks)
         cfg = load_config(tiny_config, [*OPTIONS, *options])
         return train(cfg, work_dir=tmp_path / work_dir, device="cpu", **kwargs)
 

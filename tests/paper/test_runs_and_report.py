@@ -7,7 +7,8 @@ import pytest
 
 from fldet.errors import DataError, UsageError
 from fldet.paper import find_table, read_tables
-from fldet.paper.report import make_report, markdown
+from fldet.paper.page import markdown
+from fldet.paper.report import make_report
 from fldet.paper.runs import ALPHAS, Record, ask_for, check_digest, plan, read_record, tables_of
 from fldet.paper.tiers import find_tier
 

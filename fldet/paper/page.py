@@ -1,0 +1,188 @@
+"""The report of a tier as a page of Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
+from typing import get_args
+
+from fldet.paper.agreement import DRAWN, Agreement
+from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
+from fldet.paper.runs import ALPHAS
+from fldet.paper.statements import Judgement, Measured
+
+__all__ = ["markdown"]
+
+
+def markdown(report: Report, figures: Mapping[str, str]) -> str:
+    """Returns the page.
+
+    Args:
+        report: what to say.
+        figures: path of the picture of each table, relative to the page.
+    """
+    images = f" A step of a training has {report.images} images." if report.images else ""
+    lines = [
+        "<!-- Made by fldet paper report: run it again instead of changing this page. -->",
+        f"# The paper's tables in the tier {report.tier}",
+        report.header,
+        _commands(report),
+        f"All runs shown here took {_hours(report.seconds)} of wall time together, each counted "
+        f"once, however many tables it is a row of.{images}",
+        *(f"Machine: {', '.join(f'{k} {v}' for k, v in one.items())}." for one in report.machines),
+        "AP is in percent. The spread is the standard deviation over seeds, with the lowest and "
+        "the highest in brackets. The difference of two AP on different data says little; "
+        '"below best" is how far a row is from the best of its own column. Names of models in '
+        "titles and rows are the paper's; what the tier puts in their place is said above.",
+        _statement_table(report),
+    ]
+    for table in report.tables:
+        lines += [f"## {table.key}: {table.title}", _row_table(table)]
+        if any(row.paper is not None for row in table.rows):
+            lines.append(f"The paper's figures are of COCO {table.split}. {_agreement_text(table)}")
+        lines.append(f"Time spent: {_hours(table.seconds)}.")
+        if table.key in figures:
+            lines.append(f"![{table.key}]({figures[table.key]})")
+        if any(ours is not None for row in table.rows for _, ours in row.figures.values()):
+            lines += ["The other figures, means over the seeds:", _figure_table(table)]
+    if report.search:
+        lines += ["## The search for alpha in Table 1b", _search_table(report)]
+        if report.search_agreement:
+            lines.append(_tau_text(report.search_agreement))
+    return "\n\n".join(lines) + "\n"
+
+
+def _commands(report: Report) -> str:
+    """Returns what makes the runs and the page, with one line for each set of seeds."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for table in report.tables:
+        if table.seeds and table.name not in by_seeds.setdefault(table.seeds, []):
+            by_seeds[table.seeds].append(table.name)
+    options = report.cfg_options and ("--cfg-options", *map(quote, report.cfg_options))
+    lines = []
+    for seeds, names in by_seeds.items():
+        search = ("--search-alpha",) if report.search and "table1b" in names else ()
+        words = (*names, "--tier", report.option, "--seeds", *map(str, seeds), *search, *options)
+        lines.append(f"    fldet paper run {' '.join(words)}")
+    names = list(dict.fromkeys(table.name for table in report.tables))
+    lines.append(f"    fldet paper report {' '.join(names)} --tier {report.option}")
+    return "\n".join(lines)
+
+
+def _statement_table(report: Report) -> str:
+    judgements = [one.judgement for one in report.verdicts]
+    counts = ", ".join(f"{judgements.count(word)} {word}" for word in get_args(Judgement))
+    rows = [
+        (one.statement.says, one.statement.where, f"**{one.judgement}**", one.why)
+        for one in report.verdicts
+    ]
+    return (
+        "## What the paper says\n\n"
+        "A difference is decided where the ranges over seeds do not overlap, all seeds of all rows "
+        "were run, and there are two or more. Chance alone separates two equal rows of three seeds "
+        "in one case of ten, of two seeds in one of three. That a row is not above another is not "
+        f"contradicted by ranges that overlap. In short: {counts}.\n\n"
+        + _markdown_table(("statement", "where", "here", "figures"), rows)
+    )
+
+
+def _row_table(table: TableReport) -> str:
+    papers = [row.paper for row in table.rows if row.paper is not None]
+    means = [row.mean for row in table.rows if row.mean is not None]
+    columns = {
+        "row": [row.name for row in table.rows],
+        f"paper {table.quantity}": [_number(row.paper) for row in table.rows],
+        f"here {table.quantity}": [_ours(row.ours) for row in table.rows],
+        "spread": [_spread(row) for row in table.rows],
+        "seeds": [str(len(row.ours.values)) for row in table.rows],
+        "delta": [_number(row.delta, "+") for row in table.rows],
+    }
+    if table.quantity == "AP":
+        columns["below best: paper"] = [_below(row.paper, papers) for row in table.rows]
+        columns["below best: here"] = [_below(row.mean, means) for row in table.rows]
+        columns["beside it"] = [_beside(row) for row in table.rows]
+    # Controls have no column of the paper, the others nothing beside them.
+    kept = {name: cells for name, cells in columns.items() if papers or set(cells) != {"-"}}
+    return _markdown_table(tuple(kept), list(zip(*kept.values(), strict=True)))
+
+
+def _below(value: float | None, column: Sequence[float]) -> str:
+    return _number(None if value is None else max(column) - value)
+
+
+def _search_table(report: Report) -> str:
+    header = ("row", "paper", *(f"alpha {alpha:g}" for alpha in ALPHAS), "best alpha here")
+    rows = [
+        (one.row, _number(one.paper), *map(_ours, one.alphas.values()), one.best or "-")
+        for one in report.search
+    ]
+    return _markdown_table(header, rows)
+
+
+def _agreement_text(table: TableReport) -> str:
+    found = _tau_text(table.agreement)
+    diverged = [row.name for row in table.rows if row.ours.diverged and not row.ours.values]
+    mixed = [row.name for row in table.rows if row.ours.diverged and row.ours.values]
+    if diverged:
+        found += f" Counted as 0: {', '.join(diverged)}."
+    if mixed:
+        found += f" Left out, as some seeds diverged: {', '.join(mixed)}."
+    return found
+
+
+def _tau_text(found: Agreement) -> str:
+    if found.tau is None or found.p_value is None:
+        return "Order of the rows: nothing to compare yet."
+    orders = "all orders" if found.exact else f"{DRAWN} drawn orders"
+    spread = (
+        f"{found.range[0]:.2f} to {found.range[1]:.2f} in 95 % of draws with means moved as other "
+        "seeds might have moved them"
+        if found.range
+        else "no range: a row has one seed"
+    )
+    return (
+        f"Order of the rows: Kendall's tau-b with the paper is {found.tau:.2f} over {found.rows} "
+        f"rows ({spread}). One-sided permutation test over {orders}: p = {found.p_value:.2g}."
+    )
+
+
+def _figure_table(table: TableReport) -> str:
+    """Returns the other figures of each row; the paper's where it states them."""
+    columns = {"row": [row.name for row in table.rows]}
+    for name in OTHER_FIGURES:
+        paper = [_number(row.figures[name][0]) for row in table.rows]
+        if set(paper) != {"-"}:
+            columns[f"{name}: paper"] = paper
+        columns[f"{name}: here"] = [_number(row.figures[name][1]) for row in table.rows]
+    return _markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _beside(row: RowReport) -> str:
+    return "; ".join(f"{label}: {_number(mean)}" for label, mean in row.beside.items()) or "-"
+
+
+def _ours(measured: Measured) -> str:
+    notes = [f"{measured.mean:.1f}"] if measured.values else []
+    if measured.diverged:
+        notes.append(f"diverged ({measured.diverged})")
+    if measured.missing:
+        notes.append(f"not run ({measured.missing})")
+    return ", ".join(notes) or "not run"
+
+
+def _spread(row: RowReport) -> str:
+    if not row.ours.values:
+        return "-"
+    low, high = min(row.ours.values), max(row.ours.values)
+    return "one seed" if row.std is None else f"{row.std:.2f} ({low:.1f} to {high:.1f})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.1f}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
