@@ -30,6 +30,7 @@ log = logging.getLogger("fldet")
 
 TAKE_TURNS = 0.2  # seconds between two looks at the processes
 WRITE_RECORD = 10.0  # seconds between two notes of the time spent
+PAUSED = 30.0  # seconds between two looks, after which this process was stopped, commands included
 WAIT_FOR_LOCK = 60.0  # seconds for the command of a runner that was killed to save and end
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 
@@ -195,7 +196,7 @@ class LocalJob:
         self._process: subprocess.Popen[bytes] | None = None
         self._step: Step | None = None
         self._before = 0.0
-        self._noted = 0.0
+        self._unsaved = 0.0  # seconds that are not in the record yet
         self._stopping = False
         self._patience = time.monotonic() + WAIT_FOR_LOCK
 
@@ -249,7 +250,6 @@ class LocalJob:
             )
         self._step = step
         self._started = time.time()
-        self._noted = time.monotonic()
         self._before = time.monotonic()
 
     def _ended_early(self, code: int) -> Status:
@@ -280,9 +280,12 @@ class LocalJob:
 
     def _note_time(self, *, force: bool) -> None:
         now = time.monotonic()
-        if self._step and (force or now - self._noted > WRITE_RECORD):
-            spent = self._record.seconds.get(self._step.name, 0.0) + now - self._before
-            self._before = self._noted = now
+        if now - self._before < PAUSED:
+            self._unsaved += now - self._before
+        self._before = now
+        if self._step and (force or self._unsaved > WRITE_RECORD):
+            spent = self._record.seconds.get(self._step.name, 0.0) + self._unsaved
+            self._unsaved = 0.0
             self._save(seconds={**self._record.seconds, self._step.name: round(spent, 2)})
 
     def _status(self, state: str) -> Status:
@@ -292,13 +295,12 @@ class LocalJob:
         except DataError as error:
             self._save(state="failed", reason=error.message)
             state, ap = "failed", None
-        running = time.monotonic() - self._before if self._process else 0.0
         return Status(
             self.run,
             state,
             iteration,
             iterations,
-            sum(self._record.seconds.values()) + running,
+            sum(self._record.seconds.values()) + self._unsaved,
             ap,
             self._record.reason,
         )

@@ -125,7 +125,8 @@ class Record:
         digest: of the config that it was begun with.
         cfg_options: the overrides among it.
         steps: names of the commands that are done.
-        seconds: wall time by step, over all attempts, to within some seconds where one was killed.
+        seconds: wall time by step, over all attempts, without pauses of the runner, to within some
+            seconds where one was killed.
         reason: of a run that failed or diverged, one line.
         machines: processor, versions, device, processes and threads of all attempts, each once.
         images: in a step of the training, None for a timing.

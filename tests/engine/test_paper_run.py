@@ -90,6 +90,15 @@ def test_steps_follow_each_other_and_a_printed_result_appears_whole(tmp_path):
     assert list(read_record(run.folder).seconds) == ["train", "timing"]
 
 
+def test_a_pause_of_the_runner_is_not_time_spent(tmp_path, monkeypatch):
+    job = LocalJob(run_of(tmp_path, "good", FINE))
+    job.poll()
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3600)
+    wait_until(lambda: job.poll().state == "done")
+    assert 0 < job.poll().seconds < 600
+
+
 def test_a_loss_that_is_not_finite_is_a_result(tmp_path):
     run = run_of(tmp_path, "wild", WRONG, FINE)
     run.folder.mkdir(parents=True)
