@@ -4,8 +4,10 @@ import dataclasses
 import json
 import math
 import os
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -354,6 +356,23 @@ class ExportResult:
     within_tolerance: bool | None
 
 
+@cache
+def commit() -> str | None:
+    """Returns the commit of the clone that fldet is imported from, with ``-dirty`` if changed.
+
+    None for an installed package, or without git.
+    """
+    clone = Path(__file__).resolve().parent.parent
+    if not (clone / ".git").exists():
+        return None
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
 def to_json(command: str, value: Any) -> str:
     """Returns the JSON object of a result, as ``--json`` prints it.
 
@@ -367,6 +386,7 @@ def to_json(command: str, value: Any) -> str:
         "schema": SCHEMA,
         "command": command,
         "version": __version__,
+        "commit": commit(),
         "result": to_jsonable(value),
     }
     return json.dumps(content, indent=1)
@@ -445,3 +465,9 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows as a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

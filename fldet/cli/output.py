@@ -84,12 +84,6 @@ def table(
     )
 
 
-def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Returns rows as a Markdown table."""
-    ruler = ("---",) * len(header)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ruler, *rows])
-
-
 def is_first_process() -> bool:
     """Returns False in all but the first process of a distributed run."""
     return process_rank() == 0

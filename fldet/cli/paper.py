@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options, paper_report, paper_run
-from fldet.cli.output import Output, command, markdown_table, table
+from fldet.cli.output import Output, command, table
+from fldet.results import markdown_table
 
 if TYPE_CHECKING:
     from fldet.paper import Comparison, Table

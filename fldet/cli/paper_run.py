@@ -187,7 +187,8 @@ def _run(
         devices = [] if ":" in device else visible_devices()  # cuda:1 is that of all runs
 
         def start(run: "Run", slot: int) -> LocalJob:
-            environment = job_environment(slot, jobs or 1, gpus, devices)
+            beside = 1 if run.is_timing else jobs or 1  # a timing has all cores
+            environment = job_environment(slot, beside, gpus, devices)
             return LocalJob(run, environment, device=device, gpus=gpus)
 
     with locked(work_dir / tier.name), View(jobs, tier.minutes) as view:
@@ -325,8 +326,9 @@ def minutes_left(statuses: "Sequence[Status]", jobs: int, stated: float | None) 
         typical = median(ended) if ended else TIMING_MINUTES if timing else stated
         if todo and typical is None:
             return None
-        total += sum(max(0.0, (typical or 0.0) - one.seconds / 60) for one in todo)
-    return total / jobs
+        left = sum(max(0.0, (typical or 0.0) - one.seconds / 60) for one in todo)
+        total += left if timing else left / jobs
+    return total
 
 
 def duration(minutes: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
-from fldet.engine.paper_run import LocalJob, Status, progress_in
+from fldet.engine.paper_run import LocalJob, Status, job_environment, progress_in
 from fldet.errors import UnavailableError, UsageError
 from fldet.paper.runs import Run, read_record, result_of
 from fldet.results import write_atomically
@@ -97,7 +97,8 @@ class ClusterRun:
         """Returns how the run ended."""
         # A run has one job at a time: where it was killed with its machine, its lock is stale.
         drop_lock_of_another_machine(self.run.folder)
-        job = LocalJob(self.run, device=self._device, gpus=self._gpus)
+        environment = job_environment(0, 1, self._gpus, [])
+        job = LocalJob(self.run, environment, device=self._device, gpus=self._gpus)
         while (state := job.poll().state) not in ("done", "diverged", "failed", "stopped"):
             time.sleep(1)
         return state

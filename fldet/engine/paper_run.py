@@ -21,9 +21,9 @@ from fldet.engine.checkpoint import checkpoints, newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import noted_signals
-from fldet.errors import DataError
+from fldet.errors import ConfigError, DataError
 from fldet.evaluation.speed import machine
-from fldet.paper.runs import Run, Step, check_digest, read_record, result_of
+from fldet.paper.runs import Run, Step, check_digest, digest_of, read_record, result_of
 from fldet.processes import core_count
 
 log = logging.getLogger("fldet")
@@ -109,9 +109,9 @@ def run_all(
         DataError: a file of a run cannot be read.
     """
     statuses = {run.folder: known(run) for run in runs}
-    todo = deque(run for run in runs if statuses[run.folder].state not in ("done", "diverged"))
+    unfinished = [run for run in runs if statuses[run.folder].state not in ("done", "diverged")]
+    todo = deque(sorted(unfinished, key=lambda run: run.is_timing))  # timings last, and alone
     active: dict[int, Job] = {}
-    todo = deque(sorted(todo, key=lambda run: run.is_timing))  # timings last, and alone
     asked = False
     with noted_signals() as received:
         while active or (todo and not received.number):
@@ -215,11 +215,14 @@ class LocalJob:
             return self._status("stopped")
         step = self.run.next_step(self._record)
         if step is None:
-            self._save(state="done")
             _remove_checkpoints(self.run.folder)
+            self._save(state="done")
             return self._status("done")
         if time.monotonic() < self._patience and is_locked(self.run.folder):
             return self._status("waiting")
+        if changed := _change_of_config(self.run):
+            self._save(state="failed", reason=changed)
+            return self._status("failed")
         self._begin(step)
         return self._status(step.name)
 
@@ -304,6 +307,16 @@ class LocalJob:
             ap,
             self._record.reason,
         )
+
+
+def _change_of_config(run: Run) -> str:
+    """Returns what is wrong where a config is another one than when the runs were planned."""
+    try:
+        if digest_of(run) == run.digest:
+            return ""
+    except ConfigError as error:
+        return error.message
+    return f"{run.config} or a file below it has changed while the runs were done"
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from fldet import __version__
 from fldet.ops import active_backend
+from fldet.results import commit
 
 TIMED = (
     "from the loaded pixels to the final boxes (test_step): normalisation, network, decoding, "
@@ -133,6 +134,8 @@ def machine() -> dict[str, str]:
         "fldet": __version__,
         "nms": active_backend()["nms"],
     }
+    if state := commit():
+        facts["commit"] = state
     if torch.cuda.is_available():
         cudnn: Any = torch.backends.cudnn
         facts["cuda"], facts["cudnn"] = str(torch.version.cuda), str(cudnn.version())

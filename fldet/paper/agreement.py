@@ -92,9 +92,11 @@ def _range(x: Array, means: Array, ours: Sequence[Sequence[float]]) -> tuple[flo
     """Draws means with the variance of the seeds, pooled over the rows and itself uncertain."""
     rng = np.random.default_rng(0)
     counts = np.array([len(values) for values in ours])
-    freedom = int((counts - 1).sum())
-    squares = sum(float(np.var(values) * len(values)) for values in ours)
-    deviation = np.sqrt(squares / rng.chisquare(freedom, size=(RESAMPLED, 1)))
+    # rows whose seeds are all equal are those that diverged: they say nothing about the spread
+    spread = [values for values in ours if min(values) < max(values)]
+    freedom = sum(len(values) - 1 for values in spread)
+    squares = sum(float(np.var(values) * len(values)) for values in spread)
+    deviation = np.sqrt(squares / rng.chisquare(max(1, freedom), size=(RESAMPLED, 1)))
     drawn = means + deviation / np.sqrt(counts) * rng.standard_normal((RESAMPLED, len(means)))
     low, high = np.percentile(kendall_tau_b(x, drawn), [2.5, 97.5])
     return float(low), float(high)

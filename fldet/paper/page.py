@@ -8,6 +8,7 @@ from fldet.paper.agreement import DRAWN, Agreement
 from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.runs import ALPHAS
 from fldet.paper.statements import Judgement, Measured
+from fldet.results import markdown_table
 
 __all__ = ["markdown"]
 
@@ -39,6 +40,10 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         if any(row.paper is not None for row in table.rows):
             lines.append(f"The paper's figures are of COCO {table.split}. {_agreement_text(table)}")
         lines.append(f"Time spent: {_hours(table.seconds)}.")
+        if table.quantity == "ms" and len(table.machines) > 1:
+            lines.append(
+                "**The rows were timed on different machines, versions or numbers of threads.**"
+            )
         if table.key in figures:
             lines.append(f"![{table.key}]({figures[table.key]})")
         if any(ours is not None for row in table.rows for _, ours in row.figures.values()):
@@ -51,20 +56,33 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
 
 
 def _commands(report: Report) -> str:
-    """Returns what makes the runs and the page, with one line for each set of seeds."""
-    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    """Returns what makes the runs and the page."""
+    asked: dict[tuple[str, ...], list[str]] = {}  # tables by options
     for table in report.tables:
-        if table.seeds and table.name not in by_seeds.setdefault(table.seeds, []):
-            by_seeds[table.seeds].append(table.name)
-    options = report.cfg_options and ("--cfg-options", *map(quote, report.cfg_options))
-    lines = []
-    for seeds, names in by_seeds.items():
-        search = ("--search-alpha",) if report.search and "table1b" in names else ()
-        words = (*names, "--tier", report.option, "--seeds", *map(str, seeds), *search, *options)
-        lines.append(f"    fldet paper run {' '.join(words)}")
+        for options in _options({row.name: row.asked for row in table.rows}):
+            asked.setdefault(options, []).append(table.name)
+    for options in _options({one.row: one.asked for one in report.search}):
+        asked.setdefault((*options, "--search-alpha"), []).append("table1b")
+    common = ["--tier", report.option]
+    if report.gpus > 1:
+        common += ["--gpus", str(report.gpus)]
+    if report.cfg_options:
+        common += ["--cfg-options", *map(quote, report.cfg_options)]
+    lines = [
+        " ".join(["fldet paper run", *dict.fromkeys(names), *options, *common])
+        for options, names in asked.items()
+    ]
     names = list(dict.fromkeys(table.name for table in report.tables))
-    lines.append(f"    fldet paper report {' '.join(names)} --tier {report.option}")
-    return "\n".join(lines)
+    lines.append(f"fldet paper report {' '.join(names)} --tier {report.option}")
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _options(asked: Mapping[str, tuple[int, ...]]) -> Iterable[tuple[str, ...]]:
+    """Yields ``--seeds`` for the rows of a table, with ``--rows`` where others have other seeds."""
+    for seeds in dict.fromkeys(filter(None, asked.values())):
+        names = [name for name, theirs in asked.items() if theirs == seeds]
+        rows = () if len(names) == len(asked) else ("--rows", *map(quote, names))
+        yield (*rows, "--seeds", *map(str, seeds))
 
 
 def _statement_table(report: Report) -> str:
@@ -80,7 +98,7 @@ def _statement_table(report: Report) -> str:
         "were run, and there are two or more. Chance alone separates two equal rows of three seeds "
         "in one case of ten, of two seeds in one of three. That a row is not above another is not "
         f"contradicted by ranges that overlap. In short: {counts}.\n\n"
-        + _markdown_table(("statement", "where", "here", "figures"), rows)
+        + markdown_table(("statement", "where", "here", "figures"), rows)
     )
 
 
@@ -99,9 +117,10 @@ def _row_table(table: TableReport) -> str:
         columns["below best: paper"] = [_below(row.paper, papers) for row in table.rows]
         columns["below best: here"] = [_below(row.mean, means) for row in table.rows]
         columns["beside it"] = [_beside(row) for row in table.rows]
-    # Controls have no column of the paper, the others nothing beside them.
-    kept = {name: cells for name, cells in columns.items() if papers or set(cells) != {"-"}}
-    return _markdown_table(tuple(kept), list(zip(*kept.values(), strict=True)))
+    # Controls have no figures of the paper, its rows nothing beside them.
+    idle = {"beside it"} if papers else {name for name in columns if set(columns[name]) == {"-"}}
+    kept = {name: cells for name, cells in columns.items() if name not in idle}
+    return markdown_table(tuple(kept), list(zip(*kept.values(), strict=True)))
 
 
 def _below(value: float | None, column: Sequence[float]) -> str:
@@ -109,12 +128,16 @@ def _below(value: float | None, column: Sequence[float]) -> str:
 
 
 def _search_table(report: Report) -> str:
-    header = ("row", "paper", *(f"alpha {alpha:g}" for alpha in ALPHAS), "best alpha here")
+    alphas = (f"alpha {alpha:g}" for alpha in ALPHAS)
+    header = ("row", "paper", *alphas, "seeds", "best alpha here")
     rows = [
-        (one.row, _number(one.paper), *map(_ours, one.alphas.values()), one.best or "-")
+        (
+            *(one.row, _number(one.paper), *map(_ours, one.alphas.values())),
+            *(str(len(one.asked)), one.best or "-"),
+        )
         for one in report.search
     ]
-    return _markdown_table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _agreement_text(table: TableReport) -> str:
@@ -152,11 +175,11 @@ def _figure_table(table: TableReport) -> str:
         if set(paper) != {"-"}:
             columns[f"{name}: paper"] = paper
         columns[f"{name}: here"] = [_number(row.figures[name][1]) for row in table.rows]
-    return _markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
+    return markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _beside(row: RowReport) -> str:
-    return "; ".join(f"{label}: {_number(mean)}" for label, mean in row.beside.items()) or "-"
+    return "; ".join(f"{label}: {_ours(other)}" for label, other in row.beside.items()) or "-"
 
 
 def _ours(measured: Measured) -> str:
@@ -164,7 +187,7 @@ def _ours(measured: Measured) -> str:
     if measured.diverged:
         notes.append(f"diverged ({measured.diverged})")
     if measured.missing:
-        notes.append(f"not run ({measured.missing})")
+        notes.append(f"no result ({measured.missing})")
     return ", ".join(notes) or "not run"
 
 
@@ -181,8 +204,3 @@ def _number(value: float | None, sign: str = "") -> str:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

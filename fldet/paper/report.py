@@ -24,24 +24,27 @@ class RowReport:
         name: as the paper labels it.
         paper: AP in percent, or milliseconds; None for controls.
         ours: what the seeds gave.
+        asked: seeds that it was to be run with.
         seeds: those that came to an end, in the order of ``ours.values``.
         mean: over them, None without any.
         std: over them, None with fewer than two.
         delta: mean minus paper.
         figures: the other COCO figures in percent by name, the paper's and our mean; None where
             there is none.
-        beside: of a control, our means of the rows that it is to be compared with, by name.
+        beside: of a control, what the rows that it is to be compared with gave with the same
+            seeds, by name.
     """
 
     name: str
     paper: float | None
     ours: Measured
+    asked: tuple[int, ...]
     seeds: tuple[int, ...]
     mean: float | None
     std: float | None
     delta: float | None
     figures: dict[str, tuple[float | None, float | None]]
-    beside: dict[str, float | None]
+    beside: dict[str, Measured]
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class TableReport:
         title: what varies.
         split: of COCO, which the paper's figures are of.
         quantity: ``AP`` in percent or ``ms`` per image.
-        seeds: that it was run with.
         rows: in the paper's order.
         agreement: of the order of the rows. One that diverged with all seeds counts as 0 AP; one
             of which some seeds diverged is left out.
+        machines: of its runs, those shared with other tables too.
         seconds: spent on its runs; those shared with other tables count here too.
     """
 
@@ -66,9 +69,9 @@ class TableReport:
     title: str
     split: str
     quantity: str
-    seeds: tuple[int, ...]
     rows: tuple[RowReport, ...]
     agreement: Agreement
+    machines: tuple[dict[str, str], ...]
     seconds: float
 
 
@@ -79,6 +82,7 @@ class Search:
     Attributes:
         row: as the paper labels it: gamma and the alpha that it found best.
         paper: its AP in percent.
+        asked: seeds that all alphas were to be run with; others of the paper's alpha do not count.
         alphas: what each alpha gave here.
         best: the alpha of the highest mean, of those that all seeds came to an end with; None
             without any.
@@ -86,6 +90,7 @@ class Search:
 
     row: str
     paper: float
+    asked: tuple[int, ...]
     alphas: dict[str, Measured]
     best: str | None
 
@@ -106,6 +111,7 @@ class Report:
         seconds: spent on all runs shown, each counted once.
         cfg_options: overrides that all runs had.
         images: in a step of all trainings, None without any.
+        gpus: processes of each training, 1 where none was begun.
     """
 
     tier: str
@@ -119,6 +125,7 @@ class Report:
     seconds: float
     cfg_options: tuple[str, ...]
     images: int | None
+    gpus: int
 
 
 def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
@@ -159,6 +166,7 @@ def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
         seconds=sum(sum(record.seconds.values()) for record in begun),
         cfg_options=trained[0].cfg_options if trained else (),
         images=trained[0].images if trained else None,
+        gpus=int(trained[0].machines[-1].get("processes", 1)) if trained else 1,
     )
 
 
@@ -172,27 +180,29 @@ def _table(
     mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
     rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
     ranked = [
-        (row.paper, row.ours.values or (0.0,))
+        (row.paper, row.ours.values or (0.0,) * row.ours.diverged)
         for row in rows
         if row.paper is not None and bool(row.ours.values) != bool(row.ours.diverged)
     ]
-    folders = {run.folder: run for of_row in mine.values() for run in of_row}
+    folders = {run.folder for of_row in mine.values() for run in of_row}
+    records = [read_record(folder) for folder in folders]
     return TableReport(
         name=table.name,
         key=key,
         title=table.title,
         split=table.split,
         quantity=quantity,
-        seeds=tuple(sorted({run.seed for run in folders.values()})),
         rows=rows,
         agreement=agreement([paper for paper, _ in ranked], [ours for _, ours in ranked]),
-        seconds=sum(sum(read_record(folder).seconds.values()) for folder in folders),
+        machines=_machines(machine for record in records for machine in record.machines),
+        seconds=sum(sum(record.seconds.values()) for record in records),
     )
 
 
 def _row(
     row: Row, mine: Sequence[Run], runs: Mapping[str, Mapping[str, list[Run]]], quantity: str
 ) -> RowReport:
+    asked = tuple(run.seed for run in mine)
     ours, seeds = _measured(mine, quantity)
     mean = ours.mean if ours.values else None
     paper = row.paper.get(quantity)
@@ -203,12 +213,13 @@ def _row(
     beside = {}
     for label in row.beside:
         other, name = label.split(" ", 1)
-        values = _measured(runs.get(other, {}).get(name, ()), quantity)[0].values
-        beside[label] = fmean(values) if values else None
+        theirs = runs.get(other, {}).get(name, [])
+        beside[label] = _measured([run for run in theirs if run.seed in asked], quantity)[0]
     return RowReport(
         name=row.name,
         paper=paper,
         ours=ours,
+        asked=asked,
         seeds=seeds,
         mean=mean,
         std=stdev(ours.values) if len(ours.values) > 1 else None,
@@ -255,13 +266,15 @@ def _search(
         return ()
     found = []
     for row in (row for table in tables if table.name == "table1b" for row in table.rows):
+        of_alpha = {f"{a:g}": mine.get(f"{row.name} with alpha {a:g}", []) for a in ALPHAS}
+        asked = set.intersection(*({run.seed for run in group} for group in of_alpha.values()))
         alphas = {
-            f"{alpha:g}": _measured(mine.get(f"{row.name} with alpha {alpha:g}", ()), "AP")[0]
-            for alpha in ALPHAS
+            alpha: _measured([run for run in group if run.seed in asked], "AP")[0]
+            for alpha, group in of_alpha.items()
         }
         whole = [a for a, it in alphas.items() if it.values and not it.missing + it.diverged]
         best = max(whole, key=lambda name: alphas[name].mean, default=None)
-        found.append(Search(row.name, row.paper["AP"], alphas, best))
+        found.append(Search(row.name, row.paper["AP"], tuple(sorted(asked)), alphas, best))
     return tuple(found)
 
 

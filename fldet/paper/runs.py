@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from mmengine.config import Config
+
 from fldet.config import find_config, load_config, to_plain
 from fldet.errors import DataError, UsageError, nearest
 from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
@@ -29,6 +31,7 @@ __all__ = [
     "ask_for",
     "asked_for",
     "check_digest",
+    "digest_of",
     "plan",
     "read_record",
     "result_of",
@@ -402,9 +405,21 @@ def _resolve(
 ) -> _Resolved:
     with TemporaryDirectory() as folder:
         cfg = load_config(tier.write(row, Path(folder), alpha=alpha), cfg_options)
+    return _Resolved(_digest(cfg), cfg.train_dataloader.batch_size)
+
+
+def digest_of(run: Run) -> str:
+    """Returns the digest of a run's config as its files are now.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    return _digest(load_config(run.config, run.cfg_options))
+
+
+def _digest(cfg: Config) -> str:
     text = json.dumps(to_plain(cfg), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return _Resolved(digest, cfg.train_dataloader.batch_size)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def runs_in(work_dir: Path, tier: Tier) -> dict[str, dict[str, list[Run]]]:

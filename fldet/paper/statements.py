@@ -129,8 +129,8 @@ def _incomplete(measured: Mapping[str, Measured]) -> str:
     """Returns which rows lack seeds, "" if none does."""
     begun = {name: len(row.values) + row.diverged for name, row in measured.items()}
     problems = {
-        "not run": [name for name in measured if not begun[name]],
-        "not all seeds run": [name for name in measured if begun[name] and measured[name].missing],
+        "no result": [name for name in measured if not begun[name]],
+        "not of all seeds": [name for name in measured if begun[name] and measured[name].missing],
         "one seed": [name for name in measured if begun[name] == 1],
     }
     return next((f"{what}: {', '.join(names)}" for what, names in problems.items() if names), "")
@@ -147,9 +147,11 @@ def _judge_failure(statement: Statement, measured: Mapping[str, Measured]) -> Ve
         reference = measured[statement.b[0]]
         if not reference.values:
             return Verdict(statement, "not decided", f"{statement.b[0]} diverged")
-        is_so = max(row.values) < HALF * min(reference.values)
         found += f" against {_figures(statement.b[0], measured)}"
-        return Verdict(statement, "holds" if is_so else "does not hold", found)
+        if max(row.values) < HALF * min(reference.values):
+            return Verdict(statement, "holds", found)
+        if min(row.values) < HALF * max(reference.values):
+            return Verdict(statement, "not decided", found)
     return Verdict(statement, "not decided" if row.diverged else "does not hold", found)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli.output import Output, command, note
 from fldet.errors import DataError, UsageError
+from fldet.results import commit
 
 
 def test_the_three_forms_of_a_result(capfd):
@@ -16,6 +17,7 @@ def test_the_three_forms_of_a_result(capfd):
     Output("test", as_json=True).result({"ap": 0.5}, text="table")
     printed = json.loads(capfd.readouterr().out)
     assert printed.pop("version")
+    assert printed.pop("commit") == commit()
     assert printed == {"schema": 1, "command": "test", "result": {"ap": 0.5}}
 
 

@@ -1,5 +1,6 @@
 """Runs sent away by submitit, to processes of this machine."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -7,12 +8,15 @@ import pytest
 from fldet.engine.paper_cluster import Cluster, ClusterRun
 from fldet.engine.paper_run import run_all
 from fldet.errors import UnavailableError, UsageError
-from fldet.paper.runs import Run, Step, read_record
+from fldet.paper.runs import Run, Step, digest_of, read_record
 
 
 def run_of(tmp_path, name, *arguments):
     folder = tmp_path / name / "seed_0"
-    return Run((name,), 0, tmp_path / f"{name}.py", folder, "d", (Step("train", arguments),))
+    config = tmp_path / f"{name}.py"
+    config.write_text("of_the_row = True\n")
+    run = Run((name,), 0, config, folder, "", (Step("train", arguments),))
+    return dataclasses.replace(run, digest=digest_of(run))
 
 
 def test_without_submitit_the_extra_is_named(tmp_path, monkeypatch):

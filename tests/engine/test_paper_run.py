@@ -1,5 +1,6 @@
 """Runs side by side, with commands that end at once in place of trainings."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from fldet.engine.paper_run import (
     run_all,
 )
 from fldet.errors import UsageError
-from fldet.paper.runs import Run, Step, read_record
+from fldet.paper.runs import Run, Step, digest_of, read_record
 
 FINE = Step("train", ("--version",))
 WRONG = Step("train", ("no_such_command",))
@@ -25,7 +26,10 @@ PRINTED = Step("timing", ("--version",), makes="benchmark.json", prints=True)
 
 def run_of(tmp_path, name, *steps, seed=0):
     folder = tmp_path / name / f"seed_{seed}"
-    return Run((f"table1b {name}",), seed, tmp_path / f"{name}.py", folder, "digest", steps)
+    config = tmp_path / f"{name}.py"
+    config.write_text("of_the_row = True\n")
+    run = Run((f"table1b {name}",), seed, config, folder, "", steps)
+    return dataclasses.replace(run, digest=digest_of(run))
 
 
 def do(runs, jobs=2):
@@ -119,6 +123,18 @@ def test_a_run_of_another_config_is_not_gone_on_with(tmp_path):
     other = Run(run.rows, 0, run.config, run.folder, "another", run.steps)
     with pytest.raises(UsageError, match="begun with another config"):
         do([other])
+
+
+def test_a_config_that_changes_before_its_turn_is_not_run(tmp_path):
+    runs = [run_of(tmp_path, "first", FINE), run_of(tmp_path, "second", FINE)]
+    runs[1].config.write_text("of_the_row = False\n")
+    found, _ = do(runs, jobs=1)
+    assert (found["first"].state, found["second"].state) == ("done", "failed")
+    assert found["second"].reason.endswith("has changed while the runs were done")
+    assert not runs[1].log.exists()
+    runs[1].config.unlink()
+    found, _ = do(runs, jobs=1)
+    assert "second.py" in found["second"].reason
 
 
 def test_a_command_ends_with_its_runner(tmp_path):

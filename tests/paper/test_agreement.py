@@ -35,6 +35,10 @@ def test_range_is_as_wide_as_the_seeds_differ():
     low, high = agreement([1, 2, 3], [[1, 9], [2, 9], [4, 8]]).range
     assert low < 0 < high
     assert agreement([1, 2, 3], [[1, 2], [5, 6], [9]]).range is None
+    # a row that diverged, 0 with every seed, does not make the others look surer
+    noisy = [[3, 9], [4, 8], [5, 9]]
+    with_zero = agreement([0, 1, 2, 3], [[0, 0], *noisy]).range
+    assert with_zero[0] < agreement([1, 2, 3], noisy).range[1]
 
 
 def test_range_holds_the_true_tau_as_often_as_it_says():

@@ -99,12 +99,12 @@ def test_a_table_has_the_seeds_that_its_own_rows_were_run_with(tmp_path):
             finish(run, 60)
     tables = tables_of(["table1a", "table1b", "table3"], LAPTOP)
     report = make_report(tables, LAPTOP, tmp_path)
-    assert [table.seeds for table in report.tables] == [(), (0, 1, 2), (0, 1)]
+    assert [table.rows[1].asked for table in report.tables] == [(), (0, 1, 2), (0, 1)]
     assert {row.ours.missing for row in report.tables[2].rows} == {0}
     assert report.tables[2].rows[1].mean == 50.5  # the focal loss, without the third seed
     page = markdown(report, {})
-    assert "    fldet paper run table1b --tier laptop --seeds 0 1 2\n" in page
-    assert "    fldet paper run table3 --tier laptop --seeds 0 1\n" in page
+    assert "    fldet paper run table1b --seeds 0 1 2 --tier laptop\n" in page
+    assert "    fldet paper run table3 --seeds 0 1 --tier laptop\n" in page
 
 
 def test_runs_with_other_numbers_of_images_are_not_compared(tmp_path):
@@ -173,9 +173,10 @@ def test_report_of_a_table(tmp_path):
     page = markdown(report, {"table1b": "b.png"})
     assert "| 2/.25 | 34.0 | 51.0 | 1.00 (50.0 to 52.0) | 3 | +17.0 | 0.0 | 0.0 |" in page
     assert "| CE without prior | diverged (3) |" in page
-    assert "| table1a .50: -; table1b 2/.25: 51.0 |" in page
+    assert "| table1a .50: not run; table1b 2/.25: 51.0 |" in page
+    assert page.count("beside it") == 1  # of the controls only
     assert "| 2/.25 | 52.5 | 50.0 |" in page  # AP50
-    assert "| 5/.25 | 32.2 | not run (3) | - | 0 | - | 1.8 | - |" in page
+    assert "| 5/.25 | 32.2 | no result (3) | - | 0 | - | 1.8 | - |" in page
     assert "![table1b](b.png)" in page
     assert str(tmp_path) not in page
 
@@ -190,7 +191,40 @@ def test_report_of_timings_and_of_a_search(tmp_path):
     assert report.tables[1].quantity == "ms"
     searched = report.search[5]
     assert (searched.row, searched.best) == ("2/.25", "0.75")
-    assert "## The search for alpha" in markdown(report, {})
+    page = markdown(report, {})
+    assert "## The search for alpha" in page
+    assert (
+        "\n    fldet paper run table1b --rows 2/.25 --seeds 0 --search-alpha --tier laptop\n"
+        in page
+    )
+    assert "timed on different machines" not in page
+
+
+def test_a_search_compares_equal_seeds(tmp_path):
+    for run in plan_of(tmp_path, "table1b", rows=["2/.25"], search_alpha=True):
+        finish(run, 55 if "0.75" in run.name else 50)
+    for run in plan_of(tmp_path, "table1b", rows=["2/.25"], seeds=(1, 2)):
+        finish(run, 70)
+    report = make_report(tables_of(["table1b"], LAPTOP), LAPTOP, tmp_path)
+    searched = report.search[5]
+    assert (searched.asked, searched.best) == ((0,), "0.75")
+    assert searched.alphas["0.25"].values == (50,)
+
+
+def test_the_page_says_how_the_runs_are_made_and_on_what(tmp_path):
+    options = ["data_root=my data"]
+    for run in plan_of(tmp_path, "table3", gpus=2, cfg_options=options):
+        finish(run, 30, machines=({"processes": "2"},))
+    for run in plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), gpus=2, cfg_options=options):
+        finish(run, 30, machines=({"processes": "2"},))
+    for run in plan_of(tmp_path, "table1e"):
+        finish(run, 100, machines=({"threads": "1" if "600" in run.rows[0] else "2"},))
+    page = markdown(make_report(tables_of(["table1e", "table3"], LAPTOP), LAPTOP, tmp_path), {})
+    common = "--tier laptop --gpus 2 --cfg-options 'data_root=my data'\n"
+    assert f"    fldet paper run table3 --rows FL --seeds 0 1 {common}" in page
+    others = "CE 'FL* gamma 2 beta 1' 'FL* gamma 4 beta 0'"
+    assert f"    fldet paper run table3 --rows {others} --seeds 0 {common}" in page
+    assert "timed on different machines" in page
 
 
 def test_runs_of_another_config_are_not_compared(tmp_path):

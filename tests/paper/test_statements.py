@@ -55,7 +55,10 @@ A, B, C = Measured((30, 31)), Measured((32, 33)), Measured((30.5, 32.5))
         ("diverges", [Measured((40,), diverged=1)], [], "not decided"),
         ("fails", [DIVERGED], [A], "holds"),
         ("fails", [Measured((3, 14))], [A], "holds"),
-        ("fails", [Measured((3, 16))], [A], "does not hold"),
+        ("fails", [Measured((3, 16))], [A], "not decided"),
+        ("fails", [Measured((16, 17))], [A], "does not hold"),
+        ("fails", [Measured((16,), diverged=1)], [A], "not decided"),
+        ("fails", [Measured((3,), diverged=1)], [A], "holds"),
         ("fails", [A], [DIVERGED], "not decided"),
     ],
 )
