@@ -130,7 +130,7 @@ def balance(loss: Tensor, targets: Tensor, alpha: Alpha) -> Tensor:
     """
     if alpha is None:
         return loss
-    check_alpha(alpha)
+    check_alpha(alpha, loss.shape[-1])
     of_class = loss.new_tensor(alpha).expand(loss.shape[-1:])
     if targets.shape == loss.shape:
         return loss * torch.where(targets.bool(), of_class, 1 - of_class)
@@ -175,13 +175,15 @@ def prior_bias(prior_prob: float) -> float:
     return -math.log((1 - prior_prob) / prior_prob)
 
 
-def check_alpha(alpha: Alpha) -> None:
-    """Raises ValueError unless alpha is None, a number in [0, 1] or a sequence of such numbers."""
+def check_alpha(alpha: Alpha, num_classes: int | None = None) -> None:
+    """Raises ValueError unless alpha is None, a number in [0, 1] or one for each class."""
     if alpha is None:
         return
     values = [alpha] if isinstance(alpha, (int, float)) else list(alpha)
     if not all(0 <= value <= 1 for value in values):
         raise ValueError(f"alpha must be None or in [0, 1], got {alpha}")
+    if num_classes and not isinstance(alpha, (int, float)) and len(values) != num_classes:
+        raise ValueError(f"alpha has {len(values)} values for {num_classes} classes")
 
 
 def _positive_entries(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:

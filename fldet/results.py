@@ -89,7 +89,7 @@ class TrainResult:
         work_dir: folder with the resolved config, logs and checkpoints.
         last_checkpoint: the newest checkpoint.
         best_checkpoint: the checkpoint with the best validation AP, None without validation.
-        iterations: optimizer steps done in total, earlier runs that were resumed counted in.
+        iterations: batches of the last checkpoint, those of earlier runs and passed-over ones too.
         final_losses: training losses at the end, averaged over the last logging window.
         best_ap: best validation AP in [0, 1], None without validation.
         seconds: wall time of this run.

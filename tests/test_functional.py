@@ -246,6 +246,7 @@ def test_empty_in_empty_out():
     [
         ((2, 4), 0.25, 2.0, r"or zeros and ones of shape \(2, 3\), got \(2, 4\)"),
         ((2, 3), 1.5, 2.0, "alpha must be None or in .* got 1.5"),
+        ((2, 3), [0.2, 0.3], 2.0, "alpha has 2 values for 3 classes"),
         ((2, 3), 0.25, -1.0, "gamma must be finite and >= 0, got -1.0"),
         ((2, 3), 0.25, math.nan, "gamma must be finite"),
     ],

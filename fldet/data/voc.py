@@ -1,5 +1,6 @@
 """Data sets in the Pascal VOC format: one XML file for each image."""
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,8 @@ from fldet.data.coco import CocoDataset
 from fldet.errors import DataError, nearest
 from fldet.image_files import IMAGE_ENDINGS, image_size
 from fldet.registry import DATASETS
+
+log = logging.getLogger("fldet")
 
 LAYOUT = "<object> holds <name> and <bndbox> with xmin, ymin, xmax, ymax in pixels"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -183,18 +186,26 @@ def _image_name(file: Path, images: Path, root: ElementTree.Element) -> str:
 def _check_classes(
     classes: Iterable[str], entries: Iterable[Mapping[str, Any]], folder: Path
 ) -> None:
-    """Raises for a class that no XML file of the folder has; one split may lack it."""
+    """Raises for a class that no XML file of the folder has, if it looks like a mistake.
+
+    A split may lack a class, and so may the folder where each split has its own.
+    """
     missing = set(classes) - {one["name"] for entry in entries for one in entry["objects"]}
     if not missing:
         return
     known = VOCDataset.class_names({"ann_file": str(folder)})
+    others = set(known) - set(classes)
     for name in classes:
-        if name not in known:
+        if name in known:
+            continue
+        close = nearest(name, others)
+        if close or len(others) == len(known):  # a slip of the pen, or no class of the files at all
             raise DataError(
                 f"class {name!r} is in no XML file of {folder}",
-                expected=nearest(name, known) or f"one of: {', '.join(known)}",
+                expected=close or f"one of: {', '.join(known)}",
                 hint="leave 'classes' out of the config to use all classes of the files",
             )
+        log.warning("class %r is in no XML file of %s", name, folder)
 
 
 def _content(entries: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:

@@ -184,9 +184,9 @@ def assign_rule(cfg: Config) -> AssignRule:
             f"model.train_cfg.allowed_border is {train_cfg['allowed_border']}",
             expected="-1: every anchor is used",
         )
-    background = options["neg_iou_thr"]  # a number, or the two ends of a range
+    background = options.get("neg_iou_thr", 0.4)  # a number, or the two ends of a range
     return AssignRule(
-        pos_iou_thr=float(options["pos_iou_thr"]),
+        pos_iou_thr=float(options.get("pos_iou_thr", 0.5)),
         neg_iou_thr=float(background[1] if isinstance(background, (tuple, list)) else background),
         match_low_quality=bool(options.get("match_low_quality", True)),
         min_pos_iou=float(options.get("min_pos_iou", 0.0)),

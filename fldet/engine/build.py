@@ -28,7 +28,7 @@ from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
 from fldet.errors import FldetError, WorkerError
-from fldet.evaluation import CocoMetric
+from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.hooks import BrokenImagesHook
 from fldet.registry import MODELS
 
@@ -259,7 +259,7 @@ def _checked(loop: BaseLoop) -> BaseLoop:
     """
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():
-        if isinstance(metric, CocoMetric):
+        if isinstance(metric, (CocoMetric, VOCMetric)):
             _ = metric.truth  # read now and kept
     todo = [loop.dataloader.dataset]
     while todo:

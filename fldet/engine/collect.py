@@ -244,7 +244,11 @@ def _scored(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields for each image logits (A, K), labels (A,) and label weights (A,)."""
     head: Any = model.bbox_head
-    options = {key: cfg.test_dataloader.get(key, 0) for key in ("batch_size", "num_workers")}
+    loader = cfg.test_dataloader
+    options = {
+        "batch_size": loader.get("batch_size", 1),
+        "num_workers": loader.get("num_workers", 0),
+    }
     sampler = {"type": "DefaultSampler", "shuffle": False}
     done = 0
     for batch in Runner.build_dataloader({"dataset": dataset, "sampler": sampler, **options}):

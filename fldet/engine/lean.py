@@ -52,6 +52,11 @@ def configure(cfg: Config, device: torch.device) -> None:
             "compile and gradient_checkpointing exclude each other",
             expected="one of them; the compiler itself chooses what to compute again",
         )
+    if cfg.get("fold_batch_norms") and cfg.get("sync_bn"):
+        raise ConfigError(
+            "fold_batch_norms and sync_bn exclude each other",
+            expected="one of them; sync_bn puts other norms in the place of those folded",
+        )
     _set_precision(cfg, device)
     if cfg.get("channels_last") or compiling:
         _use_our_preprocessor(cfg, compiling)

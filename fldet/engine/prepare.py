@@ -212,7 +212,9 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
         raise ConfigError(
             f"classes is the text {explicit!r}", expected=f"a tuple of names: ({explicit!r},)"
         )
-    names = tuple(explicit or from_checkpoint or ())
+    stated = [(one.get("metainfo") or {}).get("classes") for _, one in datasets]
+    in_datasets = next((names for names in stated if isinstance(names, (list, tuple))), ())
+    names = tuple(explicit or in_datasets or from_checkpoint or ())
     if not names:
         existing = [
             (kind, dataset) for kind, dataset in datasets if kind.annotation_file(dataset).exists()
@@ -223,7 +225,7 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
         names = kind.class_names(dataset)
         log.info("%d classes from %s", len(names), kind.annotation_file(dataset))
     for _, dataset in datasets:
-        dataset.metainfo = {"classes": names, **(dataset.get("metainfo") or {})}
+        dataset.metainfo = {**(dataset.get("metainfo") or {}), "classes": names}
     _set_num_classes(cfg.model, len(names))
 
 

@@ -24,9 +24,11 @@ class ValLossHook(Hook):
 
     A second pass over each batch, in evaluation mode and without gradients. With a head of fldet
     each loss is that of all images as one batch: the sum of their losses over the sum of the
-    numbers they are divided by, whatever the batch size and the number of processes (unless a miner
-    chooses among all images of a batch). With another head it is the mean over the images of each
-    batch's loss. ``val/loss`` is the sum of the others.
+    numbers they are divided by, whatever the batch size and the number of processes. Three things
+    do depend on them: a batch without an assigned anchor is divided by 1; a miner may choose among
+    all images of a batch; ``MovingAverageCount`` divides each batch by the average of the training,
+    so batches should be as large as there. With another head it is the mean over the images of
+    each batch's loss. ``val/loss`` is the sum of the others.
 
     Args:
         boxes_in_file: the loader gives boxes in pixels of the image file, as it does where

@@ -5,7 +5,7 @@ else those of a torchvision that works, else fldet's own, which need torch and N
 """
 
 from fldet.ops.nms import batched_nms, has_compiled_mmcv, nms, nms_backend
-from fldet.ops.roi_align import roi_align, roi_align_backend
+from fldet.ops.roi_align import roi_align
 
 __all__ = ["active_backend", "batched_nms", "nms", "roi_align"]
 
@@ -15,14 +15,15 @@ _NAMES = {"mmcv": "mmcv (compiled)", "torchvision": "torchvision", "fldet": "fld
 def active_backend(device: str = "cpu") -> dict[str, str]:
     """Returns which implementation each operator uses, by the name of the operator.
 
-    The values are ``mmcv (compiled)``, ``torchvision`` and ``fldet``. ``sigmoid_focal_loss`` is
-    the one behind ``mmcv.ops``, which mmdet's own ``FocalLoss`` calls on CUDA.
+    The values are ``mmcv (compiled)``, ``torchvision`` and ``fldet``. ``roi_align`` and
+    ``sigmoid_focal_loss`` are those behind ``mmcv.ops``, which MMDetection's detectors call.
 
     Args:
         device: type of device, such as ``cpu`` or ``cuda``.
     """
+    behind_mmcv = _NAMES["mmcv" if has_compiled_mmcv() else "fldet"]
     return {
         "nms": _NAMES[nms_backend(device)],
-        "roi_align": _NAMES[roi_align_backend(device)],
-        "sigmoid_focal_loss": _NAMES["mmcv" if has_compiled_mmcv() else "fldet"],
+        "roi_align": behind_mmcv,
+        "sigmoid_focal_loss": behind_mmcv,
     }

@@ -87,11 +87,11 @@ def sigmoid_loss_sum(
         ValueError: shapes do not fit, or a label or an alpha is out of range.
         UnavailableError: ``compiled``, and there is no C++ compiler.
     """
-    check_alpha(alpha)
     counts = {count_classes(*level) for level in zip(logits, labels, strict=True)}
     if len(counts) != 1:
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
     _check_range(labels, num_classes := counts.pop())
+    check_alpha(alpha, num_classes)
     job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled, torch.is_grad_enabled())
     return _run(job, logits)
 

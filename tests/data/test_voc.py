@@ -130,6 +130,15 @@ def test_a_class_may_be_missing_in_a_split_but_not_everywhere(tmp_path):
     with pytest.raises(DataError, match="class 'cta' is in no XML file") as error:
         VOCDataset(**options, metainfo={"classes": ("cta",)})
     assert "did you mean cat?" in str(error.value)
+    with pytest.raises(DataError, match="class 'horse' is in no XML file"):
+        VOCDataset(**options, metainfo={"classes": ("horse",)})
+
+
+def test_a_folder_of_its_own_may_lack_a_class(tmp_path, caplog):
+    (tmp_path / "a.xml").write_text(xml(one()))
+    data = VOCDataset(ann_file=str(tmp_path), metainfo={"classes": ("dog", "cat", "cats")})
+    assert instances(data)[0][0]["bbox_label"] == 1
+    assert [record.args[0] for record in caplog.records] == ["dog", "cats"]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_anchors_and_rule_of_a_config(coco_mini):
     assert anchor_scheme(cfg) == paper
     cfg.model.train_cfg.assigner.neg_iou_thr = (0.1, 0.3)
     assert assign_rule(cfg).neg_iou_thr == 0.3
+    cfg.model.train_cfg.assigner = {"type": "fldet.MaxIoUAssigner"}
+    assert assign_rule(cfg) == AssignRule(0.5, 0.4, True, 0.0)
 
 
 GENERATOR = {"type": "mmdet.AnchorGenerator", "strides": [8, 16], "ratios": [1.0]}

@@ -462,6 +462,7 @@ def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
         (["compile=dict(mode='x')"], "compile is"),
         (["compile=3"], "compile is 3"),
         (["compile=True", "gradient_checkpointing=True"], "exclude each other"),
+        (["fold_batch_norms=True", "+sync_bn=torch"], "exclude each other"),
         (
             [
                 "compile=True",

@@ -34,6 +34,21 @@ def test_classes_of_the_config_go_before_those_of_the_checkpoint(tiny_config):
     assert prepared.model.bbox_head.num_classes == 1
 
 
+def test_classes_of_a_data_set_count_for_all_and_for_the_model(tiny_config):
+    """As configs of MMDetection have them; ``classes`` goes before."""
+    cfg = load_config(tiny_config)
+    cfg.train_dataloader.dataset.metainfo = dict(classes=("square",), palette=[(1, 2, 3)])
+    prepared = prepare_config(cfg, phases=("train", "val"), classes=("square", "circle"))
+    assert prepared.model.bbox_head.num_classes == 1
+    assert prepared.train_dataloader.dataset.metainfo.palette == [(1, 2, 3)]
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        assert prepared[loader].dataset.metainfo.classes == ("square",)
+    cfg.classes = ("circle", "square")
+    prepared = prepare_config(cfg, phases=("train", "val"))
+    assert prepared.train_dataloader.dataset.metainfo.classes == ("circle", "square")
+    assert prepared.model.bbox_head.num_classes == 2
+
+
 def _classes(cfg):
     return cfg.test_dataloader.dataset.metainfo.classes
 

@@ -11,7 +11,7 @@ from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.test import check_precision
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
-from fldet.errors import CheckpointError, ConfigError, UsageError
+from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
 from fldet.paper import compare, find_table
 from fldet.results import CocoFigures
 
@@ -219,6 +219,13 @@ def test_another_metric_is_refused_before_the_test(trained, tmp_path, monkeypatc
     assert load_config(result.work_dir / "tiny.py", [option]).test_evaluator == {
         "type": "fldet.CocoMetric"
     }
+
+
+def test_the_truth_of_a_voc_metric_is_read_before_the_first_iteration(tiny_config, tmp_path):
+    metric = "val_evaluator=dict(_delete_=True, type='fldet.VOCMetric', ann_file='no.json')"
+    with pytest.raises(DataError, match=r"no.json"):
+        train(load_config(tiny_config, [metric]), work_dir=tmp_path / "run", device="cpu")
+    assert not list((tmp_path / "run").glob("iter_*.pth"))
 
 
 def test_a_console_that_was_closed_does_not_stop_the_next_run(trained, tmp_path, monkeypatch):

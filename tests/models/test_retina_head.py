@@ -104,8 +104,12 @@ def test_without_a_prior_every_anchor_starts_at_one_half():
     assert scores.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_an_image_without_boxes_gives_a_finite_loss_with_gradients_everywhere():
-    head = MODELS.build(head_config())
+DECODED = dict(reg_decoded_bbox=True, loss_bbox=dict(type="GIoULoss", loss_weight=1.0))
+
+
+@pytest.mark.parametrize("changes", [{}, DECODED], ids=["smooth L1", "GIoU"])
+def test_an_image_without_boxes_gives_a_finite_loss_with_gradients_everywhere(changes):
+    head = MODELS.build(head_config(**changes))
     head.init_weights()
     losses = losses_of(head, [truth([], [])])
     sum(losses.values()).backward()
@@ -127,9 +131,7 @@ def test_box_loss_ignores_background_deltas():
 
 
 def test_decoded_box_loss_can_be_used():
-    head = MODELS.build(
-        head_config(reg_decoded_bbox=True, loss_bbox=dict(type="GIoULoss", loss_weight=1.0))
-    )
+    head = MODELS.build(head_config(**DECODED))
     head.init_weights()
     loss = losses_of(head, TWO_IMAGES)["loss_bbox"]
     assert 0 < loss < 2

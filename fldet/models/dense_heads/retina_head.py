@@ -137,6 +137,8 @@ class RetinaHead(MMDetRetinaHead):
         if self.reg_decoded_bbox:
             boxes = self.bbox_coder.decode(flat_anchors[is_positive], boxes)
         loss_bbox = self.loss_bbox(boxes, targets[is_positive], avg_factor=avg_factor)
+        if not len(boxes):  # an IoU loss is a constant then; distributed training wants gradients
+            loss_bbox = loss_bbox + boxes.sum()
         if self.miner is None and isinstance(self.loss_cls, SigmoidLoss):
             per_map = [
                 [v.view(s.shape[0], *s.shape[-2:], -1) for v, s in zip(vs, cls_scores, strict=True)]
