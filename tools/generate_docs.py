@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # What tests/test_docs_commands.py, which runs the examples on tiny data, leaves out.
 NEEDS = "Examples with `--gpus`, `--executor slurm` or `/data/coco` need what these name.\n"
 HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs. -->\n\n"
+FIGURES = (
+    "Figures in the last column are the paper's or another project's. No COCO config has been\n"
+    "trained by us: [what has been measured](results.md)."
+)
 
 # Options of a config that are one line: an example of the value, and what it does.
 FASTER, MACHINE = (
@@ -95,7 +99,7 @@ def command_paths() -> list[list[str]]:
 
 def config_page() -> str:
     """Returns a table of all configs with the first line of their headers."""
-    rows = ["| config | what it is | reproduces |", "|---|---|---|"]
+    rows = ["| config | what it is | aims at |", "|---|---|---|"]
     for path in sorted((ROOT / "configs").rglob("*.py")):
         if "_base_" in path.parts:
             continue
@@ -104,7 +108,7 @@ def config_page() -> str:
         found = re.search(r"Reproduces: (.+?)(?:\.\s|\n[A-Z]\w*:|\n*$)", header, re.DOTALL)
         reproduces = " ".join(found.group(1).split()).rstrip(".") if found else "-"
         rows.append(f"| `{path.relative_to(ROOT)}` | {first} | {reproduces} |")
-    return HEAD + "# Configs\n\n" + "\n".join(rows) + "\n\n" + option_table()
+    return HEAD + "# Configs\n\n" + FIGURES + "\n\n" + "\n".join(rows) + "\n\n" + option_table()
 
 
 def option_table() -> str:

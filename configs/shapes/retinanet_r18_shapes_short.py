@@ -1,4 +1,4 @@
-"""The small RetinaNet on Shapes for a tenth of the iterations: shows that everything runs.
+"""The small RetinaNet on Shapes for an eighth of the iterations: shows that everything runs.
 
 Reproduces: nothing of the paper.
 Hardware: 2 CPU cores, less than a minute.

@@ -78,7 +78,10 @@ def show(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Show tables of the paper beside what came out here."""
+    """Show tables of the paper beside rows trained with fldet train.
+
+    What fldet paper run has trained is in fldet paper report.
+    """
     from fldet.paper import compare, find_table, read_tables
 
     tables = [find_table(name) for name in names] if names else read_tables()

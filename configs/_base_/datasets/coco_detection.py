@@ -34,6 +34,7 @@ train_dataloader = dict(
         # Left out by name; one more ends the training. 0 stops at the first.
         max_broken_images=10,
         pipeline=train_pipeline))
+# DEVIATION D18: the paper's Tables 1e and 2 are of test-dev, whose truth is not public.
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,
