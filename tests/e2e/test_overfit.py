@@ -55,13 +55,13 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=pipeline))
 test_evaluator = dict(type='fldet.CocoMetric')
-train_cfg = dict(max_iters=400)
+train_cfg = dict(max_iters=250)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=400),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=250),
 ]
 auto_scale_lr = dict(enable=False)
-default_hooks = dict(checkpoint=dict(interval=400, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=250, save_best=None))
 """
 
 

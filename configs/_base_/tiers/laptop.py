@@ -4,8 +4,8 @@ A tier is the text that `fldet paper run` puts below a row: what stands here rep
 and nothing else changes. The values are those of configs/shapes/retinanet_r18_shapes.py: ResNet-18
 of half the channels, pyramid and subnets of 64, batch and group norms that learn, AdamW, gradients
 clipped at a norm of 10. All rows have one learning rate and one schedule.
-Hardware: one CPU core, no GPU.
-Minutes: 2.7 a run on one x86 core: 2.5 of training (docs/results.md), the rest estimated.
+Hardware: one CPU core for each run, no GPU.
+Minutes: 4.2 a run, two side by side on two x86 cores (median of Table 1b with seed 0); OHEM's take longer.
 """
 # --- data: 1600 images of 160 pixels, 200 held out
 data_root = 'data/shapes/'
