@@ -5,7 +5,7 @@ and nothing else changes. The values are those of configs/shapes/retinanet_r18_s
 of half the channels, pyramid and subnets of 64, batch and group norms that learn, AdamW, gradients
 clipped at a norm of 10. All rows have one learning rate and one schedule.
 Hardware: one CPU core for each run, no GPU.
-Minutes: 4.2 a run, two side by side on two x86 cores (median of Table 1b with seed 0); OHEM's take longer.
+Minutes: 4.2 a run, two at a time on two x86 cores (median of Table 1b, seed 0); OHEM takes longer.
 """
 # --- data: 1600 images of 160 pixels, 200 held out
 data_root = 'data/shapes/'
