@@ -71,14 +71,16 @@ def test_an_unknown_table_is_wrong_usage():
 
 
 def test_a_dry_run_says_what_would_be_run_and_for_how_long(tmp_path, capfd):
-    arguments = ["table3", "--rows", "FL", "--seeds", "4", "--work-dir", tmp_path, "--dry-run"]
-    assert run("run", *arguments).exit_code == 0
+    tier = tmp_path / "mine.py"
+    tier.write_text('"""Mine.\n\nMinutes: 3.2 a run.\n"""\ntrain_cfg = dict(max_iters=3)\n')
+    options = ["--tier", tier, "--work-dir", tmp_path, "--dry-run"]
+    assert run("run", "table3", "--rows", "FL", "--seeds", "4", *options).exit_code == 0
     text = capfd.readouterr().out
-    config = tmp_path / "laptop" / "configs" / "fl_gamma_2.py"
+    config = tmp_path / "mine" / "configs" / "fl_gamma_2.py"
     assert "fl_gamma_2/seed_4  (table3 FL)" in text
-    assert f"  fldet train {config} --work-dir {tmp_path}/laptop/fl_gamma_2/seed_4 --seed 4" in text
+    assert f"  fldet train {config} --work-dir {tmp_path}/mine/fl_gamma_2/seed_4 --seed 4" in text
     assert "1 of 1 runs to do, 1 at a time, for about 3 min (0 are done)" in text
-    assert not (tmp_path / "laptop" / "fl_gamma_2").exists()
+    assert not (tmp_path / "mine" / "fl_gamma_2").exists()
 
 
 @pytest.mark.parametrize(
