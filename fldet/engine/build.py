@@ -21,6 +21,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from fldet.data import CocoDataset
 from fldet.data.stream import BatchStream, exact_loader
@@ -34,6 +35,9 @@ from fldet.registry import MODELS
 
 # Printed by MMEngine on every run, about nothing that a user can change.
 NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
+
+# Options of a DataLoader about its processes.
+WORKER_OPTIONS = {"persistent_workers", "prefetch_factor", "multiprocessing_context"}
 
 _run_numbers = itertools.count(1)
 
@@ -91,6 +95,17 @@ class FldetRunner(Runner):
 
     def _maybe_compile(self, target: str) -> None:
         """Does nothing: MMEngine would compile the whole step, data and losses included."""
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Returns the loader as MMEngine builds it.
+
+        Without loader processes (``num_workers`` 0) what the config says about them is left out;
+        torch has errors for it.
+        """
+        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
+            dataloader = {key: dataloader[key] for key in dataloader.keys() - WORKER_OPTIONS}
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
         """Returns the training loop.

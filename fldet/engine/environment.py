@@ -160,8 +160,7 @@ def _shared_memory() -> Finding:
             f"{free_mib} MiB free",
             "warning",
             "start the container with --shm-size 8g, or train with "
-            "--cfg-options train_dataloader.num_workers=0 "
-            "train_dataloader.persistent_workers=False",
+            "--cfg-options train_dataloader.num_workers=0 val_dataloader.num_workers=0",
         )
     return Finding("shared memory", f"{free_mib} MiB free")
 

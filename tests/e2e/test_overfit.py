@@ -37,7 +37,6 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    persistent_workers=False,
     batch_sampler=None,
     dataset=dict(
         ann_file='{ann_file}',

@@ -17,7 +17,6 @@ A_FEW = [
     "train_dataloader.batch_size=2",
     "default_hooks.checkpoint.interval=3",
     *(f"{loader}_dataloader.num_workers=0" for loader in ("train", "val", "test")),
-    *(f"{loader}_dataloader.persistent_workers=False" for loader in ("train", "val")),
     "+val_dataloader.dataset.indices=4",
 ]
 
