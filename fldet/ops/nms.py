@@ -31,6 +31,7 @@ _HINTS: dict[str, str] = {
 }
 
 _BLOCK = 512  # boxes compared with each other at once
+_CPU_BLOCK = 128  # the same on a CPU, where a pair costs more than a call
 _MAX_PAIRS = 4_000_000  # pairs of boxes held in memory at once
 
 
@@ -362,16 +363,17 @@ def _keep_by_blocks(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
     Settles one block of the remaining boxes within itself, then removes what its kept boxes
     suppress from the rest.
     """
+    size = _CPU_BLOCK if boxes.device.type == "cpu" else _BLOCK
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     remaining = torch.arange(len(boxes), device=boxes.device)
     while len(remaining) > 0:
-        block, rest = remaining[:_BLOCK], remaining[_BLOCK:]
+        block, rest = remaining[:size], remaining[size:]
         suppresses = _iou_above(boxes[block], boxes[block], iou_threshold, offset).triu(1)
         block = block[_resolve_matrix(suppresses)]
         keep[block] = True
         free = [
             part[~_iou_above(boxes[block], boxes[part], iou_threshold, offset).any(dim=0)]
-            for part in _portions(rest, _MAX_PAIRS // _BLOCK)
+            for part in _portions(rest, _MAX_PAIRS // size)
         ]
         remaining = torch.cat([rest[:0], *free])
     return keep

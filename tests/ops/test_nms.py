@@ -193,7 +193,7 @@ def test_every_backend_is_the_definition(case, threshold, offset):
 def test_both_algorithms_whatever_the_portions(algorithm, case, threshold, offset, block):
     boxes, scores = tensors(case)
     boxes = boxes[scores.sort(descending=True).indices]
-    with mock.patch.multiple(nms_module, _BLOCK=block, _MAX_PAIRS=2 * block):
+    with mock.patch.multiple(nms_module, _BLOCK=block, _CPU_BLOCK=block, _MAX_PAIRS=2 * block):
         keep = algorithm(boxes, threshold, offset)
     expected = greedy(boxes, scores, threshold, offset, order=torch.arange(len(boxes)))
     if keep is not None:  # the sweep leaves crowds to the blocks
