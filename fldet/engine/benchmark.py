@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fldet.engine.device import describe, select_device
 from fldet.engine.flops import count_flops
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.prepare import prepare_config
+from fldet.engine.random_batches import random_batch
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation.peak import measured_rates, peak_memory
 from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages
@@ -89,7 +90,7 @@ def benchmark(
     del model  # a copy alone is what takes memory
 
     def images() -> Iterator[dict[str, Any]]:
-        return _random_images(*shape) if shape else _test_images(prepared)
+        return repeat(random_batch(1, shape, 1, boxes=0)) if shape else _test_images(prepared)
 
     warmup = WARMUP[chosen.type]
     if compile:
@@ -228,22 +229,6 @@ def _test_images(cfg: Config) -> Iterator[dict[str, Any]]:
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     while True:
         yield from Runner.build_dataloader(cfg.test_dataloader)
-
-
-def _random_images(height: int, width: int) -> Iterator[dict[str, Any]]:
-    from mmdet.structures import DetDataSample
-
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-    sample = DetDataSample(
-        metainfo={
-            "img_shape": (height, width),
-            "ori_shape": (height, width),
-            "scale_factor": (1.0, 1.0),
-        }
-    )
-    while True:
-        yield {"inputs": [image], "data_samples": [sample]}
 
 
 def _watched(
