@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import nn
 
-from fldet.engine.build import build_model
+from fldet.engine.build import FldetRunner, build_model
 from fldet.engine.checkpoint import (
     checkpoint_classes,
     load_weights,
@@ -226,9 +225,9 @@ def _model_and_config(
 
 def _test_images(cfg: Config) -> Iterator[dict[str, Any]]:
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.update(batch_size=1, num_workers=0)
     while True:
-        yield from Runner.build_dataloader(cfg.test_dataloader)
+        yield from FldetRunner.build_dataloader(cfg.test_dataloader)
 
 
 def _watched(
