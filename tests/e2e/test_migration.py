@@ -42,6 +42,7 @@ def test_a_run_of_mmengines_runner_is_predicted_with_and_gone_on_with(
     cfg.train_dataloader.dataset.data_root = cfg.data_root
     cfg.train_dataloader.dataset.metainfo = {"classes": ("square", "circle")}
     cfg.train_dataloader.dataset.pop("max_broken_images")
+    cfg.train_dataloader.persistent_workers = False
     cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 2}
     cfg.test_pipeline = cfg.val_dataloader.dataset.pipeline
     for name in ("custom_hooks", "randomness", "auto_scale_lr"):

@@ -55,25 +55,55 @@ def wait_for(process, text):
     raise AssertionError(f"no {text!r} in:\n{read}")
 
 
+HELD = """
+_base_ = '{base}'
+custom_imports = dict(imports=['fldet', 'hold'], allow_failed_imports=False)
+default_hooks = dict(hold=dict(type='HoldHook'))
+"""
+HOLD = """
+import time
+from pathlib import Path
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class HoldHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        while runner.iter == 7 and Path(runner.work_dir, 'hold').exists():
+            time.sleep(0.01)
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "exit_code", "processes"),
     [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)],
     ids=["INT", "TERM to two processes"],
 )
 def test_a_signal_ends_the_command_and_resume_is_exact(
-    tiny_config, tmp_path, number, exit_code, processes
+    tiny_config, tmp_path, monkeypatch, number, exit_code, processes
 ):
+    """The eighth iteration does not end before the signal has arrived."""
+    (tmp_path / "hold.py").write_text(HOLD)
+    config = tmp_path / "held.py"
+    config.write_text(HELD.format(base=tiny_config.name))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     gpus = ["--gpus", str(processes)] if processes > 1 else []
-    assert finish(start(tiny_config, tmp_path / "reference", *gpus))[0] == 0
-    process = start(tiny_config, tmp_path / "killed", *gpus)
+    assert finish(start(config, tmp_path / "reference", *gpus))[0] == 0
+    hold = tmp_path / "killed" / "hold"
+    hold.parent.mkdir()
+    hold.touch()
+    process = start(config, tmp_path / "killed", *gpus)
     wait_for(process, "iter 7/16")
     process.send_signal(number)
+    for _ in range(processes):  # the starter of two processes says it first, then process 0
+        wait_for(process, f"{number.name}: saving")
+    hold.unlink()
     code, text = finish(process)
     assert code == exit_code, text
     assert text.count("--resume") == 1
-    assert f"stopped by {'SIGTERM' if gpus else number.name} after iteration" in text
+    assert f"stopped by {number.name} after iteration" in text
     assert not (tmp_path / "killed" / "run.lock").exists()
-    code, text = finish(start(tiny_config, tmp_path / "killed", *gpus, "--resume"))
+    code, text = finish(start(config, tmp_path / "killed", *gpus, "--resume"))
     assert code == 0, text
     assert "resumed after iteration" in text
     assert load_tool().differences(tmp_path, 16) == []
