@@ -1,8 +1,6 @@
 """The commands below ``fldet analyze`` as a user starts them."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -11,19 +9,9 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 
-def fldet(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "fldet", "analyze", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
-
-
-def test_anchors_of_a_config_and_from_its_file(tiny_config, tmp_path):
+def test_anchors_of_a_config_and_from_its_file(fldet, tiny_config, tmp_path):
     out = tmp_path / "out"
-    done = fldet("anchors", tiny_config, "--out-dir", out, "--json")
+    done = fldet("analyze", "anchors", tiny_config, "--out-dir", out, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["command"] == "analyze anchors"
@@ -31,7 +19,9 @@ def test_anchors_of_a_config_and_from_its_file(tiny_config, tmp_path):
     assert (report["images"], report["boxes"]) == (6, 9)
     names = [f"tiny_train_anchors.{ending}" for ending in ("npz", "png", "svg")]
     assert result["result"]["files"] == [str(out / name) for name in names]
-    again = fldet("anchors", "--from", out / names[0], "--out-dir", tmp_path / "again", "--json")
+    again = fldet(
+        "analyze", "anchors", "--from", out / names[0], "--out-dir", tmp_path / "again", "--json"
+    )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["result"]["report"] == report
     assert (tmp_path / "again" / names[2]).read_bytes() == (out / names[2]).read_bytes()
@@ -47,8 +37,8 @@ def test_anchors_of_a_config_and_from_its_file(tiny_config, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_wrong_usage_is_three_lines(arguments, code, words, tmp_path):
-    done = fldet(*arguments, cwd=tmp_path)
+def test_wrong_usage_is_three_lines(fldet, arguments, code, words, tmp_path):
+    done = fldet("analyze", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     assert "Traceback" not in done.stderr
     for word in words:
@@ -59,9 +49,9 @@ def has_color(path, color_bgr):
     return (np.abs(cv2.imread(str(path)).astype(int) - color_bgr).max(axis=2) < 40).sum() > 50
 
 
-def test_dataset_of_a_config_is_drawn_by_its_anchors(tiny_config, tmp_path):
+def test_dataset_of_a_config_is_drawn_by_its_anchors(fldet, tiny_config, tmp_path):
     options = "model.bbox_head.anchor_generator.sizes=[512, 512, 512, 512, 512]"
-    done = fldet("dataset", tiny_config, "--out-dir", tmp_path, "--cfg-options", options)
+    done = fldet("analyze", "dataset", tiny_config, "--out-dir", tmp_path, "--cfg-options", options)
     assert done.returncode == 0, done.stderr
     sheet = tmp_path / "instances_train2017_images.jpg"
     assert f"picture  {sheet}" in done.stdout
@@ -69,8 +59,9 @@ def test_dataset_of_a_config_is_drawn_by_its_anchors(tiny_config, tmp_path):
     assert not has_color(sheet, (178, 114, 0))
 
 
-def test_dataset_of_another_kind_of_model_is_drawn_plainly(tiny_config, tmp_path):
+def test_dataset_of_another_kind_of_model_is_drawn_plainly(fldet, tiny_config, tmp_path):
     done = fldet(
+        "analyze",
         *("dataset", tiny_config, "--out-dir", tmp_path),
         *("--cfg-options", "model.train_cfg.allowed_border=0"),
     )

@@ -2,21 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.e2e
-
-
-def fldet(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "fldet", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
 
 
 @pytest.fixture
@@ -35,7 +24,7 @@ def broken_config(tiny_coco, tiny_config, tmp_path):
     return tiny_config
 
 
-def test_problems_are_listed_by_kind_and_fail(bad_inputs):
+def test_problems_are_listed_by_kind_and_fail(fldet, bad_inputs):
     source = bad_inputs / "annotations" / "all_images.json"
     arguments = ("data", "check", source, "--images", bad_inputs / "images", "--examples", 1)
     done = fldet(*arguments, "--workers", 2)
@@ -50,7 +39,7 @@ def test_problems_are_listed_by_kind_and_fail(bad_inputs):
     assert [problem["id"] for problem in result["files"][0]["problems"]] == [3, 4, 5]
 
 
-def test_a_clean_config_and_one_split_of_a_broken_one(broken_config):
+def test_a_clean_config_and_one_split_of_a_broken_one(fldet, broken_config):
     done = fldet("data", "check", broken_config, "--split", "val", "--quiet")
     assert (done.returncode, done.stdout) == (0, "0\n")
     done = fldet("data", "check", broken_config)
@@ -71,14 +60,14 @@ def test_a_clean_config_and_one_split_of_a_broken_one(broken_config):
         (["retinanet/r50_fpn_1x.py", "--split", "tain"], 2, "unknown split 'tain'"),
     ],
 )
-def test_wrong_usage(arguments, code, words):
+def test_wrong_usage(fldet, arguments, code, words):
     done = fldet("data", "check", *arguments)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert words in done.stderr + done.stdout
 
 
-def test_training_goes_on_without_broken_images_and_names_each_once(broken_config, tmp_path):
+def test_training_goes_on_without_broken_images_and_names_each_once(fldet, broken_config, tmp_path):
     done = fldet(
         *("train", broken_config, "--work-dir", tmp_path / "run", "--device", "cpu"),
         *("--cfg-options", "train_dataloader.num_workers=2", "train_cfg.max_iters=6"),
@@ -92,7 +81,7 @@ def test_training_goes_on_without_broken_images_and_names_each_once(broken_confi
     assert len(listed.read_text().splitlines()) == 3
 
 
-def test_training_stops_above_the_number_and_says_so_in_three_lines(broken_config, tmp_path):
+def test_training_stops_above_the_number_and_says_so_in_three_lines(fldet, broken_config, tmp_path):
     done = fldet(
         *("train", broken_config, "--work-dir", tmp_path / "run", "--device", "cpu"),
         *("--cfg-options", "train_dataloader.num_workers=2"),

@@ -36,14 +36,9 @@ COMMANDS = [
 ]
 
 
-def fldet(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "fldet", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
+def run_as_process(*arguments, **options):
+    command = [sys.executable, "-m", "fldet", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -100,11 +95,11 @@ def test_options_that_take_several_values(given, expanded):
 def test_version():
     import fldet as package
 
-    assert fldet("--version").stdout.strip() == package.__version__
+    assert run_as_process("--version").stdout.strip() == package.__version__
 
 
 @pytest.mark.e2e
-def test_config_show_prints_python_on_stdout_or_json():
+def test_config_show_prints_python_on_stdout_or_json(fldet):
     shown = fldet("config", "show", "retinanet/r101_fpn_1.5x.py")
     assert shown.returncode == 0
     namespace = {}
@@ -143,7 +138,7 @@ def test_config_show_prints_python_on_stdout_or_json():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_wrong_usage_is_three_lines_without_a_traceback(arguments, code, words, tmp_path):
+def test_wrong_usage_is_three_lines_without_a_traceback(fldet, arguments, code, words, tmp_path):
     done = fldet(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -155,7 +150,7 @@ def test_wrong_usage_is_three_lines_without_a_traceback(arguments, code, words, 
 
 
 @pytest.mark.e2e
-def test_config_diff(tmp_path):
+def test_config_diff(fldet, tmp_path):
     configs = ["retinanet/r50_fpn_1x.py", "retinanet/r101_fpn_1x.py"]
     done = fldet("config", "diff", *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -173,7 +168,7 @@ def test_config_diff(tmp_path):
 
 
 @pytest.mark.e2e
-def test_config_diff_marks_what_only_one_has(tmp_path):
+def test_config_diff_marks_what_only_one_has(fldet, tmp_path):
     (tmp_path / "a.py").write_text("x = dict(a=1)")
     (tmp_path / "b.py").write_text("x = dict(b=None)")
     done = fldet("config", "diff", "a.py", "b.py", cwd=tmp_path)
@@ -181,7 +176,7 @@ def test_config_diff_marks_what_only_one_has(tmp_path):
 
 
 @pytest.mark.e2e
-def test_config_why(tmp_path):
+def test_config_why(fldet, tmp_path):
     (tmp_path / "base.py").write_text("m = dict(\n  a=1)\np = [1]\nq = dict(p=p)")
     (tmp_path / "c.py").write_text("_base_ = 'base.py'\nm = dict(a=2)")
     options = ["--cfg-options", "m.a=3"]
@@ -214,7 +209,7 @@ def test_config_why(tmp_path):
 @pytest.mark.e2e
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_without_cuda_names_the_way_out(tmp_path):
-    done = fldet("train", "retinanet/r50_fpn_1x.py", "--device", "cuda", cwd=tmp_path)
+    done = run_as_process("train", "retinanet/r50_fpn_1x.py", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 1
     assert "sees no CUDA device" in done.stderr
     assert "--device cpu" in done.stderr
