@@ -24,7 +24,7 @@ import pytest
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from fldet.cli.main import app, expand_lists, main
+from fldet.cli.main import app, expand_lists
 from fldet.config import find_config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -449,15 +449,8 @@ FAILS = {
 
 
 @pytest.fixture
-def run_line(monkeypatch, capfd):
+def run_line(fldet, monkeypatch):
     """Runs a line in a sandbox, in this process, and checks exit code and files."""
-
-    def fldet(words: list[str]) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["fldet", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        return ended.value.code or 0, said.out, said.err
 
     def run(sandbox: Sandbox, line: Line) -> None:
         monkeypatch.chdir(sandbox.folder)
@@ -466,23 +459,23 @@ def run_line(monkeypatch, capfd):
         sandbox.clear(words)
         if "--replay" in words:
             bad = "--work-dir work_dirs/NAME --cfg-options optim_wrapper.optimizer.lr=1e30"
-            assert fldet(["train", "CONFIG", *bad.split()])[0] == 1
+            assert fldet("train", "CONFIG", *bad.split()).returncode == 1
             (found,) = Path("work_dirs/NAME").glob("nonfinite_iter_*.pth")
             found.rename(words[-1])
         if line.before_pipe:
             command = ["bash", "-c", line.before_pipe]
             before = subprocess.run(command, capture_output=True, text=True, check=True)
             monkeypatch.setattr("sys.stdin", io.StringIO(before.stdout))
-        code, out, err = fldet(words)
+        done = fldet(*words)
         expected, words_of_error = FAILS.get(line.text, (0, ""))
-        assert code == expected, f"{line}\n{words}\n{out}{err}"
-        assert words_of_error in err, f"{line}\n{err}"
-        assert "Traceback" not in err, f"{line}\n{err}"
+        assert done.returncode == expected, f"{line}\n{words}\n{done.stdout}{done.stderr}"
+        assert words_of_error in done.stderr, f"{line}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, f"{line}\n{done.stderr}"
         for option in WRITES:
             if option in words and "--dry-run" not in words:
                 assert Path(words[words.index(option) + 1]).exists(), f"{line}: {option}"
         if file:
-            Path(file).write_text(out)
+            Path(file).write_text(done.stdout)
 
     return run
 
