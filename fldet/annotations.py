@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fldet.errors import DataError, shorten
+from fldet.reading import MOST_OF_ANNOTATIONS, read_json, read_text
 
 LAYOUT = "a COCO file has the lists 'images', 'annotations' and 'categories', each entry its own id"
 FIELDS = {"images": {"id"}, "annotations": set[str](), "categories": {"id", "name"}}
@@ -32,7 +33,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
         DataError: there is no such file, it is not JSON, one of the three lists is missing, an
             image has no id, or a category no id or name.
     """
-    content = read_json(path, "annotation file", LAYOUT)
+    content = read_json(path, "annotation file", expected=LAYOUT)
     check_annotations(content, str(path))
     return dict(content)
 
@@ -58,26 +59,6 @@ def check_annotations(content: Any, name: str) -> None:
                 raise DataError(f"{name}: {key}[{index}] has no {min(missing)!r}", expected=LAYOUT)
 
 
-def read_json(path: Path, what: str, expected: str) -> Any:
-    """Returns the content of a JSON file.
-
-    Args:
-        path: the file.
-        what: its kind, for messages.
-        expected: what it should hold, for messages.
-
-    Raises:
-        DataError: there is no such file, or it is not JSON in UTF-8.
-    """
-    try:
-        return json.loads(_read_text(path, what))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
-            expected=expected,
-        ) from None
-
-
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Returns the class names of a COCO annotation file, in the order of their category ids.
 
@@ -87,7 +68,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: as ``read_annotations``; or two categories share an id or a name.
     """
-    categories = _find_categories(_read_text(path, "annotation file"))
+    categories = _find_categories(
+        read_text(path, "annotation file", expected=LAYOUT, most=MOST_OF_ANNOTATIONS)
+    )
     if categories is None:
         categories = read_annotations(path)["categories"]
     return tuple(category_ids(categories, path))
@@ -233,21 +216,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _read_text(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{what} not found: {path}", expected="the path of a file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}", expected="a JSON file in UTF-8") from None
-
-
 def _find_categories(text: str) -> list[dict[str, Any]] | None:
     """Returns the list behind the key "categories" if one stands there whole, else None."""
     for found in re.finditer(r'"categories"\s*:\s*(?=\[)', text):
         try:
             value, _ = json.JSONDecoder().raw_decode(text, found.end())
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if value and all(isinstance(c, dict) and {"id", "name"} <= c.keys() for c in value):
             return value

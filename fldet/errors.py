@@ -159,6 +159,38 @@ def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:
 
 
 def shorten(value: Any, limit: int = 120) -> str:
-    """Returns a value as text of at most ``limit`` characters, for a message."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    """Returns a value as ``repr`` writes it, at most ``limit`` characters of it, for a message.
+
+    No more than that is made: a value from a file may be small and its ``repr`` fill the memory,
+    as a list of ten lists of ten lists does, each of them ten times the same.
+    """
+    text = ""
+    for piece in _repr_pieces(value, limit):
+        text += piece
+        if len(text) > limit:
+            return f"{text[:limit]}..."
+    return text
+
+
+def _repr_pieces(value: Any, limit: int, depth: int = 0) -> Iterator[str]:
+    if depth > limit:  # the brackets alone are longer
+        yield "..."
+    elif isinstance(value, dict) and value:
+        for index, (key, item) in enumerate(value.items()):
+            yield ", " if index else "{"
+            yield from _repr_pieces(key, limit, depth + 1)
+            yield ": "
+            yield from _repr_pieces(item, limit, depth + 1)
+        yield "}"
+    elif type(value) in (list, tuple) and value:
+        left, right = "[]" if isinstance(value, list) else "()"
+        for index, item in enumerate(value):
+            yield ", " if index else left
+            yield from _repr_pieces(item, limit, depth + 1)
+        yield f",{right}" if right == ")" and len(value) == 1 else right
+    elif isinstance(value, (str, bytes)):
+        yield repr(value[: limit + 1])
+    elif isinstance(value, int) and value.bit_length() > 4 * limit:
+        yield f"a number of {value.bit_length()} bits"  # repr refuses those of 4301 digits
+    else:
+        yield repr(value)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fldet.annotations import read_json
 from fldet.errors import DataError
+from fldet.reading import read_json
 from fldet.results import SCHEMA, to_jsonable, write_atomically
 
 BINS = 10  # of the scores, equally wide
@@ -160,7 +160,7 @@ def load(path: Path) -> ErrorAnalysis:
         DataError: no such file, or another one.
     """
     expected = "an errors.json that fldet analyze errors wrote"
-    content = read_json(path, "analysis", expected)
+    content = read_json(path, "analysis", expected=expected)
     try:
         if content.pop("analysis") != "errors" or content.pop("schema") != SCHEMA:
             raise ValueError

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from fldet.analysis.figure import figure, greek, line_style, save
-from fldet.annotations import read_json
 from fldet.errors import DataError, UsageError
 from fldet.functional import focal_loss
+from fldet.reading import read_json
 from fldet.results import to_jsonable, write_atomically
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
@@ -263,7 +263,7 @@ def read_curves(path: Path) -> LossCdf:
     Raises:
         DataError: no such file, or another one.
     """
-    content = read_json(path, "analysis", "the .json of fldet analyze loss-cdf")
+    content = read_json(path, "analysis", expected="the .json of fldet analyze loss-cdf")
     try:
         groups = {
             name: tuple(

@@ -22,10 +22,10 @@ from fldet.annotations import (
     image_faults,
     image_path,
     is_id,
-    read_json,
 )
 from fldet.errors import DataError, shorten
 from fldet.image_files import ImageFacts, inspect_image, missing_files
+from fldet.reading import read_json
 
 Entries = list[tuple[int, Mapping[str, Any]]]
 Track = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
@@ -103,9 +103,7 @@ def check_data(
     Raises:
         DataError: a process that reads images died.
     """
-    lists, problems = _read_lists(
-        ann_file, read or partial(read_json, ann_file, "annotation file", "")
-    )
+    lists, problems = _read_lists(ann_file, read or partial(read_json, ann_file, "annotation file"))
     paths = _image_paths(lists["images"], image_dir)
     facts = _look_at(sorted(set(paths.values())), deep, workers, track)
     sizes = _sizes(lists["images"], paths, facts)

@@ -8,13 +8,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.annotations import read_json
 from fldet.config import CONFIGS, find_config, load_config
 from fldet.config_diff import Difference, diff_configs
 from fldet.engine.prepare import our_datasets, prepare_config
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
+from fldet.reading import read_json
 
 # Filled in by every run, and no choice of its config.
 _NOT_COMPARED = re.compile(
@@ -187,7 +187,7 @@ def _result_file(folder: Path) -> bool:
 
 def _read_result(path: Path) -> dict[str, Any]:
     expected = "what fldet test writes into its work dir"
-    content = read_json(path, "result", expected)
+    content = read_json(path, "result", expected=expected)
     if not isinstance(content, Mapping) or content.get("command") != "test":
         raise DataError(f"{path} is no result of a test", expected=expected)
     return {**content["result"], "version": content["version"]}

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fldet.annotations import read_json
 from fldet.errors import DataError, shorten
+from fldet.reading import read_json
 from fldet.results import write_atomically
 
 Detection = Mapping[str, Any]
@@ -103,7 +103,7 @@ def load_detections(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: no such file, not JSON, not a list, or a malformed detection.
     """
-    content = read_json(path, "results file", _RESULTS)
+    content = read_json(path, "results file", expected=_RESULTS)
     if not isinstance(content, list):
         raise DataError(f"{path} holds no list of detections", expected=_RESULTS)
     try:

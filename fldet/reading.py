@@ -1,0 +1,121 @@
+"""Reading files that somebody else wrote: every one is regular, bounded and decoded here.
+
+A file of a data set may be a pipe that never ends, a gigabyte where a line is expected, a list in
+a list a hundred thousand levels deep, or text in the encoding of another country. Readers of
+formats see text or JSON values only.
+"""
+
+import codecs
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from fldet.errors import DataError, shorten
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+# Largest files, in bytes. COCO's training file has 450 MB, that of LVIS 1.1 GB.
+MOST_OF_ANNOTATIONS = 4 * GIB
+MOST_OF_TEXT = 16 * MIB  # a label file, a list of images, an XML file of one image
+MOST_OF_SETTINGS = MIB  # data.yaml, a lock, the facts of a run
+
+# Longest first: the mark of UTF-32 (little-endian) begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int) -> bytes:
+    """Returns the content of a regular file.
+
+    Args:
+        path: the file; symbolic links are followed.
+        what: its kind, for messages: ``annotation file``.
+        expected: what it should hold, for messages.
+        most: bytes that it may have.
+
+    Raises:
+        DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
+    """
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, socket or device"
+            raise DataError(f"{path} is {kind}", expected=expected or "a regular file")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{what} not found: {path}", expected=expected or "a file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {reason}", expected=expected) from None
+    if len(data) > most:
+        raise DataError(
+            f"{path} is too large for {what.removeprefix('the ')}: {facts.st_size} bytes",
+            expected=f"at most {most} bytes",
+        )
+    return data
+
+
+def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) -> str:
+    """Returns the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    The arguments are those of ``read_bytes``.
+
+    Raises:
+        DataError: as ``read_bytes``; or it is text in another encoding, or no text.
+    """
+    data = read_bytes(path, what, expected=expected, most=most)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: not {encoding.removesuffix('-sig').upper()}: {error.reason}",
+            expected=expected or "text in UTF-8",
+            hint="save the file in UTF-8: iconv -f GB18030 -t UTF-8, with the encoding it has",
+        ) from None
+
+
+def read_json(path: Path, what: str, *, expected: str = "", most: int = MOST_OF_ANNOTATIONS) -> Any:
+    """Returns the content of a JSON file.
+
+    The arguments are those of ``read_bytes``.
+
+    Raises:
+        DataError: as ``read_text``; or it is not JSON, or nested too deep.
+    """
+    text = read_text(path, what, expected=expected, most=most)
+    return parse_json(text, str(path), expected=expected)
+
+
+def parse_json(text: str, name: str, *, expected: str = "") -> Any:
+    """Returns the value of a JSON text.
+
+    Args:
+        text: of a file.
+        name: of the file, for messages.
+        expected: what it should hold, for messages.
+
+    Raises:
+        DataError: it is not JSON, nested too deep, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            expected=expected,
+        ) from None
+    except RecursionError:
+        raise DataError(
+            f"{name}: lists are nested too deep: {shorten(text[:20])}", expected=expected
+        ) from None
+    except ValueError as error:  # a whole number of more digits than Python converts
+        raise DataError(f"{name} is not JSON: {error}", expected=expected) from None

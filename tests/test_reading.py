@@ -1,0 +1,100 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from fldet.errors import DataError
+from fldet.reading import parse_json, read_bytes, read_json, read_text
+
+TEXT = "Größe 箱子\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_unicode_is_read_by_its_mark(tmp_path, encoding):
+    file = tmp_path / "a.txt"
+    file.write_bytes(TEXT.encode(encoding))
+    assert read_text(file, most=100) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "latin-1", "shift_jis", "utf-16-be"])
+def test_other_encodings_are_named_with_the_line(tmp_path, encoding):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"one\n" + "子ß".encode(encoding, "ignore") + b"\xff")
+    with pytest.raises(DataError, match=r"a\.txt:2: not UTF-8") as error:
+        read_text(file, most=100)
+    assert "iconv" in error.value.hint
+
+
+def make_fifo(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(path))
+
+
+def make_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def make_endless_link(path):
+    path.symlink_to(path)
+
+
+def make_link_into_a_file(path):
+    Path(path.parent, "file").touch()
+    path.symlink_to(Path(path.parent, "file", "below"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kinds of files that POSIX has")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_fifo, "is a pipe"),
+        (make_socket, "is a pipe, socket"),
+        (make_device, "or device"),
+        (Path.mkdir, "is a folder"),
+        (make_endless_link, "cannot read"),
+        (make_link_into_a_file, "label file not found"),
+        (lambda path: None, "label file not found"),
+    ],
+)
+def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch, make, words):
+    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    make(Path("a.txt"))
+    with pytest.raises(DataError, match=words):
+        read_bytes(Path("a.txt"), "label file", most=100)
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_ours():
+    with pytest.raises(DataError, match="cannot read"):
+        read_bytes(Path("a\0b"), most=100)
+
+
+def test_a_file_may_have_so_many_bytes_and_no_more(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"x" * 100)
+    assert len(read_bytes(file, most=100)) == 100
+    with pytest.raises(DataError, match=r"label file: 100 bytes\nExpected: at most 99"):
+        read_bytes(file, "label file", most=99)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 10**5 + "]" * 10**5, "nested too deep"),
+        ('{"a":' * 10**5 + "1" + "}" * 10**5, "nested too deep"),
+        ("[1, 2", "line 1, column 6"),
+        ("", "line 1, column 1"),
+    ],
+)
+def test_json_that_is_none(text, words):
+    with pytest.raises(DataError, match=words):
+        parse_json(text, "a.json", expected="a list")
+
+
+def test_json_with_the_mark_of_windows(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json", "annotation file") == {"a": 1}
