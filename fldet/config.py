@@ -18,6 +18,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from fldet.config_text import config_text
 from fldet.errors import ConfigError, nearest, shorten
 
 __all__ = [
@@ -83,7 +84,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
 
 def format_config(cfg: Config) -> str:
     """Returns the resolved config as Python text that ``load_config`` reads back."""
-    return str(cfg.pretty_text)
+    return config_text(cfg.to_dict())
 
 
 def to_plain(cfg: Config) -> dict[str, Any]:

@@ -11,7 +11,16 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {"_compat", "errors", "plugins", "results", "annotations", "functional", "drawing"}
+    {
+        "_compat",
+        "config_text",
+        "errors",
+        "plugins",
+        "results",
+        "annotations",
+        "functional",
+        "drawing",
+    }
     | {"anchor_cover", "image_files", "ops", "processes", "reading"},
     {"config"},
     {"registry"},

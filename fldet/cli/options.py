@@ -43,7 +43,8 @@ TrustCheckpoint = Annotated[
     bool,
     typer.Option(
         "--trust-checkpoint",
-        help="Allow a checkpoint to run code, if it cannot be read otherwise.",
+        help="Allow a file to run code: a checkpoint that cannot be read otherwise, a "
+        "TorchScript model.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

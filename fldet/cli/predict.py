@@ -63,6 +63,7 @@ def predict(
         typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
     ] = None,
     device: options.Device = "auto",
+    trust_checkpoint: options.TrustCheckpoint = False,
     launcher: options.Launcher = "auto",
     gpus: options.Gpus = 1,
     json: options.Json = False,
@@ -98,6 +99,7 @@ def predict(
         resume=resume,
         device=device,
         launcher=launcher,
+        trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
         output = Output("predict", as_json=json, quiet=quiet)

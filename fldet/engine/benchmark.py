@@ -214,7 +214,8 @@ def _model_and_config(
     path = resolve_checkpoint(checkpoint) if checkpoint else None
     content = read_checkpoint(path, trust=trust) if path else {}
     phases = ("test",) if with_data else ()
-    cfg = prepare_config(cfg, phases=phases, classes=checkpoint_classes(content))
+    classes = checkpoint_classes(content, path) if path else None
+    cfg = prepare_config(cfg, phases=phases, classes=classes)
     if cfg.model.get("backbone"):
         cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
     model = build_model(cfg)

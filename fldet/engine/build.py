@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -23,6 +23,7 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from fldet.config import format_config
 from fldet.data import CocoDataset
 from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine import lean
@@ -177,27 +178,22 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
         cfg.visualizer.name = cfg.experiment_name
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
-        return FldetRunner.from_cfg(_quick(cfg))
+        return FldetRunner.from_cfg(_literal(cfg))
 
 
-class _QuickConfig(Config):
-    """A config that keeps its last text: MMEngine asks for it four times, at 60 ms each."""
-
-    _last_text: ClassVar = ("", "")  # content, text
+class _LiteralConfig(Config):
+    """A config whose text, in the work dir, the log and checkpoints, is ``format_config``'s."""
 
     @property
     def pretty_text(self) -> str:
         """The config as Python."""
-        content = repr(self._cfg_dict)
-        if self._last_text[0] != content:
-            _QuickConfig._last_text = (content, super().pretty_text)
-        return self._last_text[1]
+        return format_config(self)
 
 
-def _quick(cfg: Config) -> Config:
-    quick = copy.copy(cfg)
-    object.__setattr__(quick, "__class__", _QuickConfig)  # Config's own would make it a key
-    return quick
+def _literal(cfg: Config) -> Config:
+    literal = copy.copy(cfg)
+    object.__setattr__(literal, "__class__", _LiteralConfig)  # Config's own would make it a key
+    return literal
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

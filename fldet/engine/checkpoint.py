@@ -23,6 +23,9 @@ log = logging.getLogger("fldet")
 # What a run goes on from; a file without one of them is not a checkpoint of a run.
 PARTS_OF_A_RUN = ("meta", "state_dict", "message_hub", "optimizer", "param_schedulers")
 
+MOST_CLASSES = 100_000
+LONGEST_NAME = 1000
+
 _STRICT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -100,6 +103,10 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=False)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary")
+    if problem := _odd_tensor(content):
+        raise CheckpointError(
+            f"{path} holds {problem}", expected="plain tensors in memory, each number stored once"
+        )
     return content
 
 
@@ -157,13 +164,39 @@ def meta_of(content: Mapping[str, Any]) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def checkpoint_classes(content: dict[str, Any]) -> tuple[str, ...] | None:
-    """Returns the class names that a checkpoint was trained for, None if it does not say."""
+def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
+    """Returns the class names that a checkpoint was trained for, None if it does not say.
+
+    Raises:
+        CheckpointError: they are no list of names.
+    """
     meta = meta_of(content)
     dataset = meta.get("dataset_meta")
     dataset = dataset if isinstance(dataset, dict) else {}
-    classes = dataset.get("classes", dataset.get("CLASSES", meta.get("CLASSES")))
-    return tuple(map(str, classes)) if classes and isinstance(classes, (list, tuple)) else None
+    return class_tuple(dataset.get("classes", dataset.get("CLASSES", meta.get("CLASSES"))), path)
+
+
+def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
+    """Returns class names from a file as a tuple, None for none.
+
+    Raises:
+        CheckpointError: they are no list of names, more than 100,000, or one is longer than 1,000
+            characters.
+    """
+    if names is None or (isinstance(names, (list, tuple)) and not names):
+        return None
+    if not isinstance(names, (list, tuple)) or len(names) > MOST_CLASSES:
+        raise CheckpointError(
+            f"the class names in {path} are {shorten(names)}",
+            expected=f"a list of at most {MOST_CLASSES} names",
+        )
+    for name in names:
+        if not isinstance(name, (str, int)) or len(str(name)) > LONGEST_NAME:
+            raise CheckpointError(
+                f"a class name in {path} is {shorten(name)}",
+                expected=f"a text of at most {LONGEST_NAME} characters",
+            )
+    return tuple(map(str, names))
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -293,6 +326,27 @@ def _check_sums(path: Path) -> None:
         return
     if part:
         raise _damaged(path, f"its part {part} is damaged (another checksum)")
+
+
+def _odd_tensor(content: Any) -> str:
+    """Returns what is odd about the first tensor that is no plain one, '' if all are.
+
+    A tensor without memory, a sparse or a quantized one fails later, wherever it is used first. One
+    that stands for more numbers than are stored could stand for any number of them.
+    """
+    todo, seen = [content], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Tensor):
+            if value.is_meta or value.layout is not torch.strided or value.is_quantized:
+                kind = "meta device" if value.is_meta else f"{value.layout}, {value.dtype}"
+                return f"a tensor of another kind ({kind})"
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                return f"a tensor {tuple(value.shape)} of fewer stored numbers"
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
+    return ""
 
 
 def _first_mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str:

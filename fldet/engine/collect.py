@@ -145,7 +145,7 @@ def collect_logits(
     chosen = select_device(device)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path)
-    prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content))
+    prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content, path))
     model = _model(prepared, content, path).to(chosen)
     dataset = _dataset(prepared, split, max_images, seed)
     log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(chosen))

@@ -4,6 +4,7 @@
 exported model replaces (``fldet.engine.onnx_detector``).
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,10 +26,11 @@ from fldet.engine.checkpoint import (
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
+    weights_of,
 )
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
-from fldet.engine.stored_config import find_pipeline, stored_config
+from fldet.engine.stored_config import building, explained, find_pipeline, stored_config
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
 from fldet.registry import MODELS
 from fldet.results import Detections
@@ -83,6 +85,8 @@ class Detector:
         self.classes = classes
         self.device = device
         self._load, self._transform = _build_pipeline(self.pipeline)
+        # The file whose config has built but not looked at an image yet.
+        self._unproven: Path | None = None
 
     @classmethod
     def load(
@@ -90,14 +94,22 @@ class Detector:
         checkpoint: str | Path,
         config: str | Path | Config | None = None,
         device: str = "auto",
+        *,
+        trust: bool = False,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
+
+        What the file says of itself is not run, and may name only what ``stored_names`` lists;
+        docs/reliability.md states the promise.
 
         Args:
             checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), or a
                 file that ``fldet export`` wrote.
-            config: only for checkpoints that carry none; a file, or what ``load_config`` returned.
+            config: only for checkpoints that carry none, or one that may not be used; a file, or
+                what ``load_config`` returned. It may name what it likes.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
+                than tensors and plain values.
 
         Raises:
             CheckpointError: unreadable, without a config, or of another model than the config's.
@@ -107,17 +119,22 @@ class Detector:
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.engine.onnx_detector import load_exported
 
-            return load_exported(path, device)
+            return load_exported(path, device, trust=trust)
         chosen = select_device(device)
-        content = read_checkpoint(path)
+        content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
-        init_default_scope(cfg.get("default_scope", "mmdet"))
-        model = MODELS.build(cfg.model)
-        load_weights(model, content, path)
-        pipeline = find_pipeline(cfg)
+        pipeline, names = find_pipeline(cfg), class_names(cfg, content, path)
         if not pipeline:
             raise ConfigError("the config has no test_dataloader, val_dataloader or test_pipeline")
-        return cls(model.eval().to(chosen), pipeline, class_names(cfg, content), chosen)
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        numbers = sum(value.numel() for value in weights_of(content, path).values())
+        with contextlib.nullcontext() if config is not None else building(path, numbers):
+            model = MODELS.build(cfg.model)
+            detector = cls(model.eval(), pipeline, names, chosen)
+        load_weights(model, content, path)
+        model.to(chosen)
+        detector._unproven = None if config is not None else path
+        return detector
 
     def predict(
         self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
@@ -153,13 +170,14 @@ class Detector:
         else:
             loaded = _from_file(image, self._load)
         height, width = loaded["ori_shape"][:2]
-        try:
-            packed = self._transform(loaded)
-        except (cv2.error, ValueError, ZeroDivisionError) as error:
-            raise DataError(
-                f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
-            ) from error
-        inputs = packed["inputs"]
+        with self._explained("cannot prepare an image"):
+            try:
+                packed = self._transform(loaded)
+            except (cv2.error, ValueError, ZeroDivisionError) as error:
+                raise DataError(
+                    f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
+                ) from error
+            inputs = packed["inputs"]
         padded = self._padded(int(inputs.shape[1]), int(inputs.shape[2]))
         source = image if isinstance(image, np.ndarray) else None
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
@@ -172,9 +190,15 @@ class Detector:
             raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
         found: dict[int, Detections] = {}
         for rows in _of_one_shape([one.padded for one in prepared], batch_size):
-            results = self._detect_batch([prepared[row] for row in rows], score_thr)
+            with self._explained("cannot find objects"):
+                results = self._detect_batch([prepared[row] for row in rows], score_thr)
+            self._unproven = None
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
+
+    def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Blames a stored config for errors until it has found objects in a first image."""
+        return explained(self._unproven, what) if self._unproven else contextlib.nullcontext()
 
     @property
     def size_divisor(self) -> int:
@@ -228,9 +252,9 @@ def read_config(
     """
     if config is not None:
         cfg = config if isinstance(config, Config) else load_config(config)
-        return prepare_config(cfg, phases=(), classes=checkpoint_classes(dict(content)))
+        return prepare_config(cfg, phases=(), classes=checkpoint_classes(content, path))
     cfg = stored_config(content, path)
-    if cfg is None or "model" not in cfg:
+    if cfg is None:
         raise CheckpointError(
             f"{path} carries no config",
             expected="a checkpoint of a run, as MMEngine writes it",
@@ -240,10 +264,10 @@ def read_config(
     return cfg
 
 
-def class_names(cfg: Config, content: Mapping[str, Any]) -> tuple[str, ...]:
+def class_names(cfg: Config, content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """Returns the class names by label: the config's, else the checkpoint's, else numbers."""
     dataset = (cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}).get("dataset") or {}
-    names = (dataset.get("metainfo") or {}).get("classes") or checkpoint_classes(dict(content))
+    names = (dataset.get("metainfo") or {}).get("classes") or checkpoint_classes(content, path)
     return tuple(names or map(str, range(_num_classes(cfg.model))))
 
 

@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from fldet import __version__
 from fldet.anchor_cover import AnchorScheme, BoxSet
 from fldet.config import load_config
+from fldet.config_text import literal, words
 from fldet.data.formats import FoundData, recognise, used_classes
 from fldet.engine.boxes import collect_boxes
 from fldet.engine.checkpoint import read_checkpoint
@@ -251,21 +252,22 @@ def config_text(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) ->
 
 def _head(plan: Plan) -> str:
     model = "A small RetinaNet" if plan.model == SMALL else f"RetinaNet-{plan.model.upper()}"
-    title = f"{model} for {plan.found.root.name}, {plan.found.format}"
-    groups = [f"# {name!r} is no class: it only groups the others." for name in plan.groups]
+    name = words(plan.name)
+    title = f"{model} for {words(plan.found.root.name)}, {plan.found.format}"
+    groups = [f"# {literal(name)} is no class: it only groups the others." for name in plan.groups]
     classes = f"classes = None  # all {len(plan.classes)} of the files"
     if plan.groups or len(plan.classes) <= FEW_CLASSES:
-        names = [f"{name!r}," for name in plan.classes]
+        names = [f"{literal(name)}," for name in plan.classes]
         classes = packed("classes = (", names, "    ").removesuffix(",") + ",)"
     lines = [
         f'"""{title}: {plan.images} training images.',
         "",
         f"Written by fldet init {__version__}; yours to change. Paths are relative to data_root.",
-        f"Train: fldet train {plan.name}.py",
-        f"Test:  fldet test {plan.name}.py work_dirs/{plan.name} --show-dir pictures",
+        f"Train: fldet train {name}.py",
+        f"Test:  fldet test {name}.py work_dirs/{name} --show-dir pictures",
         '"""',
         *_bases(plan),
-        f"data_root = {str(plan.found.root)!r}",
+        f"data_root = {literal(str(plan.found.root))}",
         *groups,
         classes,
     ]
@@ -306,7 +308,7 @@ def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
             "    bbox_head=dict(anchor_generator=dict(",
             f"        sizes={sizes}, num_scales={scheme.num_scales}, ratios={ratios})),",
         ]
-    start = f"load_from = {str(plan.finetune)!r}\n"
+    start = f"load_from = {literal(str(plan.finetune))}\n"
     if not plan.finetune:
         start = "# load_from = 'FILE.pth'  # a whole detector to start from\n"
     model = ["model = dict(", *lines, ")"] if lines else []
@@ -347,16 +349,12 @@ def _loader(plan: Plan, split: str) -> str:
 def _loader_text(plan: Plan, split: str, more: str = "") -> str:
     splits = plan.found.splits
     options = dict(splits[split] if split in splits else splits["test"])
-    words = [f"type={options.pop('type')!r}"]
-    prefix = options.pop("data_prefix", None)
-    words += [f"{key}={value!r}" for key, value in options.items()]
-    if prefix:
-        words.append(f"data_prefix=dict(img={prefix['img']!r})")
+    entries = [f"{key}={literal(value)}" for key, value in options.items()]
     if split == "test":
-        words.append("test_mode=True")
-    words.append(f"pipeline={'train' if split == 'train' else 'test'}_pipeline")
+        entries.append("test_mode=True")
+    entries.append(f"pipeline={'train' if split == 'train' else 'test'}_pipeline")
     head = f"    {more},\n" if more else ""
-    body = packed(" " * 8, [f"{word}," for word in words], " " * 8).removesuffix(",")
+    body = packed(" " * 8, [f"{entry}," for entry in entries], " " * 8).removesuffix(",")
     return f"{split}_dataloader = dict(\n{head}    dataset=dict(\n{body}))\n"
 
 

@@ -16,9 +16,10 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from fldet.engine.checkpoint import class_tuple
 from fldet.engine.detector import Detector, Prepared, as_batch, set_score_thr
 from fldet.engine.device import select_device
-from fldet.engine.stored_config import check_trusted, read_literals
+from fldet.engine.stored_config import building, checked, read_literals
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.registry import MODELS
 from fldet.results import Detections
@@ -34,7 +35,7 @@ class ExportedDetector(Detector):
     Args:
         run: returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes``
             (N, 2), height and width of each image before padding.
-        description: what ``fldet.engine.export.describe_model`` put into the file.
+        description: what ``fldet.engine.export.describe_model`` put into the file, checked.
         device: where the network runs.
     """
 
@@ -86,20 +87,28 @@ class ExportedDetector(Detector):
         return found
 
 
-def load_exported(path: Path, device: str = "auto") -> ExportedDetector:
+def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedDetector:
     """Returns the detector in a file that ``fldet export`` wrote.
 
     Args:
         path: ending in ``.onnx`` or ``.torchscript``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA if both torch and
             onnxruntime have it.
+        trust: run TorchScript, which can write files.
 
     Raises:
-        CheckpointError: no such file, unreadable, or not written by ``fldet export``.
+        CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
+            that is not trusted.
         UnavailableError: onnxruntime is not installed, or has no CUDA.
     """
     if not path.is_file():
         raise CheckpointError(f"exported model not found: {path}")
+    if path.suffix == ".torchscript" and not trust:
+        raise CheckpointError(
+            f"{path} is a program: TorchScript can write files while it runs",
+            expected="a file that you know the maker of, or ONNX, which cannot",
+            hint="if you trust it, add --trust-checkpoint (Detector.load: trust=True)",
+        )
     load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
     run, text, chosen = load(path, device)
     if not text:
@@ -107,9 +116,37 @@ def load_exported(path: Path, device: str = "auto") -> ExportedDetector:
             f"{path} does not say how images are prepared for it",
             expected="a file that fldet export wrote",
         )
-    description = read_literals(text)
-    check_trusted(description, path)
-    return ExportedDetector(run, description, chosen)
+    description = _description(read_literals(text, path), path)
+    with building(path):
+        detector = ExportedDetector(run, description, chosen)
+    detector._unproven = path
+    return detector
+
+
+def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Returns what a file says of its model, checked.
+
+    Raises:
+        CheckpointError: something is missing, or it says what a file may not decide.
+    """
+    inside = values.get("post_process") == "inside"
+    parts = ("data_preprocessor", "pipeline", *(() if inside else ("bbox_head",)))
+    score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
+    if (
+        classes is None
+        or not isinstance(score_thr, (int, float))
+        or not set(parts) <= values.keys()
+    ):
+        raise CheckpointError(
+            f"{path} does not say how images are prepared for it",
+            expected="a file that fldet export wrote",
+        )
+    return {
+        **checked({part: values[part] for part in parts}, path),
+        "post_process": "inside" if inside else "outside",
+        "score_thr": score_thr,
+        "classes": classes,
+    }
 
 
 def as_text(description: dict[str, Any]) -> str:

@@ -83,6 +83,7 @@ def predict(
     resume: bool = False,
     device: str = "auto",
     launcher: str = "none",
+    trust_checkpoint: bool = False,
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
 
@@ -100,6 +101,7 @@ def predict(
         resume: go on with what an earlier run into ``out`` has left.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
+        trust_checkpoint: see ``Detector.load``.
 
     Returns:
         The result over all processes; None in all but the first of them.
@@ -113,7 +115,7 @@ def predict(
     if place.rank == 0 or "TORCHELASTIC_RUN_ID" not in os.environ:
         check_options(source, out, formats, resume=resume)
     check_source(source, place.count)
-    detector = Detector.load(checkpoint, config, device)
+    detector = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
     with (
         _groups(place) as patient,
         explained_file_errors(out, hint="go on with the same command and --resume"),

@@ -1,63 +1,142 @@
-"""The config that a checkpoint carries, read without running it.
+"""The config that a checkpoint or an exported model carries: read, checked, then built; never run.
 
-MMEngine stores the resolved config as Python text. Running it would let a checkpoint do anything,
-so only literals are read, and a name in it may only be one of the packages below: MMEngine's
-registries build whatever a dotted name leads to.
+MMEngine stores the resolved config as Python text. Three things stand between that text and code:
+only literals in it are read (``read_literals``); only what a detector needs is taken, and each
+``type`` in it must be on the closed list of ``stored_names``, each number within its bounds
+(``checked``); and while it is built, nothing is imported by name and nothing larger is made than
+the file has weights for (``building``).
 """
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import registry
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
 
-from fldet.engine.checkpoint import meta_of
-from fldet.errors import CheckpointError, shorten
+from fldet.engine.checkpoint import checkpoint_classes, class_tuple, meta_of
+from fldet.engine.stored_names import is_scope, may_stand, place_of
+from fldet.errors import CheckpointError, FldetError, shorten
 
-TRUSTED = ("fldet", "mmdet", "mmengine", "mmcv")
-_NAME = re.compile(rf"(({'|'.join(TRUSTED)})\.)?\w+")
-_NOT_FINITE = {"inf": float("inf"), "nan": float("nan")}
+HINT = "if you trust the file, name the config yourself: --config CONFIG"
+
+# Bounds of a stored config; a model of MMDetection has at most 3,000 values, nested 12 deep.
+MOST_CHARACTERS = 2**22
+MOST_VALUES = 20_000
+DEEPEST = 40
+MOST_MODULES = 20_000
+SPARE_NUMBERS = 2**24  # what a model may make besides its weights: anchors, positions
+
+# Nothing of these matters to a model whose weights are at hand.
+LEFT_OUT = frozenset({"init_cfg", "pretrained", "backend_args", "file_client_args"})
+# Arguments that name files, addresses, other configs or code.
+FORBIDDEN = re.compile(
+    r"(^|_)(files?|filename|path|paths|dir|folder|root|url|uri|checkpoint|ckpt|config|module|"
+    r"imports?|script|command|cmd|weights)$|^(teacher|lang|language|tokenizer)|^_(?!scope_)"
+)
+_KEY = re.compile(r"[A-Za-z_]\w{0,99}")
+_TEXT = re.compile(r"[\w .:+-]{0,200}", re.ASCII)
+# The largest whole numbers, by key; what is not listed may be 65,536.
+_COUNT = re.compile(
+    r"(^|_)(num|depths?|convs|layers|stages|blocks|repeats?|times|scales|per_octave)"
+)
+_BOUNDS = (
+    (re.compile(r"^(num_classes|num_things_classes|num_stuff_classes)$"), 100_000),
+    (re.compile(r"^(num_quer|num_proposals|num_points|num_feats)"), 10_000),
+    (re.compile(r"^(nms_pre|max_per_img|max_num|nms_post|split_thr|seed)$"), 10_000_000),
+    (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 8192),
+    (re.compile(r"^(ratios|scales|sizes|base_sizes|strides)$"), 8192),
+    (_COUNT, 512),
+)
+_LONGEST = (
+    (re.compile(r"^(ratios|scales|sizes|base_sizes|strides|octave_base_scale)$"), 64),
+    (re.compile(r""), 1024),
+)
+_WORDS = {"inf": float("inf"), "nan": float("nan")}
+# What odd values make constructors and transforms raise.
+ODD = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError),
+    *(NotImplementedError, RecursionError, RuntimeError, TypeError, ValueError, OSError),
+)
 
 
 def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
-    """Returns the config in the ``meta`` of a checkpoint, None if there is none.
+    """Returns what a detector needs of the config in a checkpoint; None if there is no config.
 
     Args:
         content: what ``read_checkpoint`` returned.
         path: the file, for messages.
 
+    Returns:
+        ``model``, without what is for training only; ``default_scope``; ``test_dataloader`` with
+        the ``pipeline`` and the classes of its data set, where there are any.
+
     Raises:
-        CheckpointError: the text is not a config, or names a package that is not trusted.
+        CheckpointError: the text is not a config, or holds what a file may not decide.
     """
     text = meta_of(content).get("cfg")
     if not isinstance(text, str):
         return None
+    values = read_literals(text, path)
+    if not isinstance(values.get("model"), dict):
+        raise CheckpointError(f"the config in {path} has no model", hint=HINT)
+    model = {key: value for key, value in values["model"].items() if key != "train_cfg"}
+    pipeline, classes = find_pipeline(values), _classes(values, path)
+    used = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
+    scope = values.get("default_scope") or "mmdet"
+    used = checked(used, path, scope=scope)
+    dataset = {
+        **({"pipeline": used["pipeline"]} if pipeline is not None else {}),
+        "metainfo": {"classes": classes or checkpoint_classes(dict(content), path)},
+    }
+    return Config(
+        {
+            "model": used["model"],
+            "default_scope": scope,
+            "test_dataloader": {"dataset": dataset},
+        }
+    )
+
+
+def read_literals(text: str, path: Path) -> dict[str, Any]:
+    """Returns the variables of a config text that are literals or ``dict(...)``; no others.
+
+    Args:
+        text: assignments in Python.
+        path: the file that holds it, for messages.
+
+    Raises:
+        CheckpointError: the text is not Python, or too long or deep.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise CheckpointError(
+            f"the config in {path} has {len(text)} characters",
+            expected=f"at most {MOST_CHARACTERS}",
+        )
     try:
-        values = read_literals(text)
+        lines = ast.parse(text).body
     except SyntaxError as error:
         raise CheckpointError(
             f"the config in {path} is not Python: line {error.lineno}, {error.msg}",
             hint="name the config: --config CONFIG",
         ) from None
-    used = {key: values[key] for key in ("model", "default_scope") if key in values}
-    check_trusted({**used, "pipelines": [find_pipeline(values)]}, path)
-    return Config(values)
-
-
-def read_literals(text: str) -> dict[str, Any]:
-    """Returns the variables of a config text that are literals or ``dict(...)``; no others.
-
-    Raises:
-        SyntaxError: the text is not Python.
-    """
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(
+            f"the config in {path} is not Python: {error or 'nested too deep'}", hint=HINT
+        ) from None
     values = {}
-    for line in ast.parse(text).body:
+    for line in lines:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
             try:
                 values[line.targets[0].id] = _literal(line.value)
-            except ValueError:  # a class or a call: nothing that a detector needs
+            except (ValueError, TypeError, RecursionError):  # nothing that a detector needs
                 continue
     return values
 
@@ -66,12 +145,17 @@ def _literal(node: ast.expr) -> Any:
     """Returns the value of an expression.
 
     Raises:
-        ValueError: it is neither a literal nor ``dict(...)``.
+        ValueError, TypeError: it is no literal, ``dict(...)`` or ``float('inf')``.
     """
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords):
             pairs = {word.arg: _literal(word.value) for word in keywords}
-            return {**(_literal(args[0]) if args else {}), **pairs}
+            first = _literal(args[0]) if args else {}
+            if len(args) > 1 or not isinstance(first, dict) or None in pairs:
+                raise ValueError("no plain dict")
+            return {**first, **pairs}
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(word))], keywords=[]):
+            return float(word)
         case ast.Dict(keys=keys, values=values):
             return {
                 ast.literal_eval(k or ""): _literal(v) for k, v in zip(keys, values, strict=True)
@@ -80,46 +164,258 @@ def _literal(node: ast.expr) -> Any:
             return [_literal(item) for item in items]
         case ast.Tuple(elts=items):
             return tuple(_literal(item) for item in items)
-        case ast.Name(id=name) if name in _NOT_FINITE:
-            return _NOT_FINITE[name]
+        case ast.Name(id=name) if name in _WORDS:
+            return _WORDS[name]
     return ast.literal_eval(node)
-
-
-def check_trusted(value: Any, path: Path) -> None:
-    """Does nothing if every ``type`` and scope below ``value`` is of a trusted package.
-
-    Raises:
-        CheckpointError: naming the first that is not.
-    """
-    for name in _names(value):
-        if not _NAME.fullmatch(name):
-            raise CheckpointError(
-                f"the config in {path} names {shorten(name)}",
-                expected=f"names of {', '.join(TRUSTED)}: a checkpoint may not choose what is run",
-                hint="if you trust it, name the config yourself: --config CONFIG",
-            )
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _names(item)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if key in ("type", "_scope_", "default_scope") and isinstance(item, str):
-                scoped = key == "type" or item in TRUSTED
-                yield item if scoped else f"{item}.registry"
-            else:
-                yield from _names(item)
 
 
 def find_pipeline(cfg: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Returns the transforms of a config's test images, those of its validation if it has none."""
     for key in ("test_dataloader", "val_dataloader"):
-        dataset = (cfg.get(key) or {}).get("dataset")
-        while dataset and "pipeline" not in dataset:  # inside wrappers
+        dataset = _part(cfg.get(key), "dataset")
+        while isinstance(dataset, Mapping) and "pipeline" not in dataset:  # inside wrappers
             inner = dataset.get("dataset") or dataset.get("datasets")
-            dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
-        if dataset:
-            return list(dataset["pipeline"])
+            dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
+        if isinstance(dataset, Mapping):
+            steps = dataset["pipeline"]
+            return list(steps) if isinstance(steps, (list, tuple)) else steps
     return cfg.get("test_pipeline")
+
+
+def _part(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
+    """Returns the class names of a config's test images, those of its validation if it has none."""
+    for key in ("test_dataloader", "val_dataloader"):
+        if isinstance(dataset := _part(cfg.get(key), "dataset"), Mapping):
+            return class_tuple(_part(dataset.get("metainfo"), "classes"), path)
+    return None
+
+
+# --- what it may say -----------------------------------------------------------------------------
+
+
+def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[str, Any]:
+    """Returns parts of a stored config, without what a detector does not need.
+
+    Args:
+        parts: ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as they were stored.
+        path: the file, for messages.
+        scope: of names without one.
+
+    Raises:
+        CheckpointError: a name is not on the list of its place; an argument names a file, an
+            address, a config or code; a value is no number, text, list or dict, or out of bounds.
+    """
+    return _Check(path, scope).parts(parts)
+
+
+class _Check:
+    """One walk over a stored config."""
+
+    def __init__(self, path: Path, scope: Any) -> None:
+        self.path = path
+        self.left = MOST_VALUES
+        self.scope = self._scope(scope, ())
+
+    def parts(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        checked: dict[str, Any] = {}
+        for key, value in parts.items():
+            self._require_kind(key, value)
+            checked[key] = self._value(value, (key,), self.scope)
+        return checked
+
+    def _require_kind(self, key: str, value: Any) -> None:
+        steps = value if key == "pipeline" and isinstance(value, (list, tuple)) else [value]
+        for step in steps:
+            if not (isinstance(step, dict) and "type" in step):
+                raise self._refused((key,), value, "dicts with a type")
+
+    def _value(self, value: Any, place: tuple[str, ...], scope: str) -> Any:
+        self.left -= 1
+        if self.left < 0 or len(place) > DEEPEST:
+            raise CheckpointError(
+                f"the config in {self.path} is too large",
+                expected=f"a model of at most {MOST_VALUES} values, nested {DEEPEST} deep",
+                hint=HINT,
+            )
+        if isinstance(value, dict):
+            return self._dict(value, place, scope)
+        if isinstance(value, (list, tuple)):
+            self._require_length(value, place)
+            return type(value)(
+                self._value(item, (*place, str(i)), scope) for i, item in enumerate(value)
+            )
+        if isinstance(value, str):
+            if not _TEXT.fullmatch(value):
+                raise self._refused(place, value, "a short text of letters, digits and . : + -")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            self._require_bound(value, place)
+        elif not (value is None or isinstance(value, (bool, float))):
+            raise self._refused(place, value, "numbers, texts, lists and dicts")
+        return value
+
+    def _dict(self, value: dict[Any, Any], place: tuple[str, ...], scope: str) -> dict[str, Any]:
+        if "_scope_" in value:
+            scope = self._scope(value["_scope_"], place)
+        if "type" in value:
+            self._require_name(value["type"], place, scope)
+        kept = {}
+        for key, item in value.items():
+            if not (isinstance(key, str) and _KEY.fullmatch(key)):
+                raise self._refused(place, key, "keys that are names")
+            if key in LEFT_OUT:
+                continue
+            if FORBIDDEN.search(key):
+                if item:
+                    raise self._refused(
+                        (*place, key), item, "no argument that names a file, an address or code"
+                    )
+                continue
+            kept[key] = item if key == "type" else self._value(item, (*place, key), scope)
+        return kept
+
+    def _require_name(self, name: Any, place: tuple[str, ...], scope: str) -> None:
+        key = next(part for part in reversed(place) if not part.isdigit())
+        kind = place_of(key)
+        if kind is None or not isinstance(name, str) or not may_stand(name, kind, scope):
+            raise CheckpointError(
+                f"the config in {self.path} names {shorten(name)} as {'.'.join(place)}",
+                expected=f"a {kind.what} that is registered by fldet, MMDetection or a plug-in"
+                if kind
+                else "nothing with a type there",
+                hint=HINT,
+            )
+
+    def _scope(self, scope: Any, place: tuple[str, ...]) -> str:
+        if not (isinstance(scope, str) and is_scope(scope)):
+            raise self._refused((*place, "scope"), scope, "fldet, mmdet or an installed plug-in")
+        return scope
+
+    def _require_length(self, value: Sequence[Any], place: tuple[str, ...]) -> None:
+        most = next(most for keys, most in _LONGEST if keys.search(_last_key(place)))
+        if len(value) > most:
+            raise self._refused(place, value, f"at most {most} values")
+
+    def _require_bound(self, value: int, place: tuple[str, ...]) -> None:
+        key = _last_key(place)
+        most = next((most for keys, most in _BOUNDS if keys.search(key)), 65_536)
+        if abs(value) > most:
+            raise self._refused(place, value, f"a number up to {most}")
+
+    def _refused(self, place: tuple[str, ...], value: Any, expected: str) -> CheckpointError:
+        return CheckpointError(
+            f"the config in {self.path} has {shorten(value)} as {'.'.join(place)}",
+            expected=expected,
+            hint=HINT,
+        )
+
+
+def _last_key(place: tuple[str, ...]) -> str:
+    return next(part for part in reversed(place) if not part.isdigit())
+
+
+# --- building it ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def building(path: Path, numbers: int = 0) -> Iterator[None]:
+    """Has what is built of a checked config keep to its bounds.
+
+    MMEngine imports nothing by name in it. This is not safe for threads that build other models.
+
+    Args:
+        path: the file, for messages.
+        numbers: weights in it.
+
+    Raises:
+        CheckpointError: in place of whatever wrong values make constructors raise; or the model is
+            larger than its weights.
+    """
+    modules = 0
+
+    def count(*_: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > MOST_MODULES:
+            raise CheckpointError(f"the model in {path} has more than {MOST_MODULES} modules")
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        with (
+            _no_imports_by_name(),
+            _Sizes(path, 2 * numbers + SPARE_NUMBERS),
+            explained(path, "does not fit the code"),
+        ):
+            yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _no_imports_by_name() -> Iterator[None]:
+    """Has MMEngine's registries find what is registered, and nothing else."""
+    found = registry.get_object_from_string
+    registry.get_object_from_string = lambda _: None
+    try:
+        yield
+    finally:
+        registry.get_object_from_string = found
+
+
+@contextmanager
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Says of which file the config is that leads to an error.
+
+    Raises:
+        CheckpointError: in place of other errors, those of fldet excepted.
+    """
+    try:
+        yield
+    except FldetError:
+        raise
+    except ODD as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        text = (str(error).strip() or "no words").splitlines()[0]
+        raise CheckpointError(
+            f"the config in {path} {what}: {type(error).__name__}: {text[:200]}", hint=HINT
+        ) from error
+
+
+class _Sizes(TorchFunctionMode):
+    """Refuses to make tensors that are larger than a model of a file can need."""
+
+    FACTORIES = frozenset(
+        {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+    )
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__()
+        self.path = path
+        self.left = most
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func in self.FACTORIES:
+            size = kwargs.get("size", args)
+            self.left -= prod(_flat(size[:1] if func is torch.full else size))
+            if self.left < 0:
+                raise CheckpointError(
+                    f"the model in the config of {self.path} is larger than its weights",
+                    expected="a model of as many numbers as the file has",
+                )
+        return func(*args, **kwargs)
+
+
+def _flat(size: Any) -> Iterator[int]:
+    for item in size if isinstance(size, (list, tuple)) else [size]:
+        if isinstance(item, (list, tuple)):
+            yield from _flat(item)
+        elif isinstance(item, int):
+            yield max(item, 1)

@@ -92,7 +92,7 @@ def test(
         require_precision(precision, chosen)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path, trust=trust_checkpoint)
-    prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content))
+    prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content, path))
     prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
     _set_options(prepared, show_dir, score_thr, max_images)

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError
+
+FILE = Path("x.pth")
 
 
 class Payload:
@@ -194,7 +197,7 @@ def test_weights_load_with_or_without_a_wrapper(tmp_path, wrap):
     ],
 )
 def test_classes_of_a_checkpoint(content, classes):
-    assert checkpoint_classes(content) == classes
+    assert checkpoint_classes(content, FILE) == classes
 
 
 def test_a_work_dir_stands_for_its_best_then_its_newest_checkpoint(tmp_path):
