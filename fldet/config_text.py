@@ -81,7 +81,12 @@ def _unnamed(value: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _has_names(value: Mapping[Any, Any]) -> bool:
-    return all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in value)
+    return all(isinstance(key, str) and _is_name(key) for key in value)
+
+
+def _is_name(key: str) -> bool:
+    """Returns whether a key can be a keyword of ``dict``; Python would change other letters."""
+    return key.isascii() and key.isidentifier() and not iskeyword(key)
 
 
 def _start(value: Any) -> str:

@@ -220,7 +220,7 @@ def state(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the parts of a checkpoint that do not depend on clock and folder, by dotted names."""
     hub = content["message_hub"]
     scalars = {
-        name: history._log_history.tolist()
+        name: history["log_history"].tolist()
         for name, history in hub["log_scalars"].items()
         if name.split("/")[-1] not in TIMES
     }

@@ -8,10 +8,10 @@ the file has weights for (``building``).
 """
 
 import ast
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,15 @@ MOST_CHARACTERS = 2**22
 MOST_VALUES = 20_000
 DEEPEST = 40
 MOST_MODULES = 20_000
+LARGEST = 1e9  # number with a point; infinity is none
 SPARE_NUMBERS = 2**24  # what a model may make besides its weights: anchors, positions
 
 # Nothing of these matters to a model whose weights are at hand.
 LEFT_OUT = frozenset({"init_cfg", "pretrained", "backend_args", "file_client_args"})
 # Arguments that name files, addresses, other configs or code.
 FORBIDDEN = re.compile(
-    r"(^|_)(files?|filename|path|paths|dir|folder|root|url|uri|checkpoint|ckpt|config|module|"
-    r"imports?|script|command|cmd|weights)$|^(teacher|lang|language|tokenizer)|^_(?!scope_)"
+    r"(^|_)(files?|filename|path|dir|folder|root|url|uri|checkpoint|ckpt|config|module|"
+    r"imports?|script|command|cmd)$|^(teacher|lang|language|tokenizer)|^_"
 )
 _KEY = re.compile(r"[A-Za-z_]\w{0,99}")
 _TEXT = re.compile(r"[\w .:+-]{0,200}", re.ASCII)
@@ -49,7 +50,7 @@ _COUNT = re.compile(
 )
 _BOUNDS = (
     (re.compile(r"^(num_classes|num_things_classes|num_stuff_classes)$"), 100_000),
-    (re.compile(r"^(num_quer|num_proposals|num_points|num_feats)"), 10_000),
+    (re.compile(r"num_(quer|proposals|points|feats|params)"), 10_000),
     (re.compile(r"^(nms_pre|max_per_img|max_num|nms_post|split_thr|seed)$"), 10_000_000),
     (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 8192),
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides)$"), 8192),
@@ -59,7 +60,7 @@ _LONGEST = (
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides|octave_base_scale)$"), 64),
     (re.compile(r""), 1024),
 )
-_WORDS = {"inf": float("inf"), "nan": float("nan")}
+_WORDS = {"inf": math.inf, "nan": math.nan}
 # What odd values make constructors and transforms raise.
 ODD = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError),
@@ -228,8 +229,9 @@ class _Check:
         return checked
 
     def _require_kind(self, key: str, value: Any) -> None:
-        steps = value if key == "pipeline" and isinstance(value, (list, tuple)) else [value]
-        for step in steps:
+        if key == "pipeline" and not isinstance(value, (list, tuple)):
+            raise self._refused((key,), value, "a list of transforms")
+        for step in value if key == "pipeline" else [value]:
             if not (isinstance(step, dict) and "type" in step):
                 raise self._refused((key,), value, "dicts with a type")
 
@@ -253,7 +255,10 @@ class _Check:
                 raise self._refused(place, value, "a short text of letters, digits and . : + -")
         elif isinstance(value, int) and not isinstance(value, bool):
             self._require_bound(value, place)
-        elif not (value is None or isinstance(value, (bool, float))):
+        elif isinstance(value, float):
+            if not (abs(value) <= LARGEST or abs(value) == math.inf):
+                raise self._refused(place, value, f"a number up to {LARGEST:g}")
+        elif not (value is None or isinstance(value, bool)):
             raise self._refused(place, value, "numbers, texts, lists and dicts")
         return value
 
@@ -268,12 +273,12 @@ class _Check:
                 raise self._refused(place, key, "keys that are names")
             if key in LEFT_OUT:
                 continue
-            if FORBIDDEN.search(key):
-                if item:
-                    raise self._refused(
-                        (*place, key), item, "no argument that names a file, an address or code"
-                    )
-                continue
+            if FORBIDDEN.search(key) and not (
+                key == "_scope_" or item is None or isinstance(item, (bool, int, float))
+            ):
+                raise self._refused(
+                    (*place, key), item, "no argument that names a file, an address or code"
+                )
             kept[key] = item if key == "type" else self._value(item, (*place, key), scope)
         return kept
 
@@ -404,7 +409,7 @@ class _Sizes(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.FACTORIES:
             size = kwargs.get("size", args)
-            self.left -= prod(_flat(size[:1] if func is torch.full else size))
+            self.left -= math.prod(_flat(size[:1] if func is torch.full else size))
             if self.left < 0:
                 raise CheckpointError(
                     f"the model in the config of {self.path} is larger than its weights",

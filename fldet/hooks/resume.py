@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -11,6 +12,7 @@ from fldet.data.stream import ITERATION, seed_everything
 from fldet.errors import CheckpointError
 from fldet.hooks.agreement import Agreement
 from fldet.hooks.checkpoint import VALIDATED, run_identity
+from fldet.hooks.plain_checkpoint import make_plain, take_back
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")
@@ -40,11 +42,16 @@ class ResumeHook(Hook):
 
         Optimizer and schedule are still those of the config; theirs are loaded next.
         """
+        take_back(checkpoint, Path(runner.work_dir))
         if runner._resume:
             self._resumed = checkpoint.get("meta", {})
             self._rates = first_rates(runner.optim_wrapper)
         else:
             keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Leaves nothing in the checkpoint that torch alone could not read back."""
+        make_plain(checkpoint)
 
     def before_train(self, runner: Any) -> None:
         """Meets the other processes; sets notes and learning rate, after those of the checkpoint.
