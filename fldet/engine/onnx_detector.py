@@ -21,6 +21,7 @@ from fldet.engine.detector import Detector, Prepared, as_batch, set_score_thr
 from fldet.engine.device import select_device
 from fldet.engine.stored_config import building, checked, read_literals
 from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.reading import GIB, read_bytes
 from fldet.registry import MODELS
 from fldet.results import Detections
 
@@ -185,8 +186,10 @@ def _load_onnx(path: Path, device: str) -> tuple[Run, str, torch.device]:
     providers: list[Any] = ["CPUExecutionProvider"]
     if chosen.type == "cuda":
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": chosen.index or 0}))
+    # Not by its path: weights in other files, which a model may name, are for those who wrote them.
+    data = read_bytes(path, "exported model", expected="a whole .onnx file", most=2 * GIB)
     try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
+        session = runtime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # onnxruntime's kinds have no common parent
         raise _unreadable(path, error) from error
     names = {one.name for one in session.get_inputs()}

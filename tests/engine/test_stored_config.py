@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+import warnings
 from pathlib import Path
 
 import cv2
@@ -334,6 +335,25 @@ def test_a_torchscript_model_runs_only_if_it_is_trusted(files, tmp_path):
     assert Detector.load(files / "m.torchscript", device="cpu", trust=True).classes
 
 
+@pytest.mark.parametrize("location", ["secret.bin", "../secret.bin", "{folder}/secret.bin"])
+def test_an_onnx_model_reads_no_other_file(files, location, tmp_path, capfd):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    content = onnx.load(files / "m.onnx")
+    weight = max(content.graph.initializer, key=lambda one: len(one.raw_data))
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for place in (folder, tmp_path):
+        (place / "secret.bin").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", location.format(folder=tmp_path)
+    (folder / "m.onnx").write_bytes(content.SerializeToString())
+    with pytest.raises(CheckpointError, match="cannot read the exported model"):
+        Detector.load(folder / "m.onnx", device="cpu")
+
+
 # --- mutations of a good file ---------------------------------------------------------------------
 
 ODD = st.sampled_from(
@@ -381,7 +401,8 @@ def test_a_mutated_config_gives_boxes_or_an_error_of_ours(files, tmp_path, data)
     path = tmp_path / "m.pth"
     torch.save(content, path)
     started = time.monotonic()
-    with contextlib.suppress(FldetError):
+    with contextlib.suppress(FldetError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers without channels
         Detector.load(path, device="cpu").predict(np.zeros((40, 48, 3), np.uint8), 0.0)
     assert time.monotonic() - started < 10
 
