@@ -478,13 +478,13 @@ def temporary_name(path: Path) -> Path:
 
 
 def is_temporary_name(name: str, of: str) -> bool:
-    """Returns whether ``temporary_name`` may have made it, in this version or an earlier one.
+    """Returns whether ``temporary_name`` may have made it.
 
     Args:
         name: of a file.
         of: a regular expression for the whole name that the file would have got.
     """
-    return bool(re.fullmatch(rf"\.(?:{of})\.[a-z0-9_]{{8}}", name))
+    return bool(re.fullmatch(rf"\.(?:{of})\.[0-9a-f]{{8}}", name))
 
 
 def new_temporary_file(path: Path) -> Path:
