@@ -1,11 +1,17 @@
 """Which process of a run this is, whoever started it: torchrun, Slurm or Open MPI.
 
 torch reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun sets; for the
-other launchers ``adopt_launcher`` sets them.
+other launchers ``adopt_launcher`` sets them. And the processes that this one starts: they live as
+long as it does.
 """
 
 import os
 import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import parent_process
 from pathlib import Path
 
 from fldet.errors import UsageError
@@ -144,3 +150,56 @@ def core_count() -> int:
     """Returns the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """Ends this process, which another one has started, within a second of that one's end.
+
+    A process that waits for work would else wait for ever where the one that gives it was killed.
+    """
+    _watch(_parent_has_ended)
+
+
+def leave_signals_to_parent() -> None:
+    """Lets the process that has started this one decide when it ends.
+
+    Ctrl-C and a closed terminal reach all processes of a terminal, SIGTERM often all of a group or
+    a job: by ``timeout``, systemd, Slurm or torchrun. The parent has work to save first, and may
+    need this process for it. SIGTERM by the parent itself ends it, and so does the parent's end.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS, Windows: who sent it cannot be known
+        end_with_parent()
+        return
+    # not ignored: a signal that is ignored cannot be waited for
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    _watch(_parent_has_ended_or_asks)
+
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def _watch(has_to_end: Callable[[int], bool]) -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while not has_to_end(parent):
+            pass
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _parent_has_ended(parent: int) -> bool:
+    time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return os.getppid() != parent
+
+
+def _parent_has_ended_or_asks(parent: int) -> bool:
+    received = signal.sigtimedwait([signal.SIGTERM], _SECONDS_BETWEEN_LOOKS)
+    starter = parent_process()  # a fork server stands between, where there is one
+    asked = received and received.si_pid in (parent, starter and starter.pid)
+    return bool(asked) or os.getppid() != parent

@@ -1,9 +1,21 @@
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from fldet.errors import UsageError
-from fldet.processes import adopt_launcher, first_host, process_count, process_rank
+from fldet.processes import (
+    adopt_launcher,
+    end_with_parent,
+    first_host,
+    leave_signals_to_parent,
+    process_count,
+    process_rank,
+)
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SLURM = {
@@ -102,3 +114,79 @@ def test_mpi_on_several_machines_needs_an_address(variables):
 )
 def test_the_first_host_of_a_list(nodes, host):
     assert first_host(nodes) == host
+
+
+def work(begin, ready):
+    """What a process does that another one has started: nothing, for long."""
+    begin()
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.fixture
+def started():
+    """Starts a process that begins with a function; it is killed at the end."""
+    context = multiprocessing.get_context("spawn")
+    processes = []
+
+    def start(begin):
+        ready = context.Event()
+        processes.append(context.Process(target=work, args=(begin, ready), daemon=True))
+        processes[0].start()
+        assert ready.wait(60)
+        return processes[0]
+
+    yield start
+    processes[0].kill()
+    processes[0].join()
+
+
+only_where_senders_are_known = pytest.mark.skipif(
+    not hasattr(signal, "sigtimedwait"), reason="the system does not say who sent a signal"
+)
+
+
+@only_where_senders_are_known
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_a_signal_of_somebody_else_is_left_to_the_parent(started, name):
+    process = started(leave_signals_to_parent)
+    for _ in range(3):
+        subprocess.run(["kill", f"-{name}", str(process.pid)], check=True)
+    process.join(2)
+    assert process.is_alive()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGTERM
+
+
+PARENT = """
+import multiprocessing, time
+from fldet import processes
+from tests.test_processes import work
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    child = context.Process(target=work, args=(processes.{begin}, ready))
+    child.start()
+    ready.wait()
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+@pytest.mark.parametrize("begin", [end_with_parent, leave_signals_to_parent])
+def test_a_process_ends_soon_after_its_parent(tmp_path, monkeypatch, begin):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(begin=begin.__name__))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{child}"):
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it is still there after ten seconds")

@@ -1,10 +1,30 @@
+import errno
 import json
 import math
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from fldet.results import SpeedComparison, to_jsonable, write_atomically
+from fldet import results
+from fldet.results import (
+    SpeedComparison,
+    atomic_file,
+    atomic_path,
+    is_temporary_name,
+    temporary_name,
+    to_jsonable,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask; the earlier one is put back."""
+    earlier = os.umask(0)
+    yield os.umask
+    os.umask(earlier)
 
 
 def test_dataclasses_paths_and_nan_become_json():
@@ -25,3 +45,129 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         write_atomically(target, 5)
     assert json.loads(target.read_text()) == {"x": 1}
     assert [path.name for path in target.parent.iterdir()] == ["a.json"]
+
+
+def test_a_file_that_is_written_piece_by_piece_appears_at_the_end(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("before")
+    with atomic_file(target) as file:
+        file.write("ä")
+        file.flush()
+        assert target.read_text() == "before"
+    assert target.read_bytes() == "ä".encode()
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path, mode):
+    target = tmp_path / "a.txt"
+    target.write_text("before")
+    with pytest.raises(TypeError), atomic_file(target, mode) as file:
+        file.writelines(["half", 1] if mode == "w" else [b"half", 1])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert target.read_text() == "before"
+
+
+WRITERS = {
+    "text": lambda path: write_atomically(path, "x"),
+    "bytes": lambda path: write_atomically(path, b"x"),
+    "a stream": lambda path: _stream(path, "w", "x"),
+    "a binary stream": lambda path: _stream(path, "wb", b"x"),
+    "by name": lambda path: _by_name(path),
+}
+
+
+def _stream(path, mode, data):
+    with atomic_file(path, mode) as file:
+        file.write(data)
+
+
+def _by_name(path):
+    with atomic_path(path) as temporary:
+        temporary.write_text("x")
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read_a_file(tmp_path, umask, mask, mode, write):
+    umask(mask)
+    write(tmp_path / "a")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_link_that_waits_at_the_temporary_name_is_not_written_through(
+    tmp_path, monkeypatch, write
+):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".a.00000000").symlink_to(victim)
+    foreseen = iter(["00000000", "11111111"])
+    monkeypatch.setattr(results.secrets, "token_hex", lambda _: next(foreseen))
+    write(tmp_path / "a")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "a").read_text() == "x"
+
+
+def test_temporary_names_cannot_be_foreseen(tmp_path):
+    names = {temporary_name(tmp_path / "a").name for _ in range(100)}
+    assert len(names) == 100
+    assert all(is_temporary_name(name, "a") for name in names)
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "\udcff" * 255, "図" * 85])
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path, name):
+    write_atomically(tmp_path / name, "x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_an_error_of_the_system_names_the_file_and_not_the_temporary_one(tmp_path, write):
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write(tmp_path / ("a" * 255) / "b" / ("c" * 256))
+    assert Path(caught.value.filename).name == "c" * 256
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write(tmp_path / "folder")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_file_systems_that_cannot_sync_are_no_error(tmp_path, monkeypatch, number):
+    def refuse(_handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert write_atomically(tmp_path / "a", "x").read_text() == "x"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs rights that can lack")
+def test_a_folder_that_may_not_be_listed_can_be_written_into(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o300)
+    write_atomically(folder / "a", "x")
+    folder.chmod(0o700)
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".iter_9.pth.0123abcd", True),
+        (".iter_9.pth.a1b2c3_4", True),
+        (".iter_9.pth", False),
+        (".iter_9.pth.bak", False),
+        ("iter_9.pth.a1b2c3d4", False),
+        (".iter_9xpth.a1b2c3d4", False),
+        (".iter_9.pth.a1b2c3d4.gz", False),
+        (".iter_9.pth.A1B2C3D4", False),
+    ],
+)
+def test_temporary_names_are_told_from_others(name, expected):
+    assert is_temporary_name(name, r"iter_\d+\.pth") is expected

@@ -1,6 +1,5 @@
 """How training runs went: losses, learning rate, AP and speed from the scalars of their logs."""
 
-import json
 import logging
 import math
 import statistics
@@ -15,9 +14,12 @@ import numpy as np
 
 from fldet.analysis.figure import COLORS, DASHES, figure, save
 from fldet.errors import DataError, UsageError, shorten
+from fldet.reading import GIB, parse_json, read_bytes
 
 log = logging.getLogger("fldet")
 
+_MOST_STEPS = 2**53  # above, numbers on an axis are no longer whole
+_MOST_BITS = 1000  # of a whole number that is a float too
 LOG_SCALE_FROM = 50  # largest over smallest loss from which the axis is logarithmic
 
 # MMDetection's own metric calls them otherwise.
@@ -60,7 +62,7 @@ class RunSummary:
     Attributes:
         name: of the run.
         starts: as in ``TrainingLog``.
-        iterations: the last that was logged.
+        iterations: the last that was logged, which is the last of all where the run has ended.
         losses: the last training losses, smoothed; NaN where the last one is not finite.
         val_losses: the last validation losses; empty where none were computed.
         not_finite: logged points with a loss that is NaN or infinite.
@@ -116,8 +118,8 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
         name: of the run; by default that of the folder.
 
     Raises:
-        DataError: there is no such folder, it holds no scalars of a training, or a line is broken.
-            A last line that was cut off is skipped with a warning.
+        DataError: there is no such folder, it holds no scalars of a training, or a line is broken
+            that others follow. Broken lines at the end are skipped with a warning.
     """
     if not work_dir.is_dir():
         raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
@@ -142,39 +144,50 @@ def _scalar_files(work_dir: Path) -> Iterator[Path]:
     """Yields one file for each start, the earliest first; MMEngine may have written copies."""
     for folder in (work_dir, *sorted(path for path in work_dir.iterdir() if path.is_dir())):
         copies = sorted(folder.glob("vis_data/*.json"))
-        choice = [folder / "vis_data" / "scalars.json", *copies, folder / f"{folder.name}.json"]
+        names = (Path("vis_data", "scalars.json"), Path("vis_data", f"{folder.name}.json"))
+        choice = [*(folder / name for name in names), *copies, folder / f"{folder.name}.json"]
         yield from [path for path in choice if path.is_file()][:1]
 
 
 def _records(file: Path) -> Iterator[dict[str, float]]:
     """Yields the numbers of each line that belongs to a training; a test's figures have no step."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
+    text = read_bytes(file, "log", most=GIB).decode(errors="replace")
+    broken = 0  # lines, as far as seen: a kill cuts the last one off, a power loss leaves anything
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("step", 0), int):
-                raise ValueError
-        except ValueError:
-            if number == len(lines) and not line.endswith("\n"):
-                log.warning("%s: line %d is cut off and was skipped", file, number)
-                return
+            record = parse_json(line, str(file))
+            if not isinstance(record, dict) or not _is_step(record.get("step", 0)):
+                raise DataError(str(file))
+        except DataError:
+            broken = broken or number
+            continue
+        if broken:
+            line = text.split("\n")[broken - 1]
             raise DataError(
-                f"{file}, line {number} is broken: {shorten(line.strip(), 60)}",
+                f"{file}, line {broken} is broken: {shorten(line.strip(), 60)}",
                 expected="one JSON object with an integer 'step', as MMEngine writes them",
-            ) from None
+            )
         if "step" in record:
             yield _numbers(record)
+    if broken:
+        log.warning("%s: from line %d on it is cut off or damaged, and was skipped", file, broken)
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_STEPS
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers of a line by plain names: no phase in front, AP as COCO calls it."""
-    plain = {}
+    plain: dict[str, float] = {}
     for key, value in record.items():
         if isinstance(value, (int, float)):
             name = key.removeprefix("train/").removeprefix("val/").removeprefix("val/")
-            plain[_AP.get(name.rpartition("/")[2], name)] = value
+            # a whole number of hundreds of digits is no float
+            small = not isinstance(value, int) or value.bit_length() < _MOST_BITS
+            plain[_AP.get(name.rpartition("/")[2], name)] = value if small else math.inf
     return plain
 
 

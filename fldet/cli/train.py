@@ -1,5 +1,6 @@
 """``fldet train``."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -144,9 +145,10 @@ def describe(result: "TrainResult", config_name: str) -> str:
         lines.append(f"best validation AP  {result.best_ap:.3f}")
     if result.skipped_batches:
         lines.append(f"batches passed over {result.skipped_batches} (loss not finite)")
+    test = ["fldet", "test", folder / config_name, folder, "--show-dir", folder / "pictures"]
     lines += [
         f"best checkpoint     {result.best_checkpoint or '-'}",
         f"last checkpoint     {result.last_checkpoint or '-'}",
-        f"next: fldet test {folder / config_name} {folder} --show-dir {folder / 'pictures'}",
+        f"next: {shlex.join(map(str, test))}",
     ]
     return "\n".join(lines)

@@ -4,7 +4,6 @@ Nothing here builds a data set or a model; images are looked at in processes tha
 """
 
 import multiprocessing
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from fldet.annotations import (
 )
 from fldet.errors import DataError, shorten
 from fldet.image_files import ImageFacts, inspect_image, missing_files
+from fldet.processes import leave_signals_to_parent
 from fldet.reading import read_json
 
 Entries = list[tuple[int, Mapping[str, Any]]]
@@ -255,8 +255,7 @@ def _inspected(paths: Sequence[str], deep: bool, workers: int) -> Iterator[Itera
     pool = ProcessPoolExecutor(
         min(workers, len(paths)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=leave_signals_to_parent,
     )
     try:
         yield pool.map(inspect, paths, chunksize=max(1, min(64, len(paths) // (4 * workers))))

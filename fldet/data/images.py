@@ -129,7 +129,7 @@ class BrokenImages:
             log.warning("broken image left out: %s", line)
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:  # one write of a line: those of other processes come before or after it
             os.write(handle, f"{line}\n".encode(errors="backslashreplace"))
         finally:

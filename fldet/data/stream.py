@@ -19,6 +19,14 @@ from fldet.errors import ConfigError, DataError
 SAMPLE, ITERATION = 1, 2
 
 
+MOST_OF_A_SEED = 2**32 - 1  # of NumPy's generators
+
+
+def is_seed(value: Any) -> bool:
+    """Returns whether the generators of Python, NumPy and torch all take a number as seed."""
+    return type(value) is int and 0 <= value <= MOST_OF_A_SEED
+
+
 def seed_everything(*numbers: int) -> None:
     """Sets the random states of Python, NumPy and torch to a function of ``numbers``."""
     python, legacy, tensors = np.random.SeedSequence(numbers).generate_state(3).tolist()

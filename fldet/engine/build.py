@@ -11,12 +11,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
@@ -25,14 +27,16 @@ from torch.utils.data import DataLoader
 
 from fldet.config import format_config
 from fldet.data import CocoDataset
-from fldet.data.stream import BatchStream, exact_loader
+from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
 from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
-from fldet.errors import FldetError, WorkerError
+from fldet.errors import ConfigError, FldetError, WorkerError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.hooks import BrokenImagesHook
+from fldet.processes import leave_signals_to_parent
 from fldet.registry import MODELS
+from fldet.results import write_atomically
 
 # Printed by MMEngine on every run, about nothing that a user can change.
 NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
@@ -57,7 +61,7 @@ def build_model(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     quiet_console(MMLogger.get_instance("mmengine"))
     model = MODELS.build(cfg.model)
-    with explained_downloads():
+    with explained_downloads(cfg):
         model.init_weights()
     return model
 
@@ -99,14 +103,16 @@ class FldetRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader[Any]:
-        """Returns the loader as MMEngine builds it.
+        """Returns the loader as MMEngine builds it; its processes outlive what stops the run.
 
         Without loader processes (``num_workers`` 0) what the config says about them is left out;
         torch has errors for it.
         """
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: dataloader[key] for key in dataloader.keys() - WORKER_OPTIONS}
-        return Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+        return loader
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
         """Returns the training loop.
@@ -136,6 +142,19 @@ class FldetRunner(Runner):
         """Returns the test loop."""
         return loop if isinstance(loop, BaseLoop) else _checked(super().build_test_loop(loop))
 
+    @property
+    def config_file(self) -> Path:
+        """Where the config is kept in the work dir."""
+        return Path(self.work_dir, Path(self.cfg.filename or f"{self.timestamp}.py").name)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Keeps the config: as the run goes on from it, the file is whole or as it was before."""
+        if self.config_file.suffix == ".py":
+            write_atomically(self.config_file, self.cfg.pretty_text)
+        else:
+            super().dump_config()
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Returns the logger of the run with a quieter console."""
         logger = super().build_logger(*args, **kwargs)
@@ -160,7 +179,7 @@ class FldetRunner(Runner):
                     handler.close()
 
     def _init_model_weights(self) -> None:
-        with explained_downloads():
+        with explained_downloads(self.cfg):
             super()._init_model_weights()
 
 
@@ -170,6 +189,7 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
     Every runner gets a name of its own: MMEngine keeps logs and figures by name and second, and two
     runs that start within one second would share them.
     """
+    check_seed(cfg)
     cfg.launcher = launcher
     if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device
         cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
@@ -179,6 +199,15 @@ def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunne
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(_literal(cfg))
+
+
+def check_seed(cfg: Config) -> None:
+    """Raises a ``ConfigError`` where the seed of a config is none that all generators take."""
+    seed = (cfg.get("randomness") or {}).get("seed")
+    if seed is not None and not is_seed(seed):
+        raise ConfigError(
+            f"the seed is {shorten(seed)}", expected=f"a whole number from 0 to {MOST_OF_A_SEED}"
+        )
 
 
 class _LiteralConfig(Config):
@@ -226,6 +255,12 @@ def worker_errors() -> Iterator[None]:
         raise type(error)(text.strip()) from None
     finally:
         Queue._on_queue_feeder_error = staticmethod(earlier)  # type: ignore[attr-defined]
+
+
+def _begin_worker(begin: Callable[[int], None] | None, number: int) -> None:
+    leave_signals_to_parent()
+    if begin:
+        begin(number)
 
 
 def _end_worker(error: Exception, _batch: Any) -> None:

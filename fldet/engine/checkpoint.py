@@ -15,6 +15,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from torch import Tensor, nn
 
 from fldet import _compat
+from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
 from fldet.results import write_atomically
 
@@ -251,7 +252,7 @@ def _no_run(content: dict[str, Any], iteration: int) -> str:
     meta, hub = meta_of(content), content["message_hub"]
     if meta.get("iter") != iteration:
         return "is of another iteration than its name"
-    if not isinstance(meta.get("seed"), int):
+    if not is_seed(meta.get("seed")):
         return "has no seed"
     if not isinstance(hub, dict) or not isinstance(hub.get("runtime_info"), dict):
         return "has no log history"
@@ -264,13 +265,6 @@ def weights_problem(model: nn.Module, content: dict[str, Any], path: Path) -> st
         return _first_mismatch(model.state_dict(), weights_of(content, path))
     except CheckpointError as error:
         return error.message
-
-
-def remove_leftovers(work_dir: Path) -> None:
-    """Removes the temporary files of a process that ended while it wrote."""
-    for path in work_dir.glob(".*.pth.*"):
-        log.info("removed %s, left over from a save that was cut off", path)
-        path.unlink(missing_ok=True)
 
 
 def best_checkpoint(work_dir: Path) -> Path | None:

@@ -6,7 +6,6 @@ Batch and size are free. With the post-processing inside it gives boxes, without
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from fldet.engine.detector import Detector, Image, read_config
 from fldet.engine.onnx_detector import KEY, as_text, load_exported, require
 from fldet.engine.sources import find_items
 from fldet.errors import DataError, UsageError, explained_file_errors, shorten
-from fldet.results import Detections, ExportResult, ParityResult
+from fldet.results import Detections, ExportResult, ParityResult, atomic_path
 
 log = logging.getLogger("fldet")
 
@@ -94,15 +93,9 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
     """Writes the file under another name, then renames it."""
     inside = description["post_process"] == "inside"
     network = WithBoxes(detector.model) if inside else RawMaps(detector.model)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".part-{os.getpid()}{file.suffix}")
     write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
-    try:
-        with explained_file_errors(file):
-            write(network.eval(), description, temporary, opset)
-            os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explained_file_errors(file), atomic_path(file) as temporary:
+        write(network.eval(), description, temporary, opset)
 
 
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def relaunch(
     if cfg is not None:
         prepare_config(cfg, phases=phases)
     environment = dict(os.environ)
+    if not {"", os.getcwd()} & {*sys.path}:  # nor may "python -m" look there for modules
+        environment.setdefault("PYTHONSAFEPATH", "1")
     threads = max(1, core_count() // count)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(name, str(threads))

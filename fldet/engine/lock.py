@@ -1,21 +1,29 @@
 """One run at a time in a work dir."""
 
+import errno
 import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fldet.errors import UsageError
+from fldet.errors import DataError, UsageError, shorten
 from fldet.processes import agent_identity, process_born, restart_count
+from fldet.reading import MOST_OF_SETTINGS, parse_json, read_text
+from fldet.results import new_temporary_file, temporary_name
 
 log = logging.getLogger("fldet")
 
 NAME = "run.lock"
+
+# Why a name can be no folder: a file has it, or lies above it, it is too long, a circle of links.
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 5, 0.1
+_MOST_OF_A_TEXT = 200  # characters of a lock's own words in a message
 
 
 @contextmanager
@@ -33,13 +41,14 @@ def locked(work_dir: Path) -> Iterator[bool]:
         UsageError: another run holds it.
     """
     path = work_dir / NAME
-    work_dir.mkdir(parents=True, exist_ok=True)
+    _make_folder(work_dir)
     me = os.getpid()
     mine = {"pid": me, "host": socket.gethostname(), "born": process_born(me), **agent_identity()}
+    text = json.dumps({**mine, "since": time.strftime("%Y-%m-%d %H:%M:%S")})
     goes_on = False
-    if not _create(path, mine):
+    if not _create(path, text):
         goes_on = _remove_stale(path, mine)
-        if not _create(path, mine):
+        if not _create(path, text):
             raise _in_use(path, _read(path))
     leave_it = False
     try:
@@ -49,7 +58,7 @@ def locked(work_dir: Path) -> Iterator[bool]:
         leave_it = done < most and not isinstance(error, UsageError)
         raise
     finally:
-        if not leave_it and _read(path).get("pid") == me:
+        if not leave_it and mine.items() <= {"born": None, **_read(path)}.items():
             path.unlink(missing_ok=True)
 
 
@@ -66,25 +75,35 @@ def drop_lock_of_another_machine(work_dir: Path) -> None:
         (work_dir / NAME).unlink(missing_ok=True)
 
 
-def _create(path: Path, content: dict[str, Any]) -> bool:
+def _make_folder(work_dir: Path) -> None:
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        os.listdir(work_dir)  # what may not be listed would look like an empty folder
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        raise UsageError(
+            f"{shorten(str(work_dir))} cannot be a work dir: {error.strerror}",
+            expected="a folder, or a name that a new one can have",
+            hint="choose another one: --work-dir",
+        ) from error
+
+
+def _create(path: Path, text: str) -> bool:
     """Returns whether the file was made: it appears at once and whole, or was there before."""
-    draft = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
-    text = json.dumps({**content, "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+    draft = new_temporary_file(path)
     try:
         draft.write_text(text)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        error.filename = str(path)
-        raise
-    try:
         os.link(draft, path)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # not found: who holds the lock has tidied up
         return False
-    except OSError:  # a file system without hard links
-        return _create_empty_first(path, text)
+    except OSError as error:
+        if error.filename2 is None:  # of writing
+            error.filename = str(path)
+            raise
+        return _create_empty_first(path, text)  # a file system without hard links
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     return True
 
 
@@ -98,29 +117,51 @@ def _create_empty_first(path: Path, text: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Returns what a lock says of its holder, as far as it can be true."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = parse_json(read_text(path, most=MOST_OF_SETTINGS), NAME)
+    except DataError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return {
+        name: value
+        for name, value in (content.items() if isinstance(content, dict) else ())
+        if (_is_pid(value) if name == "pid" else isinstance(value, str) and value.isprintable())
+    }
+
+
+def _is_pid(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _read_patiently(path: Path) -> dict[str, Any]:
+    """Returns the holder; without hard links a lock is empty for a moment before it is written."""
+    for _ in range(_LOOKS):
+        if holder := _read(path):
+            return holder
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return {}
 
 
 def _remove_stale(path: Path, mine: dict[str, Any]) -> bool:
     """Removes a lock that nobody holds; returns whether it is of an earlier attempt of this run."""
-    holder = _read(path)
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise UsageError(
+            f"{path} is no file", expected="the lock of a run, or nothing", hint=f"remove {path}"
+        )
+    holder = _read_patiently(path)
     here = holder.get("host", mine["host"]) == mine["host"]
     same_run = _is_same_run(holder, mine, here=here)
     if _is_alive(holder) if here else not same_run:
         raise _in_use(path, holder)
     if not same_run:
         log.warning("%s is of process %s, which has ended: taken over", path, holder.get("pid"))
-    aside = path.with_name(f".{NAME}.stale.{os.getpid()}")
+    aside = temporary_name(path)
     try:
         path.rename(aside)
     except FileNotFoundError:  # another process was faster
         return False
     if _read(aside) != holder:  # and made its own: put that back
-        os.link(aside, path)
+        _create(path, aside.read_text())
     aside.unlink()
     return same_run
 
@@ -134,19 +175,22 @@ def _is_same_run(holder: dict[str, Any], mine: dict[str, Any], *, here: bool) ->
 
 def _is_alive(holder: dict[str, Any]) -> bool:
     """Returns whether the process still runs; a number used again is told by its start."""
+    if "pid" not in holder:
+        return False
     try:
-        os.kill(int(holder["pid"]), 0)
-    except (KeyError, ValueError, ProcessLookupError):
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return holder.get("born") in (None, process_born(int(holder["pid"])))
+    return holder.get("born") in (None, process_born(holder["pid"]))
 
 
 def _in_use(path: Path, holder: dict[str, Any]) -> UsageError:
     return UsageError(
-        f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')} "
-        f"since {holder.get('since')}",
+        f"{path.parent} is in use by process {holder.get('pid')} on "
+        f"{holder.get('host', 'this machine')[:_MOST_OF_A_TEXT]} "
+        f"since {holder.get('since', 'a time that is not known')[:_MOST_OF_A_TEXT]}",
         expected="one run in a work dir at a time",
         hint=f"choose another --work-dir; if that run is dead, remove {path}",
     )

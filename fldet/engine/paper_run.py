@@ -238,9 +238,12 @@ class LocalJob:
             checkpoint = newest_checkpoint(self.run.folder)
             arguments.insert(2, str(checkpoint or self.run.folder))
         command = [sys.executable, "-c", BOOT, str(os.getpid()), *arguments]
+        draft = _draft(self.run, step) if step.prints else None
+        if draft:
+            draft.unlink(missing_ok=True)  # of a run that was killed; or a link to elsewhere
         with (
             self.run.log.open("ab") as logged,
-            (_draft(self.run, step) if step.prints else Path(os.devnull)).open("wb") as printed,
+            draft.open("xb") if draft else open(os.devnull, "wb") as printed,
         ):
             logged.write(f"\n$ fldet {' '.join(arguments)}\n".encode())
             logged.flush()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from http.client import HTTPException
 from importlib.util import find_spec
@@ -10,10 +11,14 @@ from typing import Any
 from urllib.error import URLError
 
 import mmengine
+from mmengine.config import Config
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
 
 from fldet.errors import CheckpointError, nearest
+
+log = logging.getLogger("fldet")
 
 PREFIX = "torchvision://"
 
@@ -42,8 +47,11 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def explained_downloads() -> Iterator[None]:
+def explained_downloads(cfg: Config) -> Iterator[None]:
     """Says what to do when pretrained weights cannot be downloaded.
+
+    Args:
+        cfg: with the model that wants them.
 
     Raises:
         CheckpointError: in place of the errors of the network.
@@ -55,5 +63,41 @@ def explained_downloads() -> Iterator[None]:
             f"cannot download the pretrained weights: {error}",
             expected="a connection, or the weights in torch's cache of downloads",
             hint="a file instead: --cfg-options model.backbone.init_cfg.checkpoint=FILE; "
-            "none: model.backbone.init_cfg=None",
+            f"none: {' '.join(['model.backbone.init_cfg=None', *_training_all(cfg)])}",
         ) from error
+
+
+def _training_all(cfg: Config) -> list[str]:
+    """Returns the overrides with which random weights of a backbone are trained, all of them."""
+    backbone, norm = cfg.model.get("backbone") or {}, {}
+    if isinstance(backbone.get("norm_cfg"), dict):
+        norm = backbone["norm_cfg"]
+    overrides = {
+        "frozen_stages=-1": backbone.get("frozen_stages", -1) != -1,
+        "norm_eval=False": backbone.get("norm_eval", False),
+        "norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
+    }
+    return [f"model.backbone.{override}" for override, needed in overrides.items() if needed]
+
+
+def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
+    """Names weights of a backbone that are random and stay so, as none were loaded into it."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is None or _is_pretrained(cfg.model) or _is_pretrained(cfg.model.get("backbone")):
+        return
+    # one number for each channel, of a norm, is no random one
+    frozen = [one for one in backbone.parameters() if not one.requires_grad and one.ndim > 1]
+    if frozen:
+        log.warning(
+            "%d tensors of the backbone are random and frozen, so they are never trained; "
+            "to train them: --cfg-options %s",
+            *(len(frozen), " ".join(_training_all(cfg))),
+        )
+
+
+def _is_pretrained(part: Any) -> bool:
+    init = (part or {}).get("init_cfg")
+    return any(
+        isinstance(one, dict) and one.get("type") in ("Pretrained", "PretrainedInit")
+        for one in (init if isinstance(init, (list, tuple)) else [init])
+    )

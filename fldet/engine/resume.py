@@ -1,29 +1,38 @@
 """Where a stopped run goes on, and a work dir as it was at that iteration."""
 
-import json
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from fldet.engine.checkpoint import (
     checkpoints,
     iteration_of,
-    remove_leftovers,
     usable_checkpoints,
     weights_problem,
 )
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, ConfigError, DataError
 from fldet.hooks import EarlyEndHook
-from fldet.hooks.checkpoint import VALIDATED
+from fldet.hooks.checkpoint import VALIDATED, identity_of
+from fldet.reading import GIB, parse_json, read_bytes
 from fldet.registry import MODELS
-from fldet.results import write_atomically
+from fldet.results import is_temporary_name, write_atomically
 
 log = logging.getLogger("fldet")
+
+# The files that a run writes under a temporary name first, and how locks were made before.
+_WRITTEN = r"(?:iter_\d+|best_.+|nonfinite_iter_.+)\.pth|last_checkpoint|run\.lock|.+\.py"
+# Settings by which kinds of optimizers differ; others come and go with the versions of torch.
+_OF_A_KIND = {"alpha", "betas", "dampening", "eps", "lambd", "momentum", "nesterov", "rho"}
+_EARLIER_LOCK = r"\.run\.lock\.(?:.+|stale)\.\d+"
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,14 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
 
     Raises:
         CheckpointError: none can be used.
+        ConfigError: the optimizer or the schedule of the run is of another kind than the config's.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
         problem = weights_problem(model, content, path)
         if not problem:
+            _check_optimizer(cfg, model, content, path)
             info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
             done = iteration_of(path)
             return Start(
@@ -73,7 +84,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
                 seed=meta["seed"],
                 validated=info.get(VALIDATED) == done,
                 averaged="ema_state_dict" in content,
-                images=(meta.get("fldet") or {}).get("images per process"),
+                images=identity_of(meta).get("images per process"),
                 info=info,
             )
         log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
@@ -82,6 +93,66 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
         expected="a whole checkpoint of this config's model; the reasons are above",
         hint="start anew in another folder with --work-dir",
     )
+
+
+def _check_optimizer(cfg: Config, model: Any, content: Mapping[str, Any], path: Path) -> None:
+    """Compares the optimizer and the schedule of a config with those that a run has saved.
+
+    Raises:
+        ConfigError: they are of another kind, so that what was saved cannot be gone on with.
+    """
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    if not isinstance(wrapper, OptimWrapper):  # several optimizers, each by its name
+        return
+    kind = identity_of(content["meta"]).get("optimizer")
+    now = type(wrapper.optimizer).__name__
+    problem = f"the run has {kind}, the config {now}" if kind not in (None, now) else ""
+    problem = problem or groups_problem(wrapper.param_groups, content["optimizer"])
+    schedule = cfg.get("param_scheduler") or []
+    schedule = [schedule] if isinstance(schedule, dict) else schedule
+    steps = [
+        PARAM_SCHEDULERS.build(
+            {key: value for key, value in one.items() if key != "convert_to_iter_based"},
+            default_args={"optimizer": wrapper},
+        ).state_dict()
+        for one in schedule
+    ]
+    problem = problem or schedule_problem(steps, content["param_schedulers"])
+    if problem:
+        raise ConfigError(
+            f"cannot go on from {path} with this config: {problem}",
+            expected="optim_wrapper and param_scheduler of the kinds that the run began with",
+            hint="a new run can begin with its weights: another --work-dir, and --cfg-options "
+            f"load_from={shlex.quote(str(path))}",
+        )
+
+
+def groups_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
+    """Returns why the saved state of an optimizer does not fit its groups of weights, or ''."""
+    groups = saved.get("param_groups") if isinstance(saved, dict) else None
+    if not isinstance(groups, list) or not all(isinstance(one, dict) for one in groups):
+        return "its optimizer has no groups of weights"
+    if len(groups) != len(now):
+        return f"its optimizer has {len(groups)} groups of weights, the config's {len(now)}"
+    for there, here in zip(groups, now, strict=True):
+        if not isinstance(there.get("params"), list) or len(there["params"]) != len(here["params"]):
+            return "its optimizer has groups of other weights"
+        kinds = [", ".join(sorted(_OF_A_KIND & {*group})) for group in (there, here)]
+        if kinds[0] != kinds[1]:
+            return f"its optimizer has {kinds[0] or 'no momentum'}, the config's {kinds[1]}"
+    return ""
+
+
+def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
+    """Returns why the saved state of a schedule is of another kind than the config's, or ''."""
+    if not isinstance(saved, list) or not all(isinstance(one, dict) for one in saved):
+        return "its schedule cannot be read"
+    if len(saved) != len(now):
+        return f"its schedule has {len(saved)} parts, the config's {len(now)}"
+    for number, (there, here) in enumerate(zip(saved, now, strict=True)):
+        if {*there} != {*here} or there.get("param_name") != here.get("param_name"):
+            return f"param_scheduler[{number}] of the run is of another kind"
+    return ""
 
 
 def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:
@@ -109,14 +180,27 @@ def prepare_work_dir(work_dir: Path, start: Start | None, *, resume: bool) -> No
         start: None if it starts from the first iteration.
         resume: whether the logs in the folder are of this run.
     """
-    remove_leftovers(work_dir)
+    for path in _leftovers(work_dir):
+        log.info("removed %s, left over from a run that was killed", path)
+        path.unlink(missing_ok=True)
     if start:
         # MMEngine reads the path here; after a move of the folder it would be the old one.
         write_atomically(work_dir / "last_checkpoint", str(start.path))
     # A run that was killed before its first checkpoint has left lines too.
     done, validated = (start.iteration, start.validated) if start else (0, False)
     for path in sorted(work_dir.glob("*/vis_data/*.json")) if resume else ():
-        trim_scalars(path, done, validated=validated)
+        if path.name in ("scalars.json", f"{path.parent.parent.name}.json"):  # of MMEngine
+            trim_scalars(path, done, validated=validated)
+
+
+def _leftovers(work_dir: Path) -> Iterator[Path]:
+    """Yields the temporary files of our own that a killed process has left in a work dir."""
+    for path in work_dir.glob(".*"):
+        if is_temporary_name(path.name, _WRITTEN) or re.fullmatch(_EARLIER_LOCK, path.name):
+            yield path
+    for path in work_dir.glob("*/vis_data/.*"):
+        if is_temporary_name(path.name, r".+\.json"):
+            yield path
 
 
 def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:
@@ -127,19 +211,27 @@ def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:
         iteration: lines of later steps go.
         validated: keeps the line of the validation at ``iteration``.
     """
-    text = path.read_text()
-    kept = "".join(_kept_lines(text, iteration, validated))
-    if kept != text:
-        write_atomically(path, kept)
+    try:
+        data = read_bytes(path, most=GIB)
+    except DataError as error:
+        log.warning("passed over: %s", error.message)
+        return
+    lines = data.splitlines(keepends=True)  # of bytes: at line ends alone
+    kept = [line for line in lines if _is_kept(line, iteration, validated)]
+    if kept != lines:
+        write_atomically(path, b"".join(kept))
 
 
-def _kept_lines(text: str, iteration: int, validated: bool) -> Iterator[str]:
-    for line in text.splitlines(keepends=True):
-        try:
-            content: dict[str, Any] = json.loads(line)
-        except ValueError:  # cut off in the middle
-            continue
-        step = content.get("step", 0)
-        is_validation = "lr" not in content
-        if step < iteration or (step == iteration and (validated or not is_validation)):
-            yield line
+def _is_kept(line: bytes, iteration: int, validated: bool) -> bool:
+    """Returns whether a line is of an iteration done; what is no line of a log is not."""
+    if not line.endswith(b"\n"):  # cut off; the next start would write behind it
+        return False
+    try:
+        content = parse_json(line.decode(), "")
+    except (UnicodeDecodeError, DataError):  # a power loss leaves anything
+        return False
+    step = content.get("step", 0) if isinstance(content, dict) else None
+    if not isinstance(step, int):
+        return False
+    is_validation = "lr" not in content
+    return step < iteration or (step == iteration and (validated or not is_validation))

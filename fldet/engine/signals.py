@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-ASKED_TO_END = (signal.SIGINT, signal.SIGTERM)
+# The terminal was closed, or the connection to it was lost; Windows has no such signal.
+HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+ASKED_TO_END = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 # torchrun hands a Ctrl-C on to processes that the terminal has sent it to as well.
 _SAME_PRESS_SECONDS = 2.0
 
@@ -30,8 +32,10 @@ class Received:
 
     def note(self, number: int, _frame: FrameType | None = None) -> None:
         """Handles a signal."""
-        if os.getpid() != self._process:  # a loader process: its parent decides
+        if os.getpid() != self._process:  # forked from it: its parent decides
             return
+        if number in HANGUP:
+            _drop_lost_streams()
         now = time.monotonic()
         again = number == signal.SIGINT and self.number and not self._is_echo(now)
         if number == signal.SIGINT:
@@ -50,17 +54,30 @@ class Received:
 def noted_signals() -> Iterator[Received]:
     """Gives what counts the signals of this process; puts the earlier handlers back at the end.
 
-    Outside the main thread Python allows no handlers: nothing is noted there.
+    Outside the main thread Python allows no handlers: nothing is noted there. SIGHUP stays ignored
+    where it is, by ``nohup``.
     """
     received = Received()
     earlier: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        earlier = {number: signal.signal(number, received.note) for number in ASKED_TO_END}
+        for number in ASKED_TO_END:
+            if number not in HANGUP or signal.getsignal(number) != signal.SIG_IGN:
+                earlier[number] = signal.signal(number, received.note)
     try:
         yield received
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _drop_lost_streams() -> None:
+    """Lets what is written to a terminal that is gone vanish; it would be an error."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream)
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,7 @@ from mmengine.logging import MessageHub
 from fldet.engine import lean, run_options
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.boxes import warn_of_poor_cover
-from fldet.engine.build import FldetRunner, build_runner
+from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.checkpoint import (
     best_checkpoint,
     forbid_code_in_checkpoints,
@@ -30,13 +31,20 @@ from fldet.engine.checkpoint import (
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.lock import locked
 from fldet.engine.prepare import prepare_config, scale_learning_rate
+from fldet.engine.pretrained import warn_of_frozen_random_weights
 from fldet.engine.resume import Start, find_start, prepare_work_dir, why_finished
 from fldet.engine.signals import Received, noted_signals
 from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
-from fldet.hooks import EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
+from fldet.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.agreement import group_settings
 from fldet.hooks.nonfinite import SKIPPED
-from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
+from fldet.processes import (
+    adopt_launcher,
+    end_with_parent,
+    process_count,
+    process_rank,
+    restart_count,
+)
 from fldet.results import TrainResult
 
 log = logging.getLogger("fldet")
@@ -80,7 +88,7 @@ def train(
         StoppedError, FileSystemError, WorkerError: see ``fldet.errors``.
     """
     forbid_code_in_checkpoints()
-    launcher = adopt_launcher(launcher)
+    named_launcher, launcher = launcher, adopt_launcher(launcher)
     chosen = select_device(device)
     work_dir = work_dir or default_work_dir(cfg)
     prepared, hooks = _prepare(cfg, chosen, amp)
@@ -88,6 +96,7 @@ def train(
         prepared.auto_scale_lr.enable = auto_scale_lr
     if seed is not None:
         _set_seed(prepared, seed)
+    check_seed(prepared)
     prepared.work_dir = str(work_dir)
     _use_our_hooks(prepared)
     is_first = launcher == "none" or process_rank() == 0
@@ -103,7 +112,7 @@ def train(
         finished = why_finished(start, prepared, hooks) if start else ""
         if finished:
             log.info("%s is finished: %s", work_dir, finished)
-            return _result(work_dir)
+            return _result(work_dir, start.path if start else None)
         if not start:
             _check_load_from(prepared, trust_checkpoint)
         asked = set_batch_size(prepared, batch_size, start, chosen, launcher)
@@ -115,8 +124,9 @@ def train(
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):
-            own = [*hooks, ResumeHook({ASKED: asked} if asked else {})]
-            return _run(prepared, launcher, chosen, received, own)
+            options = _options_of_no_config(device, named_launcher, trust_checkpoint)
+            own = [*hooks, BuffersHook(), ResumeHook({ASKED: asked} if asked else {})]
+            return _run(prepared, launcher, chosen, received, own, options)
 
 
 def batch_size_of_processes(
@@ -142,7 +152,7 @@ def batch_size_of_processes(
     """
     if resume and newest_checkpoint(work_dir or default_work_dir(cfg)):
         return None
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
         number = pool.submit(_find_batch_size, cfg, count, device, amp).result()
     log.info("batch size %d in each of %d processes", number, count)
     return number
@@ -163,8 +173,27 @@ def _prepare(cfg: Config, device: torch.device, amp: bool | None) -> tuple[Confi
     return prepared, run_options.configure(prepared)
 
 
+def _options_of_no_config(device: str, launcher: str, trust: bool) -> list[str]:
+    """Returns the options of this run that its config does not hold, to go on with it."""
+    options = [] if device == "auto" else ["--device", device]
+    if trust:
+        options.append("--trust-checkpoint")
+    if launcher not in ("auto", "none", "pytorch"):
+        options += ["--launcher", launcher]
+    elif process_count() == int(os.environ.get("LOCAL_WORLD_SIZE", 0)) > 1:  # of torchrun
+        options += ["--gpus", str(process_count())]
+        if restart_count()[1]:
+            options += ["--max-restarts", str(restart_count()[1])]
+    return options
+
+
 def _run(
-    cfg: Config, launcher: str, device: torch.device, received: Received, hooks: Sequence[Hook]
+    cfg: Config,
+    launcher: str,
+    device: torch.device,
+    received: Received,
+    hooks: Sequence[Hook],
+    options: Sequence[str],
 ) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
@@ -172,22 +201,27 @@ def _run(
         log.info("training on %s, %s", describe(device), _plan(cfg, runner))
         log.info("training step: %s", lean.describe(cfg) or "in float32")
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
-        command = f"fldet train {cfg.filename} --work-dir {cfg.work_dir}"
+        if not (cfg.resume or cfg.get("load_from")):
+            warn_of_frozen_random_weights(cfg, unwrapped(runner.model))
+        # the config that it wrote has all overrides in it
+        command = shlex.join(["fldet", "train", str(runner.config_file)])
+        again = shlex.join(["--work-dir", cfg.work_dir, *options, "--resume"])
         for hook in hooks:
             runner.register_hook(hook)
-        runner.register_hook(StopHook(lambda: received.number, f"{command} --resume"))
-        runner.register_hook(
-            NonFiniteHook(cfg.get("skip_nonfinite", 0), f"fldet train {cfg.filename} --replay")
-        )
+        runner.register_hook(StopHook(lambda: received.number, f"{command} {again}"))
+        runner.register_hook(NonFiniteHook(cfg.get("skip_nonfinite", 0), f"{command} --replay"))
         try:
-            with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} --resume"):
+            with explained_file_errors(cfg.work_dir, hint=f"go on with: {command} {again}"):
                 runner.train()
         except (FldetError, KeyboardInterrupt):
             runner.call_hook("after_run")
             raise
         ended = [hook.reason for hook in hooks if isinstance(hook, EarlyEndHook) and hook.reason]
         seconds = time.perf_counter() - started
-        return _result(Path(cfg.work_dir), runner.message_hub, seconds, " and ".join(ended))
+        last = runner.message_hub.get_info("last_ckpt")
+        newest = Path(cfg.work_dir, Path(last).name) if last else None
+        text = " and ".join(ended)
+        return _result(Path(cfg.work_dir), newest, runner.message_hub, seconds, text)
 
 
 def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
@@ -236,8 +270,9 @@ def _use_our_hooks(cfg: Config) -> None:
     checkpoint, logger = hooks.get("checkpoint") or {}, hooks.get("logger") or {}
     if checkpoint.get("type") == "CheckpointHook" and checkpoint.get("by_epoch") is False:
         checkpoint["type"] = "fldet.CheckpointHook"
-    if logger.get("type") == "LoggerHook":  # by epoch, all validations would be of step 0
-        logger.setdefault("log_metric_by_epoch", False)
+    if logger.get("type") == "LoggerHook":
+        logger["type"] = "fldet.LoggerHook"
+        logger.setdefault("log_metric_by_epoch", False)  # else all validations are of step 0
 
 
 def _check_load_from(cfg: Config, trust: bool) -> None:
@@ -262,7 +297,8 @@ def _check_work_dir(work_dir: Path, resume: bool) -> None:
         raise UsageError(
             f"{work_dir} already holds a run (its newest checkpoint is {newest.name})",
             expected="an empty work dir, or --resume to go on with that run",
-            hint=f"add --resume, or choose another folder: --work-dir {work_dir}-2",
+            hint="add --resume, or choose another folder: --work-dir "
+            + shlex.quote(f"{work_dir}-2"),
         )
     if resume and not newest:
         log.info("nothing to resume in %s: starting from the first iteration", work_dir)
@@ -279,9 +315,12 @@ def _plan(cfg: Config, runner: FldetRunner) -> str:
 
 
 def _result(
-    work_dir: Path, hub: MessageHub | None = None, seconds: float = 0.0, ended_early: str = ""
+    work_dir: Path,
+    last: Path | None,
+    hub: MessageHub | None = None,
+    seconds: float = 0.0,
+    ended_early: str = "",
 ) -> TrainResult:
-    last = newest_checkpoint(work_dir)
     return TrainResult(
         work_dir=work_dir,
         last_checkpoint=last,

@@ -1,5 +1,6 @@
 """Checkpoints that a run can always go on from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,26 @@ class CheckpointHook(MMEngineCheckpointHook):
             Path(best).unlink(missing_ok=True)
 
 
-def run_identity(runner: Any) -> dict[str, int]:
-    """Returns the numbers that decide on the order of the samples, beside the seed."""
+def run_identity(runner: Any) -> dict[str, Any]:
+    """Returns what a resumed run has to have in common, beside the seed, to be the same run."""
     loader = runner.train_loop.dataloader
+    wrapper = runner.optim_wrapper
     return {
         "processes": get_world_size(),
         "images per process": loader.batch_sampler.batch_size,
         "training images": len(loader.dataset),
+        "batches of a step": getattr(wrapper, "_accumulative_counts", 1),
+        "optimizer": type(getattr(wrapper, "optimizer", wrapper)).__name__,
+    }
+
+
+def identity_of(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the ``run_identity`` in what a checkpoint says of its run, as far as it is one."""
+    found = meta.get("fldet")
+    return {
+        name: value
+        for name, value in (found.items() if isinstance(found, dict) else ())
+        if (isinstance(value, str) if name == "optimizer" else type(value) is int and value > 0)
     }
 
 

@@ -1,7 +1,8 @@
 """What makes a resumed run the continuation of the one that was stopped."""
 
+import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from fldet.data.stream import ITERATION, seed_everything
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, shorten
 from fldet.hooks.agreement import Agreement
-from fldet.hooks.checkpoint import VALIDATED, run_identity
+from fldet.hooks.checkpoint import VALIDATED, identity_of, run_identity
 from fldet.hooks.plain_checkpoint import make_plain, take_back
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")
+
+# What is no setting of a config, but where a run is.
+_OF_THE_RUN = {"params", "lr", "initial_lr"}
 
 
 @HOOKS.register_module()
@@ -24,7 +28,8 @@ class ResumeHook(Hook):
 
     Before each iteration the generators of this process start from a function of the seed, the
     process and the iteration; nothing of them has to be saved. Where the config now gives another
-    learning rate than when the run began, as with other images per step, the rate follows.
+    learning rate than when the run began, as with other images per step, the rate follows; so do
+    the other settings of the optimizer, as the weight decay, and of the schedule.
 
     Args:
         notes: put into each checkpoint's ``runtime_info``, for the next start.
@@ -36,6 +41,8 @@ class ResumeHook(Hook):
         self.notes = dict(notes or {})
         self._resumed: dict[str, Any] | None = None
         self._rates: list[float] = []
+        self._settings: list[dict[str, Any]] = []
+        self._schedule: list[dict[str, Any]] = []
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keeps what the checkpoint says about its run; of another run it takes what fits.
@@ -44,8 +51,10 @@ class ResumeHook(Hook):
         """
         take_back(checkpoint, Path(runner.work_dir))
         if runner._resume:
-            self._resumed = checkpoint.get("meta", {})
+            self._resumed = checkpoint["meta"]
             self._rates = first_rates(runner.optim_wrapper)
+            self._settings = settings_of(runner.optim_wrapper)
+            self._schedule = [one.state_dict() for one in schedulers_of(runner.param_schedulers)]
         else:
             keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
 
@@ -68,14 +77,19 @@ class ResumeHook(Hook):
         for name, value in self.notes.items():
             runner.message_hub.update_info(name, value)
         if self._resumed is not None:
-            follow_rates(self._rates, runner.optim_wrapper, lr_schedulers(runner.param_schedulers))
+            schedulers = schedulers_of(runner.param_schedulers)
+            rates = [one for one in schedulers if one.param_name == "lr"]
+            follow_rates(self._rates, runner.optim_wrapper, rates)
+            scheduled = {one.param_name for one in schedulers}
+            follow_settings(self._settings, runner.optim_wrapper, scheduled)
+            follow_schedule(self._schedule, schedulers)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Says what was restored, and validates if the run was stopped before it could."""
         if self._resumed is None or not runner.iter:
             return
         log.info(banner(runner))
-        for name, (then, now) in changes(self._resumed.get("fldet") or {}, runner).items():
+        for name, (then, now) in changes(identity_of(self._resumed), runner).items():
             log.warning("%s: %s before, %s now: the run goes on, but not exactly", name, then, now)
         if validation_is_due(runner):
             log.info("validating iteration %d, which the earlier run did not finish", runner.iter)
@@ -119,11 +133,19 @@ def first_rates(optimizer: Any) -> list[float]:
     return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 
 
-def lr_schedulers(param_schedulers: Any) -> list[Any]:
-    """Returns those of a runner's schedulers that set the learning rate."""
+def settings_of(optimizer: Any) -> list[dict[str, Any]]:
+    """Returns what the config says of each group of weights, without the learning rate."""
+    return [
+        {name: value for name, value in group.items() if name not in _OF_THE_RUN}
+        for group in optimizer.param_groups
+    ]
+
+
+def schedulers_of(param_schedulers: Any) -> list[Any]:
+    """Returns a runner's schedulers as one list."""
     if isinstance(param_schedulers, dict):
-        param_schedulers = [one for some in param_schedulers.values() for one in some]
-    return [one for one in param_schedulers or () if one.param_name == "lr"]
+        return [one for some in param_schedulers.values() for one in some]
+    return list(param_schedulers or ())
 
 
 def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[Any]) -> None:
@@ -151,6 +173,52 @@ def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[An
     log.warning("learning rate: the run began with %g, it goes on from %g", before[-1], rates[-1])
 
 
+def follow_settings(
+    settings: Sequence[Mapping[str, Any]], optimizer: Any, scheduled: Collection[str]
+) -> None:
+    """Brings a loaded optimizer to the settings of the config, in place, and names them.
+
+    Args:
+        settings: one of each group, as ``settings_of`` returned them before the loading.
+        optimizer: with the state of the run.
+        scheduled: settings that schedules change, and that stay where these have brought them.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    for group, setting in zip(optimizer.param_groups, settings, strict=True):
+        for name, value in setting.items():
+            if name not in scheduled and group.get(name) != value:
+                changed.setdefault(name, (group.get(name), value))
+                group[name] = value
+    for name, (before, now) in changed.items():
+        _tell(f"optimizer: {name}", before, now)
+
+
+def follow_schedule(settings: Sequence[Mapping[str, Any]], schedulers: Sequence[Any]) -> None:
+    """Brings loaded schedulers to the settings of the config, in place, and names them.
+
+    Args:
+        settings: the state of each before the loading.
+        schedulers: with the state of the run, of which they keep where they are.
+    """
+    for number, (scheduler, setting) in enumerate(zip(schedulers, settings, strict=True)):
+        for name in settings_taken_by(type(scheduler)) & {*setting}:
+            before, value = getattr(scheduler, name, None), setting[name]
+            if before != value:
+                setattr(scheduler, name, value)
+                _tell(f"param_scheduler[{number}]: {name}", before, value)
+
+
+def settings_taken_by(kind: type) -> set[str]:
+    """Returns the names of a scheduler's settings: what it keeps beside them is where it is."""
+    taken = [{*inspect.signature(one).parameters} for one in kind.__mro__[:-1]]
+    return set().union(*taken, {"total_iters"}) - {"last_step", "optimizer", "verbose"}
+
+
+def _tell(name: str, before: Any, now: Any) -> None:
+    values = shorten(before), shorten(now)
+    log.warning("%s: the run began with %s, it goes on with %s", name, *values)
+
+
 def banner(runner: Any) -> str:
     """Returns a line for each part of a run that was restored."""
     state = runner.optim_wrapper.optimizer.state
@@ -165,8 +233,8 @@ def banner(runner: Any) -> str:
     return "\n".join(lines)
 
 
-def changes(before: dict[str, int], runner: Any) -> dict[str, tuple[int, int]]:
-    """Returns (before, now) of what the order of the samples depends on, where they differ."""
+def changes(before: Mapping[str, Any], runner: Any) -> dict[str, tuple[Any, Any]]:
+    """Returns (before, now) of what a run is the same by, where they differ."""
     now = run_identity(runner)
     return {name: (before[name], now[name]) for name in before if before[name] != now.get(name)}
 

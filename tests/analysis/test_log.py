@@ -95,7 +95,7 @@ def test_a_last_line_that_was_cut_off_is_skipped_with_a_warning(tmp_path, caplog
     file = write(tmp_path, [training(50)]) / "20260101_000000" / "vis_data" / "scalars.json"
     file.write_text(file.read_text() + '{"loss": 0.2, "it')
     assert read_log(tmp_path).train["loss"].iterations == (50,)
-    assert f"{file}: line 2 is cut off and was skipped" in caplog.text
+    assert f"{file}: from line 2 on it is cut off or damaged, and was skipped" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,33 @@ def test_a_broken_line_is_named(tmp_path, line):
     file.write_text(file.read_text() + line + json.dumps(training(100)) + "\n")
     with pytest.raises(DataError, match=r"scalars\.json, line 2 is broken: "):
         read_log(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xfe\x80\n", b"\0" * 4096, b"[1]\n{\n", b"[" * 10**5 + b"\n"]
+)
+def test_what_a_power_loss_leaves_at_the_end_is_skipped(tmp_path, junk):
+    file = write(tmp_path, [training(50)]) / "20260101_000000" / "vis_data" / "scalars.json"
+    file.write_bytes(file.read_bytes() + junk)
+    assert read_log(tmp_path).train["loss"].iterations == (50,)
+
+
+@pytest.mark.parametrize("step", [-1, 2**70, True])
+def test_a_step_that_cannot_be_is_a_broken_line(tmp_path, step):
+    with pytest.raises(DataError, match="line 1 is broken"):
+        read_log(write(tmp_path, [training(step), training(50)]))
+
+
+def test_a_number_of_too_many_digits_is_infinite(tmp_path):
+    run = read_log(write(tmp_path, [training(50, time=10**400)]))
+    assert run.train["time"].values == (math.inf,)
+
+
+def test_notes_beside_the_log_are_not_taken_for_it(tmp_path):
+    file = write(tmp_path, [training(50)]) / "20260101_000000" / "vis_data" / "scalars.json"
+    file.rename(file.with_name("20260101_000000.json"))
+    file.with_name("1_notes.json").write_text("{}")
+    assert read_log(tmp_path).train["loss"].iterations == (50,)
 
 
 def test_a_folder_without_a_training_is_named(tmp_path):

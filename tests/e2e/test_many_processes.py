@@ -1,6 +1,7 @@
 """Two processes, started in every way there is: one that fails, restarts, and the same weights."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 import fldet
+from fldet.config import load_config
+from fldet.engine.test import test as run_test
 
 ROOT = Path(fldet.__file__).parent.parent
 TORCHRUN = ("torch.distributed.run", "--nproc-per-node")
@@ -196,3 +199,75 @@ def test_a_step_that_ends_with_a_batch_passed_over_is_the_same_in_both(tiny_conf
     name = "bbox_head.retina_cls.weight"
     assert torch.equal(one[name], other[name])
     assert float(one["bbox_head.retina_cls.bias"].std()) > 0  # a step was done
+
+
+# Batch norms that learn their statistics, and a divisor of the loss that is a moving average; ends
+# the run by a signal to one process in an iteration, or in the validation after it.
+BUFFERS_HOOK = """
+import os, signal
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class EndHook(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.end(f'{runner.iter + 1}')
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.end(f'validation {runner.iter}')
+
+    def end(self, place):
+        if os.environ.get('END') == place and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+BUFFERS = """
+_base_ = 'tiny.py'
+custom_imports = dict(imports=['fldet', 'end'], allow_failed_imports=False)
+custom_hooks = [dict(type='EndHook')]
+model = dict(
+    backbone=dict(norm_eval=False, norm_cfg=dict(type='BN', requires_grad=True)),
+    bbox_head=dict(normalizer=dict(_delete_=True, type='fldet.MovingAverageCount', initial=1.0)),
+    test_cfg=dict(score_thr=0.0))
+train_cfg = dict(max_iters=8, val_interval=4)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+val_loss = True
+"""
+
+
+@pytest.fixture(scope="module")
+def with_buffers(tmp_path_factory, write_tiny_config):
+    """A config of a model with buffers that a training changes, and a run of two processes."""
+    folder = tmp_path_factory.mktemp("buffers")
+    write_tiny_config(folder)
+    (folder / "end.py").write_text(BUFFERS_HOOK)
+    config = folder / "buffers.py"
+    config.write_text(BUFFERS)
+    code, text = finish(start(config, folder / "reference", "--gpus", "2"))
+    assert code == 0, text
+    return config, folder / "reference"
+
+
+def test_two_processes_validate_the_model_that_is_saved(with_buffers, tmp_path, monkeypatch):
+    config, work_dir = with_buffers
+    monkeypatch.syspath_prepend(config.parent)
+    cfg = load_config(config)
+    tested = run_test(cfg, work_dir / "iter_8.pth", work_dir=tmp_path, device="cpu")
+    log = next(work_dir.glob("*/vis_data/scalars.json")).read_text().splitlines()
+    logged = json.loads(log[-1])
+    figures = {name: value for name, value in tested.figures.summary.items() if value == value}
+    assert figures["AR100"] > 0
+    assert {name: logged[f"coco/{name}"] for name in figures} == figures
+
+
+@pytest.mark.parametrize("place", ["3", "validation 4"])
+def test_a_stop_and_the_buffers_of_two_processes(with_buffers, tmp_path, place):
+    config, work_dir = with_buffers
+    (tmp_path / "reference").symlink_to(work_dir)
+    code, text = finish(start(config, tmp_path / "killed", "--gpus", "2", END=place))
+    assert code == 143, text
+    again = text.partition("go on with: ")[2].splitlines()[0]
+    assert again.endswith("--device cpu --gpus 2 --resume")
+    code, text = finish(start(config, tmp_path / "killed", "--gpus", "2", "--resume"))
+    assert code == 0, text
+    assert load_tool().differences(tmp_path, 8) == []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ class HoldHook(Hook):
         while runner.iter == 7 and Path(runner.work_dir, 'hold').exists():
             time.sleep(0.01)
 """
+HOLD_VALIDATION = HOLD.replace("before_train_iter", "before_val_iter").replace("== 7", "== 4")
+# Runs a command in a terminal of its own, which goes when this process goes.
+PTY = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execv(sys.argv[1], sys.argv[1:])
+print(pid, flush=True)
+while True:
+    os.read(terminal, 65536)
+"""
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,122 @@ def test_a_signal_ends_the_command_and_resume_is_exact(
     assert code == 0, text
     assert "resumed after iteration" in text
     assert load_tool().differences(tmp_path, 16) == []
+
+
+def loaders_of(process):
+    """Returns the ids of all processes below one, on Linux."""
+    found, todo = [], [process.pid]
+    while todo:
+        pid = todo.pop()
+        below = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid)
+        ]
+        found += below
+        todo += below
+    return found
+
+
+def are_gone(pids, seconds=10):
+    """Waits for processes to end; those that wait for their parent to take notice count."""
+    for _ in range(10 * seconds):
+        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        if not alive:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+LONG = ["train_cfg.max_iters=100000", "train_cfg.val_interval=100000"]
+WORKERS = ["train_dataloader.num_workers=2", *LONG]
+only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@only_on_linux
+@pytest.mark.parametrize(
+    ("number", "gpus", "options"),
+    [
+        (signal.SIGTERM, 1, WORKERS),
+        (signal.SIGINT, 1, WORKERS),
+        (signal.SIGHUP, 1, WORKERS),
+        (signal.SIGTERM, 1, [*WORKERS, "+train_dataloader.multiprocessing_context=spawn"]),
+        (signal.SIGTERM, 2, ["train_dataloader.num_workers=1", *LONG]),
+        (signal.SIGHUP, 2, ["train_dataloader.num_workers=1", *LONG]),
+    ],
+    ids=["TERM", "INT", "HUP", "TERM spawned", "TERM to two", "HUP to two"],
+)
+def test_a_signal_to_all_processes_of_a_job_saves(tiny_config, tmp_path, number, gpus, options):
+    """As timeout, systemd, Slurm and a terminal send it: to each process that there is."""
+    more = ["--gpus", str(gpus)] if gpus > 1 else []
+    process = start(tiny_config, tmp_path / "run", *more, options=options)
+    wait_for(process, "iter 3/")
+    pids = loaders_of(process)
+    assert len(pids) >= 2
+    for pid in (process.pid, *pids):
+        os.kill(pid, number)
+    code, text = finish(process)
+    assert code == 128 + number, text
+    assert len(list((tmp_path / "run").glob("iter_*.pth"))) == 1
+    assert f"stopped by {signal.Signals(number).name} after iteration" in text
+    assert are_gone(pids)
+
+
+@only_on_linux
+def test_a_signal_to_the_loaders_of_a_validation_is_left_to_the_run(
+    tiny_config, tmp_path, monkeypatch
+):
+    (tmp_path / "hold.py").write_text(HOLD_VALIDATION)
+    config = tmp_path / "held.py"
+    config.write_text(HELD.format(base=tiny_config.name))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    hold = tmp_path / "run" / "hold"
+    hold.parent.mkdir()
+    hold.touch()
+    options = ["train_cfg.val_interval=4", "val_dataloader.num_workers=1"]
+    process = start(config, tmp_path / "run", options=options)
+    wait_for(process, "iter 4/16")
+    while not (pids := loaders_of(process)):
+        time.sleep(0.1)
+    time.sleep(1)  # for the loader to begin
+    for pid in (process.pid, *pids):
+        os.kill(pid, signal.SIGTERM)
+    wait_for(process, "SIGTERM: saving")
+    hold.unlink()
+    code, text = finish(process)
+    assert code == 143, text
+    assert "stopped by SIGTERM after iteration 4" in text
+    assert are_gone(pids)
+
+
+@only_on_linux
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_no_loader_outlives_a_run_that_is_killed(tiny_config, tmp_path, gpus):
+    more = ["--gpus", str(gpus)] if gpus > 1 else []
+    process = start(tiny_config, tmp_path / "run", *more, options=WORKERS)
+    wait_for(process, "iter 3/")
+    pids = loaders_of(process)
+    victim = process.pid if gpus == 1 else loaders_of(Namespace(pid=pids[0]))[0]
+    os.kill(victim, signal.SIGKILL)
+    assert finish(process)[0] in (-9, 137)
+    assert are_gone(pids)
+
+
+@only_on_linux
+def test_a_closed_terminal_stops_the_run_and_saves(tiny_config, tmp_path):
+    script = [sys.executable, "-c", PTY, sys.executable, "-m", "fldet", "train", str(tiny_config)]
+    options = ["--device", "cpu", "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    terminal = subprocess.Popen(
+        [*script, *options, *OPTIONS, *WORKERS], stdout=subprocess.PIPE, text=True
+    )
+    pid = int(terminal.stdout.readline())
+    while not list((tmp_path / "run").glob("*/vis_data/scalars.json")):
+        time.sleep(0.2)
+    terminal.kill()
+    terminal.communicate()
+    assert are_gone([pid], 60)
+    assert len(list((tmp_path / "run").glob("iter_*.pth"))) == 1
+    assert not (tmp_path / "run" / "run.lock").exists()
 
 
 def test_a_second_ctrl_c_ends_the_command_at_once(tiny_config, tmp_path):

@@ -1,13 +1,17 @@
+import logging
 from urllib.error import URLError
 
 import pytest
+from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fldet.config import load_config
 from fldet.engine import pretrained
 from fldet.engine.build import build_model
+from fldet.engine.pretrained import warn_of_frozen_random_weights
 from fldet.errors import CheckpointError
+from fldet.registry import MODELS
 
 
 @pytest.fixture
@@ -39,5 +43,43 @@ def test_offline_the_error_says_how_to_do_without(without_torchvision, monkeypat
         raise URLError("no route to host")
 
     monkeypatch.setattr(mmengine_checkpoint, "load_from_http", no_network)
-    with pytest.raises(CheckpointError, match=r"(?s)no route.*model.backbone.init_cfg=None"):
-        build_model(load_config("retinanet/r50_fpn_1x.py"))
+    cfg = load_config("retinanet/r50_fpn_1x.py")
+    with pytest.raises(CheckpointError, match="no route") as caught:
+        build_model(cfg)
+    assert caught.value.hint.endswith(
+        "none: model.backbone.init_cfg=None model.backbone.frozen_stages=-1 "
+        "model.backbone.norm_eval=False"
+    )
+    changes = caught.value.hint.partition("none: ")[2].split()
+    without = build_model(load_config("retinanet/r50_fpn_1x.py", changes))
+    assert all(weight.requires_grad for weight in without.parameters())
+    assert all(module.training for module in without.train().backbone.modules())
+
+
+CAFFE = "model.backbone.norm_cfg.requires_grad=False"
+PRETRAINED = {"type": "Pretrained", "checkpoint": "weights.pth"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([], "frozen_stages=-1 model.backbone.norm_eval=False"),
+        (["model.backbone.norm_eval=False"], "model.backbone.frozen_stages=-1"),
+        ([CAFFE], "norm_eval=False model.backbone.norm_cfg.requires_grad=True"),
+        (["model.backbone.frozen_stages=0"], "frozen_stages=-1"),
+        (["model.backbone.frozen_stages=-1"], ""),
+        (["model.backbone.frozen_stages=-1", CAFFE], ""),  # ones and zeros, not random numbers
+        ([f"model.backbone.init_cfg={PRETRAINED}"], ""),
+        ([f"+model.init_cfg={PRETRAINED}"], ""),
+        ([f"+model.init_cfg={[{'type': 'Normal', 'layer': 'Conv2d'}]}"], "frozen_stages=-1"),
+    ],
+)
+def test_random_weights_that_stay_frozen_are_named(caplog, monkeypatch, changes, said):
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    start = ["model.backbone.init_cfg=None", "model.backbone.depth=18"]
+    start += ["model.neck.in_channels=[64,128,256,512]"]
+    cfg = load_config("retinanet/r50_fpn_1x.py", [*start, *changes])
+    init_default_scope("mmdet")
+    warn_of_frozen_random_weights(cfg, MODELS.build(cfg.model))
+    assert ("are random and frozen" in caplog.text) == bool(said)
+    assert said in caplog.text

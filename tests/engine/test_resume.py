@@ -4,6 +4,8 @@ import importlib.util
 import json
 import logging
 import os
+import shlex
+import shutil
 import signal
 from argparse import Namespace
 from pathlib import Path
@@ -17,7 +19,7 @@ from fldet.config import load_config
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.resume import prepare_work_dir, trim_scalars
 from fldet.engine.train import train
-from fldet.errors import CheckpointError, StoppedError, UsageError
+from fldet.errors import CheckpointError, ConfigError, StoppedError, UsageError
 
 ROOT = Path(fldet.__file__).parent.parent
 OPTIONS = [
@@ -84,7 +86,9 @@ def test_a_signal_saves_and_resume_is_exact(
     with pytest.raises(StoppedError, match=f"saved iter_{saved}.pth") as stopped:
         train(cfg, work_dir=tmp_path / "killed", device="cpu")
     assert stopped.value.exit_code == exit_code
-    assert stopped.value.hint.endswith(f"--work-dir {tmp_path / 'killed'} --resume")
+    config, work_dir = tmp_path / "killed" / path.name, tmp_path / "killed"
+    again = f"fldet train {config} --work-dir {work_dir} --device cpu --resume"
+    assert stopped.value.hint == f"go on with: {again}"
     with_hook()
     result = train(cfg, work_dir=tmp_path / "killed", resume=True, device="cpu")
     assert result.iterations == 8
@@ -141,6 +145,153 @@ def test_resume_says_what_it_restores(whole, tmp_path, with_hook, caplog, monkey
     assert "images per process: 2 before, 3 now: the run goes on, but not exactly" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["run", "run of 5 % (new)", "läuft", "it's"])
+def test_the_line_that_is_printed_at_a_stop_goes_on_with_the_same_run(
+    whole, tmp_path, with_hook, fldet, name
+):
+    """Overrides, seed and batch size of the first command are in it, whatever the folder's name."""
+    options = [*OPTIONS, "train_cfg.max_iters=6", "train_cfg.val_interval=6", "ema=True"]
+    arguments = ("--device", "cpu", "--seed", "7", "--batch-size", "3", "--cfg-options", *options)
+    assert fldet("train", whole[0], "--work-dir", tmp_path / "reference", *arguments).stdout
+    with_hook(SignalHook(3, signal.SIGTERM))
+    stopped = fldet("train", whole[0], "--work-dir", tmp_path / name, *arguments)
+    assert stopped.returncode == 143
+    with_hook()
+    line = stopped.stderr.partition("go on with: ")[2].splitlines()[0]
+    done = fldet(*shlex.split(line)[1:])
+    assert done.returncode == 0, done.stderr
+    assert "resumed after iteration 3 of 6" in done.stderr
+    assert f"fldet test {shlex.quote(str(tmp_path / name / whole[0].name))}" in done.stdout
+    if name != "killed":
+        (tmp_path / name).rename(tmp_path / "killed")
+    assert load_tool().differences(tmp_path, 6) == []
+
+
+def resumed(whole, tmp_path, *changes):
+    """Trains a copy of the reference on to iteration 9 with a changed config."""
+    if not (tmp_path / "run").exists():
+        shutil.copytree(whole[1] / "reference", tmp_path / "run")
+    options = [*OPTIONS, "train_cfg.max_iters=9", *changes]
+    return train(
+        load_config(whole[0], options), work_dir=tmp_path / "run", resume=True, device="cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "found"),
+    [
+        (
+            ["optim_wrapper.optimizer.weight_decay=0.05"],
+            "optimizer: weight_decay: the run began with 0.0001, it goes on with 0.05",
+            {"weight_decay": 0.05},
+        ),
+        (
+            ["optim_wrapper.optimizer.momentum=0.5", "optim_wrapper.optimizer.lr=0.02"],
+            "optimizer: momentum: the run began with 0.9, it goes on with 0.5",
+            {"momentum": 0.5},
+        ),
+        (
+            ["param_scheduler.1.milestones=[5,7]", "param_scheduler.1.gamma=0.5"],
+            "param_scheduler[1]: gamma: the run began with 0.1, it goes on with 0.5",
+            {},
+        ),
+        (["accumulate=3"], "batches of a step: 1 before, 3 now: the run goes on, but not", {}),
+    ],
+    ids=["weight decay", "momentum", "schedule", "accumulate"],
+)
+def test_a_changed_setting_of_the_optimizer_is_named_and_used(
+    whole, tmp_path, caplog, monkeypatch, changes, said, found
+):
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    resumed(whole, tmp_path, *changes)
+    assert said in caplog.text
+    group = read_checkpoint(tmp_path / "run" / "iter_9.pth")["optimizer"]["param_groups"][0]
+    assert {name: group[name] for name in found} == found
+
+
+def test_nothing_is_said_where_nothing_has_changed(whole, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
+    resumed(whole, tmp_path)
+    assert "the run began with" not in caplog.text
+    assert "before," not in caplog.text
+
+
+ADAM = "optim_wrapper.optimizer={'_delete_': True, 'type': 'AdamW', 'lr': 0.001}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([ADAM], "the run has SGD, the config AdamW"),
+        (
+            ["+optim_wrapper.paramwise_cfg={'norm_decay_mult': 0.0}"],
+            "its optimizer has 1 groups of weights, the config's",
+        ),
+        (["param_scheduler=None"], "its schedule has 2 parts, the config's 0"),
+        (
+            ["param_scheduler.1={'_delete_': True, 'type': 'CosineAnnealingLR', 'T_max': 9}"],
+            r"param_scheduler\[1\] of the run is of another kind",
+        ),
+    ],
+    ids=["optimizer", "groups", "no schedule", "schedule"],
+)
+@pytest.mark.parametrize("written", ["now", "before optimizers had a name in it"])
+def test_an_optimizer_of_another_kind_is_an_error_before_anything_is_touched(
+    whole, tmp_path, changes, said, written
+):
+    shutil.copytree(whole[1] / "reference", tmp_path / "run")
+    if written != "now":
+        for path in (tmp_path / "run").glob("iter_*.pth"):
+            content = read_checkpoint(path)
+            del content["meta"]["fldet"]["optimizer"]
+            torch.save(content, path)
+        said = said.replace("the run has SGD, the config AdamW", "its optimizer has dampening")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")}
+    with pytest.raises(ConfigError, match=said) as caught:
+        resumed(whole, tmp_path, *changes)
+    assert "load_from=" in caught.value.hint
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("seed", [2**70, 2**32, -1, True, 1.0, "7", None, [1]])
+def test_a_checkpoint_whose_seed_is_none_is_passed_over(whole, tmp_path, seed):
+    content = read_checkpoint(whole[1] / "reference" / "iter_8.pth")
+    content["meta"]["seed"] = seed
+    torch.save(content, tmp_path / "iter_8.pth")
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        train(load_config(whole[0], OPTIONS), work_dir=tmp_path, resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70, True, 1.5, "1"])
+def test_a_seed_that_is_none_is_named(whole, tmp_path, seed):
+    cfg = load_config(whole[0], OPTIONS)
+    cfg.randomness = {"seed": seed}
+    with pytest.raises(ConfigError, match="the seed is"):
+        train(cfg, work_dir=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_in_a_checkpoint_is_not_run(whole, tmp_path):
+    shutil.copytree(whole[1] / "reference", tmp_path / "run")
+    path = tmp_path / "run" / "iter_8.pth"
+    content = read_checkpoint(path)
+    content["meta"]["config"] = f"open({str(tmp_path / 'was_run')!r}, 'w')"
+    torch.save(content, path)
+    resumed(whole, tmp_path)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_the_result_names_the_checkpoint_that_was_written(whole, tmp_path):
+    shutil.copytree(whole[1] / "reference", tmp_path / "run")
+    (tmp_path / "run" / "iter_1000000.pth").write_text("x")
+    again = train(
+        load_config(whole[0], OPTIONS), work_dir=tmp_path / "run", resume=True, device="cpu"
+    )
+    assert (again.iterations, again.seconds) == (8, 0.0)  # it was finished
+    result = resumed(whole, tmp_path)
+    assert (result.iterations, result.last_checkpoint.name) == (9, "iter_9.pth")
+
+
 def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, with_hook):
     with_hook(SignalHook(3, signal.SIGINT, signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
@@ -175,7 +326,7 @@ def test_an_unusable_newest_checkpoint_is_passed_over(
         train(cfg, work_dir=tmp_path / "killed", device="cpu")
     with_hook()
     damage(tmp_path / "killed" / "iter_7.pth", how)
-    (tmp_path / "killed" / ".iter_7.pth.abc").touch()
+    (tmp_path / "killed" / ".iter_7.pth.0123abcd").touch()
     result = train(cfg, work_dir=tmp_path / "killed", resume=True, device="cpu")
     assert "passed over" in caplog.text
     assert result.iterations == 8
@@ -212,6 +363,79 @@ def test_lines_that_will_be_written_again_are_removed(tmp_path):
     for validated, kept in ((True, lines[:3]), (False, lines[:2])):
         trim_scalars(path, 2, validated=validated)
         assert [json.loads(line) for line in path.read_text().splitlines()] == kept
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff\xfe\x80\n",
+        b"\0" * 4096,
+        b"\0" * 10 + b"\n",
+        b'{"lr": 1, "step": "2"}\n',
+        b'{"lr": 1, "step": null}\n',
+        b"[1]\n",
+        b"1\n",
+        b"NaN\n",
+        b"[" * 100_000 + b"\n",
+        b'{"step": ' + b"9" * 5000 + b"}\n",
+        b'{"lr": 1, "step": 2}',  # no end: the next start would write behind it
+        '{"lr": 1, "st\u2028'.encode(),
+    ],
+)
+def test_what_a_power_loss_leaves_in_a_log_is_removed(tmp_path, junk):
+    path = tmp_path / "scalars.json"
+    good = '{"lr": 1, "step": 1, "note": "a\u2028b"}\n'.encode()
+    path.write_bytes(good + junk)
+    trim_scalars(path, 2, validated=True)
+    assert path.read_bytes() == good
+
+
+def test_only_the_logs_of_a_run_are_trimmed(tmp_path):
+    folder = tmp_path / "20260101_000000" / "vis_data"
+    folder.mkdir(parents=True)
+    logs = [folder / "scalars.json", folder / "20260101_000000.json"]
+    others = [folder / "notes.json", folder / "scalars.json.bak", folder / "config.py"]
+    for path in (*logs, *others):
+        path.write_text('{\n "lr": 1,\n "step": 9}\n{"lr": 1, "step": 9}\n')
+    os.mkfifo(folder / "20260101_000000.json.pipe")
+    prepare_work_dir(tmp_path, None, resume=True)
+    assert [path.read_text() for path in logs] == ["", ""]
+    assert all(path.read_text() for path in others)
+
+
+def test_a_log_that_is_no_file_is_passed_over(tmp_path):
+    folder = tmp_path / "20260101_000000" / "vis_data"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "scalars.json")
+    prepare_work_dir(tmp_path, None, resume=True)
+    assert (folder / "scalars.json").exists()
+
+
+def test_what_a_killed_run_leaves_is_removed_and_nothing_else(tmp_path):
+    folder = tmp_path / "20260101_000000" / "vis_data"
+    folder.mkdir(parents=True)
+    ours = [
+        *(tmp_path / f".{name}.0123abcd" for name in ("iter_9.pth", "best_coco_AP_iter_9.pth")),
+        *(tmp_path / f".{name}.0123abcd" for name in ("last_checkpoint", "run.lock", "tiny.py")),
+        tmp_path / ".nonfinite_iter_3_rank_1.pth.0123abcd",
+        tmp_path / ".run.lock.my-host.example.org.4000001",
+        tmp_path / ".run.lock.stale.4000001",
+        *(folder / f".{name}.0123abcd" for name in ("scalars.json", "20260101_000000.json")),
+    ]
+    theirs = [
+        tmp_path / "iter_9.pth.0123abcd",
+        tmp_path / ".iter_9.pth.bak",
+        tmp_path / ".iter_9.pth.original",
+        tmp_path / ".weights.pth.0123abcd",
+        tmp_path / ".gitignore",
+        folder / ".notes.txt.0123abcd",
+        folder / "scalars.json.0123abcd",
+    ]
+    for path in (*ours, *theirs):
+        path.touch()
+    prepare_work_dir(tmp_path, None, resume=False)
+    assert [path.name for path in ours if path.exists()] == []
+    assert [path.name for path in theirs if not path.exists()] == []
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_leaves_no_line(tmp_path):

@@ -1,0 +1,51 @@
+import os
+import signal
+
+import pytest
+
+from fldet.engine.signals import noted_signals
+
+
+@pytest.fixture
+def hangup():
+    """Sets what SIGHUP does; the earlier handler is put back."""
+    earlier = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_is_noted(hangup, number):
+    hangup(signal.SIG_DFL)
+    before = signal.getsignal(number)
+    with noted_signals() as received:
+        os.kill(os.getpid(), number)
+        assert received.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(hangup):
+    hangup(signal.SIG_IGN)
+    with noted_signals() as received:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not received.number
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_what_is_written_to_a_closed_terminal_is_no_error(hangup):
+    hangup(signal.SIG_DFL)
+    terminal, screen = os.openpty()
+    kept = os.dup(2)
+    os.dup2(screen, 2)
+    os.close(screen)
+    os.close(terminal)
+    try:
+        with pytest.raises(OSError, match="Input/output error"):
+            os.write(2, b"x")
+        with noted_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert os.write(2, b"x") == 1
+        assert received.number == signal.SIGHUP
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
