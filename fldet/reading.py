@@ -70,8 +70,22 @@ def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) 
     Raises:
         DataError: as ``read_bytes``; or it is text in another encoding, or no text.
     """
-    data = read_bytes(path, what, expected=expected, most=most)
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    return decode(read_bytes(path, what, expected=expected, most=most), path, expected=expected)
+
+
+def decode(data: bytes, path: Path, *, encoding: str = "utf-8", expected: str = "") -> str:
+    """Returns the text that bytes of a file are; a byte order mark goes before ``encoding``.
+
+    Args:
+        data: of the file.
+        path: the file, for messages.
+        encoding: one that Python knows.
+        expected: what it should hold, for messages.
+
+    Raises:
+        DataError: it is text in another encoding, or no text.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), encoding)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
