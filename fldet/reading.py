@@ -30,7 +30,9 @@ _MARKS = (
 )
 
 
-def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int) -> bytes:
+def read_bytes(
+    path: Path, what: str = "file", *, expected: str = "", most: int, cut: bool = False
+) -> bytes:
     """Returns the content of a regular file.
 
     Args:
@@ -38,6 +40,7 @@ def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int)
         what: its kind, for messages: ``annotation file``.
         expected: what it should hold, for messages.
         most: bytes that it may have.
+        cut: return the first ``most`` bytes of a file that has more.
 
     Raises:
         DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
@@ -54,12 +57,12 @@ def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}", expected=expected) from None
-    if len(data) > most:
+    if len(data) > most and not cut:
         raise DataError(
             f"{path} is too large for {what.removeprefix('the ')}: {facts.st_size} bytes",
             expected=f"at most {most} bytes",
         )
-    return data
+    return data[:most] if cut else data
 
 
 def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) -> str:

@@ -2,12 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fldet.errors import DataError
 from fldet.image_files import IMAGE_ENDINGS
 from fldet.reading import MOST_OF_TEXT, read_text
+
+SPLITS = ("train", "val", "test")
+_SPLIT_OF = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "minival"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_OR = dict.fromkeys(("eval", "evaluation", "dev"), "val")  # where none of these stands
 
 MOST_FOLDERS, DEEPEST = 100_000, 32  # below one folder
 
@@ -93,7 +101,7 @@ def folder_named(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def _in_any_case(root: Path, name: str) -> Path | None:
-    if (root / name).is_dir():
+    if os.path.isdir(root / name):
         return root / name
     found = root
     for part in Path(name).parts:
@@ -103,6 +111,41 @@ def _in_any_case(root: Path, name: str) -> Path | None:
             return None
         found = below
     return found
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that words of a name speak of: ``instances_val2017``; or None."""
+    words = re.findall(r"[a-z]+", name.lower())
+    return next(
+        (table[word] for table in (_SPLIT_OF, _OR) for word in words if word in table), None
+    )
+
+
+def split_named(name: str) -> str | None:
+    """Returns the split that a name means as a whole: ``Train``, ``val2017``, ``test_1``."""
+    word = re.fullmatch(r"([a-z]+)[-_ ]?\d*", name.lower())
+    return split_of(name) if word and split_of(word[1]) else None
+
+
+def split_folders(path: Path, has: Callable[[Path], bool]) -> dict[str, Path]:
+    """Returns the folders in a folder that are of a split and have something.
+
+    Raises:
+        DataError: two are of the same split.
+    """
+    found: dict[str, Path] = {}
+    for folder in listing(path):
+        split = split_named(folder.name)
+        if split is None or not folder.is_dir() or not has(folder):
+            continue
+        if split in found:
+            raise DataError(
+                f"{path} has two folders for {split}: {found[split].name} and {folder.name}",
+                expected="one",
+                hint="move one of them elsewhere",
+            )
+        found[split] = folder
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def images_by_stem(folder: Path) -> dict[str, str]:

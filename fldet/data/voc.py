@@ -97,8 +97,12 @@ def xml_folder(options: Mapping[str, Any]) -> Path:
     path = VOCDataset.annotation_file(options)
     if path.is_dir():
         return path
-    around = (folder_named(folder, XML_FOLDERS) for folder in path.absolute().parents[:4])
-    return next((folder for folder in around if folder), path.parent)
+    for folder in path.absolute().parents[:4]:
+        if found := folder_named(folder, XML_FOLDERS):
+            return found
+        if files_below(folder, [".xml"], deepest=0):
+            return folder
+    return path.parent
 
 
 def _xml_files(path: Path, folder: Path) -> list[Path]:

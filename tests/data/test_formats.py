@@ -93,7 +93,7 @@ def test_yolo_with_a_split_that_is_not_there(bccd_yolo, tmp_path):
     assert list(found.splits) == ["train"]
     assert found.notes == ["a.yaml names a 'val' that is not there"]
     (tmp_path / "a.yaml").write_text("names: [a]\nval: none")
-    with pytest.raises(DataError, match=r"none of its splits exists: .*none"):
+    with pytest.raises(DataError, match=r"none of its splits has images: .*none"):
         recognise(tmp_path)
     (tmp_path / "b.yaml").write_text("names: [a]")
     with pytest.raises(DataError, match=r"several YAML files with names: a.yaml, b.yaml"):
