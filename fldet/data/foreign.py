@@ -31,7 +31,7 @@ class Foreign:
     advice: str
 
 
-_NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"
+_NUMBER = r"-?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?"
 _XML, _JSON, _CSV, _TXT = r"\.xml", r"\.json", r"\.csv", r"\.txt"
 FORMATS = (
     Foreign(

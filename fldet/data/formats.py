@@ -297,9 +297,12 @@ def _voc(path: Path, images: Path | None = None) -> FoundData | None:
         return FoundData("Pascal VOC", path, splits, notes)
     # The images may lie beside a folder of XML files that is named itself, and lists too.
     root = path.parent if here == path else path
-    folders = folders or {"train": here or path}
+    if not folders:
+        images = _images_for(here or path, root, images)
+        splits = {"train": _options("fldet.VOCDataset", root, here or path, images)}
+        return FoundData("Pascal VOC", root, splits, [*_unused_lists(root), *_empty(path, [])])
     splits = {
-        split: _options("fldet.VOCDataset", root, folder, _images_for(folder, root, images))
+        split: _options("fldet.VOCDataset", root, folder, _images_for(folder, root, images, split))
         for split, folder in ((split, _xml_below(one) or one) for split, one in folders.items())
     }
     return FoundData("Pascal VOC", root, splits, [*_unused_lists(root), *_empty(path, folders)])
@@ -331,8 +334,9 @@ def _voc_lists(path: Path) -> tuple[dict[str, Path], list[str]]:
         whole, notes = by_name.get("trainval"), []
         if whole and "train" not in lists:
             if "val" in lists:
-                known = lists.pop("val").name
-                notes.append(f"{known} is not used: trainval.txt has its images, for training")
+                part = lists.pop("val")
+                files.remove(part)
+                notes.append(f"{part.name} is not used: trainval.txt, for training, has its images")
             lists["train"] = whole
         elif not lists and name and "default" in by_name:  # of CVAT
             lists["train"] = by_name["default"]
@@ -368,23 +372,24 @@ def _unused_lists(root: Path) -> list[str]:
     ]
 
 
-def _empty(path: Path, used: Mapping[str, Path]) -> list[str]:
+def _empty(path: Path, used: Iterable[str]) -> list[str]:
     """Returns a note for each folder of a split that has nothing to read."""
-    folders = [one for one in listing(path) if one.is_dir() and split_named(one.name)]
+    folders = {one.name: split_named(one.name) for one in listing(path) if one.is_dir()}
     return [
-        f"the folder {one.name} has no annotations: left out"
-        for one in folders
-        if split_named(one.name) not in used
+        f"the folder {name} has no annotations: left out"
+        for name, split in folders.items()
+        if split and split not in used
     ]
 
 
-def _images_for(folder: Path, root: Path, given: Path | None) -> Path:
+def _images_for(folder: Path, root: Path, given: Path | None, split: str = "") -> Path:
     """Returns the folder that has images of the same names as XML files.
 
     Args:
         folder: of the XML files.
         root: of the data set.
         given: the folder that the user names, which is taken as it is.
+        split: where each has XML files of its own; folders of the others are not looked into.
 
     Raises:
         DataError: there is none.
@@ -394,7 +399,7 @@ def _images_for(folder: Path, root: Path, given: Path | None) -> Path:
     files = files_below(folder, [".xml"])[:_SAMPLE]
     names = [file.relative_to(folder).with_suffix("") for file in files]
     best, most = None, 0
-    for images in _voc_image_folders(folder, root):
+    for images in _voc_image_folders(folder, root, split):
         stems = {
             parent: images_by_stem(images / parent) for parent in {one.parent for one in names}
         }
@@ -413,14 +418,17 @@ def _images_for(folder: Path, root: Path, given: Path | None) -> Path:
     return best
 
 
-def _voc_image_folders(folder: Path, root: Path) -> Iterable[Path]:
+def _voc_image_folders(folder: Path, root: Path, split: str) -> Iterable[Path]:
     yield folder
     for base in dict.fromkeys((folder.parent, root)):
         for name in IMAGE_FOLDERS:
             if images := folder_named(base, [name]):
-                yield from (images, images / folder.name)
-    yield root
-    yield from folders_below(root, deepest=2)
+                yield from (images / folder.name, images)
+        yield base
+    for images in folders_below(root, deepest=2):
+        of_splits = {split_named(part) for part in images.relative_to(root).parts} - {None}
+        if not split or of_splits <= {split}:
+            yield images
 
 
 # --- YOLO ----------------------------------------------------------------------------------------
