@@ -18,7 +18,7 @@ Examples:
   fldet init FOLDER --out my_config.py
   fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
-  fldet init train.json --images PICTURES --out my_config.py
+  fldet init FOLDER/annotations/train.json --images PICTURES --out my_config.py
   fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth
 """
 

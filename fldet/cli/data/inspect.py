@@ -25,7 +25,7 @@ Images = Annotated[
 EXAMPLES = """\b
 Examples:
   fldet data inspect FOLDER
-  fldet data inspect train.json --images PICTURES --json
+  fldet data inspect FOLDER/annotations/train.json --images PICTURES --json
 """
 
 
