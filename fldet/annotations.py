@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str, int]:
     """Returns category ids by class name, in the order of the ids.
 
+    Of two of one name, the one that groups others is no class.
+
     Args:
         categories: the list of that name; ids may have gaps.
         path: the file it is from, for messages.
@@ -92,6 +95,9 @@ def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str
                 f"{path}: a category is {shorten(category)}",
                 expected="its id is a number and its name a text",
             )
+    counts = Counter(category["name"] for category in categories)
+    groups = group_ids(categories)
+    categories = [c for c in categories if counts[c["name"]] == 1 or c["id"] not in groups]
     ordered = sorted(categories, key=lambda c: (isinstance(c["id"], str), c["id"]))
     by_name = {c["name"]: c["id"] for c in ordered}
     if len(by_name) < len(categories) or len(set(by_name.values())) < len(categories):
@@ -100,6 +106,19 @@ def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str
             expected="each category has its own id and name",
         )
     return by_name
+
+
+def group_ids(categories: list[dict[str, Any]]) -> set[Any]:
+    """Returns the ids of categories that others name as their ``supercategory``; with none itself.
+
+    Roboflow puts such a one before the others; it is a class only where it has boxes.
+    """
+    named = {shorten(one.get("supercategory")) for one in categories}
+    return {
+        one["id"]
+        for one in categories
+        if one.get("supercategory") in ("none", "", None) and shorten(one["name"]) in named
+    }
 
 
 def is_id(value: Any) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image as PillowImage
 from fldet.drawing import Image
 from fldet.errors import DataError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in any case
 
 _END = 16  # bytes at the end of a file that hold the marker
 # Of a JPEG: not the escaped 0xFF of its pixels, nor the markers that restart their decoder.

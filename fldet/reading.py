@@ -30,7 +30,9 @@ _MARKS = (
 )
 
 
-def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int) -> bytes:
+def read_bytes(
+    path: Path, what: str = "file", *, expected: str = "", most: int, cut: bool = False
+) -> bytes:
     """Returns the content of a regular file.
 
     Args:
@@ -38,6 +40,7 @@ def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int)
         what: its kind, for messages: ``annotation file``.
         expected: what it should hold, for messages.
         most: bytes that it may have.
+        cut: return the first ``most`` bytes of a file that has more.
 
     Raises:
         DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
@@ -54,12 +57,12 @@ def read_bytes(path: Path, what: str = "file", *, expected: str = "", most: int)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}", expected=expected) from None
-    if len(data) > most:
+    if len(data) > most and not cut:
         raise DataError(
             f"{path} is too large for {what.removeprefix('the ')}: {facts.st_size} bytes",
             expected=f"at most {most} bytes",
         )
-    return data
+    return data[:most] if cut else data
 
 
 def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) -> str:
@@ -70,8 +73,22 @@ def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) 
     Raises:
         DataError: as ``read_bytes``; or it is text in another encoding, or no text.
     """
-    data = read_bytes(path, what, expected=expected, most=most)
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    return decode(read_bytes(path, what, expected=expected, most=most), path, expected=expected)
+
+
+def decode(data: bytes, path: Path, *, encoding: str = "utf-8", expected: str = "") -> str:
+    """Returns the text that bytes of a file are; a byte order mark goes before ``encoding``.
+
+    Args:
+        data: of the file.
+        path: the file, for messages.
+        encoding: one that Python knows.
+        expected: what it should hold, for messages.
+
+    Raises:
+        DataError: it is text in another encoding, or no text.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), encoding)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -100,6 +100,7 @@ SHORT = (
     (r"FOLDER/data.yaml", "yolo/data.yaml"),
     (r"predict model.onnx", "predict best.pth"),
     (r"FOLDER/annotations/train.json", "FOLDER/annotations/instances_train2017.json"),
+    (r"--images PICTURES", "--images FOLDER/train2017"),
 )
 
 # Commands that are quick, and run on the configs that the line names and not on tiny ones.

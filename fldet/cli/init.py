@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.data.inspect import Data
+from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ Examples:
   fldet init FOLDER --out my_config.py
   fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
+  fldet init FOLDER/annotations/train.json --images PICTURES --out my_config.py
   fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth
 """
 
@@ -36,6 +37,7 @@ def init(
             show_default=False,
         ),
     ] = None,
+    images: Images = None,
     finetune: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +59,7 @@ def init(
         out,
         model=model,
         size=parse_size(size),
+        images=images,
         finetune=finetune,
         suggest=better_anchors,
     )

@@ -1,6 +1,7 @@
 """Other formats as COCO files."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from fldet.data.coco import without_unusable
 from fldet.data.formats import recognise
 from fldet.errors import UsageError
 from fldet.results import write_atomically
+
+log = logging.getLogger("fldet")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Converted:
     left_out: int
 
 
-def convert(path: Path, out: Path, split: str | None = None) -> Converted:
+def convert(
+    path: Path, out: Path, split: str | None = None, images: Path | None = None
+) -> Converted:
     """Writes a split of a data set as a COCO file and returns what is in it.
 
     Difficult boxes of VOC become ``iscrowd`` 1 with ``difficult`` 1 beside it.
@@ -38,6 +43,7 @@ def convert(path: Path, out: Path, split: str | None = None) -> Converted:
         path: the data set, in Pascal VOC or YOLO format.
         out: the file, which must not exist.
         split: ``train``, ``val`` or ``test``; may be left out where there is one only.
+        images: folder of the images of VOC data; None looks for it.
 
     Raises:
         UsageError: ``out`` exists, or the split is not clear.
@@ -45,7 +51,7 @@ def convert(path: Path, out: Path, split: str | None = None) -> Converted:
     """
     if out.exists():
         raise UsageError(f"{out} exists", expected="a new file", hint="choose another name")
-    found = recognise(path)
+    found = recognise(path, images)
     if found.format.endswith("COCO"):
         raise UsageError(f"{path} is in COCO format already", expected="Pascal VOC or YOLO")
     if split is None and len(found.splits) > 1:
@@ -55,6 +61,8 @@ def convert(path: Path, out: Path, split: str | None = None) -> Converted:
             hint=f"add --split {next(iter(found.splits))}",
         )
     split = split or next(iter(found.splits))
+    for note in found.notes:
+        log.warning("%s", note)
     content = found.read(split)
     usable = without_unusable(content)
     write_atomically(out, json.dumps(usable) + "\n")

@@ -1,54 +1,41 @@
-"""Data sets in the YOLO format: ``data.yaml`` and one text file for each image."""
+"""Data sets in the YOLO format: a file with class names, and a text file for each image."""
 
+import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from os.path import isfile  # unlike pathlib's, false for names that cannot be
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from fldet.data.coco import CocoDataset
+from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
+from fldet.data.yolo_settings import Settings, image_files, read_settings
 from fldet.errors import DataError, nearest, shorten
-from fldet.image_files import IMAGE_ENDINGS, image_size
+from fldet.image_files import image_size
+from fldet.reading import MIB
 from fldet.registry import DATASETS
 
-LAYOUT = "data.yaml holds 'names' and folders or lists of images as 'train', 'val', 'test'"
+log = logging.getLogger("fldet")
+
 ROW = "a line is 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', shares of the image's size"
-ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 _SLACK = 0.01  # shares of the image's size that rounding may add
-
-
-@dataclass(frozen=True)
-class DataYaml:
-    """A data.yaml.
-
-    Attributes:
-        path: of the file.
-        names: class name by number, from 0.
-        splits: what the file gives for ``train``, ``val`` and ``test``, where it does.
-        root: folder that those are relative to.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    splits: dict[str, tuple[str, ...]]
-    root: Path
+_MOST_OF_LABELS = 4 * MIB  # 400,000 numbers or so
 
 
 @DATASETS.register_module()
 class YOLODataset(CocoDataset):
     """Images and boxes as YOLO has them.
 
-    The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``, or beside the image where no
-    folder of its path is called ``images``. An image without such a file has no objects. Polygons
-    become the boxes around them. Sizes of images are read from their heads.
+    The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``, or beside the image where that
+    is not there. An image without such a file has no objects. Polygons become the boxes around
+    them, and of poses the box is taken. Sizes of images are read from their heads.
 
     Args:
         split: ``train``, ``val`` or ``test`` of the file.
-        **kwargs: as ``fldet.CocoDataset``; ``ann_file`` is the ``data.yaml``, ``data_prefix`` has
-            no effect.
+        **kwargs: as ``fldet.CocoDataset``; ``ann_file`` is the ``data.yaml``, or a file with the
+            names of the classes: ``classes.txt``, ``obj.names``, ``obj.data``,
+            ``_darknet.labels``. ``data_prefix`` has no effect.
 
     Raises:
         DataError: a file is missing or malformed; the message names it and the line.
@@ -62,189 +49,155 @@ class YOLODataset(CocoDataset):
 
     @classmethod
     def image_folder(cls, options: Mapping[str, Any]) -> Path:
-        """Returns the folder of ``data.yaml``: file names of images are relative to it."""
-        return cls.annotation_file(options).parent
+        """Returns the folder that file names of images are relative to: of ``data.yaml``.
+
+        Where images lie outside of it, a folder above.
+        """
+        return read_settings(cls.annotation_file(options)).folder
 
     @classmethod
     def class_names(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the ``names`` of ``data.yaml``."""
-        return read_data_yaml(cls.annotation_file(options)).names
+        return read_settings(cls.annotation_file(options)).names
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the content of the label files as a COCO file holds it; ids count from 1."""
-        data = read_data_yaml(cls.annotation_file(options))
+        data = read_settings(cls.annotation_file(options))
         given = (options.get("metainfo") or {}).get("classes") or ()
         for name in given:
             if name not in data.names:
                 raise DataError(
                     f"class {name!r} is not in {data.path}",
-                    expected=nearest(name, data.names) or f"one of: {', '.join(data.names)}",
+                    expected=nearest(name, data.names) or f"one of: {shorten(data.names)}",
                 )
-        images = image_files(data, options.get("split", "train"))
-        return _content(data, [(path, *_read_labels(path, data)) for path in images])
+        images, labels = image_files(data, options.get("split", "train")), _Labels()
+        found = [(path, *_read_labels(path, labels, data)) for path in images]
+        labels.tell(data.path)
+        return _content(data, found)
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "split": self.split}
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Returns one entry for each image: path, id, size in pixels and instances."""
-        self.data_prefix = {"img": str(Path(self.ann_file).parent)}
+        self.data_prefix = {"img": str(self.image_folder(self._options()))}
         return super().load_data_list()
 
 
-def read_data_yaml(path: Path) -> DataYaml:
-    """Returns the content of a ``data.yaml``, checked.
+class _Labels:
+    """Where the labels of images are, and how many of images and labels lack the other."""
 
-    Raises:
-        DataError: no such file, not YAML, no names, or a split that is neither text nor a list.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"annotation file not found: {path}", expected=LAYOUT) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}", expected=LAYOUT) from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise DataError(f"{path}:{line}: not YAML", expected=LAYOUT) from None
-    if not isinstance(content, Mapping):
-        raise DataError(f"{path} holds no names", expected=LAYOUT)
-    return DataYaml(path, _names(content, path), _splits(content, path), _root(content, path))
+    def __init__(self) -> None:
+        self.images = self.without = 0
+        self._folders: dict[Path, list[Path]] = {}  # of labels, by that of the images
+        self._used: set[Path] = set()
 
+    def of(self, image: Path) -> Path | None:
+        """Returns the label file of an image, None if it has none."""
+        if image.parent not in self._folders:
+            self._folders[image.parent] = label_folders(image.parent)
+        files = (folder / f"{image.stem}.txt" for folder in self._folders[image.parent])
+        found = next(filter(isfile, files), None)
+        self.images += 1
+        self.without += found is None
+        if found is not None:
+            self._used.add(found)
+        return found
 
-def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    names = content.get("names")
-    if isinstance(names, Mapping) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DataError(
-            f"{path}: 'names' is {shorten(names)}",
-            expected="a list of names, or names by number: 0, 1, 2, ...",
-        )
-    texts = tuple(str(name) for name in names)
-    different, stated = len(set(texts)), content.get("nc", len(texts))
-    if different < len(texts) or stated != len(texts):
-        raise DataError(
-            f"{path}: {len(texts)} names, {different} different ones, and nc is {stated}",
-            expected="each class has its own name, and nc is their number",
-        )
-    return texts
-
-
-def _splits(content: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
-    splits = {}
-    for split, keys in ALIASES.items():
-        given = next((content[key] for key in keys if content.get(key)), None)
-        if given is None:
-            continue
-        places = given if isinstance(given, list) else [given]
-        if not all(isinstance(place, str) for place in places):
-            raise DataError(f"{path}: {split!r} is {shorten(given)}", expected=LAYOUT)
-        splits[split] = tuple(places)
-    return splits
-
-
-def _root(content: Mapping[str, Any], path: Path) -> Path:
-    """Returns ``path`` of the file if there is such a folder, else the folder of the file.
-
-    What the key names is a folder on the machine that wrote it, as a rule.
-    """
-    folder = path.parent / str(content.get("path") or "")
-    return folder if folder.is_dir() else path.parent
-
-
-def place(data: DataYaml, name: str) -> Path | None:
-    """Returns the folder or list that a split names, None if there is none.
-
-    Roboflow writes ``../train/images`` for a folder that lies beside ``data.yaml``.
-    """
-    found = (data.root / name, data.root / name.removeprefix("../"))
-    return next((Path(os.path.normpath(path)) for path in found if path.exists()), None)
-
-
-def image_files(data: DataYaml, split: str) -> list[Path]:
-    """Returns the images of a split, sorted by name.
-
-    Raises:
-        DataError: the file has no such split, its folder or list is missing, or has no image.
-    """
-    if split not in data.splits:
-        raise DataError(
-            f"{data.path} has no {split!r}",
-            expected=f"one of: {', '.join(data.splits) or 'train, val, test'}",
-        )
-    files: set[Path] = set()
-    for name in data.splits[split]:
-        path = place(data, name)
-        if path is None:
-            raise DataError(
-                f"{data.path}: {split} is {name!r}, and there is no {data.root / name}",
-                expected="a folder of images, or a list of them, relative to data.yaml or to "
-                "the folder that it gives as 'path'",
+    def tell(self, name: Path) -> None:
+        """Logs how many images have no labels, and how many label files no image."""
+        if self.without:
+            log.info(
+                "%s: %d of %d images have no label file: no objects are in them",
+                *(name, self.without, self.images),
             )
-        files |= set(_folder(path) if path.is_dir() else _list(path))
-    if not files:
-        raise DataError(f"{data.path}: {split} has no image", expected="at least one")
-    return sorted(files)
+        if lonely := sorted(self._lonely()):
+            log.warning(
+                "%s: %d label files belong to no image, such as %s", name, len(lonely), lonely[0]
+            )
+
+    def _lonely(self) -> Iterator[Path]:
+        """Yields label files without an image in any folder of images that has its labels there."""
+        for folder in {file.parent for file in self._used}:
+            sources = [images for images, found in self._folders.items() if folder in found]
+            stems = {stem for images in sources for stem in images_by_stem(images)}
+            for file in files_below(folder, [".txt"], deepest=0):
+                if file not in self._used and file.stem not in stems and _has_a_row(file):
+                    yield file
 
 
-def _folder(path: Path) -> Iterable[Path]:
-    return (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
+def label_folders(images: Path) -> list[Path]:
+    """Returns the folders that may have the labels of the images in a folder, likely ones first.
+
+    ``labels`` in place of the last folder that is called ``images``, of the one before; its own.
+    """
+    parts = images.parts
+    folders = []
+    for index in reversed([i for i, part in enumerate(parts) if part.lower() == "images"]):
+        labels = folder_named(Path(*parts[:index]), ["labels"])
+        if labels is not None:
+            folders.append(labels.joinpath(*parts[index + 1 :]))
+    return [*folders, images]
 
 
-def _list(path: Path) -> Iterable[Path]:
-    """Yields the images of a list; names in it are relative to it."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        file = Path(os.path.normpath(path.parent / line.strip()))
-        if not file.is_file():
-            raise DataError(f"{path}:{number}: there is no image {file}", expected="a file")
-        yield file
-
-
-def label_file(image: Path) -> Path:
-    """Returns where the labels of an image are, whether there are any or not."""
-    parts = list(image.parts)
-    folders = [index for index, part in enumerate(parts[:-1]) if part == "images"]
-    if folders:
-        parts[folders[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _read_labels(image: Path, data: DataYaml) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Returns (width, height) of an image, and its annotations without ids."""
-    size, file = image_size(image), label_file(image)
+def _has_a_row(file: Path) -> bool:
+    """Returns whether a text begins as labels do: beside images there may be other texts."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return size, []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}", expected=ROW) from None
-    rows = ((number, line.split()) for number, line in enumerate(lines, start=1))
+        first, *_ = (line.split() for line in _lines(file) if line)
+        return len([_number(text) for text in first]) > 4
+    except (DataError, ValueError):
+        return False
+
+
+def _lines(file: Path) -> list[str]:
+    return text_lines(file, "label file", expected=ROW, most=_MOST_OF_LABELS)
+
+
+def _read_labels(
+    image: Path, labels: _Labels, data: Settings
+) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Returns (width, height) of an image, and its annotations without ids."""
+    size, file = image_size(image), labels.of(image)
+    rows = enumerate(map(str.split, _lines(file)), start=1) if file else ()
     return size, [_annotation(row, size, data, f"{file}:{n}") for n, row in rows if row]
 
 
 def _annotation(
-    row: list[str], size: tuple[int, int], data: DataYaml, where: str
+    row: list[str], size: tuple[int, int], data: Settings, where: str
 ) -> dict[str, Any]:
     try:
-        label, values = int(float(row[0])), [float(text) for text in row[1:]]
-    except (ValueError, OverflowError):
+        label, *values = map(_number, row)
+    except ValueError:
         raise DataError(f"{where}: not numbers: {shorten(' '.join(row))}", expected=ROW) from None
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise DataError(f"{where}: {len(row)} numbers", expected=ROW)
-    if not 0 <= label < len(data.names):
+    if not 0 <= label < len(data.names) or label % 1:
         raise DataError(
-            f"{where}: class {row[0]}, and {data.path} has {len(data.names)} names",
+            f"{where}: class {row[0][:20]}, and {data.path} has {len(data.names)} names",
             expected=f"0 to {len(data.names) - 1}",
         )
+    if data.key_points and len(values) == 4 + data.key_points:
+        values = values[:4]
+    elif len(values) != 4 and (data.key_points or len(values) < 6 or len(values) % 2):
+        raise DataError(
+            f"{where}: {len(row)} numbers",
+            expected=f"5, or {5 + data.key_points} by kpt_shape of {data.path}"
+            if data.key_points
+            else f"{ROW}; no score behind, and with key points kpt_shape in data.yaml",
+        )
     if not all(-_SLACK <= value <= 1 + _SLACK for value in values):  # NaN is not either
-        raise DataError(f"{where}: not all shares are from 0 to 1", expected=ROW)
+        raise DataError(
+            f"{where}: not all shares are from 0 to 1",
+            expected=ROW,
+            hint="pixels are to be divided by width and height of the image",
+        )
     box = _box(values, size)
-    return {"category_id": label + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+    return {"category_id": int(label) + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python takes 1_0 for 10
+        raise ValueError(text)
+    return float(text)
 
 
 def _box(values: list[float], size: tuple[int, int]) -> list[float]:
@@ -260,13 +213,12 @@ def _box(values: list[float], size: tuple[int, int]) -> list[float]:
 
 
 def _content(
-    data: DataYaml, found: list[tuple[Path, tuple[int, int], list[dict[str, Any]]]]
+    data: Settings, found: list[tuple[Path, tuple[int, int], list[dict[str, Any]]]]
 ) -> dict[str, Any]:
-    folder = data.path.absolute().parent
     images = [
         {
             "id": number,
-            "file_name": Path(os.path.relpath(path.absolute(), folder)).as_posix(),
+            "file_name": Path(os.path.relpath(path, data.folder)).as_posix(),
             "width": width,
             "height": height,
         }
@@ -282,3 +234,9 @@ def _content(
         "annotations": [{"id": number, **one} for number, one in enumerate(annotations, start=1)],
         "categories": [{"id": n, "name": name} for n, name in enumerate(data.names, start=1)],
     }
+
+
+def has_labels(data: Settings) -> bool:
+    """Returns whether one of the images of the first split has labels; looks at a thousand."""
+    labels = _Labels()
+    return any(labels.of(image) for image in image_files(data, next(iter(data.splits)))[:1000])

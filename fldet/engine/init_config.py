@@ -17,7 +17,7 @@ from fldet import __version__
 from fldet.anchor_cover import AnchorScheme, BoxSet
 from fldet.config import load_config
 from fldet.config_text import literal, words
-from fldet.data.formats import FoundData, recognise, used_classes
+from fldet.data.formats import FoundData, oddities, recognise, used_classes
 from fldet.engine.boxes import collect_boxes
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.errors import CheckpointError, DataError, UsageError
@@ -89,6 +89,7 @@ def init_config(
     *,
     model: str = "r18",
     size: tuple[int, int] | None = None,
+    images: Path | None = None,
     finetune: Path | None = None,
     suggest: Suggest = lambda _: None,
 ) -> InitResult:
@@ -100,6 +101,7 @@ def init_config(
         model: ``r18``, ``r50``, or ``small``, which starts from nothing and is made for a CPU.
         size: longer and shorter side of images, in pixels; None takes the median of the images, for
             the small model at most 320.
+        images: folder of the images, for ``recognise``.
         finetune: checkpoint of a whole detector to start from; None starts from ImageNet weights.
         suggest: returns better anchors for the training boxes with the shares of the boxes that
             they and the present ones cover, or None.
@@ -115,7 +117,7 @@ def init_config(
         raise UsageError(f"{out} is not a .py file", expected="for example --out my_config.py")
     if model not in MODELS:
         raise UsageError(f"unknown model {model!r}", expected=", ".join(MODELS))
-    plan = make_plan(recognise(path), out.stem, model, size)
+    plan = make_plan(recognise(path, images), out.stem, model, size)
     if finetune:
         plan = replace(plan, finetune=finetune.resolve())
         _check_fit(plan)
@@ -146,8 +148,11 @@ def make_plan(found: FoundData, name: str, model: str, size: tuple[int, int] | N
         raise DataError(
             f"{found.root} has no training images, only {', '.join(found.splits)}",
             expected="a split called 'train'",
+            hint="; ".join(found.notes),
         )
     contents = {split: found.read(split) for split in found.splits}
+    for note in oddities(found, contents):
+        log.warning("%s", note)
     for split in ("val", "test"):  # COCO's own test files have no boxes
         if split in contents and not contents[split]["annotations"]:
             log.info("the %s images have no boxes and are left out", split)

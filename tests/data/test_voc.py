@@ -1,6 +1,8 @@
 import json
+import os
 
 import pytest
+from PIL import Image
 
 from fldet.data import CocoDataset, VOCDataset
 from fldet.errors import DataError
@@ -148,8 +150,11 @@ def test_a_folder_of_its_own_may_lack_a_class(tmp_path, caplog):
         (xml(one(), "\n" + one(x1="nan")), "a.xml:6: object 2 has no box of four numbers"),
         (xml(one(x1="")), "a.xml:4: object 1 has no box of four numbers"),
         (xml("<object></object>"), "a.xml:4: object 1 has no <name>"),
-        (xml(one(more="<difficult>no</difficult>")), "a.xml:4: object 1 has no box"),
-        (xml(one(), size=""), "a.jpg: image cannot be read: No such file"),
+        (xml(one(x1="1_0")), "a.xml:4: object 1 has no box of four numbers"),
+        (xml(one(x1="1e300")), "a.xml:4: object 1 has no box of four numbers"),
+        (xml(one(more="<difficult>?</difficult>")), "a.xml:4: object 1 has <difficult>'.'</diff"),
+        (xml(one(), size=""), "a.xml says no size of its image, and there is no .*a.jpg"),
+        (f"<annotations>{one()}</annotations>", "a.xml: not of Pascal VOC: .* a 'annotations'"),
     ],
 )
 def test_malformed_files_are_named_with_the_line(tmp_path, text, message):
@@ -163,9 +168,9 @@ def test_what_is_missing_is_named(tmp_path):
         plain(tmp_path)
     (tmp_path / "a.txt").write_text("x\ny\n")
     (tmp_path / "x.xml").write_text(xml(one()))
-    with pytest.raises(DataError, match=r"a.txt: entry 2 is 'y', and there is no .*y.xml"):
+    with pytest.raises(DataError, match=r"a.txt:2: 'y', and no XML file of .* has that name"):
         VOCDataset(ann_file=str(tmp_path / "a.txt"), data_prefix={"img": str(tmp_path)})
-    with pytest.raises(DataError, match=r"cannot read .*none.txt"):
+    with pytest.raises(DataError, match=r"list of images not found: .*none.txt"):
         VOCDataset(ann_file=str(tmp_path / "none.txt"))
 
 
@@ -179,3 +184,141 @@ def test_the_content_is_that_of_a_coco_file(voc_mini):
     content = json.loads(json.dumps(VOCDataset.read(options)))
     assert len(content["annotations"]) == 65 + 46
     assert all(box["iscrowd"] == box.get("difficult", 0) for box in content["annotations"])
+
+
+def data_of(root, names, list_text, **options):
+    """A data set with a list; what each XML file is called, its image says by its width."""
+    for number, name in enumerate(names):
+        file = root / "Annotations" / f"{name}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(xml(one(), size="", filename="nothing.jpg"))
+        image = root / "JPEGImages" / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100 + number, 50)).save(image)
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    text = list_text if isinstance(list_text, bytes) else list_text.encode()
+    (lists / "train.txt").write_bytes(text)
+    return VOCDataset(
+        ann_file=str(lists / "train.txt"), data_prefix={"img": str(root / "JPEGImages")}, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "expected"),
+    [
+        (["scan", "scan 1", "scan 0"], "scan\nscan 1\nscan 0\n", [0, 1, 2]),
+        (["scan", "other"], "scan  1\nother -1\n", [0, 1]),  # the list of a class
+        (["scan", "other"], "scan\t0\nother 1", [0, 1]),
+        (["scan 2", "2"], "2\nscan 2", [1, 0]),
+        (["1", "cam2/1", "cam2/deep/1"], "1\ncam2/1\ncam2/deep/1", [0, 1, 2]),
+        (["1", "cam2/1"], "cam2\\\\1", [1]),
+        (["a", "b.jpg"], "a.jpg\nb.jpg\n", [0, 1]),
+        (["a", "b"], "a.JPG\nJPEGImages/b.png\n", [0, 1]),
+        (["a", "cam2/b"], "/home/of/others/VOC/images/a.jpg\nVOC2007/JPEGImages/cam2/b", [0, 1]),
+        (["a", "b"], "JPEGImages/b.jpg Annotations/b.xml\n./Annotations/a.xml", [1, 0]),
+        (["a", "b"], "\ufeffa\r\n\r\n  b \r\n", [0, 1]),
+        (["a", "b"], "a\nb".encode("utf-16"), [0, 1]),
+        (["images/a", "a"], "images/a", [0]),
+        (["größe 箱"], "größe 箱", [0]),
+    ],
+)
+def test_lines_of_a_list(tmp_path, names, text, expected):
+    data = data_of(tmp_path, names, text)
+    assert [one["width"] - 100 for one in data.load_data_list()] == expected
+
+
+def test_an_image_listed_twice_is_taken_once_and_said(tmp_path, caplog):
+    data = data_of(tmp_path, ["a", "b"], "a\nb\na.jpg\nJPEGImages/a\n")
+    assert [one["width"] for one in data.load_data_list()] == [100, 101]
+    assert "2 lines name an image once more" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["cam3/1", "../1", "x" * 5000, "1 2", "a\0", "1.gif", "/"])
+def test_a_line_that_names_no_file_is_an_error_with_its_number(tmp_path, line):
+    with pytest.raises(DataError, match=r"train.txt:2: .* no XML file of"):
+        data_of(tmp_path, ["1", "2"], f"1\n{line}\n")
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"train.txt:2: not UTF-8"):
+        data_of(tmp_path, ["1"], b"1\n\xcf\xe4\xd7\xd3")
+
+
+@pytest.mark.parametrize("folder", ["annotations", "ANNOTATIONS", "annotations/xmls", "xmls"])
+def test_the_folder_of_xml_files_may_have_other_names(tmp_path, folder):
+    data_of(tmp_path / "a", ["1", "2"], "2")
+    (tmp_path / "a" / folder).parent.mkdir(exist_ok=True)
+    (tmp_path / "a" / "Annotations").rename(tmp_path / "a" / "moved")
+    (tmp_path / "a" / folder).parent.mkdir(exist_ok=True)
+    (tmp_path / "a" / "moved").rename(tmp_path / "a" / folder)
+    options = {
+        "data_root": str(tmp_path / "a"),
+        "ann_file": "ImageSets/Main/train.txt",
+        "data_prefix": {"img": "JPEGImages"},
+    }
+    assert [one["file_name"] for one in VOCDataset.read(options)["images"]] == ["2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_difficult"),
+    [
+        ("0", 0), ("", 0), ("Unspecified", 0), ("False", 0), (" no ", 0), ("0.0", 0), ("-1", 0),
+        ("1", 1), ("True", 1), ("YES", 1), ("1.0", 1), ("2", 1),
+    ],
+)  # fmt: skip
+def test_words_for_difficult(tmp_path, text, is_difficult):
+    (tmp_path / "a.xml").write_text(xml(one(more=f"<difficult>{text}</difficult>")))
+    flags = [box["ignore_flag"] for box in instances(plain(tmp_path))[0]]
+    assert flags == [is_difficult]
+
+
+@pytest.mark.parametrize(("x1", "left"), [(" 12 ", 11), ("12.0", 11), ("1e1", 9), ("12.5", 11.5)])
+def test_ways_to_write_a_number(tmp_path, x1, left):
+    (tmp_path / "a.xml").write_text(xml(one(x1=x1)))
+    assert instances(plain(tmp_path))[0][0]["bbox"][0] == left
+
+
+def test_swapped_corners_are_left_out_and_counted(tmp_path, caplog):
+    (tmp_path / "a.xml").write_text(xml(one(x1="50"), one()))
+    assert [len(boxes) for boxes in instances(plain(tmp_path))] == [1]
+    assert "box of negative size: 1" in caplog.text
+
+
+@pytest.mark.parametrize("ending", [".Jpg", ".jpG", ".JPEG", ".TIF", ".wEbP"])
+@pytest.mark.parametrize("filename", ["a.jpg", "old.jpg", "C:\\\\data\\\\a.JPG", "", ".", "a"])
+def test_endings_of_images_in_any_case(tmp_path, ending, filename):
+    (tmp_path / "a.xml").write_text(xml(one(), filename=filename))
+    (tmp_path / f"a{ending}").write_bytes(b"")
+    assert plain(tmp_path).get_data_info(0)["img_path"] == str(tmp_path / f"a{ending}")
+
+
+def test_the_named_image_is_found_by_its_stem_too(tmp_path):
+    (tmp_path / "0001.xml").write_text(xml(one(), filename="photo.jpg"))
+    (tmp_path / "photo.Jpeg").write_bytes(b"")
+    assert plain(tmp_path).get_data_info(0)["img_path"] == str(tmp_path / "photo.Jpeg")
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    (tmp_path / "a.xml").write_text(xml(one(), size=""))
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"there is no .*a.jpg"):
+        plain(tmp_path)
+
+
+def test_xml_files_in_folders_count_and_hidden_ones_do_not(tmp_path):
+    for name in ("a", "cam/b", ".ipynb_checkpoints/a-checkpoint", "__MACOSX/c", "._a"):
+        file = tmp_path / f"{name}.xml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(xml(one()))
+        file.with_suffix(".png").write_bytes(b"")
+    (tmp_path / "cam" / "back").symlink_to(tmp_path)
+    names = [one["img_path"] for one in plain(tmp_path).load_data_list()]
+    assert names == [str(tmp_path / "a.png"), str(tmp_path / "cam" / "b.png")]
+
+
+def test_objects_in_a_list_of_their_own_and_namespaces(tmp_path):
+    text = xml(one("dog")).replace("<object>", "<objects><object>")
+    text = text.replace("</object>", "</object></objects>")
+    (tmp_path / "a.xml").write_text(text.replace("<annotation>", '<annotation xmlns="urn:a">'))
+    assert plain(tmp_path).metainfo["classes"] == ("dog",)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from fldet.data import CocoDataset, YOLODataset
@@ -96,7 +98,14 @@ def test_labels_beside_the_images(folder):
     [
         ("0 0.5 0.5 0.1 0.1\n0 0.5 x 0.1 0.1", "0.txt:2: not numbers"),
         ("0 0.5 0.5 0.1", "0.txt:1: 4 numbers"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "0.txt:1: 6 numbers"),  # a prediction, with a score
+        ("0 0.5 0.5 0.1 0.1 0.9", "0.txt:1: 6 numbers(.|\n)*no score behind"),
+        ("1.5 0.5 0.5 0.1 0.1", "0.txt:1: class 1.5, and"),
+        ("-1 0.5 0.5 0.1 0.1", "0.txt:1: class -1, and"),
+        ("nan 0.5 0.5 0.1 0.1", "0.txt:1: class nan, and"),
+        ("1e400 0.5 0.5 0.1 0.1", "0.txt:1: class 1e400, and"),
+        ("0_1 0.5 0.5 0.1 0.1", "0.txt:1: not numbers"),
+        ("0 320 240 64 48", "0.txt:1: not all shares(.|\n)*pixels are to be divided"),
+        ("0 0.5 0.5 0.1 0.1 0.4 0.4 2 0.6 0.6 1 0.5 0.5 2", "(.|\n)*with key points kpt_shape"),
         ("2 0.5 0.5 0.1 0.1", "0.txt:1: class 2, and .*data.yaml has 2 names"),
         ("0 0.5 0.5 20 10", "0.txt:1: not all shares are from 0 to 1"),
         ("0 0.5 0.5 nan 0.1", "0.txt:1: not all shares"),
@@ -111,13 +120,13 @@ def test_malformed_labels_are_named_with_the_line(folder, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("names: [a", "data.yaml:1: not YAML"),
-        ("- a", "holds no names"),
+        ("names: [a", "data.yaml:[12]: not YAML"),
+        ("- a", "holds no keys"),
         ("train: images", "'names' is None"),
-        ("names: {1: a}", "'names' is {1: 'a'}"),
+        ("names: {1: a}", "'names' is {'1': 'a'}"),
         ("names: [a, a]", "2 names, 1 different"),
-        ("names: [a]\nnc: 3", "and nc is 3"),
-        ("names: [a]\ntrain: 3", "'train' is 3"),
+        ("names: [a]\nnc: 3", "and nc is '3'"),
+        ("names: [a]\ntrain: {a: b}", "'train' is {'a': 'b'}"),
         ("names: [a]\ntrain: none", "train is 'none', and there is no .*none"),
         ("names: [a]\ntrain: labels", "train has no image"),
         ("names: [a]\ntrain: labels/0.txt", "0.txt:1: there is no image"),
@@ -126,6 +135,167 @@ def test_malformed_labels_are_named_with_the_line(folder, text, message):
 def test_malformed_data_yaml(folder, text, message):
     (folder / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=message):
+        dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "boxes"),
+    [
+        ("[2, 2]", "0 .5 .5 .5 .25 .3 .3 .4 .4\n", [[16, 24, 48, 40]]),
+        (
+            "[2, 3]",
+            "1 .5 .5 .5 .25 .3 .3 2 0 0 0\n0 .5 .5 1 1\n",
+            [[16, 24, 48, 40], [0, 0, 64, 64]],
+        ),
+        ("[17, 3]", f"0 .5 .5 .5 .25 {'1.5 -3 2 ' * 17}", [[16, 24, 48, 40]]),
+        ("", "0 .5 .5 .5 .25", [[16, 24, 48, 40]]),
+        ("null", "0 .25 .375 .75 .375 .75 .625 .25 .625", [[16, 24, 48, 40]]),  # a turned box
+    ],
+)
+def test_of_poses_the_box_is_taken(folder, shape, rows, boxes):
+    (folder / "labels" / "0.txt").write_text(rows)
+    (folder / "data.yaml").write_text(f"train: images\nnames: [cat, dog]\nkpt_shape: {shape}\n")
+    assert [one["bbox"] for one in instances(dataset(folder))[0]] == boxes
+
+
+@pytest.mark.parametrize("shape", ["[2]", "17", "[a, 3]", "[0, 2]", "[[2], 2]", "{2: 2}"])
+def test_a_malformed_kpt_shape_and_rows_of_another(folder, shape):
+    text = "train: images\nnames: [cat, dog]\nkpt_shape: "
+    (folder / "data.yaml").write_text(f"{text}{shape}")
+    with pytest.raises(DataError, match="'kpt_shape' is"):
+        dataset(folder)
+    (folder / "data.yaml").write_text(f"{text}[3, 2]")
+    (folder / "labels" / "0.txt").write_text("0 .5 .5 .5 .25 .3 .3 .4 .4\n")
+    with pytest.raises(DataError, match=r"0.txt:1: 9 numbers\nExpected: 5, or 11 by kpt_shape"):
+        dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images", "images"),
+        ("images/train", "images/train"),
+        ("images/train", "labels/train"),
+        ("Images/train", "Labels/train"),
+        ("train/images", "train/LABELS"),
+        ("images/a/images", "labels/a/images"),
+        ("images/a/images", "images/a/labels"),
+        ("flat", "flat"),
+    ],
+)
+def test_places_of_labels(tmp_path, tiny_coco, images, labels):
+    for folder in (images, labels):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / images / "0.png").symlink_to(tiny_coco / "val2017" / "0.png")
+    (tmp_path / labels / "0.txt").write_text("0 .5 .5 .5 .5")
+    (tmp_path / "data.yaml").write_text(f"train: {images}\nnames: [cat]")
+    assert [len(boxes) for boxes in instances(dataset(tmp_path))] == [1]
+
+
+def test_the_root_may_lie_in_a_folder_called_images(tmp_path, folder):
+    (tmp_path / "images" / "set" / "flat").mkdir(parents=True)
+    root = tmp_path / "images" / "set"
+    (root / "flat" / "0.png").symlink_to(folder / "images" / "0.png")
+    (root / "flat" / "0.txt").write_text("0 .5 .5 .5 .5")
+    (root / "data.yaml").write_text("train: flat\nnames: [cat]")
+    assert [len(boxes) for boxes in instances(dataset(root))] == [1]
+
+
+def test_what_lacks_its_other_half_is_counted(folder, caplog):
+    caplog.set_level("INFO")
+    for name in ("gone", "classes", "._0"):
+        (folder / "labels" / f"{name}.txt").write_text("0 .5 .5 .5 .5")
+    (folder / "labels" / "notes.txt").write_text("drawn in May")
+    (folder / "labels" / "classes.txt").write_text("cat\ndog\n")
+    dataset(folder)
+    assert "1 of 2 images have no label file" in caplog.text
+    assert "1 label files belong to no image, such as " in caplog.text
+    assert "gone.txt" in caplog.text
+
+
+def test_an_empty_label_file_is_an_image_without_objects(folder, caplog):
+    caplog.set_level("INFO")
+    for name, data in (("0", b""), ("1", b"\xef\xbb\xbf\r\n \r\n")):
+        (folder / "labels" / f"{name}.txt").write_bytes(data)
+    assert instances(dataset(folder)) == [[], []]
+    assert "no label file" not in caplog.text
+
+
+def test_files_of_systems_and_editors_are_no_images(folder, tiny_coco):
+    names = (".ipynb_checkpoints/0-checkpoint", "__MACOSX/0", "@eaDir/0.png/SYNOPHOTO", "._0", ".a")
+    for name in names:
+        file = folder / "images" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to(tiny_coco / "val2017" / "0.png")
+    os.mkfifo(folder / "images" / "pipe.png")
+    (folder / "images" / "folder.png").mkdir()
+    (folder / "images" / "loop").symlink_to(folder / "images")
+    (folder / "images" / "itself.png").symlink_to(folder / "images" / "itself.png")
+    assert len(dataset(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["[no, yes]", "{0: no, 1: yes}", "\n  - no\n  - yes", "\n  0: 'no'\n  1: yes\nnc: 2"],
+)
+def test_names_are_read_as_they_are_written(folder, names):
+    (folder / "data.yaml").write_text(f"train: images\nnames: {names}\n")
+    assert dataset(folder).metainfo["classes"] == ("no", "yes")
+
+
+@pytest.mark.parametrize("names", ["[1e3, 0x10]", "[null, ~]", "[2024-01-01, 12:30]", "[1.10, on]"])
+def test_names_that_yaml_takes_for_other_things(folder, names):
+    (folder / "data.yaml").write_text(f"train: images\nnames: {names}\nmade: 2024-13-45\n")
+    assert dataset(folder).metainfo["classes"] == tuple(names[1:-1].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: {0: a, x: b}", "'names' is"),
+        ("names: [a, [b]]", "'names' is"),
+        ("names: [a, '']", "'names' is"),
+        ("names: a", "'names' is 'a'"),
+        ("names: &a [*a]", "'names' is"),
+        ("names: [a]\nnc: &a [*a]", "and nc is"),
+        ("names: [a]\ntrain: [[images]]", "'train' is"),
+        ("names: [a]\nval: images\nvalid: labels", "gives val and valid"),
+        ("names: [a]\ntrain: '" + "x" * 5000 + "'", "there is no"),
+        ('names: [a]\ntrain: "a\\0b"', "there is no"),
+    ],
+)
+def test_more_malformed_data_yaml(folder, text, message):
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        dataset(folder)
+
+
+def test_names_that_fill_the_memory_when_they_are_written_out(folder):
+    lines = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    for key in ("names", "train", "nc", "path", "kpt_shape"):
+        keys = {"names": "[a, b]", "train": "images", key: "*a11"}
+        text = "".join(f"{name}: {value}\n" for name, value in keys.items())
+        (folder / "data.yaml").write_text(f"a0: &a0 x\n{lines}{text}")
+        if key == "path":  # what is no folder has no effect
+            dataset(folder)
+            continue
+        with pytest.raises(DataError):
+            dataset(folder)
+
+
+def test_a_list_of_images_as_tools_write_it(folder):
+    (folder / "data.yaml").write_text("train: list.txt\nnames: [cat, dog]\n")
+    lines = [
+        "\ufeff./images/0.png",
+        "",
+        " images/1.png ",
+        "images/../images/0.png",
+        "data/images/1.png",
+    ]
+    (folder / "list.txt").write_text("\r\n".join(lines))
+    assert len(dataset(folder)) == 2
+    (folder / "list.txt").write_bytes("images/箱.png".encode("gbk"))
+    with pytest.raises(DataError, match=r"list.txt:1: not UTF-8"):
         dataset(folder)
 
 

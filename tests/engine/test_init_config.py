@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from fldet.engine.init_config import init_config, iterations, median_scale
 from fldet.engine.prepare import prepare_config
 from fldet.engine.run_options import configure
 from fldet.errors import CheckpointError, DataError, UsageError
-from fldet.registry import MODELS
+from fldet.registry import DATASETS, MODELS
 
 
 def written(path, tmp_path, **options):
@@ -150,6 +151,42 @@ def test_iterations(images, batch, expected):
 )
 def test_scale(sizes, expected):
     assert median_scale([{"width": w, "height": h} for w, h in sizes]) == expected
+
+
+def test_images_may_lie_elsewhere(tiny_coco, tmp_path, fldet):
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "a" / "labels.json"
+    shutil.copy(tiny_coco / "annotations" / "instances_train2017.json", file)
+    refused = fldet("init", file, "--out", tmp_path / "my.py", "--model", "small")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--images FOLDER names the folder" in refused.stderr
+    made = fldet(
+        *("init", file, "--images", tiny_coco / "train2017"),
+        *("--out", tmp_path / "my.py", "--model", "small", "-q"),
+    )
+    assert made.returncode == 0, made.stderr
+    cfg = prepare_config(load_config(tmp_path / "my.py"), phases=("train",))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert dataset.get_data_info(0)["img_path"].startswith(str(tiny_coco / "train2017"))
+    looked = fldet("data", "inspect", file, "--images", tiny_coco / "train2017", "--json")
+    assert json.loads(looked.stdout)["result"]["splits"]["train"]["suspicious"] == {}
+
+
+def test_what_inspect_notes_is_said_by_init_and_convert_too(bccd, tmp_path, fldet):
+    for name in ("Annotations", "JPEGImages"):
+        (tmp_path / name).symlink_to(bccd / "BCCD" / name)
+    lists = tmp_path / "ImageSets" / "Layout"
+    lists.mkdir(parents=True)
+    shutil.copy(bccd / "BCCD" / "ImageSets" / "Main" / "val.txt", lists)
+    note = "lists that are not used: ImageSets/Layout/val.txt;"
+    for arguments in (
+        ("data", "inspect", tmp_path),
+        ("init", tmp_path, "--out", tmp_path / "my.py", "--model", "small"),
+        ("data", "convert", tmp_path, tmp_path / "all.json"),
+    ):
+        done = fldet(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert note in " ".join((done.stdout + done.stderr).split())
 
 
 def test_what_is_refused(tiny_coco, tmp_path):

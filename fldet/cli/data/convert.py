@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.data.inspect import Data
+from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
 EXAMPLES = """\b
@@ -23,6 +23,7 @@ def convert(
     split: Annotated[
         str | None, typer.Option(help="train, val or test.", show_default=False)
     ] = None,
+    images: Images = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,7 +32,7 @@ def convert(
     import fldet.engine  # noqa: F401  first, as above
     from fldet.data.convert import convert as run
 
-    done = run(path, out, split)
+    done = run(path, out, split, images)
     Output("data convert", as_json=json, quiet=quiet).result(
         done,
         text=f"{done.path}: {done.images} images, {done.boxes} boxes"

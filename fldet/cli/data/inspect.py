@@ -17,16 +17,20 @@ Data = Annotated[
         help="Folder of a data set, or its .json or .yaml file.", metavar="PATH", show_default=False
     ),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found"),
+]
 
 EXAMPLES = """\b
 Examples:
   fldet data inspect FOLDER
-  fldet data inspect FOLDER/annotations/train.json --json
+  fldet data inspect FOLDER/annotations/train.json --images PICTURES --json
 """
 
 
 @command
-def inspect(path: Data, json: options.Json = False) -> None:
+def inspect(path: Data, images: Images = None, json: options.Json = False) -> None:
     """Say what a data set is and what is in it.
 
     Format, splits, images, boxes, classes and oddities.
@@ -35,7 +39,7 @@ def inspect(path: Data, json: options.Json = False) -> None:
     import fldet.engine  # noqa: F401  first: MMDetection with operators that mmcv may lack
     from fldet.data.formats import recognise
 
-    found = recognise(path)
+    found = recognise(path, images)
     result = look_into(found)
     Output("data inspect", as_json=json).result(result, text=lambda: describe(result))
 
@@ -43,21 +47,14 @@ def inspect(path: Data, json: options.Json = False) -> None:
 def look_into(found: "FoundData") -> dict[str, Any]:
     """Returns format, root, classes, notes, and the summary of each split."""
     from fldet.analysis.dataset import summarize_content
-    from fldet.data.formats import used_classes
+    from fldet.data.formats import oddities, used_classes
 
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())
-    notes = [*found.notes, *(f"{name!r} only groups other classes" for name in groups)]
-    if any(one.get("difficult") for content in contents.values() for one in content["annotations"]):
-        notes.append("difficult objects are counted as crowd regions: no figure counts them")
-    places = {
-        split: {found.image_folder(split) / str(one.get("file_name")) for one in content["images"]}
-        for split, content in contents.items()
-    }
-    for index, (a, files) in enumerate(places.items()):
-        for b, others in list(places.items())[index + 1 :]:
-            if both := len(files & others):
-                notes.append(f"{both} images are in {a} and in {b}")
+    notes = [
+        *oddities(found, contents),
+        *(f"{name!r} only groups other classes" for name in groups),
+    ]
     return {
         "format": found.format,
         "root": found.root,
