@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import read_annotations
+from fldet.annotations import has_image, id_of, read_annotations
 from fldet.data.yolo import place, read_data_yaml
-from fldet.errors import DataError, UsageError
+from fldet.errors import DataError, UsageError, shorten
 from fldet.image_files import IMAGE_ENDINGS
 from fldet.registry import DATASETS
 
@@ -171,11 +171,11 @@ def _split_of(file: Path) -> str | None:
 
 def _coco_options(root: Path, file: Path, split: str) -> Options:
     content = read_annotations(file)
-    names = [str(image.get("file_name", "")) for image in content["images"][:_SAMPLE]]
+    names = [image.get("file_name") for image in content["images"][:_SAMPLE]]
     folder = _folder_with(names, _image_folders(root, file, split))
     if folder is None:
         raise DataError(
-            f"{file}: no folder in {root} has its images, such as {names[0] if names else 'none'}",
+            f"{file}: no folder in {root} has its images, such as {shorten([*names, None][0])}",
             expected="file_name of each image relative to a folder beside the annotation file",
         )
     return _options("fldet.CocoDataset", root, file, folder)
@@ -191,11 +191,11 @@ def _image_folders(root: Path, file: Path, split: str) -> Iterable[Path]:
         yield from sorted(folder for folder in root.glob(pattern) if folder.is_dir())
 
 
-def _folder_with(names: list[str], folders: Iterable[Path]) -> Path | None:
+def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
     """Returns the folder that has most of the files, the first of equals; None if none has any."""
     best, most = None, 0
     for folder in folders:
-        count = sum((folder / name).is_file() for name in names if name)
+        count = sum(has_image(folder, name) for name in names)
         if count > most:
             best, most = folder, count
         if most == len(names):
@@ -340,9 +340,10 @@ def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...]
     with_boxes = {
         next((c["name"] for c in content["categories"] if c["id"] == number), None)
         for content in contents
-        for number in {one.get("category_id") for one in content["annotations"]}
+        for number in {id_of(one.get("category_id")) for one in content["annotations"]}
     }
-    groups = {category.get("supercategory") for category in by_name.values()}
+    stated = (category.get("supercategory") for category in by_name.values())
+    groups = {name for name in stated if isinstance(name, str)}
     is_group = partial(_is_group, groups=groups, with_boxes=with_boxes)
     return (
         tuple(name for name, category in by_name.items() if not is_group(category)),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import yaml
 
 from fldet.data.coco import CocoDataset
-from fldet.errors import DataError, nearest, shorten
+from fldet.errors import DataError, collect, shorten
 from fldet.image_files import IMAGE_ENDINGS, image_size
 from fldet.registry import DATASETS
 
@@ -71,18 +71,14 @@ class YOLODataset(CocoDataset):
         return read_data_yaml(cls.annotation_file(options)).names
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        cls, options: Mapping[str, Any], faults: list[DataError] | None = None
+    ) -> dict[str, Any]:
         """Returns the content of the label files as a COCO file holds it; ids count from 1."""
         data = read_data_yaml(cls.annotation_file(options))
-        given = (options.get("metainfo") or {}).get("classes") or ()
-        for name in given:
-            if name not in data.names:
-                raise DataError(
-                    f"class {name!r} is not in {data.path}",
-                    expected=nearest(name, data.names) or f"one of: {', '.join(data.names)}",
-                )
         images = image_files(data, options.get("split", "train"))
-        return _content(data, [(path, *_read_labels(path, data)) for path in images])
+        found = collect(lambda path: (path, *_read_labels(path, data)), images, faults)
+        return _content(data, [*found])
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "split": self.split}

@@ -24,21 +24,29 @@ def test_leaves_the_given_config_alone(tiny_config):
     assert cfg.to_dict() == before
 
 
-def test_classes_of_the_config_go_before_those_of_the_checkpoint(tiny_config):
+def test_labels_are_those_of_the_checkpoint(tiny_config, caplog):
+    """The order in the config does not matter, and other names are refused."""
     cfg = load_config(tiny_config)
     from_checkpoint = ("square", "circle")
     assert _classes(prepare_config(cfg, phases=(), classes=from_checkpoint)) == from_checkpoint
-    cfg.classes = ("square",)
-    prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
-    assert _classes(prepared) == ("square",)
-    assert prepared.model.bbox_head.num_classes == 1
+    cfg.classes = ("circle", "square")
+    with caplog.at_level("WARNING", "fldet"):
+        prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
+    assert _classes(prepared) == from_checkpoint
+    assert caplog.messages == ["classes are in the order of the checkpoint: square, circle"]
+    for others in (("square",), ("square", "disc"), ("square", "circle", "disc")):
+        cfg.classes = others
+        with pytest.raises(
+            ConfigError, match=r"the config has the classes \('square',.*checkpoint"
+        ):
+            prepare_config(cfg, phases=(), classes=from_checkpoint)
 
 
 def test_classes_of_a_data_set_count_for_all_and_for_the_model(tiny_config):
     """As configs of MMDetection have them; ``classes`` goes before."""
     cfg = load_config(tiny_config)
     cfg.train_dataloader.dataset.metainfo = dict(classes=("square",), palette=[(1, 2, 3)])
-    prepared = prepare_config(cfg, phases=("train", "val"), classes=("square", "circle"))
+    prepared = prepare_config(cfg, phases=("train", "val"))
     assert prepared.model.bbox_head.num_classes == 1
     assert prepared.train_dataloader.dataset.metainfo.palette == [(1, 2, 3)]
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
