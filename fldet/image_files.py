@@ -85,8 +85,8 @@ class Header:
     @property
     def fault(self) -> str:
         """Why the image is not decoded: it would fill the memory; empty if nothing is wrong."""
-        pixels = self.width * self.height
-        return f"{pixels} pixels, more than {MOST_PIXELS}" if pixels > MOST_PIXELS else ""
+        too_large = self.width * self.height > MOST_PIXELS
+        return f"it has more than {MOST_PIXELS} pixels" if too_large else ""
 
     @property
     def turn(self) -> int:

@@ -11,13 +11,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from fldet.engine.checkpoint import (
+    checkpoint_classes,
     checkpoints,
     iteration_of,
     remove_leftovers,
     usable_checkpoints,
     weights_problem,
 )
-from fldet.errors import CheckpointError
+from fldet.engine.prepare import our_datasets
+from fldet.errors import CheckpointError, ConfigError, shorten
 from fldet.hooks import EarlyEndHook
 from fldet.hooks.checkpoint import VALIDATED
 from fldet.registry import MODELS
@@ -65,6 +67,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     for path, content in usable_checkpoints(work_dir, trust=trust):
         problem = weights_problem(model, content, path)
         if not problem:
+            _require_classes(checkpoint_classes(content), cfg, path)
             info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
             done = iteration_of(path)
             return Start(
@@ -82,6 +85,23 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
         expected="a whole checkpoint of this config's model; the reasons are above",
         hint="start anew in another folder with --work-dir",
     )
+
+
+def _require_classes(trained: tuple[str, ...] | None, cfg: Config, path: Path) -> None:
+    """Does nothing if a run goes on with the labels that it began with.
+
+    Raises:
+        ConfigError: the classes of the config are others, or in another order.
+    """
+    for _, dataset in our_datasets(cfg.get("train_dataloader")):
+        names = tuple(dataset.metainfo["classes"])
+        if trained and names != trained:
+            raise ConfigError(
+                f"the run began with the classes {shorten(trained)}, the config has "
+                f"{shorten(names)}: {path}",
+                expected="the same classes in the same order",
+                hint="start anew in another folder with --work-dir",
+            )
 
 
 def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:

@@ -1,10 +1,13 @@
+import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from fldet.config import load_config
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.errors import ConfigError, DataError
+from fldet.registry import DATASETS
 
 
 def test_fills_in_paths_classes_and_the_test_loader(tiny_config, tiny_coco):
@@ -55,6 +58,59 @@ def test_classes_of_a_data_set_count_for_all_and_for_the_model(tiny_config):
     prepared = prepare_config(cfg, phases=("train", "val"))
     assert prepared.train_dataloader.dataset.metainfo.classes == ("circle", "square")
     assert prepared.model.bbox_head.num_classes == 2
+
+
+def _concat(*datasets, kind="ConcatDataset"):
+    return dict(type=kind, datasets=list(datasets))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "expected"),
+    [
+        (lambda a, b: _concat(a, b), ("circle", "square", "zebra")),
+        (lambda a, b: _concat(b, a), ("zebra", "circle", "square")),
+        (
+            lambda a, b: dict(type="RepeatDataset", times=2, dataset=_concat(b, a)),
+            ("zebra", "circle", "square"),
+        ),
+        (
+            lambda a, b: _concat(dict(type="RepeatDataset", times=2, dataset=b), a),
+            ("zebra", "circle", "square"),
+        ),
+        (
+            lambda a, b: _concat(a, {**b, "metainfo": dict(classes=("zebra", "circle"))}),
+            ("circle", "square", "zebra"),
+        ),
+        (
+            lambda a, b: _concat({**a, "metainfo": dict(classes=("square",))}, b),
+            ("square", "zebra", "circle"),
+        ),
+    ],
+)
+def test_data_sets_together_have_the_classes_of_all(tiny_config, tmp_path, wrap, expected):
+    """In the order in which they come, whatever wraps them."""
+    cfg = load_config(tiny_config)
+    first = dict(cfg.train_dataloader.dataset)
+    content = json.loads(Path(cfg.data_root, first["ann_file"]).read_text())
+    content["categories"] = [{"id": 7, "name": "circle"}, {"id": 3, "name": "zebra"}]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    cfg.train_dataloader.dataset = wrap(first, {**first, "ann_file": str(other)})
+    prepared = prepare_config(cfg, phases=("train", "val"))
+    assert prepared.model.bbox_head.num_classes == 3
+    assert _classes(prepared) == expected
+    dataset = DATASETS.build(prepared.train_dataloader.dataset)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    seen = {expected[one["bbox_label"]] for info in infos for one in info["instances"]}
+    assert seen == {"circle", "square", "zebra"}
+
+
+@pytest.mark.parametrize("name", ["", "\x1b", 7])
+def test_names_in_the_config_are_names(tiny_config, name):
+    cfg = load_config(tiny_config)
+    cfg.classes = ("square", name)
+    with pytest.raises(ConfigError, match="a name in classes"):
+        prepare_config(cfg, phases=())
 
 
 def _classes(cfg):
