@@ -2,20 +2,33 @@
 
 import json
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from numbers import Integral, Real
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from fldet.errors import DataError, shorten
+from fldet.errors import DataError, nearest, shorten
 from fldet.reading import MOST_OF_ANNOTATIONS, read_json, read_text
 
 LAYOUT = "a COCO file has the lists 'images', 'annotations' and 'categories', each entry its own id"
 FIELDS = {"images": {"id"}, "annotations": set[str](), "categories": {"id", "name"}}
+MOST_CATEGORIES = 20_000  # V3Det has 13,204
+MOST_OF_NAME = 200  # characters in the name of a class
 
 _TOLERANCE = 1.0  # pixels that a box may reach past the edge: files round
+_FARTHEST = 2**31  # pixels: no image has such a place
+_LARGEST_AREA = 1e10  # square pixels: COCO's figures leave out what is larger
+_MOST_OF_PATH = 4096  # characters in a file_name
+_FEW = 8  # lists called categories that are looked into before the whole file is
+# Control characters, those that turn the direction of a line, halves of UTF-16 pairs.
+_NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FLAGS = {"": False, "0": False, "0.0": False, "false": False, "no": False}
+_FLAGS |= {"1": True, "1.0": True, "true": True, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -30,25 +43,27 @@ class Fault:
 def read_annotations(path: Path) -> dict[str, Any]:
     """Returns the content of a COCO annotation file.
 
+    A file without the list of annotations, as COCO has them for its test images, gets an empty one.
+
     Raises:
-        DataError: there is no such file, it is not JSON, one of the three lists is missing, an
-            image has no id, or a category no id or name.
+        DataError: there is no such file, it is not JSON, or as ``checked_annotations``.
     """
     content = read_json(path, "annotation file", expected=LAYOUT)
-    check_annotations(content, str(path))
-    return dict(content)
+    return checked_annotations(content, str(path))
 
 
-def check_annotations(content: Any, name: str) -> None:
-    """Does nothing if ``content`` has the three lists of a COCO file; annotations are not read.
+def checked_annotations(content: Any, name: str) -> dict[str, Any]:
+    """Returns the content of a COCO file, with its three lists; annotations are not looked at.
 
     Args:
         content: of an annotation file.
         name: of the file, for messages.
 
     Raises:
-        DataError: a list is missing, an image has no id, or a category no id or name.
+        DataError: a list is missing, an image has no id, or as ``category_ids``.
     """
+    if isinstance(content, Mapping):
+        content = {"annotations": [], **content}
     for key, fields in FIELDS.items():
         entries = content.get(key) if isinstance(content, Mapping) else None
         if not isinstance(entries, list):
@@ -58,6 +73,13 @@ def check_annotations(content: Any, name: str) -> None:
                 raise DataError(f"{name}: {key}[{index}] is not an object", expected=LAYOUT)
             if missing := fields - entry.keys():
                 raise DataError(f"{name}: {key}[{index}] has no {min(missing)!r}", expected=LAYOUT)
+            if key == "images" and id_of(entry["id"]) is None:
+                raise DataError(
+                    f"{name}: an image has the id {shorten(entry['id'])}",
+                    expected="a whole number or a text",
+                )
+    category_ids(content["categories"], name)
+    return dict(content)
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -87,19 +109,31 @@ def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str
         path: the file it is from, for messages.
 
     Raises:
-        DataError: two categories share an id or a name.
+        DataError: an id is no whole number, a name no text that can be shown, two categories share
+            an id or a name, or there are too many.
     """
+    if len(categories) > MOST_CATEGORIES:
+        raise DataError(
+            f"{path} has {len(categories)} categories", expected=f"at most {MOST_CATEGORIES}"
+        )
     for category in categories:
-        if not (is_id(category["id"]) and isinstance(category["name"], str)):
+        if not isinstance(id_of(category["id"]), int):
             raise DataError(
-                f"{path}: a category is {shorten(category)}",
-                expected="its id is a number and its name a text",
+                f"{path}: the id of a category is no whole number: {shorten(category)}",
+                expected="its id is a number, 1 and not '1', and its name a text",
+                hint="the category_id of each annotation has to be the same number",
+            )
+        if fault := name_fault(category["name"]):
+            raise DataError(
+                f"{path}: the name of a category {fault}: {shorten(category['name'])}",
+                expected=f"a text of 1 to {MOST_OF_NAME} characters, none of them a control "
+                "character",
             )
     counts = Counter(category["name"] for category in categories)
     groups = group_ids(categories)
     categories = [c for c in categories if counts[c["name"]] == 1 or c["id"] not in groups]
-    ordered = sorted(categories, key=lambda c: (isinstance(c["id"], str), c["id"]))
-    by_name = {c["name"]: c["id"] for c in ordered}
+    ordered = sorted((int(c["id"]), c["name"]) for c in categories)
+    by_name = {name: number for number, name in ordered}
     if len(by_name) < len(categories) or len(set(by_name.values())) < len(categories):
         raise DataError(
             f"{path}: two categories have the same id or name",
@@ -121,9 +155,41 @@ def group_ids(categories: list[dict[str, Any]]) -> set[Any]:
     }
 
 
-def is_id(value: Any) -> bool:
-    """Returns whether a value can be the id of an entry: a whole number or a text."""
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+def name_fault(name: Any) -> str:
+    """Returns why a class cannot be called so, empty if it can."""
+    if not isinstance(name, str):
+        return "is no text"
+    if not name.strip():
+        return "is empty"
+    if len(name) > MOST_OF_NAME:
+        return f"has {len(name)} characters"
+    return "has characters that cannot be shown" if _NO_LETTERS.search(name) else ""
+
+
+def id_of(value: Any) -> int | str | None:
+    """Returns the id that a value stands for: a whole number (1.0 is 1) or a text; None for others.
+
+    Of images. That of a category is never a text.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value) if abs(int(value)) < 2**63 else None
+    return None
+
+
+def flag_of(value: Any) -> bool | None:
+    """Returns what ``iscrowd``, ``ignore`` or ``difficult`` says; None if that is not clear.
+
+    Absent (None) is no. Numbers are 0 and 1; texts are those, true and false, yes and no.
+    """
+    if value is None:
+        return False
+    if isinstance(value, str):
+        return _FLAGS.get(value.strip().lower())
+    return bool(value) if isinstance(value, Real) and value in (0, 1) else None
 
 
 def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
@@ -132,7 +198,7 @@ def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
         value = image.get(side)
         if value is None:
             yield Fault(f"image without {side}", side, "missing")
-        elif not (_is_number(value) and 0 < value < math.inf):
+        elif not (_is_number(value) and 0 < value < _FARTHEST and value == int(value)):
             yield Fault("impossible image size", side, shorten(value))
     if image.get("file_name") is None:
         yield Fault("image without file_name", "file_name", "missing")
@@ -140,8 +206,17 @@ def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(fault, "file_name", shorten(image["file_name"]))
 
 
+def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns (width, height) in pixels as the entry of an image has them; None if it has not."""
+    if any(fault.field in ("width", "height") for fault in image_faults(image)):
+        return None
+    return int(image["width"]), int(image["height"])
+
+
 def image_path(folder: Path, name: Any, entry: str) -> Path:
     """Returns the path of an image file.
+
+    Backslashes stand between folders, as Windows has it, unless there is a file of that very name.
 
     Args:
         folder: the root of the images.
@@ -157,7 +232,18 @@ def image_path(folder: Path, name: Any, entry: str) -> Path:
             expected=f"a name below {folder}, without '..'",
             hint="another folder of images is set with data_prefix.img of the data set",
         )
-    return folder / name
+    path = folder / name
+    if "\\" in name and not os.path.exists(path):
+        return folder / name.replace("\\", "/")
+    return path
+
+
+def has_image(folder: Path, name: Any) -> bool:
+    """Returns whether a ``file_name`` leads to a file below a folder."""
+    try:
+        return os.path.isfile(image_path(folder, name, ""))
+    except DataError:
+        return False
 
 
 def _name_fault(name: Any) -> str:
@@ -165,9 +251,12 @@ def _name_fault(name: Any) -> str:
 
     Every ``..`` is refused: behind a symbolic link it leads elsewhere than it seems to.
     """
-    if not isinstance(name, str) or not name.strip("./ ") or "\0" in name:
+    if not isinstance(name, str) or not name.strip("./\\ ") or "\0" in name:
         return "file_name that names no file"
-    if name.startswith(("/", "\\")) or Path(name).drive or ".." in Path(name).parts:
+    if len(name) > _MOST_OF_PATH:
+        return "file_name that names no file"
+    windows = PureWindowsPath(name)
+    if windows.root or Path(name).drive or ".." in windows.parts:
         return "file_name that leaves the image folder"
     try:
         name.encode()
@@ -192,15 +281,20 @@ def annotation_faults(
     fault = "no box of four numbers" if box is None else _box_fault(box)
     if fault:
         yield Fault(fault, "bbox", shorten(entry.get("bbox")))
-    category, image = entry.get("category_id"), entry.get("image_id")
-    if names is not None and not (is_id(category) and category in names):
-        yield Fault("unknown category", "category_id", shorten(category))
-    if not (is_id(image) and image in sizes):
-        yield Fault("unknown image", "image_id", shorten(image))
+    category, image = id_of(entry.get("category_id")), id_of(entry.get("image_id"))
+    if names is not None and category not in names:
+        yield Fault("unknown category", "category_id", shorten(entry.get("category_id")))
+    for key in ("iscrowd", "ignore"):
+        if flag_of(entry.get(key)) is None:
+            yield Fault(f"{key} that is neither 0 nor 1", key, shorten(entry[key]))
+    if image not in sizes:
+        yield Fault("unknown image", "image_id", shorten(entry.get("image_id")))
     elif box is not None and not fault and (fault := _place_fault(box, sizes[image])):
         size = sizes[image]
         where = f", image {size[0]:g} x {size[1]:g}" if size else ""
         yield Fault(fault, "bbox", f"{shorten(entry['bbox'])}{where}")
+    if area_of(entry, box) is None:
+        yield Fault("area that is no size", "area", shorten(entry.get("area")))
 
 
 def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
@@ -214,8 +308,62 @@ def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
         return None
 
 
+def missing_classes(
+    classes: Sequence[str], id_by_name: Mapping[str, int], source: Path | str
+) -> list[str]:
+    """Returns the classes that no category is called like; a file may list only what it has.
+
+    Args:
+        classes: that are wanted.
+        id_by_name: category id by name.
+        source: of the categories, for messages.
+
+    Raises:
+        DataError: one looks like a slip of the pen, or all are missing.
+    """
+    missing = [name for name in classes if name not in id_by_name]
+    others = id_by_name.keys() - set(classes)
+    for name in missing:
+        close = nearest(name, others)
+        if close or len(missing) == len(classes):
+            raise DataError(
+                f"class {shorten(name)} is not in {source}",
+                expected=close or f"one of: {', '.join([*id_by_name][:20])}",
+                hint="leave 'classes' out of the config to use all classes of the file",
+            )
+    return missing
+
+
+def is_usable(box: tuple[float, ...], width: float, height: float) -> bool:
+    """Returns whether a box can be learned: finite, as wide as a pixel, not all outside the image.
+
+    Args:
+        box: x, y, width, height in pixels.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+    """
+    x, y, w, h = box
+    inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
+    return inside and w >= 1 and h >= 1 and all(abs(value) < _FARTHEST for value in box)
+
+
+def area_of(entry: Mapping[str, Any], box: tuple[float, ...] | None) -> float | None:
+    """Returns the area in square pixels, that of the box where none is given; None if it is none.
+
+    Args:
+        entry: of the list ``annotations``.
+        box: what ``box_of`` returned for it.
+    """
+    area = entry.get("area")
+    if area is None:
+        return math.prod(box[2:]) if box else 0.0
+    if not (_is_number(area) and 0 <= area <= _LARGEST_AREA):
+        return None
+    return float(area)
+
+
 def _box_fault(box: tuple[float, ...]) -> str:
-    if not all(map(math.isfinite, box)):
+    if not all(abs(value) < _FARTHEST for value in box):  # NaN is not either
         return "box not finite"
     if min(box[2:]) < 0:
         return "box of negative size"
@@ -232,16 +380,20 @@ def _place_fault(box: tuple[float, ...], size: tuple[float, float] | None) -> st
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) in (int, float) or (
+        isinstance(value, Real) and not isinstance(value, bool)  # NumPy's
+    )
 
 
 def _find_categories(text: str) -> list[dict[str, Any]] | None:
-    """Returns the list behind the key "categories" if one stands there whole, else None."""
-    for found in re.finditer(r'"categories"\s*:\s*(?=\[)', text):
+    """Returns the list behind the key "categories" if exactly one stands there whole, else None."""
+    places = [*islice(re.finditer(r'"categories"\s*:\s*(?=\[)', text), _FEW + 1)]
+    lists = []
+    for place in places if len(places) <= _FEW else ():
         try:
-            value, _ = json.JSONDecoder().raw_decode(text, found.end())
+            value, _ = json.JSONDecoder().raw_decode(text, place.end())
         except (ValueError, RecursionError):
             continue
         if value and all(isinstance(c, dict) and {"id", "name"} <= c.keys() for c in value):
-            return value
-    return None
+            lists.append(value)
+    return lists[0] if len(lists) == 1 else None

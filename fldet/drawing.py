@@ -15,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import DataError
+from fldet.image_files import decode, header_of
+from fldet.reading import MOST_OF_IMAGE, read_bytes
 
 Image = npt.NDArray[np.uint8]
+
 Color = tuple[int, int, int]
 Point = tuple[int, int]
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels
@@ -87,17 +90,15 @@ def read_image(path: Path) -> Image:
     """Returns an image file as (H, W, 3) uint8 BGR, upright as its EXIF data say.
 
     Raises:
-        DataError: there is no such file, or OpenCV cannot read it.
+        DataError: there is no such file, it is too large, or OpenCV cannot read it.
     """
-    try:
-        # Not cv2.imread: on Windows it cannot open names with letters beyond ASCII.
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f"cannot read the image {path}: {error.strerror}") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    # Not cv2.imread: on Windows it cannot open names with letters beyond ASCII.
+    data = read_bytes(path, "image", most=MOST_OF_IMAGE)
+    image = decode(data)
     if image is None:
-        raise DataError(f"{path} is not an image that OpenCV can read")
-    return np.asarray(image, np.uint8)
+        reason = header_of(data).fault or "not an image that OpenCV can read"
+        raise DataError(f"cannot read the image {path}: {reason}")
+    return image
 
 
 def draw_boxes(

@@ -18,9 +18,12 @@ Any other exception is a defect of fldet and keeps its traceback.
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # What the system says of a disk and of limits, never of a defect: what is expected, what to do.
 _FULL = ("room for the file", "make room, or choose another disk")
@@ -148,6 +151,30 @@ def explained_file_errors(path: Path | str = "", *, hint: str = "") -> Iterator[
             expected=expected,
             hint=f"{advice}; {hint}" if hint else advice,
         ) from error
+
+
+def collect(
+    read: Callable[[T], R], items: Iterable[T], faults: list[DataError] | None
+) -> Iterator[R]:
+    """Yields what a function returns for each item.
+
+    Args:
+        read: the function, of one file as a rule.
+        items: what it is called with.
+        faults: takes the errors of items, which are then left out; None lets the first one pass.
+
+    Raises:
+        DataError: of ``read``, where ``faults`` is None.
+    """
+    for item in items:
+        try:
+            result = read(item)
+        except DataError as error:
+            if faults is None:
+                raise
+            faults.append(error)
+        else:
+            yield result
 
 
 def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:

@@ -3,6 +3,9 @@
 Nothing here imports torch: the functions run in processes that should start fast.
 """
 
+import contextlib
+import hashlib
+import io
 import os
 import re
 import tempfile
@@ -10,23 +13,31 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from fldet.drawing import Image
 from fldet.errors import DataError
+from fldet.reading import MOST_OF_IMAGE, other_than_file
+
+Image = npt.NDArray[np.uint8]
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in any case
+
+MOST_PIXELS = 2**29 // 3  # of an image: 512 MiB as colours of 8 bits; Pillow's limit too
 
 _END = 16  # bytes at the end of a file that hold the marker
 # Of a JPEG: not the escaped 0xFF of its pixels, nor the markers that restart their decoder.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_SIZE_OF_JPEG = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers before height and width
 _ORIENTATION = 0x0112  # EXIF
-_TURNED_BY_OPENCV = ("JPEG", "MPO", "PNG")
+_MOST_CHUNKS = 10_000  # of a PNG that are looked through for EXIF data
+_TURNED_BY_OPENCV = ("", "JPEG", "MPO", "PNG", "TIFF")
 _DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end).*", re.MULTILINE)
 
 
@@ -41,6 +52,7 @@ class ImageFacts:
         mode: Pillow's name of the pixels, ``RGB``; empty where Pillow does not know the format.
         fault: why the file cannot be used; empty if it can.
         detail: of the fault.
+        digest: of all bytes, where they were read.
     """
 
     width: int = 0
@@ -49,6 +61,37 @@ class ImageFacts:
     mode: str = ""
     fault: str = ""
     detail: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before it is decoded; zeros where that is not known.
+
+    Attributes:
+        width: in pixels, as they are stored.
+        height: the same.
+        format: Pillow's name; empty for JPEG and PNG, whose headers are read here.
+        mode: Pillow's name of the pixels.
+        orientation: of the EXIF data, 1 to 8.
+    """
+
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    mode: str = ""
+    orientation: int = 1
+
+    @property
+    def fault(self) -> str:
+        """Why the image is not decoded: it would fill the memory; empty if nothing is wrong."""
+        too_large = self.width * self.height > MOST_PIXELS
+        return f"it has more than {MOST_PIXELS} pixels" if too_large else ""
+
+    @property
+    def turn(self) -> int:
+        """The orientation that is left to us: OpenCV turns JPEG, PNG and TIFF, others not."""
+        return 1 if self.format in _TURNED_BY_OPENCV else self.orientation
 
 
 def missing_files(paths: Iterable[Path | str]) -> list[str]:
@@ -81,31 +124,38 @@ def read_lines(file: Path) -> list[str]:
     return list(dict.fromkeys(filter(None, text.split("\n"))))
 
 
-def is_complete(data: bytes) -> bool:
+def is_complete(data: bytes, size: int | None = None) -> bool:
     """Returns whether a JPEG, PNG or WebP file has its end; True for other formats.
 
     Not every decoder minds: OpenCV's ``imread`` makes the missing part of a JPEG grey. What
     cameras add behind the end does not matter.
+
+    Args:
+        data: of the file, or its first and last bytes.
+        size: of the file, in bytes; None if ``data`` is all of it.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return data.endswith(b"\xff\xd9") or _jpeg_ends(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" in data[-_END:] or _png_ends(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+        return (size or len(data)) >= 8 + int.from_bytes(data[4:8], "little")
     return True
 
 
 def _jpeg_ends(data: bytes) -> bool:
     """Returns whether the end marker comes, segments (and the thumbnail in one) passed over."""
+    return any(code == 0xD9 for code, _ in _jpeg_markers(data))
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yields the markers of a JPEG with the places behind them."""
     position = 2
     while found := _MARKER.search(data, position):
         code, position = found[1][0], found.end()
-        if code == 0xD9:
-            return True
-        if code not in (0x01, 0xD8):  # these two have no length
+        yield code, position
+        if code not in (0x01, 0xD8, 0xD9):  # these have no length
             position += int.from_bytes(data[position : position + 2], "big")
-    return False
 
 
 def _png_ends(data: bytes) -> bool:
@@ -117,40 +167,108 @@ def _png_ends(data: bytes) -> bool:
     return False
 
 
+def header_of(data: bytes) -> Header:
+    """Returns what has to be known of a file before it is decoded.
+
+    The header of JPEG and PNG is read here: Pillow takes longer, and refuses what OpenCV decodes.
+    """
+    if data.startswith(b"\x89PNG"):
+        width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+        return Header(width, height)
+    if data.startswith(b"\xff\xd8\xff"):
+        places = (place for code, place in _jpeg_markers(data) if code in _SIZE_OF_JPEG)
+        place = next(places, len(data))
+        height, width = (int.from_bytes(data[place + i : place + i + 2], "big") for i in (3, 5))
+        return Header(width, height)
+    return _pillow_header(io.BytesIO(data)) or Header()
+
+
+def _pillow_header(source: str | io.BytesIO) -> Header | None:
+    """Returns the header as Pillow reads it, without a pixel; None where it cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(source) as image:
+                width, height = image.size
+                if image.format == "TIFF":  # Pillow may give the size after the rotation
+                    width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
+                kind, orientation = image.format or "", _orientation(image)
+                return Header(width, height, kind, image.mode, orientation)
+    except PillowImage.DecompressionBombError:
+        return Header(MOST_PIXELS, 2)
+    except Exception:  # damaged headers make Pillow raise what they like
+        return None
+
+
+def _orientation(image: PillowImage.Image) -> int:
+    """Returns the EXIF orientation, 1 where there is none.
+
+    Of a PNG that which stands before the pixels: for the rest Pillow would decode them.
+    """
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return _valid(image.getexif().get(_ORIENTATION, 1))
+
+
+def turned_upright(image: Image, orientation: int) -> Image:
+    """Returns an image as its EXIF orientation (1 to 8) wants it to be seen.
+
+    Args:
+        image: (H, W) or (H, W, C) as it is stored.
+        orientation: 5 to 8 swap height and width.
+    """
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(image[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+
+
 def decode(data: bytes) -> Image | None:
     """Returns an image as (H, W, 3) uint8 BGR, upright as its EXIF data say; None if it is none.
 
-    Grey and CMYK become colours, 16 bits become 8, transparency is dropped.
+    Grey and CMYK become colours, 16 bits become 8, transparency is dropped. One of more than
+    ``MOST_PIXELS`` is not decoded.
     """
+    header = header_of(data)
+    if header.fault:
+        return None
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if header.turn > 1 else 0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # no bytes, or more pixels than OpenCV allows
         return None
-    return None if image is None else np.asarray(image, np.uint8)
+    return None if image is None else turned_upright(np.asarray(image, np.uint8), header.turn)
 
 
 def inspect_image(path: str, deep: bool = False) -> ImageFacts:
     """Returns what a file says of itself, from its header and its end; never raises for a file.
 
     Args:
-        path: the file.
+        path: the file. What is no regular file is not opened.
         deep: decode it, and take the decoder's complaints for faults.
     """
     try:
+        facts = os.stat(path)
+        if kind := other_than_file(facts):
+            return ImageFacts(fault="image cannot be read", detail=f"it is {kind}")
+        if facts.st_size > MOST_OF_IMAGE:
+            return ImageFacts(fault="image too large", detail=f"{facts.st_size} bytes")
         with open(path, "rb") as file:
-            data = file.read() if deep else _ends(file.read(_END), path)
+            data = file.read() if deep else _ends(file, facts.st_size)
         if not data:
             return ImageFacts(fault="image cannot be read", detail="the file is empty")
-        if not is_complete(data):
-            data = data if deep else Path(path).read_bytes()
-        if not is_complete(data):
-            return ImageFacts(fault="image truncated", detail=f"{os.path.getsize(path)} bytes")
-        facts = _from_header(path)
-        if deep or facts is None:
-            return _from_pixels(Path(path).read_bytes() if facts is None else data, facts, deep)
-    except OSError as error:
-        return ImageFacts(fault="image cannot be read", detail=error.strerror or str(error))
-    return facts
+        if not is_complete(data, facts.st_size) and not is_complete(Path(path).read_bytes()):
+            return ImageFacts(fault="image truncated", detail=f"{facts.st_size} bytes")
+        header = _from_header(path)
+        if deep:
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            return replace(_from_pixels(data, header, deep), digest=digest)
+        if header is None:
+            return _from_pixels(Path(path).read_bytes(), header, deep)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        return ImageFacts(fault="image cannot be read", detail=reason)
+    return header
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -159,42 +277,60 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: there is no such file, or nothing tells its size.
     """
-    facts = _from_header(str(path)) or inspect_image(str(path))
+    facts = (_from_header(str(path)) if path.is_file() else None) or inspect_image(str(path))
     if facts.fault:
         raise DataError(f"{path}: {facts.fault}: {facts.detail}")
     return facts.width, facts.height
 
 
-def _ends(start: bytes, path: str) -> bytes:
+def _ends(file: BinaryIO, size: int) -> bytes:
     """Returns the first and the last bytes of a file, enough for most of ``is_complete``."""
-    size = os.path.getsize(path)
-    if start.startswith(b"RIFF"):  # its length is what tells
-        return Path(path).read_bytes()
-    with open(path, "rb") as file:
-        file.seek(max(len(start), size - _END))
-        return start + file.read()
+    start = file.read(_END)
+    file.seek(max(len(start), size - _END))
+    return start + file.read()
 
 
 def _from_header(path: str) -> ImageFacts | None:
     """Returns size and mode, None where only OpenCV can tell them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of images with very many pixels
-        try:
-            with PillowImage.open(path) as image:
-                size, mode, kind = image.size, image.mode, image.format
-                orientation = image.getexif().get(_ORIENTATION, 1)
-        except Exception:  # damaged headers make Pillow raise what they like
-            return None
-    turned = orientation in (5, 6, 7, 8)
-    if kind not in _TURNED_BY_OPENCV and (kind == "TIFF" or turned):
+    header = _pillow_header(path)
+    if header is None:
         return None
+    if header.fault:
+        return ImageFacts(fault="image too large", detail=header.fault)
     if not cv2.haveImageReader(path):
         return None
-    width, height = reversed(size) if turned else size
-    return ImageFacts(width, height, turned, mode)
+    orientation = header.orientation
+    if header.format == "PNG" and orientation == 1:
+        orientation = _late_orientation(path)
+    turned = orientation >= 5
+    width, height = (header.width, header.height)[:: -1 if turned else 1]
+    return ImageFacts(width, height, turned, header.mode)
+
+
+def _late_orientation(path: str) -> int:
+    """Returns the EXIF orientation that a PNG has behind its pixels, which are passed over."""
+    exif = PillowImage.Exif()
+    with open(path, "rb") as file:
+        file.seek(8)
+        for _ in range(_MOST_CHUNKS):
+            length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if not kind:
+                break
+            if kind == b"eXIf":
+                with contextlib.suppress(Exception):  # damaged, which Pillow says in many ways
+                    exif.load(b"Exif\0\0" + file.read(length))
+                break
+            file.seek(length + 4, os.SEEK_CUR)
+    return _valid(exif.get(_ORIENTATION, 1))
+
+
+def _valid(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _from_pixels(data: bytes, header: ImageFacts | None, deep: bool) -> ImageFacts:
+    if fault := header_of(data).fault:
+        return ImageFacts(fault="image too large", detail=fault)
     with _captured_stderr() as complaints:
         image = decode(data)
     if image is None:

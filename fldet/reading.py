@@ -7,6 +7,7 @@ formats see text or JSON values only.
 
 import codecs
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 MOST_OF_ANNOTATIONS = 4 * GIB
 MOST_OF_TEXT = 16 * MIB  # a label file, a list of images, an XML file of one image
 MOST_OF_SETTINGS = MIB  # data.yaml, a lock, the facts of a run
+MOST_OF_IMAGE = 512 * MIB
 
 # Longest first: the mark of UTF-32 (little-endian) begins with that of UTF-16.
 _MARKS = (
@@ -47,8 +49,7 @@ def read_bytes(
     """
     try:
         facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, socket or device"
+        if kind := other_than_file(facts):
             raise DataError(f"{path} is {kind}", expected=expected or "a regular file")
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -63,6 +64,16 @@ def read_bytes(
             expected=f"at most {most} bytes",
         )
     return data[:most] if cut else data
+
+
+def other_than_file(facts: os.stat_result) -> str:
+    """Returns what lies at a path that is no regular file, empty if it is one.
+
+    A pipe or a device may be waited for for ever, or never end.
+    """
+    if stat.S_ISREG(facts.st_mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, socket or device"
 
 
 def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) -> str:

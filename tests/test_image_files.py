@@ -1,12 +1,17 @@
 import io
 import os
+import socket
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps, features
 
-from fldet.image_files import decode, inspect_image, is_complete, missing_files
+from fldet.data.images import LoadImage
+from fldet.drawing import read_image
+from fldet.errors import BrokenImageError, DataError
+from fldet.image_files import decode, image_size, inspect_image, is_complete, missing_files
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
 
@@ -119,6 +124,109 @@ def test_damage_in_the_middle_is_only_seen_by_decoding(tmp_path):
 def test_a_folder_and_a_forbidden_file_are_no_images(tmp_path):
     assert inspect_image(str(tmp_path)).fault == "image cannot be read"
     assert inspect_image(str(tmp_path / "gone")).detail == "No such file or directory"
+
+
+def special_file(kind, path):
+    """Makes something at a path that is no regular file."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(os.path.relpath(path))
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "device"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, kind, monkeypatch):
+    """A pipe would be waited for, a device never ends."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.jpg"
+    special_file(kind, path)
+    assert inspect_image(str(path)).detail.startswith("it is a ")
+    with pytest.raises(BrokenImageError, match=r"a\.jpg: it is a "):
+        LoadImage()({"img_path": str(path)})
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=r"a\.jpg"):
+            read(path)
+
+
+TURNABLE = ["JPEG", "PNG", "WEBP", "TIFF", *(["AVIF"] if features.check("avif") else [])]
+
+
+@pytest.mark.parametrize("kind", TURNABLE)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_read_upright_everywhere(tmp_path, kind, orientation):
+    quarters = np.zeros((20, 40, 3), np.uint8)
+    quarters[:10, :20], quarters[:10, 20:], quarters[10:, :20] = 250, 80, 160
+    buffer = io.BytesIO()
+    Image.fromarray(quarters).save(buffer, kind, exif=exif(orientation))
+    data, path = buffer.getvalue(), tmp_path / "a.img"
+    path.write_bytes(data)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"), int)
+    height, width = expected.shape[:2]
+    facts = inspect_image(str(path))
+    assert (facts.fault, facts.width, facts.height) == ("", width, height)
+    assert facts.turned == (orientation >= 5)
+    readers = (
+        decode(data),
+        read_image(path),
+        LoadImage()({"img_path": str(path), "width": width, "height": height})["img"],
+        LoadImage(imdecode_backend="pillow")({"img_path": str(path)})["img"],
+    )
+    for pixels in readers:
+        assert np.abs(pixels.astype(int) - expected).max() < 60
+    stored = LoadImage(color_type="color_ignore_orientation")({"img_path": str(path)})["img"]
+    assert kind == "TIFF" or stored.shape == (20, 40, 3)
+
+
+def test_orientation_behind_the_pixels_of_a_png(tmp_path):
+    tags = exif(6).tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + tags
+    late = len(tags).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG[:-12] + late + PNG[-12:])
+    assert decode(path.read_bytes()).shape == (40, 20, 3)
+    facts = inspect_image(str(path))
+    assert (facts.width, facts.height, facts.turned) == (20, 40, True)
+
+
+def header_only(kind):
+    """Returns a small file whose header says 60,000 x 60,000 pixels."""
+    big, small = (60_000).to_bytes(4, "big"), (60_000).to_bytes(2, "big")
+    if kind == "png":
+        return PNG[:16] + big + big + PNG[24:]
+    if kind == "jpeg":
+        place = JPEG.index(b"\xff\xc0") + 5
+        return JPEG[:place] + small + small + JPEG[place + 4 :]
+    data, little = encoded("BMP"), (60_000).to_bytes(4, "little")
+    return data[:18] + little + little + data[26:]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "bmp"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_image_that_would_fill_the_memory_is_not_decoded(tmp_path, monkeypatch, kind, deep):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(header_only(kind))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    facts = inspect_image(str(path), deep)
+    assert (facts.fault, facts.detail) == ("image too large", "it has more than 178956970 pixels")
+    with pytest.raises(BrokenImageError, match="it has more than 178956970"):
+        LoadImage()({"img_path": str(path)})
+    with pytest.raises(DataError, match="it has more than 178956970"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "JPEG", "GIF"])
+def test_the_check_decodes_nothing_unless_asked(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a"
+    path.write_bytes(encoded(kind))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
+    if kind != "GIF" or cv2.haveImageReader(str(path)):
+        assert inspect_image(str(path)).width == 40
 
 
 def test_missing_files_by_one_listing_of_each_folder(tmp_path, monkeypatch):

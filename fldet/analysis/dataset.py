@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.annotations import annotation_faults, image_path, read_annotations
+from fldet.annotations import (
+    annotation_faults,
+    area_of,
+    flag_of,
+    has_image,
+    image_path,
+    read_annotations,
+    stated_size,
+)
 from fldet.drawing import Image, read_image
 from fldet.errors import DataError
 
@@ -137,7 +145,12 @@ def summarize_content(
     return _summarize(name, sizes, names, usable, odd)
 
 
-_USABLE = ("", "box partly outside the image", "box thinner than a pixel")
+_USABLE = (
+    "",
+    "box partly outside the image",
+    "box thinner than a pixel",
+    "area that is no size",
+)
 
 
 def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> list[Oddity]:
@@ -146,7 +159,7 @@ def _odd_images(images: Sequence[Mapping[str, Any]], image_dir: Path | None) -> 
     for image in images:
         if "file_name" not in image:
             odd.append(Oddity("image without file_name", None, image["id"]))
-        elif image_dir is not None and not (image_dir / image["file_name"]).is_file():
+        elif image_dir is not None and not has_image(image_dir, image["file_name"]):
             odd.append(Oddity("image file missing", None, image["id"]))
     return odd
 
@@ -161,9 +174,8 @@ def try_to_read(image: Mapping[str, Any], image_dir: Path) -> Image | None:
 
 def _image_size(image: Mapping[str, Any], image_dir: Path | None) -> tuple[int, int] | None:
     """Returns (width, height) in pixels from the entry, else from the file, else None."""
-    size = image.get("width"), image.get("height")
-    if all(isinstance(side, int) for side in size):
-        return image["width"], image["height"]
+    if size := stated_size(image):
+        return size
     picture = None if image_dir is None else try_to_read(image, image_dir)
     return None if picture is None else (picture.shape[1], picture.shape[0])
 
@@ -175,7 +187,7 @@ def _summarize(
     usable: Sequence[Mapping[str, Any]],
     odd: Sequence[Oddity],
 ) -> DatasetSummary:
-    boxes = [entry for entry in usable if not entry.get("iscrowd", 0)]
+    boxes = [entry for entry in usable if not flag_of(entry.get("iscrowd"))]
     per_image, per_class = (
         Counter(entry[key] for entry in boxes) for key in ("image_id", "category_id")
     )
@@ -214,8 +226,8 @@ def id_order(key: Any) -> tuple[bool, Any]:
 def _area(entry: Mapping[str, Any]) -> float:
     """Returns the area in square pixels: of the mask, as COCO has it, else of the box."""
     area = entry.get("area")
-    if isinstance(area, (int, float)) and math.isfinite(area) and area >= 0:
-        return float(area)
+    if area is not None and (stated := area_of(entry, None)) is not None:
+        return stated
     return float(entry["bbox"][2] * entry["bbox"][3])
 
 

@@ -21,7 +21,7 @@ from fldet.analysis.dataset import (
     try_to_read,
 )
 from fldet.anchor_cover import SeenImage
-from fldet.annotations import box_of, read_annotations
+from fldet.annotations import box_of, flag_of, id_of, is_usable, read_annotations
 from fldet.drawing import PALETTE, Image, add_title, draw_boxes
 from fldet.errors import DataError
 from fldet.results import write_atomically
@@ -153,14 +153,20 @@ def contact_sheet(
     entries = defaultdict(list)
     for entry in content["annotations"]:
         if box_of(entry) is not None:
-            entries[entry.get("image_id")].append(entry)
+            entries[id_of(entry.get("image_id"))].append(entry)
     cells: list[Image] = []
     for image in random.Random(seed).sample(content["images"], len(content["images"])):
         if len(cells) == count:
             break
         picture = try_to_read(image, image_dir)
         if picture is not None:
-            cells.append(_cell(picture, image["file_name"], entries[image["id"]], names, label_of))
+            height, width = picture.shape[:2]
+            shown = [
+                entry
+                for entry in entries[image["id"]]
+                if (box := box_of(entry)) and is_usable(box, width, height)
+            ]
+            cells.append(_cell(picture, image["file_name"], shown, names, label_of))
     if not cells:
         raise DataError(
             f"no image of {source if isinstance(source, Path) else 'the data'} can be read in "
@@ -232,9 +238,9 @@ def _cell(
     drawn = draw_boxes(
         small,
         boxes_xyxy,
-        [label_of.get(entry.get("category_id"), -1) for entry in entries],
+        [label_of.get(id_of(entry.get("category_id")), -1) for entry in entries],
         names,
-        crowd=[bool(entry.get("iscrowd", 0)) for entry in entries],
+        crowd=[bool(flag_of(entry.get("iscrowd"))) for entry in entries],
     )
     return add_title(drawn, Path(title).name[-40:])
 

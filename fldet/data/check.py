@@ -4,6 +4,7 @@ Nothing here builds a data set or a model; images are looked at in processes tha
 """
 
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,17 +19,23 @@ from fldet.annotations import (
     FIELDS,
     Fault,
     annotation_faults,
+    box_of,
+    id_of,
     image_faults,
     image_path,
-    is_id,
+    name_fault,
+    stated_size,
 )
 from fldet.errors import DataError, shorten
 from fldet.image_files import ImageFacts, inspect_image, missing_files
 from fldet.processes import leave_signals_to_parent
 from fldet.reading import read_json
 
+UNREADABLE = "annotation file unreadable"
+
 Entries = list[tuple[int, Mapping[str, Any]]]
 Track = Callable[[Iterable[ImageFacts], int], Iterable[ImageFacts]]
+Seen = dict[str, tuple[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def check_data(
     deep: bool = False,
     workers: int = 0,
     track: Track = lambda facts, _: facts,
-    read: Callable[[], Any] | None = None,
+    read: Callable[[list[DataError]], Any] | None = None,
+    seen: Seen | None = None,
 ) -> DataCheck:
     """Returns everything that is wrong with an annotation file and its images.
 
@@ -98,12 +106,17 @@ def check_data(
         deep: decode every image instead of reading its header and its end.
         workers: processes that look at images; 0 does it in this one.
         track: wraps the images' facts as they come, with their number, to show progress.
-        read: returns the content of annotations in another format, as a COCO file holds it.
+        read: returns the content of annotations in another format, as a COCO file holds it; what is
+            wrong with single files is put into its list.
+        seen: the images of other files of annotations, so that one that is in both is named; these
+            are put into it.
 
     Raises:
         DataError: a process that reads images died.
     """
-    lists, problems = _read_lists(ann_file, read or partial(read_json, ann_file, "annotation file"))
+    lists, problems = _read_lists(
+        ann_file, read or (lambda _: read_json(ann_file, "annotation file"))
+    )
     paths = _image_paths(lists["images"], image_dir)
     facts = _look_at(sorted(set(paths.values())), deep, workers, track)
     sizes = _sizes(lists["images"], paths, facts)
@@ -113,6 +126,7 @@ def check_data(
         *_id_problems("images", lists["images"], ann_file),
         *_entry_problems("images", lists["images"], image_faults, ann_file),
         *_file_problems(lists["images"], paths, facts),
+        *_repeated_images(lists["images"], paths, facts, {} if seen is None else seen, ann_file),
         *_id_problems("annotations", lists["annotations"], ann_file),
         *_entry_problems(
             "annotations",
@@ -120,8 +134,9 @@ def check_data(
             lambda entry: annotation_faults(entry, sizes, names),
             ann_file,
         ),
+        *_repeated_annotations(lists["annotations"], ann_file),
     ]
-    seen = [one for one in facts.values() if one is not None]
+    found = [one for one in facts.values() if one is not None]
     return DataCheck(
         ann_file=ann_file,
         image_dir=image_dir,
@@ -129,8 +144,8 @@ def check_data(
         images=len(lists["images"]),
         annotations=len(lists["annotations"]),
         categories=len(lists["categories"]),
-        images_read=len(seen),
-        images_turned=sum(one.turned for one in seen),
+        images_read=len(found),
+        images_turned=sum(one.turned for one in found),
         counts=dict(Counter(problem.kind for problem in problems).most_common()),
         problems=tuple(problems),
     )
@@ -140,15 +155,16 @@ def check_data(
 
 
 def _read_lists(
-    path: Path, read: Callable[[], Any]
+    path: Path, read: Callable[[list[DataError]], Any]
 ) -> tuple[dict[str, Entries], list[DataProblem]]:
     """Returns the three lists as far as they are there, and what is wrong with their frame."""
     lists: dict[str, Entries] = {key: [] for key in FIELDS}
-    problems: list[DataProblem] = []
+    errors: list[DataError] = []
     try:
-        content = read()
+        content = read(errors)
     except DataError as error:
-        return lists, [DataProblem("annotation file unreadable", path, detail=error.message)]
+        return lists, [DataProblem(UNREADABLE, path, detail=error.message)]
+    problems = [DataProblem("malformed file", path, detail=error.message) for error in errors]
     for key in FIELDS:
         found = content.get(key) if isinstance(content, Mapping) else None
         if not isinstance(found, list):
@@ -171,7 +187,9 @@ def _is_missing(key: str, problems: Sequence[DataProblem]) -> bool:
 
 def _names(categories: Entries) -> dict[Any, str]:
     return {
-        entry["id"]: str(entry.get("name")) for _, entry in categories if is_id(entry.get("id"))
+        key: str(entry.get("name"))
+        for _, entry in categories
+        if isinstance(key := id_of(entry.get("id")), int)
     }
 
 
@@ -180,15 +198,21 @@ def _category_problems(entries: Entries, path: Path) -> Iterator[DataProblem]:
     seen: set[str] = set()
     for index, entry in entries:
         name = entry.get("name")
+        plain = " ".join(name.split()).casefold() if isinstance(name, str) else ""
         if not isinstance(name, str):
             kind = "category without name"
+        elif name_fault(name):
+            kind = f"category name that {name_fault(name)}"
         elif name in seen:
             kind = "category name given twice"
+        elif plain in seen:
+            kind = "category names that differ in case or spaces only"
         else:
-            seen.add(name)
-            continue
-        place = f"categories[{index}]"
-        yield DataProblem(kind, path, place, entry.get("id"), "name", shorten(name))
+            kind = ""
+        seen |= {name, plain} if isinstance(name, str) else set()
+        if kind:
+            place = f"categories[{index}]"
+            yield DataProblem(kind, path, place, entry.get("id"), "name", shorten(name))
 
 
 def _id_problems(key: str, entries: Entries, path: Path) -> Iterator[DataProblem]:
@@ -196,15 +220,33 @@ def _id_problems(key: str, entries: Entries, path: Path) -> Iterator[DataProblem
     word = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
     seen: set[Any] = set()
     for index, entry in entries:
-        value = entry.get("id")
-        if not is_id(value):
+        stated = entry.get("id")
+        value = id_of(stated)
+        if key == "categories" and isinstance(value, str):
+            kind = "category id that is no number"
+        elif value is None:
             # Nothing needs the ids of annotations, and home-made files often lack them.
-            kind = "" if key == "annotations" and value is None else f"{word} without id"
+            kind = "" if key == "annotations" and stated is None else f"{word} without id"
         else:
             kind = f"{word} id given twice" if value in seen else ""
             seen.add(value)
         if kind:
-            yield DataProblem(kind, path, f"{key}[{index}]", value, "id", shorten(value))
+            yield DataProblem(kind, path, f"{key}[{index}]", stated, "id", shorten(stated))
+
+
+def _repeated_annotations(entries: Entries, path: Path) -> Iterator[DataProblem]:
+    """Yields annotations with image, class and box of an earlier one."""
+    seen: dict[Any, int] = {}
+    for index, entry in entries:
+        box = box_of(entry)
+        image, category = id_of(entry.get("image_id")), id_of(entry.get("category_id"))
+        if box is None or image is None or category is None:
+            continue
+        first = seen.setdefault((image, category, box), index)
+        if first != index:
+            kind, place = "annotation given twice", f"annotations[{index}]"
+            detail = f"{shorten(entry['bbox'])}, as annotations[{first}]"
+            yield DataProblem(kind, path, place, entry.get("id"), "bbox", detail)
 
 
 def _entry_problems(
@@ -274,19 +316,14 @@ def _sizes(
     """Returns (width, height) by image id: as the entry says, else as the file is, else None."""
     sizes: dict[Any, tuple[float, float] | None] = {}
     for index, entry in images:
-        if not is_id(entry.get("id")):
+        key = id_of(entry.get("id"))
+        if key is None:
             continue
-        size = _stated_size(entry)
+        size = stated_size(entry)
         if size is None and (file := facts.get(paths.get(index, ""))) and not file.fault:
             size = (file.width, file.height)
-        sizes[entry["id"]] = size
+        sizes[key] = size
     return sizes
-
-
-def _stated_size(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    if any(fault.field in ("width", "height") for fault in image_faults(entry)):
-        return None
-    return entry["width"], entry["height"]
 
 
 def _file_problems(
@@ -301,13 +338,39 @@ def _file_problems(
             yield DataProblem(fault.kind, file, place, entry.get("id"), fault.field, fault.detail)
 
 
+def _repeated_images(
+    images: Entries,
+    paths: Mapping[int, str],
+    facts: Mapping[str, ImageFacts | None],
+    seen: Seen,
+    ann_file: Path,
+) -> Iterator[DataProblem]:
+    """Yields images that an earlier entry has, here or in another annotation file.
+
+    The same is a file of the same path and, where the files were read, of the same bytes.
+    """
+    for index, entry in images:
+        name = entry.get("file_name")
+        path = paths.get(index) or (os.path.normpath(name) if isinstance(name, str) else None)
+        if path is None:
+            continue
+        file = facts.get(path)
+        key = file.digest if file and file.digest else os.path.abspath(path)
+        place = f"images[{index}]"
+        other, where = seen.setdefault(key, (ann_file, place))
+        if (other, where) != (ann_file, place):
+            kind = "image listed twice" if other == ann_file else "image of two splits"
+            detail = f"{shorten(name)}, as {where}" + f" of {other}" * (other != ann_file)
+            yield DataProblem(kind, ann_file, place, entry.get("id"), "file_name", detail)
+
+
 def _file_faults(entry: Mapping[str, Any], file: ImageFacts | None) -> Iterator[Fault]:
     if file is None:
         yield Fault("image file missing", "file_name", shorten(entry["file_name"]))
         return
     if file.fault:
         yield Fault(file.fault, "file_name", file.detail)
-    said, found = _stated_size(entry), (file.width, file.height)
+    said, found = stated_size(entry), (file.width, file.height)
     if not file.width or said is None or said == found:
         return
     detail = f"annotation {said[0]:g} x {said[1]:g}, file {found[0]} x {found[1]}"

@@ -5,9 +5,8 @@ that follows is the same.
 """
 
 import logging
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,15 +14,19 @@ from mmdet.datasets.base_det_dataset import BaseDetDataset
 
 from fldet.annotations import (
     annotation_faults,
+    box_of,
     category_ids,
+    flag_of,
+    id_of,
     image_faults,
     image_path,
-    is_id,
+    is_usable,
+    missing_classes,
     read_annotations,
     read_class_names,
 )
 from fldet.data.images import BrokenImages
-from fldet.errors import BrokenImageError, DataError, nearest, shorten
+from fldet.errors import BrokenImageError, DataError, shorten
 from fldet.image_files import missing_files
 from fldet.registry import DATASETS
 
@@ -69,6 +72,7 @@ class CocoDataset(BaseDetDataset):
     ) -> None:
         file = None if broken_images_file is None else Path(broken_images_file)
         self.broken = BrokenImages(max_broken_images, file)
+        self.missing_classes: frozenset[str] = frozenset()
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -104,12 +108,19 @@ class CocoDataset(BaseDetDataset):
         return read_class_names(cls.annotation_file(options))
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        cls, options: Mapping[str, Any], faults: list[DataError] | None = None
+    ) -> dict[str, Any]:
         """Returns the content of the files as a COCO file holds it.
+
+        Args:
+            options: keywords of the constructor.
+            faults: takes what is wrong with single files, which are then left out; here it is one.
 
         Raises:
             DataError: a file is missing or malformed.
         """
+        del faults
         return read_annotations(cls.annotation_file(options))
 
     @classmethod
@@ -129,7 +140,8 @@ class CocoDataset(BaseDetDataset):
         """Returns one entry for each image: path, id, size in pixels and instances."""
         path = Path(self.ann_file)
         content = self.read(self._options())
-        label_of = self._label_of(category_ids(content["categories"], path), path)
+        id_by_name = category_ids(content["categories"], path)
+        label_of = self._label_of(id_by_name, path)
         images = _checked_images(content["images"], path)
         by_image = defaultdict(list)
         for annotation in content["annotations"]:
@@ -142,8 +154,9 @@ class CocoDataset(BaseDetDataset):
         for annotations in by_image.values():  # of images that the file does not list
             left_out += annotations
         sizes = {key: (image["width"], image["height"]) for key, image in images.items()}
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        _warn_of_left_out(left_out, sizes, names, path)
+        names = {number: name for name, number in id_by_name.items()}
+        faults = _faults_of(left_out, sizes, names)
+        _tell_of_left_out(faults, len(content["annotations"]), path)
         return entries
 
     def prepare_data(self, idx: int) -> Any:
@@ -209,19 +222,21 @@ class CocoDataset(BaseDetDataset):
             "metainfo": self._metainfo,
         }
 
-    def _label_of(self, id_of: dict[str, int], path: Path) -> dict[int, int]:
+    def _label_of(self, id_by_name: dict[str, int], path: Path) -> dict[int, int]:
+        """Returns the label by category id.
+
+        A file may lack a class that another one has. It is a mistake where it looks like one.
+        """
         classes = self.metainfo.get("classes")
         if classes is None:
-            classes = tuple(id_of)
+            classes = tuple(id_by_name)
             self._metainfo["classes"] = classes
-        for name in classes:
-            if name not in id_of:
-                raise DataError(
-                    f"class {name!r} is not in {path}",
-                    expected=nearest(name, id_of) or f"one of: {', '.join(id_of)}",
-                    hint="leave 'classes' out of the config to use all classes of the file",
-                )
-        return {id_of[name]: label for label, name in enumerate(classes)}
+        missing = missing_classes(classes, id_by_name, path)
+        if missing:
+            named = ", ".join(missing[:20])
+            log.warning("%s lacks %d of the classes: %s", path, len(missing), named)
+        self.missing_classes = frozenset(missing)
+        return {id_by_name[name]: i for i, name in enumerate(classes) if name in id_by_name}
 
     def _parse_image(
         self,
@@ -231,13 +246,13 @@ class CocoDataset(BaseDetDataset):
         left_out: list[Mapping[str, Any]],
     ) -> dict[str, Any]:
         folder = Path(self.data_prefix.get("img", ""))
-        name = f"{self.ann_file}: image {image['id']!r}"
+        name = f"{self.ann_file}: image {shorten(image['id'])}"
         width, height = image["width"], image["height"]
         instances = []
         for annotation in annotations:
             try:
                 instance = parse_instance(annotation, label_of, width, height)
-            except (KeyError, TypeError, ValueError, OverflowError):
+            except ValueError:
                 raise _malformed(annotation, Path(self.ann_file)) from None
             if instance is None:
                 left_out.append(annotation)
@@ -245,7 +260,7 @@ class CocoDataset(BaseDetDataset):
                 instances.append(instance)
         return {
             "img_path": str(image_path(folder, image["file_name"], name)),
-            "img_id": image["id"],
+            "img_id": id_of(image["id"]),
             "width": width,
             "height": height,
             "instances": instances,
@@ -253,14 +268,14 @@ class CocoDataset(BaseDetDataset):
 
 
 def _checked_images(images: Iterable[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
-    """Returns the entries of images by id, in the order of the ids."""
+    """Returns the entries of images by id, in the order of the ids; warns of those listed twice."""
     by_id: dict[Any, Any] = {}
     for image in images:
-        key = image["id"]
-        if not is_id(key) or key in by_id:
-            who = "two images have" if is_id(key) else "an image has"
+        key = id_of(image["id"])
+        if key is None or key in by_id:
+            who = "an image has" if key is None else "two images have"
             raise DataError(
-                f"{path}: {who} the id {shorten(key)}",
+                f"{path}: {who} the id {shorten(image['id'])}",
                 expected="every image has an id of its own, a whole number or a text",
             )
         by_id[key] = image
@@ -268,15 +283,22 @@ def _checked_images(images: Iterable[Mapping[str, Any]], path: Path) -> dict[Any
             if fault.field != "file_name" or fault.detail == "missing":
                 is_what = "no" if fault.detail == "missing" else f"{fault.detail} for"
                 raise DataError(
-                    f"{path}: image {key!r} has {is_what} '{fault.field}'",
+                    f"{path}: image {shorten(key)} has {is_what} '{fault.field}'",
                     expected="every image has id, file_name, width and height",
                 )
+    counts = Counter(image["file_name"] for image in by_id.values())
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        log.warning(
+            "%s lists %d images under more than one id, such as %s; fldet data check %s names them",
+            *(path, len(twice), shorten(twice[0]), path),
+        )
     return dict(sorted(by_id.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
 def _image_id(annotation: Mapping[str, Any], path: Path) -> Any:
-    key = annotation.get("image_id")
-    if not is_id(key):
+    key = id_of(annotation.get("image_id"))
+    if key is None:
         raise _malformed(annotation, path)
     return key
 
@@ -284,29 +306,43 @@ def _image_id(annotation: Mapping[str, Any], path: Path) -> Any:
 def _malformed(annotation: Mapping[str, Any], path: Path) -> DataError:
     return DataError(
         f"{path}: an annotation is malformed: {shorten(annotation)}",
-        expected="image_id, category_id, and bbox as four numbers: x, y, width, height",
+        expected="image_id, category_id as a whole number, bbox as four numbers x, y, width, "
+        "height, and iscrowd, if it is there, 0 or 1",
         hint=f"fldet data check {path} lists everything that is wrong",
     )
 
 
-def _warn_of_left_out(
+def _faults_of(
     annotations: Iterable[Mapping[str, Any]],
     sizes: Mapping[Any, tuple[float, float]],
     names: Mapping[Any, str],
-    path: Path,
-) -> None:
-    """Logs one line for annotations that are left out because something is wrong with them."""
+) -> Counter[str]:
+    """Returns what is wrong with annotations that are left out, the worst of each, counted."""
     faults = (
         next((one.kind for one in annotation_faults(entry, sizes, names) if one.kind != _KEPT), "")
         for entry in annotations
     )
-    counts = Counter(filter(None, faults))
-    if counts:
-        kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
-        log.warning(
-            "%s: %d annotations are left out (%s); fldet data check %s lists them",
-            *(path, sum(counts.values()), kinds, path),
+    return Counter(filter(None, faults))
+
+
+def _tell_of_left_out(faults: Counter[str], total: int, path: Path) -> None:
+    """Logs one line for all annotations that are left out.
+
+    Raises:
+        DataError: they are all that the file has.
+    """
+    count, lists_them = faults.total(), f"fldet data check {path} lists them"
+    if not count:
+        return
+    kinds = ", ".join(f"{kind}: {number}" for kind, number in faults.most_common())
+    if count == total:
+        raise DataError(
+            f"{path}: none of the {total} annotations can be used ({kinds})",
+            expected="bbox as x, y, width, height in pixels, not in shares of the image; ids of "
+            "images and categories as the file lists them",
+            hint=lists_them,
         )
+    log.warning("%s: %d annotations are left out (%s); %s", path, count, kinds, lists_them)
 
 
 def parse_instance(
@@ -322,28 +358,59 @@ def parse_instance(
         label_of: label by category id.
         width: of the image, in pixels.
         height: of the image, in pixels.
+
+    Raises:
+        ValueError: the category is no whole number, the box not four numbers, or ``iscrowd`` or
+            ``ignore`` neither yes nor no.
     """
-    label = label_of.get(annotation["category_id"])
-    x, y, w, h = annotation["bbox"]
-    if label is None or annotation.get("ignore", False):
+    category, box = id_of(annotation.get("category_id")), box_of(annotation)
+    crowd, ignored = flag_of(annotation.get("iscrowd")), flag_of(annotation.get("ignore"))
+    if not isinstance(category, int) or box is None or crowd is None or ignored is None:
+        raise ValueError("malformed annotation")
+    label = label_of.get(category)
+    if label is None or ignored or not is_usable(box, width, height):
         return None
-    inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
-    if not (all(map(math.isfinite, (x, y, w, h))) and inside and w >= 1 and h >= 1):
-        return None
-    return {
-        "bbox": [x, y, x + w, y + h],
-        "bbox_label": label,
-        "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
-    }
+    x, y, w, h = box
+    return {"bbox": [x, y, x + w, y + h], "bbox_label": label, "ignore_flag": int(crowd)}
+
+
+def require_boxes(datasets: Sequence[CocoDataset]) -> None:
+    """Does nothing if the data sets of a training have boxes to learn from.
+
+    Args:
+        datasets: all that it reads.
+
+    Raises:
+        DataError: they have none, or none of a class has ever been listed.
+    """
+    files = ", ".join(str(dataset.ann_file) for dataset in datasets)
+    missing = frozenset.intersection(*(dataset.missing_classes for dataset in datasets))
+    if missing:
+        raise DataError(
+            f"class {shorten(min(missing))} is not in {files}",
+            expected="every class in a training data set",
+            hint="leave 'classes' out of the config to use all classes of the files",
+        )
+    instances = (
+        one
+        for dataset in datasets
+        for index in range(len(dataset))
+        for one in dataset.get_data_info(index)["instances"]
+    )
+    if all(one["ignore_flag"] for one in instances):
+        raise DataError(
+            f"there is no box to learn from in {files}",
+            expected="at least one box of a class that is trained, not marked iscrowd",
+            hint=f"fldet data check {datasets[0].ann_file} lists what is wrong",
+        )
 
 
 def without_unusable(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content of a COCO file without the boxes that ``parse_instance`` leaves out."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-    labels = {category["id"]: 0 for category in content["categories"]}
     kept = [
         one
         for one in content["annotations"]
-        if parse_instance(one, labels, *sizes[one["image_id"]]) is not None
+        if (box := box_of(one)) and is_usable(box, *sizes[one["image_id"]])
     ]
     return {**content, "annotations": kept}

@@ -13,7 +13,7 @@ from os.path import isdir, isfile  # unlike pathlib's, false for names that cann
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import group_ids, read_annotations
+from fldet.annotations import group_ids, has_image, id_of, read_annotations
 from fldet.data.folders import (
     SPLITS,
     files_below,
@@ -240,11 +240,11 @@ def _by_split(files: list[Path], root: Path) -> dict[str, Path]:
 
 
 def _coco_images(root: Path, file: Path, split: str, content: Mapping[str, Any]) -> Path:
-    names = [str(image.get("file_name", ""))[:1000] for image in content["images"][:_SAMPLE]]
+    names = [image.get("file_name") for image in content["images"][:_SAMPLE]]
     folder = _folder_with(names, _image_folders(root, file, split))
     if folder is None:
         raise DataError(
-            f"{file}: no folder in {root} has its images, such as {names[0]}",
+            f"{file}: no folder in {root} has its images, such as {shorten([*names, None][0])}",
             expected="file_name of each image relative to a folder beside the annotation file",
             hint="--images FOLDER names the folder",
         )
@@ -260,11 +260,11 @@ def _image_folders(root: Path, file: Path, split: str) -> Iterable[Path]:
     yield from folders_below(root, deepest=3)
 
 
-def _folder_with(names: list[str], folders: Iterable[Path]) -> Path | None:
+def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
     """Returns the folder that has most of the files, the first of equals; None if none has any."""
     best, most = None, 0
     for folder in folders:
-        count = sum(isfile(folder / name) for name in names if name)
+        count = sum(has_image(folder, name) for name in names)
         if count > most:
             best, most = folder, count
         if most == len(names):
@@ -518,7 +518,7 @@ def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...]
     """
     contents = list(contents)
     with_boxes = {
-        (index, one.get("category_id"))
+        (index, id_of(one.get("category_id")))
         for index, content in enumerate(contents)
         for one in content["annotations"]
     }

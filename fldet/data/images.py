@@ -10,7 +10,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
 from fldet.errors import BrokenImageError, DataError
-from fldet.image_files import is_complete, read_lines
+from fldet.image_files import header_of, is_complete, read_lines, turned_upright
+from fldet.reading import MOST_OF_IMAGE, other_than_file
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")
@@ -22,10 +23,11 @@ _HINT = "fldet data check CONFIG --deep finds all broken images"
 class LoadImage(LoadImageFromFile):
     """Reads an image, as mmcv's ``LoadImageFromFile`` does, and names one that is broken.
 
-    Broken is a file that is missing, empty, cut off or no image, and one whose size is not that of
-    its annotation. An image is read upright, as its EXIF data say, so the annotation gives the size
-    and the boxes of the upright image. The result is (H, W, 3) uint8 BGR: grey becomes three
-    channels, 16 bits become 8, transparency is dropped, CMYK is converted.
+    Broken is a file that is missing, empty, cut off, no image or too large to be decoded, a pipe or
+    device, and one whose size is not that of its annotation. An image is read upright, as its EXIF
+    data say, so the annotation gives the size and the boxes of the upright image. The result is
+    (H, W, 3) uint8 BGR: grey becomes three channels, 16 bits become 8, transparency is dropped,
+    CMYK is converted.
 
     Args:
         **kwargs: of ``LoadImageFromFile``; ``ignore_empty`` has no effect.
@@ -40,8 +42,12 @@ class LoadImage(LoadImageFromFile):
         Args:
             results: with ``img_path``; where ``width`` and ``height`` are there, they must fit.
         """
-        path = results["img_path"]
-        image = self._decode(self._read(path), path)
+        path = str(results["img_path"])
+        data = self._read(path)
+        header = header_of(data)
+        if header.fault:
+            raise _broken(path, header.fault)
+        image = self._decode(data, path, header.turn)
         height, width = image.shape[:2]
         annotated = results.get("width", width), results.get("height", height)
         # Flags that leave the EXIF orientation alone read pixels as they are stored.
@@ -59,8 +65,10 @@ class LoadImage(LoadImageFromFile):
         try:
             if self.file_client_args is not None:
                 data = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
-            else:
+            elif self.backend_args is not None or "://" in path:
                 data = fileio.get(path, backend_args=self.backend_args)
+            else:
+                data = _read_file(path)
         except OSError as error:
             raise _broken(path, error.strerror or str(error)) from None
         if not data:
@@ -69,16 +77,30 @@ class LoadImage(LoadImageFromFile):
             raise _broken(path, f"truncated after {len(data)} bytes")
         return bytes(data)
 
-    def _decode(self, data: bytes, path: str) -> Any:
+    def _decode(self, data: bytes, path: str, turn: int) -> Any:
+        flag = self.color_type
+        if self.imdecode_backend != "cv2" or flag not in ("color", "grayscale"):
+            turn = 1  # Pillow turns all kinds, other flags none
+        if turn > 1:
+            flag += "_ignore_orientation"
         try:
-            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+            image = mmcv.imfrombytes(data, flag=flag, backend=self.imdecode_backend)
         except MemoryError:
             raise
         except Exception as error:  # each decoder has its own
             raise _broken(path, f"cannot be decoded: {' '.join(str(error).split())}") from None
         if image is None:
             raise _broken(path, "not an image that can be decoded")
-        return image
+        return turned_upright(image, turn) if turn > 1 else image
+
+
+def _read_file(path: str) -> bytes:
+    facts = os.stat(path)
+    if kind := other_than_file(facts):
+        raise _broken(path, f"it is {kind}")
+    if facts.st_size > MOST_OF_IMAGE:
+        raise _broken(path, f"it has {facts.st_size} bytes, more than {MOST_OF_IMAGE}")
+    return Path(path).read_bytes()
 
 
 def _broken(path: str, reason: str) -> BrokenImageError:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from fldet.data.coco import CocoDataset
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.markup import read_xml, xml_text
-from fldet.errors import DataError, nearest, shorten
+from fldet.errors import DataError, collect, nearest, shorten
 from fldet.image_files import IMAGE_ENDINGS, image_size
 from fldet.registry import DATASETS
 
@@ -55,11 +55,12 @@ class VOCDataset(CocoDataset):
     @classmethod
     def class_names(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of the objects in all XML files of the folder, sorted."""
-        files = files_below(xml_folder(options), [".xml"])
-        return tuple(sorted({name for file in files for name in _names(_parse(file), file)}))
+        return _class_names(xml_folder(options))
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        cls, options: Mapping[str, Any], faults: list[DataError] | None = None
+    ) -> dict[str, Any]:
         """Returns the content of the XML files as a COCO file holds it; ids count from 1.
 
         Difficult objects have ``iscrowd`` 1, the only kind of box that COCO figures ignore. Objects
@@ -67,10 +68,11 @@ class VOCDataset(CocoDataset):
         """
         folder, images = xml_folder(options), _Images(cls.image_folder(options))
         files = _xml_files(cls.annotation_file(options), folder)
-        entries = [_read_xml(file, folder, images) for file in files]
+        entries = [*collect(lambda file: _read_xml(file, folder, images), files, faults)]
         given = (options.get("metainfo") or {}).get("classes")
-        classes = tuple(given or cls.class_names(options))
-        _check_classes(classes, entries, folder)
+        classes = tuple(given or _class_names(folder, None if faults is None else []))
+        if not faults:
+            _check_classes(classes, entries, folder)
         return _content(entries, classes)
 
 
@@ -103,6 +105,12 @@ def xml_folder(options: Mapping[str, Any]) -> Path:
         if files_below(folder, [".xml"], deepest=0):
             return folder
     return path.parent
+
+
+def _class_names(folder: Path, faults: list[DataError] | None = None) -> tuple[str, ...]:
+    files = files_below(folder, [".xml"])
+    found = collect(lambda file: _names(_parse(file), file), files, faults)
+    return tuple(sorted({name for names in found for name in names}))
 
 
 def _xml_files(path: Path, folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from fldet.data.coco import CocoDataset
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.yolo_settings import Settings, image_files, read_settings
-from fldet.errors import DataError, nearest, shorten
+from fldet.errors import DataError, collect, shorten
 from fldet.image_files import image_size
 from fldet.reading import MIB
 from fldet.registry import DATASETS
@@ -61,18 +61,13 @@ class YOLODataset(CocoDataset):
         return read_settings(cls.annotation_file(options)).names
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        cls, options: Mapping[str, Any], faults: list[DataError] | None = None
+    ) -> dict[str, Any]:
         """Returns the content of the label files as a COCO file holds it; ids count from 1."""
         data = read_settings(cls.annotation_file(options))
-        given = (options.get("metainfo") or {}).get("classes") or ()
-        for name in given:
-            if name not in data.names:
-                raise DataError(
-                    f"class {name!r} is not in {data.path}",
-                    expected=nearest(name, data.names) or f"one of: {shorten(data.names)}",
-                )
         images, labels = image_files(data, options.get("split", "train")), _Labels()
-        found = [(path, *_read_labels(path, labels, data)) for path in images]
+        found = [*collect(lambda path: (path, *_read_labels(path, labels, data)), images, faults)]
         labels.tell(data.path)
         return _content(data, found)
 

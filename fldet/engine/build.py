@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from fldet.config import format_config
 from fldet.data import CocoDataset
+from fldet.data.coco import require_boxes
 from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
 from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
@@ -127,7 +128,7 @@ class FldetRunner(Runner):
             for _, dataset in our_datasets(self._train_dataloader):
                 dataset["broken_images_file"] = file
         self.register_hook(BrokenImagesHook(file))
-        loop = _checked(super().build_train_loop(loop))
+        loop = _checked(super().build_train_loop(loop), training=True)
         if isinstance(loop, IterBasedTrainLoop):
             loop.dataloader = exact_loader(loop.dataloader, self.seed, self.rank)
             device = next(self.model.parameters()).device
@@ -297,26 +298,36 @@ def _size_of_shared_memory() -> str:
         return "no room"
 
 
-def _checked(loop: BaseLoop) -> BaseLoop:
-    """Returns a loop after a look at what would end it later: image files, and the ground truth.
+def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
+    """Returns a loop after a look at what would end it later, or make it vain.
+
+    That is image files, boxes to learn from, and the ground truth.
 
     Raises:
-        DataError: as ``CocoDataset.check_files`` and ``read_ground_truth``.
+        DataError: as ``CocoDataset.check_files``, ``require_boxes`` and ``read_ground_truth``.
     """
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():
         if isinstance(metric, (CocoMetric, VOCMetric)):
-            _ = metric.truth  # read now and kept
-    todo = [loop.dataloader.dataset]
-    while todo:
-        dataset = todo.pop()
-        if isinstance(dataset, CocoDataset):
-            dataset.check_files()
-        elif hasattr(dataset, "datasets"):
-            todo += dataset.datasets
-        elif hasattr(dataset, "dataset"):
-            todo.append(dataset.dataset)
+            metric.check()
+    datasets = [*_datasets(loop.dataloader.dataset)]
+    ours = [dataset for dataset in datasets if isinstance(dataset, CocoDataset)]
+    if training and len(ours) == len(datasets):
+        require_boxes(ours)
+    for dataset in ours:
+        dataset.check_files()
     return loop
+
+
+def _datasets(dataset: Any) -> Iterator[Any]:
+    """Yields a data set, or those inside a wrapper."""
+    if hasattr(dataset, "datasets"):
+        for one in dataset.datasets:
+            yield from _datasets(one)
+    elif hasattr(dataset, "dataset"):
+        yield from _datasets(dataset.dataset)
+    else:
+        yield dataset
 
 
 def quiet_console(logger: MMLogger) -> None:

@@ -265,9 +265,9 @@ def read_config(
 
 
 def class_names(cfg: Config, content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Returns the class names by label: the config's, else the checkpoint's, else numbers."""
+    """Returns the class names by label: the checkpoint's, else the config's, else numbers."""
     dataset = (cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}).get("dataset") or {}
-    names = (dataset.get("metainfo") or {}).get("classes") or checkpoint_classes(content, path)
+    names = checkpoint_classes(content, path) or (dataset.get("metainfo") or {}).get("classes")
     return tuple(names or map(str, range(_num_classes(cfg.model))))
 
 

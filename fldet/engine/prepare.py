@@ -12,9 +12,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from fldet.annotations import name_fault
 from fldet.config_check import TRAINING_KEYS, validate
 from fldet.data.coco import CocoDataset
-from fldet.errors import ConfigError, DataError, UsageError
+from fldet.errors import ConfigError, DataError, UsageError, shorten
 from fldet.registry import dataset_class
 
 log = logging.getLogger("fldet")
@@ -33,8 +34,8 @@ def prepare_config(
     Args:
         cfg: as ``load_config`` returned it.
         phases: what the run needs of ``train``, ``val`` and ``test``; their files must exist.
-        classes: class names that a checkpoint brings; those of the config go before, those of the
-            annotation file after.
+        classes: class names that a checkpoint brings. A config that names classes must name the
+            same, in any order; labels are in that of the checkpoint.
 
     Raises:
         ConfigError: a wrong key or value, or a phase that the config has no data for.
@@ -151,9 +152,10 @@ def _datasets(loader: Any) -> Iterator[Any]:
     """Yields the data sets of a loader, those inside wrappers too."""
     todo = [loader.get("dataset")] if loader else []
     while todo:
-        dataset = todo.pop()
+        dataset = todo.pop(0)
         if dataset.get("dataset") or dataset.get("datasets"):
-            todo += [dataset["dataset"]] if "dataset" in dataset else list(dataset["datasets"])
+            inner = [dataset["dataset"]] if "dataset" in dataset else list(dataset["datasets"])
+            todo = [*inner, *todo]
         else:
             yield dataset
 
@@ -206,27 +208,74 @@ def _check_files(cfg: Config, loader: str) -> None:
 
 def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
     """Gives all data sets the same class names, and the model their number."""
-    datasets = [one for loader in LOADERS for one in our_datasets(cfg.get(loader))]
     explicit = cfg.get("classes")
     if isinstance(explicit, str):
         raise ConfigError(
             f"classes is the text {explicit!r}", expected=f"a tuple of names: ({explicit!r},)"
         )
-    stated = [(one.get("metainfo") or {}).get("classes") for _, one in datasets]
-    in_datasets = next((names for names in stated if isinstance(names, (list, tuple))), ())
-    names = tuple(explicit or in_datasets or from_checkpoint or ())
+    names = tuple(explicit or _classes_of(cfg, stated=True))
+    for name in names:
+        if fault := name_fault(name):
+            raise ConfigError(f"a name in classes {fault}: {shorten(name)}")
+    if from_checkpoint:
+        names = _in_order_of(from_checkpoint, names)
+    names = names or _classes_of(cfg, stated=False)
     if not names:
-        existing = [
-            (kind, dataset) for kind, dataset in datasets if kind.annotation_file(dataset).exists()
-        ]
-        if not existing:
-            return
-        kind, dataset = existing[0]
-        names = kind.class_names(dataset)
-        log.info("%d classes from %s", len(names), kind.annotation_file(dataset))
-    for _, dataset in datasets:
-        dataset.metainfo = {**(dataset.get("metainfo") or {}), "classes": names}
+        return
+    for loader in LOADERS:
+        for _, dataset in our_datasets(cfg.get(loader)):
+            dataset.metainfo = {**(dataset.get("metainfo") or {}), "classes": names}
     _set_num_classes(cfg.model, len(names))
+
+
+def _classes_of(cfg: Config, *, stated: bool) -> tuple[str, ...]:
+    """Returns the classes of the first loader whose data sets have any, of all of them together.
+
+    Args:
+        cfg: with ``data_root`` in each data set.
+        stated: look only at loaders with a data set that names its classes in the config.
+    """
+    for loader in LOADERS:
+        datasets = our_datasets(cfg.get(loader))
+        given = [_stated_classes(dataset) for _, dataset in datasets]
+        if stated and not any(given):
+            continue
+        found: dict[str, None] = {}
+        for (kind, dataset), names in zip(datasets, given, strict=True):
+            path = kind.annotation_file(dataset)
+            if not names and path.exists():
+                names = kind.class_names(dataset)
+                log.info("%d classes from %s", len(names), path)
+            found |= dict.fromkeys(names)
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _stated_classes(dataset: Any) -> tuple[str, ...]:
+    names = (dataset.get("metainfo") or {}).get("classes")
+    return tuple(names) if isinstance(names, (list, tuple)) else ()
+
+
+def _in_order_of(trained: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the classes that a checkpoint was trained for, whose labels follow their order.
+
+    Args:
+        trained: classes of the checkpoint.
+        names: classes of the config, empty if it names none.
+
+    Raises:
+        ConfigError: the config names others.
+    """
+    if names and set(names) != set(trained):
+        raise ConfigError(
+            f"the config has the classes {shorten(names)}, the checkpoint {shorten(trained)}",
+            expected="the classes that the checkpoint was trained for",
+            hint="leave 'classes' out of the config: those of the checkpoint are used",
+        )
+    if names and names != trained:
+        log.warning("classes are in the order of the checkpoint: %s", ", ".join(trained))
+    return trained
 
 
 def _set_num_classes(model: Any, count: int) -> None:

@@ -14,12 +14,14 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from fldet.engine.checkpoint import (
+    checkpoint_classes,
     checkpoints,
     iteration_of,
     usable_checkpoints,
     weights_problem,
 )
-from fldet.errors import CheckpointError, ConfigError, DataError
+from fldet.engine.prepare import our_datasets
+from fldet.errors import CheckpointError, ConfigError, DataError, shorten
 from fldet.hooks import EarlyEndHook
 from fldet.hooks.checkpoint import VALIDATED, identity_of
 from fldet.reading import GIB, parse_json, read_bytes
@@ -75,6 +77,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     for path, content in usable_checkpoints(work_dir, trust=trust):
         problem = weights_problem(model, content, path)
         if not problem:
+            _require_classes(checkpoint_classes(content, path), cfg, path)
             _check_optimizer(cfg, model, content, path)
             info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
             done = iteration_of(path)
@@ -153,6 +156,23 @@ def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
         if {*there} != {*here} or there.get("param_name") != here.get("param_name"):
             return f"param_scheduler[{number}] of the run is of another kind"
     return ""
+
+
+def _require_classes(trained: tuple[str, ...] | None, cfg: Config, path: Path) -> None:
+    """Does nothing if a run goes on with the labels that it began with.
+
+    Raises:
+        ConfigError: the classes of the config are others, or in another order.
+    """
+    for _, dataset in our_datasets(cfg.get("train_dataloader")):
+        names = tuple(dataset.metainfo["classes"])
+        if trained and names != trained:
+            raise ConfigError(
+                f"the run began with the classes {shorten(trained)}, the config has "
+                f"{shorten(names)}: {path}",
+                expected="the same classes in the same order",
+                hint="start anew in another folder with --work-dir",
+            )
 
 
 def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:

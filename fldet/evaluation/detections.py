@@ -125,14 +125,15 @@ def plain(one: Detection) -> dict[str, Any]:
 
 
 def as_detections(
-    image_id: Hashable, instances: Mapping[str, Any], category_ids: Sequence[int]
+    image_id: Hashable, instances: Mapping[str, Any], category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """Returns the predictions of one image in the COCO results format.
 
     Args:
         image_id: of the annotation file.
         instances: tensors ``bboxes`` (N, 4) xyxy in pixels, ``scores`` (N,), ``labels`` (N,).
-        category_ids: category id by label.
+        category_ids: category id by label, None for a class that the annotations lack, whose
+            detections are left out: no figure counts them.
 
     Raises:
         DataError: a label that is no index of ``category_ids``.
@@ -148,6 +149,7 @@ def as_detections(
             hint="num_classes of the model and the number of classes of the data must be equal",
         )
     return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        {"image_id": image_id, "category_id": number, "bbox": box, "score": score}
         for label, box, score in zip(labels, boxes_xywh, scores, strict=True)
+        if (number := category_ids[label]) is not None
     ]

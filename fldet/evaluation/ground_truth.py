@@ -3,11 +3,19 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import LAYOUT, category_ids, check_annotations, read_annotations
+from fldet.annotations import (
+    LAYOUT,
+    area_of,
+    box_of,
+    category_ids,
+    checked_annotations,
+    flag_of,
+    id_of,
+    read_annotations,
+)
 from fldet.errors import DataError, shorten
 
 
@@ -33,8 +41,8 @@ def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
         DataError: no such file, not JSON, a missing or malformed entry, an id given twice.
     """
     if isinstance(source, Mapping):
-        name, content = "the annotations", dict(source)
-        check_annotations(content, name)
+        name = "the annotations"
+        content = checked_annotations(source, name)
     else:
         name, content = str(source), read_annotations(source)
     images = _image_ids(content["images"], name)
@@ -73,46 +81,49 @@ def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | N
 
 
 def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:
-    try:
-        ids = sorted(image["id"] for image in images)
-    except TypeError:
-        raise DataError(f"{name}: image ids are of different kinds", expected=LAYOUT) from None
-    repeated = [one for one, following in pairwise(ids) if one == following]
-    if repeated:
-        raise DataError(f"{name}: two images have the id {repeated[0]!r}", expected=LAYOUT)
-    return tuple(ids)
+    """Returns the ids in the order of ``CocoDataset``: numbers, then texts."""
+    ids: dict[Hashable, None] = {}
+    for image in images:
+        key = id_of(image["id"])
+        if key is None or key in ids:
+            who = "an image has" if key is None else "two images have"
+            raise DataError(f"{name}: {who} the id {shorten(image['id'])}", expected=LAYOUT)
+        ids[key] = None
+    return tuple(sorted(ids, key=lambda key: (isinstance(key, str), key)))
 
 
-def _annotation(entry: Any, categories: Mapping[int, str], name: str) -> dict[str, Any]:
+def _annotation(
+    entry: Mapping[str, Any], categories: Mapping[int, str], name: str
+) -> dict[str, Any]:
     """Returns a copy of what matters, with ``area`` and ``iscrowd`` filled in."""
-    try:
-        image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
-        _, _, width, height = box
-        area = width * height if entry.get("area") is None else entry["area"]
-        crowd = int(bool(entry.get("iscrowd", 0)))
-        bad = not all(map(math.isfinite, (*box, area)))
-        hash((image_id, category_id))
-    except KeyError as error:
-        raise DataError(f"{name} has no {error}", expected=LAYOUT) from None
-    except (TypeError, ValueError, AttributeError):
-        bad = True
-    if bad:
+    for key in ("image_id", "category_id", "bbox"):
+        if key not in entry:
+            raise DataError(f"{name} has no {key!r}", expected=LAYOUT)
+    image, category = id_of(entry["image_id"]), id_of(entry["category_id"])
+    box, crowd = box_of(entry), flag_of(entry.get("iscrowd"))
+    area = area_of(entry, box)
+    if image is None or box is None or crowd is None or area is None or not _finite(*box, area):
         raise DataError(
             f"{name} is malformed: {shorten(entry)}",
-            expected="'bbox' holds four finite numbers: x, y, width, height",
+            expected="'bbox' holds four finite numbers: x, y, width, height; 'area' is none or "
+            "square pixels, 'iscrowd' none, 0 or 1",
         )
-    if category_id not in categories:
+    if category not in categories:
         raise DataError(
-            f"{name} has the category_id {category_id!r}, which no category has",
+            f"{name} has the category_id {shorten(entry['category_id'])}, which no category has",
             expected=f"the ids of the categories are {shorten(list(categories))}",
         )
     return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [float(value) for value in box],
-        "area": float(area),
-        "iscrowd": crowd,
+        "image_id": image,
+        "category_id": category,
+        "bbox": list(box),
+        "area": area,
+        "iscrowd": int(crowd),
     }
+
+
+def _finite(*values: float) -> bool:
+    return all(map(math.isfinite, values))
 
 
 def restrict(

@@ -1,17 +1,21 @@
 """The COCO figures as a metric of MMEngine's loops."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from fldet.errors import DataError, nearest
+from fldet.annotations import missing_classes
+from fldet.errors import DataError
 from fldet.evaluation.coco import Engine, evaluate_coco
 from fldet.evaluation.detections import as_detections, save_detections
 from fldet.evaluation.ground_truth import GroundTruth, load_truth
 from fldet.registry import METRICS
 from fldet.results import CocoFigures
+
+log = logging.getLogger("fldet")
 
 
 @METRICS.register_module()
@@ -58,7 +62,7 @@ class CocoMetric(BaseMetric):
         self.detections: list[dict[str, Any]] = []
         self.image_ids: tuple[Any, ...] = ()
         self._truth: GroundTruth | None = None
-        self._category_ids: list[int] | None = None
+        self._category_ids: list[int | None] | None = None
 
     @property
     def truth(self) -> GroundTruth:
@@ -71,12 +75,20 @@ class CocoMetric(BaseMetric):
             self._truth = load_truth("CocoMetric", self.ann_file, self.dataset)
         return self._truth
 
-    @property
-    def category_ids(self) -> list[int]:
-        """Category id by label.
+    def check(self) -> None:
+        """Reads the annotations; warns where they have no box, for then there are no figures.
 
         Raises:
-            DataError: the data set has no class names, or one that is not in the file.
+            DataError: as ``truth``.
+        """
+        warn_of_no_box(self.truth, self.ann_file)
+
+    @property
+    def category_ids(self) -> list[int | None]:
+        """Category id by label, None for a class that the annotations lack.
+
+        Raises:
+            DataError: the data set has no class names, or none that is in the file.
         """
         if self._category_ids is None:
             self._category_ids = category_ids_of(self.dataset_meta, self.truth)
@@ -110,17 +122,26 @@ class CocoMetric(BaseMetric):
             self.truth,
             self.detections,
             image_ids=by_image,
-            category_ids=self.category_ids,
+            category_ids=[one for one in self.category_ids if one is not None],
             engine=self.engine,
         )
         return dict(self.figures.summary)
 
 
-def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int]:
-    """Returns the category id of each label of a data set.
+def warn_of_no_box(truth: GroundTruth, ann_file: str | None) -> None:
+    """Logs a warning where there is nothing to compare detections with."""
+    if not truth.annotations:
+        log.warning(
+            "%s have no box: there will be detections, but no figures",
+            ann_file or "the annotations",
+        )
+
+
+def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:
+    """Returns the category id of each label of a data set, None for one that the truth lacks.
 
     Raises:
-        DataError: the data set has no class names, or one that the truth lacks.
+        DataError: the data set has no class names, or none that the truth has.
     """
     classes = (dataset_meta or {}).get("classes")
     if not classes:
@@ -128,17 +149,14 @@ def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) 
     return map_classes(classes, truth.categories)
 
 
-def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int]:
-    """Returns the category id of each class, found by name.
+def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int | None]:
+    """Returns the category id of each class, found by name, None where there is none.
+
+    An annotation file may list only the categories that it has boxes of.
 
     Raises:
-        DataError: a class that no category is called.
+        DataError: as ``missing_classes``.
     """
-    id_of = {name: key for key, name in categories.items()}
-    for name in classes:
-        if name not in id_of:
-            raise DataError(
-                f"class {name!r} is not in the annotation file",
-                expected=nearest(name, id_of) or f"one of: {', '.join(id_of)}",
-            )
-    return [id_of[name] for name in classes]
+    id_by_name = {name: key for key, name in categories.items()}
+    missing_classes(classes, id_by_name, "the annotation file")
+    return [id_by_name.get(name) for name in classes]

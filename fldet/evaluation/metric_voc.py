@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 
-from fldet.errors import DataError
+from fldet.errors import DataError, shorten
 from fldet.evaluation.ground_truth import GroundTruth, load_truth, restrict
-from fldet.evaluation.metric import category_ids_of
+from fldet.evaluation.metric import category_ids_of, warn_of_no_box
 from fldet.evaluation.voc import Floats, Marks, VocRule, boxes_by_image, match_image, summarize
 from fldet.registry import METRICS
 from fldet.results import VocFigures
@@ -52,7 +52,7 @@ class VOCMetric(BaseMetric):
         self.rule = VocRule(iou_thr, plus_one)
         self.figures: VocFigures | None = None
         self._truth: GroundTruth | None = None
-        self._category_ids: list[int] = []
+        self._category_ids: list[int | None] = []
         self._boxes: dict[Hashable, dict[int, tuple[Floats, Marks]]] = {}
 
     @property
@@ -65,9 +65,17 @@ class VOCMetric(BaseMetric):
         if self._truth is None:
             truth = load_truth("VOCMetric", self.ann_file, self.dataset)
             self._category_ids = category_ids_of(self.dataset_meta, truth)
-            self._truth = restrict(truth, None, self._category_ids)
+            self._truth = restrict(truth, None, [i for i in self._category_ids if i is not None])
             self._boxes = boxes_by_image(self._truth)
         return self._truth
+
+    def check(self) -> None:
+        """Reads the annotations; warns where they have no box, for then there are no figures.
+
+        Raises:
+            DataError: as ``truth``.
+        """
+        warn_of_no_box(self.truth, self.ann_file)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Matches the predictions of a batch with the truth.
@@ -85,13 +93,18 @@ class VOCMetric(BaseMetric):
         for sample in data_samples:
             image, found = sample["img_id"], sample["pred_instances"]
             if image not in known:
-                raise DataError(f"the annotations have no image {image!r}")
+                raise DataError(f"the annotations have no image {shorten(image)}")
             boxes, scores = (
                 found[key].detach().double().cpu().numpy() for key in ("bboxes", "scores")
             )
-            categories = np.array(self._category_ids, np.int64)[found["labels"].cpu().numpy()]
+            labels = [self._category_ids[label] for label in found["labels"].tolist()]
+            known_class = np.array([one is not None for one in labels], bool)
+            categories = np.array([one for one in labels if one is not None], np.int64)
             truth = self._boxes.get(image, {})
-            self.results.append((image, match_image(boxes, scores, categories, truth, self.rule)))
+            matched = match_image(
+                *(boxes[known_class], scores[known_class], categories, truth, self.rule)
+            )
+            self.results.append((image, matched))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Returns both means by name."""

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
@@ -35,8 +36,10 @@ def test_problems_are_listed_by_kind_and_fail(fldet, bad_inputs):
     assert "... and 1 more" in done.stdout
     as_json = fldet(*arguments, "--deep", "--json")
     result = json.loads(as_json.stdout)["result"]
-    assert (as_json.returncode, result["problems"]) == (1, 3)
-    assert [problem["id"] for problem in result["files"][0]["problems"]] == [3, 4, 5]
+    assert (as_json.returncode, result["problems"]) == (1, 5)
+    [first] = result["files"]
+    broken = [one["id"] for one in first["problems"] if one["kind"] != "image listed twice"]
+    assert broken == [3, 4, 5]  # and two of the others are copies
 
 
 def test_a_clean_config_and_one_split_of_a_broken_one(fldet, broken_config):
@@ -54,7 +57,11 @@ def test_a_clean_config_and_one_split_of_a_broken_one(fldet, broken_config):
     ("arguments", "code", "words"),
     [
         (["gone.json"], 1, "annotation file unreadable: 1"),
-        (["a.json", "--split", "val"], 2, "--split and --cfg-options go with a config"),
+        (["gone.json"], 1, "Error: annotation file not found: gone.json"),
+        (["gone", "--split", "val"], 2, "config 'gone' does not exist"),
+        (["a.json", "--cfg-options", "a=1"], 2, "--cfg-options go with a config"),
+        ([".", "--images", "."], 2, "--images goes with one annotation file"),
+        (["."], 1, "is no data set that fldet knows"),
         (["a.json", "--images", "gone"], 1, "folder of images not found: gone"),
         (["retinanet/r50_fpn_1x.py", "--images", "gone"], 2, "--images goes with an annotation"),
         (["retinanet/r50_fpn_1x.py", "--split", "tain"], 2, "unknown split 'tain'"),
@@ -65,6 +72,54 @@ def test_wrong_usage(fldet, arguments, code, words):
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert words in done.stderr + done.stdout
+
+
+def test_a_folder_is_checked_as_inspect_finds_it(fldet, roboflow):
+    path = roboflow / "valid" / "_annotations.coco.json"
+    content = json.loads(path.read_text())
+    content["images"].append({**content["images"][0], "id": 99})
+    path.write_text(json.dumps(content))
+    done = fldet("data", "check", roboflow)
+    assert done.returncode == 1
+    assert f"{roboflow}/train/_annotations.coco.json" in done.stdout
+    assert "image listed twice: 1" in done.stdout
+    assert fldet("data", "check", roboflow, "--split", "train").returncode == 0
+    alone = fldet("data", "check", path)  # its images are found beside it
+    assert (alone.returncode, "6 image files looked at" in alone.stdout) == (1, True)
+
+
+def test_all_malformed_files_of_voc_and_yolo_are_listed(fldet, tmp_path):
+    for name in "abc":
+        Image.new("RGB", (40, 20)).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.xml").write_text("<annotation><object></annotation>")
+    (tmp_path / "c.xml").write_text("<annotation></annotation>")
+    done = fldet("data", "check", tmp_path)
+    assert done.returncode == 1
+    assert "malformed file: 2" in done.stdout
+    assert "a.xml:1: not XML" in done.stdout
+    assert "b.xml:1: not XML" in done.stdout
+    (tmp_path / "data.yaml").write_text("names: [x]\ntrain: .\n")
+    for name in "abc":
+        (tmp_path / f"{name}.xml").unlink()
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.1 0.1\n" if name == "a" else "7 8 9")
+    done = fldet("data", "check", tmp_path / "data.yaml")
+    assert (done.returncode, "malformed file: 2" in done.stdout) == (1, True)
+    assert "1 images, 1 annotations" in done.stdout
+
+
+def test_an_image_of_two_splits_is_named(fldet, tiny_coco, tiny_config, tmp_path):
+    """By its path; where files are read, by its content too."""
+    root = tmp_path / "data"
+    shutil.copytree(tiny_coco, root)
+    shutil.copy(root / "train2017" / "0.png", root / "val2017" / "0.png")
+    config = ["--cfg-options", f"data_root={root}"]
+    assert "two splits" not in fldet("data", "check", tiny_config, *config).stdout
+    done = fldet("data", "check", tiny_config, "--deep", *config)
+    assert done.returncode == 1
+    assert "image of two splits: " in done.stdout
+    assert "'0.png', as images[0] of " in done.stdout
+    prefix = "val_dataloader.dataset.data_prefix.img=train2017"
+    assert "image of two splits: 6" in fldet("data", "check", tiny_config, *config, prefix).stdout
 
 
 def test_training_goes_on_without_broken_images_and_names_each_once(fldet, broken_config, tmp_path):

@@ -1,10 +1,12 @@
 import json
+import logging
 
 import pytest
 
 from fldet.annotations import read_annotations, read_class_names
-from fldet.data.coco import CocoDataset, parse_instance
+from fldet.data.coco import CocoDataset, parse_instance, require_boxes
 from fldet.errors import DataError
+from fldet.evaluation.ground_truth import read_ground_truth
 
 
 def dataset(root, split="train2017", **options):
@@ -48,6 +50,99 @@ def test_paths_and_sizes(tiny_coco):
     info = dataset(tiny_coco).get_data_info(0)
     assert info["img_path"] == str(tiny_coco / "train2017" / "0.png")
     assert (info["img_id"], info["width"], info["height"]) == (5, 64, 64)
+
+
+def changed(tiny_coco, tmp_path, change, split="train2017"):
+    """Returns the data set with other annotations of the same images."""
+    content = json.loads((tiny_coco / "annotations" / f"instances_{split}.json").read_text())
+    change(content)
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(content))
+    prefix = {"img": str(tiny_coco / split)}
+    return lambda **options: CocoDataset(
+        ann_file=str(path), data_prefix=prefix, pipeline=[], **options
+    )
+
+
+def test_a_file_may_lack_classes_that_another_one_has(tiny_coco, caplog):
+    with caplog.at_level(logging.WARNING, "fldet"):
+        data = dataset(tiny_coco, metainfo={"classes": ("zebra", "square", "circle")})
+    assert [box["bbox_label"] for box in data.get_data_info(1)["instances"]] == [1, 2]
+    [line] = caplog.messages
+    assert line.endswith("lacks 1 of the classes: zebra")
+    with pytest.raises(DataError, match="class 'zebra' is not in"):
+        require_boxes([data])
+    require_boxes([data, dataset(tiny_coco)])  # another file of the training has it
+
+
+@pytest.mark.parametrize(("text", "crowd"), [("0", 0), ("false", 0), ("1", 1), (0.0, 0), (None, 0)])
+def test_flags_as_texts(tiny_coco, tmp_path, text, crowd):
+    def change(content):
+        for one in content["annotations"]:
+            one["iscrowd"] = text
+
+    data = changed(tiny_coco, tmp_path, change)()
+    flags = {box["ignore_flag"] for i in range(6) for box in data.get_data_info(i)["instances"]}
+    assert flags == {crowd}
+    truth = read_ground_truth(tmp_path / "changed.json")
+    assert {one["iscrowd"] for one in truth.annotations} == {crowd}
+    if crowd:
+        with pytest.raises(DataError, match="there is no box to learn from"):
+            require_boxes([data])
+
+
+def as_shares(content):
+    for one in content["annotations"]:
+        one["bbox"] = [value / 64 for value in one["bbox"]]
+
+
+def of_unknown_images(content):
+    for one in content["annotations"]:
+        one["image_id"] = str(one["image_id"])
+
+
+def of_unknown_category(content):
+    for one in content["annotations"]:
+        one["category_id"] = 99
+
+
+@pytest.mark.parametrize("change", [as_shares, of_unknown_images, of_unknown_category])
+@pytest.mark.parametrize("test_mode", [False, True])
+def test_a_file_of_which_nothing_can_be_used_is_an_error(tiny_coco, tmp_path, change, test_mode):
+    with pytest.raises(DataError, match="none of the 10 annotations can be used"):
+        changed(tiny_coco, tmp_path, change)(test_mode=test_mode)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"category_id": "7"},
+        {"category_id": None},
+        {"category_id": 7.5},
+        {"category_id": True},
+        {"image_id": 1.5},
+        {"iscrowd": 2},
+        {"ignore": "perhaps"},
+        {"bbox": [1, 2, "3", 4]},
+        {"bbox": [1, 2, False, 4]},
+    ],
+)
+def test_what_is_no_annotation_is_an_error_in_training_and_figures(tiny_coco, tmp_path, change):
+    build = changed(tiny_coco, tmp_path, lambda c: c["annotations"][3].update(change))
+    with pytest.raises(DataError, match="an annotation is malformed"):
+        build()
+    if "ignore" not in change:  # COCO's figures do not look at it
+        with pytest.raises(DataError, match=r"annotation 3 (is malformed|has the category_id)"):
+            read_ground_truth(tmp_path / "changed.json")
+
+
+def test_an_image_under_two_ids_is_named(tiny_coco, tmp_path, caplog):
+    def change(content):
+        content["images"].append({**content["images"][0], "id": "again"})
+
+    with caplog.at_level(logging.WARNING, "fldet"):
+        assert len(changed(tiny_coco, tmp_path, change)()) == 7
+    assert "lists 1 images under more than one id, such as '0.png'" in caplog.text
 
 
 def test_unknown_class_names_the_nearest(tiny_coco):

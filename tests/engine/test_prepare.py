@@ -1,10 +1,13 @@
+import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from fldet.config import load_config
 from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.errors import ConfigError, DataError
+from fldet.registry import DATASETS
 
 
 def test_fills_in_paths_classes_and_the_test_loader(tiny_config, tiny_coco):
@@ -24,21 +27,29 @@ def test_leaves_the_given_config_alone(tiny_config):
     assert cfg.to_dict() == before
 
 
-def test_classes_of_the_config_go_before_those_of_the_checkpoint(tiny_config):
+def test_labels_are_those_of_the_checkpoint(tiny_config, caplog):
+    """The order in the config does not matter, and other names are refused."""
     cfg = load_config(tiny_config)
     from_checkpoint = ("square", "circle")
     assert _classes(prepare_config(cfg, phases=(), classes=from_checkpoint)) == from_checkpoint
-    cfg.classes = ("square",)
-    prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
-    assert _classes(prepared) == ("square",)
-    assert prepared.model.bbox_head.num_classes == 1
+    cfg.classes = ("circle", "square")
+    with caplog.at_level("WARNING", "fldet"):
+        prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
+    assert _classes(prepared) == from_checkpoint
+    assert caplog.messages == ["classes are in the order of the checkpoint: square, circle"]
+    for others in (("square",), ("square", "disc"), ("square", "circle", "disc")):
+        cfg.classes = others
+        with pytest.raises(
+            ConfigError, match=r"the config has the classes \('square',.*checkpoint"
+        ):
+            prepare_config(cfg, phases=(), classes=from_checkpoint)
 
 
 def test_classes_of_a_data_set_count_for_all_and_for_the_model(tiny_config):
     """As configs of MMDetection have them; ``classes`` goes before."""
     cfg = load_config(tiny_config)
     cfg.train_dataloader.dataset.metainfo = dict(classes=("square",), palette=[(1, 2, 3)])
-    prepared = prepare_config(cfg, phases=("train", "val"), classes=("square", "circle"))
+    prepared = prepare_config(cfg, phases=("train", "val"))
     assert prepared.model.bbox_head.num_classes == 1
     assert prepared.train_dataloader.dataset.metainfo.palette == [(1, 2, 3)]
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -47,6 +58,59 @@ def test_classes_of_a_data_set_count_for_all_and_for_the_model(tiny_config):
     prepared = prepare_config(cfg, phases=("train", "val"))
     assert prepared.train_dataloader.dataset.metainfo.classes == ("circle", "square")
     assert prepared.model.bbox_head.num_classes == 2
+
+
+def _concat(*datasets, kind="ConcatDataset"):
+    return dict(type=kind, datasets=list(datasets))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "expected"),
+    [
+        (lambda a, b: _concat(a, b), ("circle", "square", "zebra")),
+        (lambda a, b: _concat(b, a), ("zebra", "circle", "square")),
+        (
+            lambda a, b: dict(type="RepeatDataset", times=2, dataset=_concat(b, a)),
+            ("zebra", "circle", "square"),
+        ),
+        (
+            lambda a, b: _concat(dict(type="RepeatDataset", times=2, dataset=b), a),
+            ("zebra", "circle", "square"),
+        ),
+        (
+            lambda a, b: _concat(a, {**b, "metainfo": dict(classes=("zebra", "circle"))}),
+            ("circle", "square", "zebra"),
+        ),
+        (
+            lambda a, b: _concat({**a, "metainfo": dict(classes=("square",))}, b),
+            ("square", "zebra", "circle"),
+        ),
+    ],
+)
+def test_data_sets_together_have_the_classes_of_all(tiny_config, tmp_path, wrap, expected):
+    """In the order in which they come, whatever wraps them."""
+    cfg = load_config(tiny_config)
+    first = dict(cfg.train_dataloader.dataset)
+    content = json.loads(Path(cfg.data_root, first["ann_file"]).read_text())
+    content["categories"] = [{"id": 7, "name": "circle"}, {"id": 3, "name": "zebra"}]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    cfg.train_dataloader.dataset = wrap(first, {**first, "ann_file": str(other)})
+    prepared = prepare_config(cfg, phases=("train", "val"))
+    assert prepared.model.bbox_head.num_classes == 3
+    assert _classes(prepared) == expected
+    dataset = DATASETS.build(prepared.train_dataloader.dataset)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    seen = {expected[one["bbox_label"]] for info in infos for one in info["instances"]}
+    assert seen == {"circle", "square", "zebra"}
+
+
+@pytest.mark.parametrize("name", ["", "\x1b", 7])
+def test_names_in_the_config_are_names(tiny_config, name):
+    cfg = load_config(tiny_config)
+    cfg.classes = ("square", name)
+    with pytest.raises(ConfigError, match="a name in classes"):
+        prepare_config(cfg, phases=())
 
 
 def _classes(cfg):

@@ -245,7 +245,10 @@ def test_bad_annotation_files(bad_inputs, file, message):
     ("change", "message"),
     [
         ({"images": [{"name": "x"}]}, r"images\[0\] has no 'id'"),
-        ({"images": [{"id": 1}, {"id": "1"}]}, "ids are of different kinds"),
+        ({"images": [{"id": 1}, {"id": 1.0}]}, "two images have the id 1.0"),
+        ({"images": [{"id": [1]}]}, r"an image has the id \[1\]"),
+        ({"categories": [{"id": "10", "name": "cat"}]}, "the id of a category is no whole number"),
+        ({"categories": [{"id": 10, "name": "\ud800"}]}, "name of a category has characters"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] has no 'name'"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "same id or name"),
         ({"annotations": [{"image_id": 1, "category_id": 10}]}, "annotation 0 has no 'bbox'"),

@@ -128,7 +128,7 @@ def collect(
         content = kind.read_truth(dataset)
         truth = read_ground_truth(content)
         classes = map_classes(dataset.metainfo["classes"], truth.categories)
-        truth = restrict(truth, None, classes)
+        truth = restrict(truth, None, [one for one in classes if one is not None])
     detections = load_detections(results)
     check_detections(detections, images=truth.images, categories=truth.categories)
     names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}

@@ -1,6 +1,6 @@
 """``fldet data check``."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,16 @@ from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
+    from fldet.data.coco import CocoDataset
+    from fldet.errors import DataError
     from fldet.image_files import ImageFacts
+
+    Source = tuple[Path, Path | None, Callable[[list[DataError]], Any] | None]
 
 EXAMPLES = """\b
 Examples:
   fldet data check configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
+  fldet data check FOLDER
   fldet data check annotations/train.json --images images/ --deep
   fldet data check configs/bccd/retinanet_r18_bccd.py --split train --split val --json
 """
@@ -27,20 +32,20 @@ def check(
     source: Annotated[
         str,
         typer.Argument(
-            help="Config, or annotation file in COCO format.",
-            metavar="CONFIG|ANNOTATION",
+            help="Config, folder of a data set, or its .json or .yaml file.",
+            metavar="CONFIG|PATH",
             show_default=False,
         ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
+        typer.Option(help="Folder of the images of a .json file.", show_default="looked for"),
     ] = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
             metavar="train|val|test",
-            help="Of a config; may be repeated.",
+            help="May be repeated.",
             show_default="all it has",
         ),
     ] = None,
@@ -65,11 +70,12 @@ def check(
     """
     note(f"fldet data check {source}")
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
-    from fldet.data.check import check_data
+    from fldet.data.check import UNREADABLE, check_data
+    from fldet.errors import DataError
     from fldet.processes import core_count
 
     sources = _sources(source, images, split or [], cfg_options or [])
-
+    seen: dict[str, tuple[Path, str]] = {}
     found = [
         check_data(
             *(ann_file, image_dir),
@@ -77,6 +83,7 @@ def check(
             workers=workers or core_count(),
             track=_track,
             read=read,
+            seen=seen,
         )
         for ann_file, image_dir, read in sources
     ]
@@ -86,17 +93,26 @@ def check(
         text=lambda: "\n\n".join(describe(one, examples) for one in found),
         essential=count,
     )
+    for problem in (problem for one in found for problem in one.problems):
+        if problem.kind == UNREADABLE:
+            raise DataError(problem.detail, expected="annotations that can be looked into")
     if count:
         raise typer.Exit(1)
 
 
 def _sources(
     source: str, images: Path | None, splits: list[str], cfg_options: list[str]
-) -> "list[tuple[Path, Path | None, Callable[[], Any] | None]]":
-    """Returns annotation files, their folders of images, and how to read them if not as COCO."""
+) -> "list[Source]":
+    """Returns annotation files, their folders of images, and how to read them if not as COCO.
+
+    Raises:
+        UsageError: an option that does not go with the source.
+        DataError: there is no data set, or no folder of images.
+    """
     from fldet.errors import DataError, UsageError
 
-    if not source.endswith(".json"):
+    path = Path(source)
+    if not (path.is_dir() or path.suffix in (".json", ".yaml", ".yml")):
         if images is not None:
             raise UsageError(
                 "--images goes with an annotation file",
@@ -105,21 +121,43 @@ def _sources(
         from fldet.config import load_config
         from fldet.engine.prepare import datasets_of
 
-        return [
-            (
-                kind.annotation_file(dataset),
-                kind.image_folder(dataset),
-                None if kind.reads_coco_file else partial(kind.read, dataset),
-            )
-            for kind, dataset in datasets_of(load_config(source, cfg_options), splits)
-        ]
-    if splits or cfg_options:
-        raise UsageError("--split and --cfg-options go with a config, not an annotation file")
+        return [_source(*pair) for pair in datasets_of(load_config(source, cfg_options), splits)]
+    if cfg_options:
+        raise UsageError("--cfg-options go with a config, not with a data set")
     if images is None:
-        note("the images are not looked at: no --images FOLDER")
-    elif not images.is_dir():
+        return _recognised(path, splits)
+    if path.suffix != ".json" or splits:
+        raise UsageError("--images goes with one annotation file in COCO format")
+    if not images.is_dir():
         raise DataError(f"folder of images not found: {images}", expected="a folder")
-    return [(Path(source), images, None)]
+    return [(path, images, None)]
+
+
+def _recognised(path: Path, splits: list[str]) -> "list[Source]":
+    """Returns what ``data inspect`` finds at a path; a COCO file may have no images there."""
+    from fldet.data.formats import recognise
+    from fldet.errors import DataError, UsageError
+    from fldet.registry import dataset_class
+
+    try:
+        found = recognise(path)
+    except DataError as error:
+        if path.suffix != ".json" or splits:
+            raise
+        note(f"the images are not looked at: no --images FOLDER, and {error.message}")
+        return [(path, None, None)]
+    for split in splits:
+        if split not in found.splits:
+            raise UsageError(
+                f"{path} has no split {split!r}", expected=f"one of: {', '.join(found.splits)}"
+            )
+    options = [found.options(split) for split in splits or found.splits]
+    return [_source(dataset_class(one["type"]), one) for one in options]
+
+
+def _source(kind: "type[CocoDataset]", dataset: "Mapping[str, Any]") -> "Source":
+    read = None if kind.reads_coco_file else partial(kind.read, dataset)
+    return kind.annotation_file(dataset), kind.image_folder(dataset), read
 
 
 def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":
@@ -154,7 +192,9 @@ def _lines(found: "DataCheck", examples: int) -> Iterator[str]:
 
 
 def _line(problem: "DataProblem", found: "DataCheck") -> str:
+    from fldet.errors import shorten
+
     parts = [] if problem.file == found.ann_file else [str(problem.file)]
     if problem.entry:
-        parts.append(f"{problem.entry} (id {problem.id!r})")
+        parts.append(f"{problem.entry} (id {shorten(problem.id)})")
     return "  ".join([*parts, *filter(None, (problem.field, problem.detail))])
