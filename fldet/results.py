@@ -1,15 +1,16 @@
 """What commands produce: frozen dataclasses that turn into JSON with a schema number."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -298,7 +299,7 @@ class PredictResult:
         images: images done in this run.
         already_done: images that an earlier run had done.
         boxes: boxes found in this run.
-        skipped: images that could not be read.
+        skipped: images that could not be read, or whose picture could not be drawn.
         files: what was written: the lines of each process, and what was made of them.
         seconds: wall time of this run, loading of the model not counted.
     """
@@ -418,27 +419,30 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
     Raises:
         OSError: the system refuses; its ``filename`` is ``path``.
     """
-    try:
-        _write_atomically(path, data.encode() if isinstance(data, str) else data)
-    except OSError as error:
-        error.filename = str(path)  # not the temporary name, and none at all for a full disk
-        raise
+    with atomic_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
     return path
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Gives a file to write piece by piece; see ``write_atomically``."""
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary name, and none at all for a full disk
         raise
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

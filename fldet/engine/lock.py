@@ -148,5 +148,5 @@ def _in_use(path: Path, holder: dict[str, Any]) -> UsageError:
         f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')} "
         f"since {holder.get('since')}",
         expected="one run in a work dir at a time",
-        hint=f"choose another --work-dir; if that run is dead, remove {path}",
+        hint=f"choose another --work-dir or --out; if that run is dead, remove {path}",
     )
