@@ -250,7 +250,7 @@ class View:
             from rich.live import Live
 
             # Drawn from this thread only: processes are started from it.
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live = Live(console=Console(file=sys.__stderr__), auto_refresh=False)
             self._live.start()
         return self
 

@@ -137,7 +137,7 @@ def make_bar() -> Progress:
         TextColumn("{task.fields[status]}"),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=sys.__stderr__),
         refresh_per_second=2,
     )
 

@@ -1,5 +1,6 @@
 """``fldet analyze anchors``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,5 +111,5 @@ def _track(items: "Sequence[Any]", words: str) -> "Iterable[Any]":
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(file=sys.__stderr__)
     return track(items, words, console=console, disable=not console.is_terminal, transient=True)

@@ -1,5 +1,6 @@
 """``fldet data check``."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,7 @@ def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(file=sys.__stderr__)
     hidden = not console.is_terminal
     return track(facts, "images", count, console=console, disable=hidden, transient=True)
 
