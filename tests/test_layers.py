@@ -12,7 +12,8 @@ ROOT = Path(fldet.__file__).parent
 # Each may import its own layer and those before it.
 LAYERS = [
     {"_compat", "errors", "plugins", "results", "annotations", "functional", "drawing"}
-    | {"anchor_cover", "image_files", "ops", "processes", "reading", "text"},
+    | {"anchor_cover", "image_files", "lettering", "ops", "processes"}
+    | {"reading", "text"},
     {"config"},
     {"registry"},
     {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}
