@@ -5,7 +5,9 @@ bytes that are no text, or more letters than a file system allows.
 """
 
 import re
+import sys
 from hashlib import blake2b
+from typing import Any
 
 # Control characters but for tab and line feed, marks that change the direction of writing, and
 # halves of a character: so Python reads bytes of a file name that are no text.
@@ -36,3 +38,8 @@ def file_name(name: str, *, marked: bool = False, most: int = 200) -> str:
         return name
     digest = blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return f"{clean.encode()[: most - 17].decode(errors='ignore')}.{digest}"
+
+
+def terminal() -> Any:
+    """Returns stderr for what redraws itself, as a bar does: in commands it obeys nothing else."""
+    return getattr(sys.stderr, "obeying", sys.stderr)

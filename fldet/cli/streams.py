@@ -20,7 +20,7 @@ _GONE = (errno.EPIPE, errno.EIO)  # no reader; the terminal was closed
 
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
-    """Has ``sys.stdout`` and ``sys.stderr`` print safely; ``sys.__stderr__`` is for redrawn bars.
+    """Has ``sys.stdout`` and ``sys.stderr`` print safely.
 
     Where nobody reads stderr any more a run goes on; without stdout there is nobody to tell the
     result, which Typer ends quietly.
@@ -45,25 +45,25 @@ class _Safe:
     """A stream that prints what a terminal would obey as text."""
 
     def __init__(self, stream: Any, *, survives: bool = False) -> None:
-        self._stream = stream
+        self.obeying = stream
         self._survives = survives
 
     def write(self, text: str) -> int:
         # bars of libraries begin with a carriage return
         start = text[: text.startswith("\r")]
         with self._guarded():
-            self._stream.write(start + printable(text[len(start) :]))
+            self.obeying.write(start + printable(text[len(start) :]))
         return len(text)
 
     def flush(self) -> None:
         with self._guarded():
-            self._stream.flush()
+            self.obeying.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.obeying, name)
 
     def _guarded(self) -> contextlib.AbstractContextManager[None]:
-        return _without_reader(self._stream) if self._survives else contextlib.nullcontext()
+        return _without_reader(self.obeying) if self._survives else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """``fldet analyze anchors``."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.text import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,5 +111,5 @@ def _track(items: "Sequence[Any]", words: str) -> "Iterable[Any]":
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(file=sys.__stderr__)
+    console = Console(file=terminal())
     return track(items, words, console=console, disable=not console.is_terminal, transient=True)
