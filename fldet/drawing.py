@@ -1,7 +1,8 @@
 """Images and boxes on them, with OpenCV: plain functions from arrays to a new image.
 
-Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Text is
-ASCII as far as OpenCV can draw; other letters become question marks.
+Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Text in
+ASCII is drawn with OpenCV's strokes, which it has for nothing else; other text with fonts
+(``fldet.lettering``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from fldet.errors import DataError
 from fldet.image_files import decode, header_of
+from fldet.lettering import drawable, text_mask
 from fldet.reading import MOST_OF_IMAGE, read_bytes
 
 Image = npt.NDArray[np.uint8]
@@ -36,6 +38,7 @@ PALETTE: tuple[Color, ...] = (
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_PIXELS = 30  # of a font whose capitals are as high as OpenCV's at scale 1
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _SMALLEST_PICTURE = 480  # longer side, in pixels: below it text is not readable
@@ -172,13 +175,13 @@ def side_by_side(
 def add_title(image: Image, text: str) -> Image:
     """Returns the image under a white strip with black text, wide enough for the text."""
     style = _Style.of(*image.shape[:2])
-    scale = style.font_scale * 1.2
-    (width, height), base = cv2.getTextSize(text, _FONT, scale, style.font_thickness)
+    scale, text = style.font_scale * 1.2, drawable(text)
+    (width, height), base = _text_size(text, scale, style.font_thickness)
     margin = height // 2 + 2
     image = _pad(image, image.shape[0], max(image.shape[1], width + 2 * margin))
     strip = np.full((height + base + 2 * margin, image.shape[1], 3), 255, np.uint8)
     place = (margin, margin + height)
-    cv2.putText(strip, text, place, _FONT, scale, _BLACK, style.font_thickness, cv2.LINE_AA)
+    _put_text(strip, text, place, scale, _BLACK, style.font_thickness)
     return _u8(np.vstack([strip, image]))
 
 
@@ -206,7 +209,8 @@ def _marks(
         rect = _clip(boxes_xyxy[i], image)
         if rect is not None:
             score = "" if score_of is None else f" {score_of[i]:.2f}"
-            name = _name(label_of[i], class_names) + (" (crowd)" if is_crowd[i] else "")
+            name = drawable(_name(label_of[i], class_names), 48)
+            name += " (crowd)" if is_crowd[i] else ""
             marks.append(_Mark(rect, name + score, color_of(label_of[i]), bool(is_crowd[i])))
     return marks
 
@@ -267,17 +271,42 @@ def _hatch(image: Image, rect: Rect, color: Color, style: _Style) -> None:
 
 def _tag_size(text: str, style: _Style) -> tuple[int, int]:
     """Returns width and height of a tag in pixels."""
-    (width, height), base = cv2.getTextSize(text, _FONT, style.font_scale, style.font_thickness)
+    (width, height), base = _text_size(text, style.font_scale, style.font_thickness)
     return width + 2 * style.margin, height + base + style.margin
 
 
 def _draw_tag(image: Image, place: Rect, mark: _Mark, style: _Style) -> None:
     x1, y1, x2, y2 = place
-    (_, height), _ = cv2.getTextSize(mark.text, _FONT, style.font_scale, style.font_thickness)
+    (_, height), _ = _text_size(mark.text, style.font_scale, style.font_thickness)
     cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), mark.color, -1)
     origin = (x1 + style.margin, y1 + style.margin // 2 + height + 1)
     thickness, ink = style.font_thickness, _ink(mark.color)
-    cv2.putText(image, mark.text, origin, _FONT, style.font_scale, ink, thickness, cv2.LINE_AA)
+    _put_text(image, mark.text, origin, style.font_scale, ink, thickness)
+
+
+def _text_size(text: str, scale: float, thickness: int) -> tuple[tuple[int, int], int]:
+    """Returns (width, height above the base line), and the depth below it, in pixels."""
+    if text.isascii():
+        (width, height), base = cv2.getTextSize(text, _FONT, scale, thickness)
+        return (width, height), base
+    size = round(_FONT_PIXELS * scale)
+    height, width = text_mask(text, size).shape
+    return (width, size), height - size
+
+
+def _put_text(
+    image: Image, text: str, origin: Point, scale: float, color: Color, thickness: int
+) -> None:
+    """Draws a text that is ``drawable`` with the left end of its base line at a point."""
+    if text.isascii():
+        cv2.putText(image, text, origin, _FONT, scale, color, thickness, cv2.LINE_AA)
+        return
+    size = round(_FONT_PIXELS * scale)
+    mask = text_mask(text, size)
+    left, top = origin[0], max(0, origin[1] - size)
+    region = image[top : top + mask.shape[0], left : left + mask.shape[1]]
+    share = mask[: region.shape[0], : region.shape[1], None] / 255
+    region[:] = np.round(region + share * (np.array(color) - region))
 
 
 def _place(

@@ -305,7 +305,7 @@ class PredictResult:
         images: images done in this run.
         already_done: images that an earlier run had done.
         boxes: boxes found in this run.
-        skipped: images that could not be read.
+        skipped: images that could not be read, or whose picture could not be drawn.
         files: what was written: the lines of each process, and what was made of them.
         seconds: wall time of this run, loading of the model not counted.
     """

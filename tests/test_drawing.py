@@ -211,3 +211,52 @@ def test_side_by_side_of_different_heights():
     picture = side_by_side(plain(600, 700), plain(500, 700))
     lower = picture[-50:, -700:]
     assert (lower == 255).all()
+
+
+NASTY_NAMES = [
+    *(
+        "箱子",
+        "桌子",
+        "Müller",
+        "Muller",
+        "кошка",
+        "عربي",
+        "हिन्दी",
+        "\ud800",
+        "\udcff",
+        "???",
+        "??",
+    ),
+    *("a\x1b[31m", "a\n", "a\u202e", "a", "x" * 500, "x" * 501, "箱" * 500, "⟨7BB1⟩⟨5B50⟩"),
+]
+
+
+def test_two_names_are_drawn_as_two_and_none_ends_the_process():
+    drawn = {
+        draw_boxes(plain(), [[50, 80, 500, 400]], [0], [name], scores=[0.5]).tobytes()
+        for name in NASTY_NAMES
+    }
+    titles = {add_title(plain(), name).tobytes() for name in NASTY_NAMES}
+    assert len(drawn) == len(titles) == len(NASTY_NAMES)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3000), (40, 40), (900, 1200)])
+@pytest.mark.parametrize("name", ["箱子", "я" * 300])
+def test_text_in_fonts_stays_in_its_tag_in_a_picture_of_any_size(size, name):
+    white = np.full((*size, 3), 255, np.uint8)
+    picture = draw_boxes(white, [[0, 0, size[1], size[0]]] * 3, [0, 1, 5], [name] * 6)
+    width = add_title(white, name).shape[1]
+    assert picture.shape[2] == 3
+    assert width < 5000
+
+
+def test_text_in_a_font_has_the_ink_and_the_place_of_other_text():
+    pictures = [
+        draw_boxes(plain(), [[100, 100, 700, 500]], [4], [name]) for name in ("gaze", "gazé")
+    ]
+    tags = [is_color(picture, color_of(4)) for picture in pictures]
+    for picture, tag in zip(pictures, tags, strict=True):
+        x1, y1, _, y2 = extent(tag)
+        assert (x1, y2) == (99, 501)
+        assert 70 <= y1 <= 90  # the tag lies on the box
+        assert (picture[y1:100, 99:300] > 180).all(axis=2).sum() > 20

@@ -11,17 +11,9 @@ ROOT = Path(fldet.__file__).parent
 
 # Each may import its own layer and those before it.
 LAYERS = [
-    {
-        "_compat",
-        "config_text",
-        "errors",
-        "plugins",
-        "results",
-        "annotations",
-        "functional",
-        "drawing",
-    }
-    | {"anchor_cover", "image_files", "ops", "processes", "reading"},
+    {"_compat", "config_text", "errors", "plugins", "results", "annotations", "functional"}
+    | {"anchor_cover", "drawing", "image_files", "lettering", "ops", "processes"}
+    | {"reading", "text"},
     {"config"},
     {"registry"},
     {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}

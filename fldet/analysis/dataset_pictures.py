@@ -20,6 +20,7 @@ from fldet.analysis.dataset import (
     most_first,
     try_to_read,
 )
+from fldet.analysis.figure import choose_fonts, label
 from fldet.anchor_cover import SeenImage
 from fldet.annotations import box_of, flag_of, id_of, is_usable, read_annotations
 from fldet.drawing import PALETTE, Image, add_title, draw_boxes
@@ -43,13 +44,14 @@ def plot(summary: DatasetSummary, path: Path) -> Path:
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.15))
         figure.suptitle(
-            f"{summary.name}: {summary.images} images, {summary.boxes} boxes, "
+            f"{label(summary.name)}: {summary.images} images, {summary.boxes} boxes, "
             f"{summary.crowd_regions} crowd regions"
         )
         _plot_classes(figure.add_subplot(grid[:, 0]), summary)
         _plot_sizes(figure.add_subplot(grid[0, 1]), summary)
         _plot_boxes_per_image(figure.add_subplot(grid[1, 1]), summary)
         _plot_aspect_ratios(figure.add_subplot(grid[2, 1]), summary)
+        choose_fonts(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=100)
     return write_atomically(path, buffer.getvalue())
@@ -62,7 +64,7 @@ def _plot_classes(axes: Any, summary: DatasetSummary) -> None:
         rows = [*rows[:20], (f"... {len(rows) - 30} more ...", None), *rows[-10:]]
     counts = [count or 0 for _, count in rows]
     axes.barh(range(len(rows)), counts, color=_BLUE)
-    axes.set_yticks(range(len(rows)), [_shorten(name, 24) for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [label(_shorten(name, 24)) for name, _ in rows])
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     present = [count for count in counts if count]
     if present and max(present) > 20 * min(present):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fldet.analysis.errors_result import BINS, ErrorAnalysis, mean_precision
+from fldet.analysis.figure import choose_fonts, label
 from fldet.analysis.matching import AREAS, RECALLS
 from fldet.drawing import PALETTE
 from fldet.results import write_atomically
@@ -67,11 +68,13 @@ def _save(
     procedure = draw(figure, analysis)
     ap50 = "undefined" if analysis.ap50 != analysis.ap50 else f"{analysis.ap50:.3f}"
     source = (
-        f"{analysis.results} on {analysis.annotations}: {analysis.images} images, "
+        f"{label(str(analysis.results))} on {label(str(analysis.annotations))}: "
+        f"{analysis.images} images, "
         f"{analysis.objects} objects, {analysis.detections} detections, AP50 {ap50}."
     )
     # A label of the figure, for which the layout makes room.
     figure.supxlabel(f"{procedure}\n{source}", x=0.01, ha="left", fontsize=11, color="#444444")
+    choose_fonts(figure)
     paths = []
     for ending, metadata in (("png", {}), ("svg", {"Date": None})):
         buffer = io.BytesIO()
@@ -141,7 +144,7 @@ def _draw_confusion(figure: Any, analysis: ErrorAnalysis) -> str:
     share = matrix / np.maximum(whole.sum(axis=1)[[*shown, -1]], 1)[:, None]
     axes = figure.subplots()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = [_shorten(analysis.classes[label]) for label in shown]
+    names = [label(_shorten(analysis.classes[number])) for number in shown]
     ticks = range(len(matrix))
     axes.set_xticks(ticks, [*names, "missed"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, [*names, "background"])
@@ -225,7 +228,7 @@ def _draw_areas(axes: Any, curves: dict[str, tuple[float, ...]], name: str) -> N
         values = curves[area] or np.full(len(RECALLS), np.nan)
         axes.plot(RECALLS, values, line, color=color, linewidth=width, label=area)
     ap50 = f" {np.mean(curves['all']):.2f}" if curves["all"] else ": no objects"
-    axes.set_title(f"{name}{ap50}", fontsize=15)
+    axes.set_title(f"{label(name)}{ap50}", fontsize=15)
     axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")

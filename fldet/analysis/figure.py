@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fldet.lettering import drawable, families
 from fldet.results import write_atomically
 
 # Okabe and Ito (2008), told apart with any colour vision; the light ones are left out.
@@ -47,6 +48,7 @@ def save(drawn: Any, stem: Path) -> list[Path]:
         drawn: the Matplotlib figure.
         stem: path without an ending.
     """
+    choose_fonts(drawn)
     paths = []
     for ending, options in (("png", {"dpi": 100}), ("svg", {"metadata": {"Date": None}})):
         buffer = io.BytesIO()
@@ -54,6 +56,19 @@ def save(drawn: Any, stem: Path) -> list[Path]:
         path = stem.with_name(f"{stem.name}.{ending}")
         paths.append(write_atomically(path, buffer.getvalue()))
     return paths
+
+
+def label(text: str) -> str:
+    """Returns a text from outside as Matplotlib is to draw it: no formula, every letter there."""
+    return drawable(text).replace("$", r"\$")
+
+
+def choose_fonts(drawn: Any) -> None:
+    """Has a finished figure look for letters in all fonts that ``label`` has found to have them."""
+    from matplotlib.text import Text
+
+    for text in drawn.findobj(Text):
+        text.set_fontfamily(families())
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fldet.analysis.figure import COLORS, DASHES, figure, save
+from fldet.analysis.figure import COLORS, DASHES, figure, label, save
 from fldet.errors import DataError, UsageError, shorten
 from fldet.reading import GIB, parse_json, read_bytes
 
@@ -321,12 +321,12 @@ def plot(runs: Sequence[TrainingLog], stem: Path, *, smooth: int = 1) -> list[Pa
 
 def _name_runs(drawn: Any, runs: Sequence[TrainingLog]) -> None:
     if len(runs) == 1:
-        drawn.suptitle(runs[0].name)
+        drawn.suptitle(label(runs[0].name))
         return
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=color, linewidth=6, label=run.name)
+        Line2D([], [], color=color, linewidth=6, label=label(run.name))
         for run, color in zip(runs, _RUN_COLORS, strict=False)
     ]
     drawn.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 3))

@@ -17,6 +17,7 @@ from fldet.analysis.loss_cdf import Curve, LossCdf, procedure_text
 from fldet.analysis.matching import AREAS, RECALLS
 from fldet.analysis.report import STATES, Report, as_data_uri, gallery_data
 from fldet.analysis.report_charts import Line, legend, line_chart
+from fldet.text import printable
 
 _HERE = Path(__file__).parent
 # The browser itself refuses everything that is not in the page.
@@ -50,7 +51,7 @@ def render(report: Report) -> str:
         f'<h2 id="{name}-title">{escape(title)}</h2>{content}</section>'
         for name, title, content in shown
     )
-    return (
+    return printable(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -78,7 +79,7 @@ def _script(report: Report) -> str:
     if not report.pictures:
         return ""
     data = json.dumps(gallery_data(report), separators=(",", ":"))
-    for letter in "<>&":
+    for letter in "<>&\x7f":
         data = data.replace(letter, f"\\u{ord(letter):04x}")
     return (
         f'<script type="application/json" id="data">{data}</script>\n'
@@ -170,7 +171,7 @@ def _per_class(report: Report) -> str:
     for name in columns[0][1]:
         cells = [escape(name)]
         if report.pictures:
-            cells = [f'<a href="#class={quote(name)}">{escape(name)}</a>']
+            cells = [f'<a href="#class={quote(name, errors="replace")}">{escape(name)}</a>']
         if errors:
             cells.append(f"{objects.get(name, 0):,}")
         values = [of.get(name) for _, of in columns] + ([ap50.get(name)] if errors else [])

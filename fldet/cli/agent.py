@@ -12,6 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import parse_args, run
 
+from fldet.cli.streams import safe_streams
+
 
 def main(arguments: list[str]) -> int:
     """Runs torchrun with its arguments; returns the exit code of the process that failed first."""
@@ -43,4 +45,5 @@ def describe(rank: int, failure: ProcessFailure) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    with safe_streams():
+        raise SystemExit(main(sys.argv[1:]))

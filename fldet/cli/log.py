@@ -4,6 +4,7 @@ import logging
 import sys
 
 from fldet.cli.output import is_first_process
+from fldet.text import printable
 
 
 class _StderrHandler(logging.Handler):
@@ -11,7 +12,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(prefix + self.format(record), file=sys.stderr, flush=True)
+        print(prefix + printable(self.format(record)), file=sys.stderr, flush=True)
 
 
 def set_up_logging() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, NoReturn
 import typer
 
 from fldet.cli.group import GroupOfModules
+from fldet.cli.streams import safe_streams
 
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {
@@ -81,12 +82,13 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.argv[1:] = expand_lists(sys.argv[1:])
-    try:
-        app()
-    except SystemExit as stop:
-        if "RANK" in os.environ and isinstance(stop.code, int):
-            _leave_at_once(stop.code)
-        raise
+    with safe_streams():
+        try:
+            app()
+        except SystemExit as stop:
+            if "RANK" in os.environ and isinstance(stop.code, int):
+                _leave_at_once(stop.code)
+            raise
 
 
 def _leave_at_once(code: int) -> NoReturn:

@@ -20,6 +20,7 @@ from fldet.errors import (
     explained_file_errors,
 )
 from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
+from fldet.text import printable
 
 P = ParamSpec("P")
 
@@ -54,7 +55,7 @@ class Output:
         if self.as_json:
             from fldet.results import to_json
 
-            self._print(to_json(self.command, value))
+            self._print(to_json(self.command, value).replace("\x7f", r"\u007f"))
         elif self.quiet:
             self._print(str(essential))
         else:
@@ -63,7 +64,7 @@ class Output:
     @staticmethod
     def _print(text: str) -> None:
         with explained_file_errors("stdout"):
-            print(text, file=sys.__stdout__, flush=True)
+            print(printable(text), file=sys.__stdout__, flush=True)
 
 
 def table(
@@ -92,7 +93,7 @@ def is_first_process() -> bool:
 def note(text: str) -> None:
     """Prints a line for the person at the terminal, on stderr, in the first process only."""
     if is_first_process():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def command(body: Callable[P, None]) -> Callable[P, None]:
@@ -151,6 +152,7 @@ def _report(error: Exception, text: str) -> None:
         message = {"message": str(error), "extraInfo": details}
         Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
     elif process_count() > 1:
-        print(f"process {process_rank()} of {process_count()}: {text}", file=sys.stderr)
+        text = f"process {process_rank()} of {process_count()}: {text}"
+        print(printable(text), file=sys.stderr)
     else:
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)

@@ -10,6 +10,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note, table
+from fldet.text import terminal
 
 if TYPE_CHECKING:
     from fldet.engine.paper_run import Status
@@ -250,7 +251,7 @@ class View:
             from rich.live import Live
 
             # Drawn from this thread only: processes are started from it.
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live = Live(console=Console(file=terminal()), auto_refresh=False)
             self._live.start()
         return self
 

@@ -40,7 +40,13 @@ def predict(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("predictions"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of what is written.",
+            show_default="predictions; if it holds some, predictions_2, ...",
+        ),
+    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,6 +63,9 @@ def predict(
     every: Annotated[int, typer.Option(min=1, help="Of a video, only each N-th frame.")] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what a run into the folder has left.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what a run into the folder has written.")
     ] = False,
     config: Annotated[
         str | None,
@@ -83,7 +92,7 @@ def predict(
     wanted = formats or ["pictures"]
     if gpus > 1:
         check_source(source, gpus)
-        check_options(source, out, wanted, resume=resume)
+        check_options(source, out, wanted, resume=resume, overwrite=overwrite)
         resolve_checkpoint(checkpoint)
         relaunch(None, gpus, phases=(), device=device)
         return
@@ -97,6 +106,7 @@ def predict(
         batch_size=batch_size,
         every=every,
         resume=resume,
+        overwrite=overwrite,
         device=device,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
@@ -105,7 +115,7 @@ def predict(
         output = Output("predict", as_json=json, quiet=quiet)
         output.result(result, text=lambda: describe(result), essential=result.out)
         if result.skipped:
-            note(f"{result.skipped} images could not be read; exit code 1")
+            note(f"{result.skipped} images could not be read or drawn; exit code 1")
             raise typer.Exit(1)
 
 

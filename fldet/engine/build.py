@@ -38,6 +38,7 @@ from fldet.hooks import BrokenImagesHook
 from fldet.processes import leave_signals_to_parent
 from fldet.registry import MODELS
 from fldet.results import write_atomically
+from fldet.text import printable
 
 # Printed by MMEngine on every run, about nothing that a user can change.
 NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
@@ -162,6 +163,8 @@ class FldetRunner(Runner):
         quiet_console(logger)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
+                stream: Any = handler.stream
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
                 handler.handleError = _name_log(handler.baseFilename)  # type: ignore
         return logger
 
@@ -360,7 +363,7 @@ class _Stderr(io.TextIOBase):
     """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        return sys.stderr.write(printable(text))
 
     def flush(self) -> None:
         sys.stderr.flush()

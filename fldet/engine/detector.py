@@ -5,6 +5,7 @@ exported model replaces (``fldet.engine.onnx_detector``).
 """
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -212,8 +213,7 @@ class Detector:
 
     @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
-        set_score_thr(self.model, score_thr)
-        model: Any = self.model
+        model: Any = with_score_thr(self.model, score_thr)
         samples = model.test_step(as_batch(batch))
         return [self.as_detections(sample.pred_instances, score_thr) for sample in samples]
 
@@ -345,9 +345,24 @@ def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list
         yield from chunks(same, size)
 
 
-def set_score_thr(model: nn.Module, score_thr: float) -> None:
-    """Tells the heads which scores are wanted: above, the rest is work for nothing; below, lost."""
+def with_score_thr(model: nn.Module, score_thr: float) -> nn.Module:
+    """Returns a model with the same weights whose heads give the scores that are wanted.
+
+    Above the threshold, the rest is work for nothing; below, lost. The model itself stays as it is:
+    another thread may ask it for other scores at the same time.
+    """
+    view = _copied(model)
     for name in ("bbox_head", "roi_head"):
         cfg = getattr(getattr(model, name, None), "test_cfg", None)
         if cfg is not None and "score_thr" in cfg:
-            cfg.score_thr = score_thr
+            head: Any = _copied(getattr(model, name))
+            head.test_cfg = ConfigDict({**cfg, "score_thr": score_thr})
+            view._modules[name] = head
+    return view
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Returns a module with the same parameters and parts, which may get other ones."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied

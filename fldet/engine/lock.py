@@ -192,5 +192,5 @@ def _in_use(path: Path, holder: dict[str, Any]) -> UsageError:
         f"{holder.get('host', 'this machine')[:_MOST_OF_A_TEXT]} "
         f"since {holder.get('since', 'a time that is not known')[:_MOST_OF_A_TEXT]}",
         expected="one run in a work dir at a time",
-        hint=f"choose another --work-dir; if that run is dead, remove {path}",
+        hint=f"choose another --work-dir or --out; if that run is dead, remove {path}",
     )

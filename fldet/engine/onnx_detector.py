@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from fldet.engine.checkpoint import class_tuple
-from fldet.engine.detector import Detector, Prepared, as_batch, set_score_thr
+from fldet.engine.detector import Detector, Prepared, as_batch, with_score_thr
 from fldet.engine.device import select_device
 from fldet.engine.stored_config import building, checked, read_literals
 from fldet.errors import CheckpointError, UnavailableError, UsageError
@@ -55,14 +55,13 @@ class ExportedDetector(Detector):
 
     @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
-        model: Any = self.model
+        model: Any = with_score_thr(self.model, score_thr)
         data = model.data_preprocessor(as_batch(batch), False)
         metas = [sample.metainfo for sample in data["data_samples"]]
         sizes = torch.tensor([meta["img_shape"][:2] for meta in metas], dtype=torch.float32)
         outputs = self._run({"images": data["inputs"], "sizes": sizes})
         if self.inside:
             return self._split(outputs, metas, score_thr)
-        set_score_thr(model, score_thr)
         half = len(outputs) // 2
         maps = (outputs[:half], outputs[half:])
         found = model.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)

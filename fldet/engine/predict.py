@@ -8,16 +8,20 @@ and, when going on, 8 bytes for each image that is done.
 import contextlib
 import json
 import logging
+import math
 import os
 import re
+import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from hashlib import blake2b, sha256
-from itertools import islice
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +33,34 @@ from fldet.drawing import draw_boxes, read_image
 from fldet.engine.checkpoint import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
 from fldet.engine.device import describe, process_group
-from fldet.engine.sources import Item, check_source, find_items
-from fldet.errors import DataError, UsageError, explained_file_errors, nearest
+from fldet.engine.lock import locked
+from fldet.engine.sources import SETTINGS, Item, check_source, find_items, fixed_part
+from fldet.errors import (
+    DataError,
+    FileSystemError,
+    UsageError,
+    explained_file_errors,
+    nearest,
+    shorten,
+)
 from fldet.hooks.progress import make_bar
 from fldet.processes import adopt_launcher, process_count, process_rank
-from fldet.results import Detections, PredictResult, write_atomically
+from fldet.reading import MIB, MOST_OF_TEXT, read_json
+from fldet.results import Detections, PredictResult, atomic_file, write_atomically
 
 log = logging.getLogger("fldet")
 
 FORMATS = ("pictures", "coco", "jsonl")
 SECONDS_BETWEEN_LINES = 30.0
+MOST_OF_LINE = 64 * MIB  # bytes that a line of predictions may have
+DEFAULT_OUT = "predictions"
+GO_ON = "go on with the same command and --resume"
+PICTURES = "pictures"
+# What a run writes into its folder, and under which names until it is whole.
+_FILES = re.compile(
+    r"predict\.json|results\.json|images\.json|(predictions|skipped)(\.(\d+)-of-\d+)?\.jsonl"
+)
+_DRAFTS = re.compile(r"\.(.+\.(?:jpg|json|jsonl))\.(?:part|[a-z0-9_]{8})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,7 @@ class Counts:
 def predict(
     checkpoint: Path,
     source: str,
-    out: Path,
+    out: Path | None = None,
     *,
     config: str | None = None,
     formats: Sequence[str] = ("pictures",),
@@ -81,6 +103,7 @@ def predict(
     batch_size: int = 8,
     every: int = 1,
     resume: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
     launcher: str = "none",
     trust_checkpoint: bool = False,
@@ -92,13 +115,15 @@ def predict(
     Args:
         checkpoint: the weights, a work dir, or an exported model.
         source: see ``find_items``.
-        out: the folder; made if it is not there.
+        out: the folder; made if it is not there. None is the first of ``predictions``,
+            ``predictions_2``, ... without predictions; to go on, the last one with some.
         config: for a checkpoint that carries none.
         formats: of ``pictures``, ``coco`` and ``jsonl``.
         score_thr: lowest score, in [0, 1].
         batch_size: most images at once.
         every: of a video, only each so many-th frame.
         resume: go on with what an earlier run into ``out`` has left.
+        overwrite: remove what an earlier run into ``out`` has written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
@@ -107,44 +132,72 @@ def predict(
         The result over all processes; None in all but the first of them.
 
     Raises:
-        FldetError: a wrong option, no image, ``out`` holds other predictions, no such checkpoint,
-            no room.
+        FldetError: a wrong option, no image, ``out`` holds other predictions or is in use, no such
+            checkpoint, no room.
     """
     place, device = _place(launcher, device)
     # under torchrun the first process refuses for all: it ends the others
     if place.rank == 0 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        check_options(source, out, formats, resume=resume)
+        check_options(source, out, formats, resume=resume, overwrite=overwrite)
     check_source(source, place.count)
+    items = _begun(find_items(source, every), source)
     detector = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
-    with (
-        _groups(place) as patient,
-        explained_file_errors(out, hint="go on with the same command and --resume"),
-    ):
+    with _groups(place) as patient, contextlib.ExitStack() as held:
+        held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
         if place.rank == 0:
-            _claim(out, _settings(checkpoint, detector, score_thr))
-        _wait(place)
+            settings = _settings(checkpoint, detector, score_thr)
+            out = held.enter_context(_claimed(out, settings, resume, overwrite))
+        out = _shared(out, place)
         log.info("predicting on %s", describe(detector.device))
         run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
-        return _run_all(run, source, every, patient, coco="coco" in formats)
+        return _run_all(run, items, patient, coco="coco" in formats)
 
 
-def check_options(source: str, out: Path, formats: Sequence[str], *, resume: bool) -> None:
+def check_options(
+    source: str, out: Path | None, formats: Sequence[str], *, resume: bool, overwrite: bool
+) -> None:
     """Does nothing if a run may begin.
 
     Raises:
-        UsageError: an unknown format, or ``out`` holds predictions and ``resume`` is not set.
+        UsageError: an unknown format; both ``resume`` and ``overwrite``; ``out`` holds predictions
+            and neither is set, or it holds other files; the source lies in its pictures.
     """
     for name in formats:
         if name not in FORMATS:
             raise UsageError(
                 f"unknown format {name!r}", expected=nearest(name, FORMATS) or ", ".join(FORMATS)
             )
-    if not resume and (out / "predict.json").exists():
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite", expected="one of the two")
+    if out is None:
+        return
+    _check_folder(out)
+    if Path(fixed_part(source)).resolve().is_relative_to((out / PICTURES).resolve()):
         raise UsageError(
-            f"{out} already holds predictions",
-            expected="another folder, or --resume to go on",
-            hint=f"fldet predict CHECKPOINT {source} --out {out} --resume",
+            f"{source} lies where the pictures go: {out / PICTURES}", expected="another --out"
         )
+    if not (resume or overwrite) and _holds_predictions(out):
+        raise _already_there(out, source)
+
+
+def _already_there(out: Path, source: str = "SOURCE") -> UsageError:
+    return UsageError(
+        f"{out} already holds predictions",
+        expected="another folder, --resume to go on, or --overwrite to remove them",
+        hint=f"fldet predict CHECKPOINT {source} --out {out} --resume",
+    )
+
+
+def _begun(items: Iterator[Item], source: str) -> Iterator[Item]:
+    """Returns the items, the first one already found.
+
+    Raises:
+        DataError: there is none.
+    """
+    first = next(items, None)
+    if first is None:
+        raise DataError(f"no image in {source}")
+    return chain([first], items)
 
 
 @dataclass
@@ -161,16 +214,15 @@ class _Run:
 
     def over(self, items: Iterator[Item]) -> Counts:
         """Predicts on this process's share of the items; returns what was done."""
-        self.out.mkdir(parents=True, exist_ok=True)
         done = _Done(self.out)
-        _mend(self.out, self.place)
+        _mend(self.out, self.place, done.junk)
         mine = self._not_done(islice(items, self.place.rank, None, self.place.count), done)
         workers = max(1, min(8, (os.cpu_count() or 1) // self.place.count))
         with (
             _progress(self.place) as show,
             ThreadPoolExecutor(workers) as pool,
-            open(self.out / self.place.name("predictions"), "a", encoding="utf-8") as lines,
-            open(self.out / self.place.name("skipped"), "w", encoding="utf-8") as skipped,
+            _opened(self.out / self.place.name("predictions"), "a") as lines,
+            _opened(self.out / self.place.name("skipped"), "w") as skipped,
         ):
             for window in self._windows(mine, pool):
                 self._write(window, pool, lines, skipped)
@@ -219,7 +271,9 @@ class _Run:
         found = self.detector.detect(images, self.score_thr, self.batch_size)
         if self.pictures:
             items = [item for item, _ in good]
-            list(pool.map(self._draw, items, images, found))
+            for item, fault in zip(items, pool.map(self._draw, items, images, found), strict=True):
+                if fault is not None:
+                    self._skip(item, fault, skipped)
         for (item, image), one in zip(good, found, strict=True):
             lines.write(as_line(item, image, one))
             self.counts.boxes += len(one)
@@ -234,15 +288,24 @@ class _Run:
     def _skip(self, item: Item, error: DataError, skipped: Any) -> None:
         self.counts.skipped += 1
         skipped.write(json.dumps({**_identity(item), "reason": error.message}) + "\n")
-        log.warning("skipped: %s", os.fsencode(error.message).decode(errors="replace"))
+        log.warning("skipped: %s", error.message)
 
-    def _draw(self, item: Item, image: Prepared, found: Detections) -> None:
-        pixels = image.source if image.source is not None else read_image(Path(item.file))
-        picture = draw_boxes(
-            pixels, found.boxes, found.labels, self.detector.classes, scores=found.scores
-        )
-        data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-        write_atomically(self.out / "pictures" / item.picture, data)
+    def _draw(self, item: Item, image: Prepared, found: Detections) -> DataError | None:
+        """Writes a picture; returns why there is none, if the others can still be drawn."""
+        try:
+            pixels = image.source if image.source is not None else read_image(Path(item.file))
+            picture = draw_boxes(
+                pixels, found.boxes, found.labels, self.detector.classes, scores=found.scores
+            )
+            data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+            with explained_file_errors(hint=GO_ON):
+                write_atomically(self.out / PICTURES / item.picture, data)
+        except FileSystemError:
+            raise
+        except (DataError, OSError, cv2.error) as error:
+            reason = str(error).splitlines()[0]
+            return DataError(f"cannot draw the picture of {item.file}: {reason}")
+        return None
 
 
 def as_line(item: Item, image: Prepared, found: Detections) -> str:
@@ -260,23 +323,52 @@ def as_line(item: Item, image: Prepared, found: Detections) -> str:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the whole lines of a file of predictions; a line cut off at the end is left out."""
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """Yields the lines of a file of predictions; what is none, as half a line, is left out."""
+    for data in _lines(path):
+        line = _prediction(data)
+        if line is not None:
+            yield line
 
 
-def _run_all(
-    run: _Run, source: str, every: int, patient: Any, *, coco: bool
-) -> PredictResult | None:
+def _lines(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from iter(partial(file.readline, MOST_OF_LINE), b"")
+
+
+def _prediction(data: bytes) -> dict[str, Any] | None:
+    """Returns what ``as_line`` has written, None for anything else."""
+    if not data.endswith(b"\n"):
+        return None
+    try:
+        line = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and _is_prediction(line) else None
+
+
+def _is_prediction(line: dict[str, Any]) -> bool:
+    columns: list[Any] = [line.get(name) for name in ("boxes", "labels", "scores", "names")]
+    if not all(isinstance(column, list) for column in columns):
+        return False
+    boxes, labels, scores, names = columns
+    sizes = (line.get("width"), line.get("height"), line.get("frame", 0))
+    numbers = [*chain(*(box for box in boxes if isinstance(box, list))), *scores]
+    return (
+        isinstance(line.get("file"), str)
+        and all(type(value) is int for value in (*sizes, *labels))
+        and all(isinstance(box, list) and len(box) == 4 for box in boxes)
+        and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+        and all(isinstance(name, str) for name in names)
+        and len({len(column) for column in columns}) == 1
+    )
+
+
+def _run_all(run: _Run, items: Iterator[Item], patient: Any, *, coco: bool) -> PredictResult | None:
     """Returns the result over all processes, in the first of them; None in the others."""
     started = time.perf_counter()
-    counts = _total(run.over(find_items(source, every)), run.place, patient)
+    counts = _total(run.over(items), run.place, patient)
     if run.place.rank:
         return None
-    if not (counts.images or counts.already_done or counts.skipped):
-        raise DataError(f"no image in {source}")
     return PredictResult(
         out=run.out,
         images=counts.images,
@@ -289,14 +381,25 @@ def _run_all(
 
 
 class _Done:
-    """What earlier runs have done: 8 bytes an image, in order, to look up."""
+    """What earlier runs have done: 8 bytes an image, in order, to look up.
+
+    Attributes:
+        junk: the files with something in them that is no prediction.
+    """
 
     def __init__(self, out: Path) -> None:
+        self.junk: set[Path] = set()
         files = sorted(out.glob("predictions*.jsonl"))
-        keys = (
-            _key(line["file"], line.get("frame")) for path in files for line in read_lines(path)
-        )
+        keys = (key for path in files for key in self._keys_in(path))
         self._keys = np.unique(np.fromiter(keys, np.uint64))
+
+    def _keys_in(self, path: Path) -> Iterator[np.uint64]:
+        for data in _lines(path):
+            line = _prediction(data)
+            if line is None:
+                self.junk.add(path)
+            else:
+                yield _key(line["file"], line.get("frame"))
 
     def __contains__(self, item: Item) -> bool:
         if not self._keys.size:
@@ -308,7 +411,7 @@ class _Done:
 
 def _key(file: str, frame: int | None) -> np.uint64:
     """Returns 64 bits that name an image; among ten million, two are equal once in 400,000 runs."""
-    text = f"{file}\0{frame}".encode(errors="surrogateescape")
+    text = f"{file}\0{frame}".encode(errors="surrogatepass")
     return np.uint64(int.from_bytes(blake2b(text, digest_size=8).digest(), "little"))
 
 
@@ -332,49 +435,138 @@ def _settings(checkpoint: Path, detector: Detector, score_thr: float) -> dict[st
     }
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _claimed(
+    out: Path | None, settings: dict[str, Any], resume: bool, overwrite: bool
+) -> Iterator[Path]:
+    """Holds the folder of a run, with its settings in it; see ``predict``."""
+    with contextlib.ExitStack() as held:
+        if out is None and not (resume or overwrite):
+            out = _free_folder(held)
+        else:
+            out = out or _last_folder()
+            held.enter_context(locked(out))
+            _check_folder(out)
+        if not (resume or overwrite) and _holds_predictions(out):
+            raise _already_there(out)  # of a run that has just ended
+        if not resume:
+            for path in _own_files(out):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove_drafts(out)
+        _agree(out / SETTINGS, settings)
+        yield out
+
+
+def _default_folders() -> Iterator[Path]:
+    yield Path(DEFAULT_OUT)
+    yield from (Path(f"{DEFAULT_OUT}_{number}") for number in count(2))
+
+
+def _free_folder(held: contextlib.ExitStack) -> Path:
+    """Returns the first default folder that neither holds predictions nor is in use, held."""
+    folders = _default_folders()
+    while True:
+        folder = next(folders)
+        try:
+            _check_folder(folder)
+            if _holds_predictions(folder):
+                continue
+            with contextlib.ExitStack() as mine:
+                mine.enter_context(locked(folder))
+                if not _holds_predictions(folder):  # of a run that has just ended
+                    held.push(mine.pop_all())
+                    return folder
+        except UsageError:  # other files, or a run
+            continue
+
+
+def _last_folder() -> Path:
+    """Returns the last default folder that a run has begun; the first if there is none."""
+    there = takewhile(Path.exists, _default_folders())
+    return ([path for path in there if (path / SETTINGS).exists()] or [Path(DEFAULT_OUT)])[-1]
+
+
+def _own_files(out: Path) -> list[Path]:
+    """Returns what bears a name that a run writes; an empty folder of pictures does not count."""
+    paths = [path for path in out.iterdir() if _FILES.fullmatch(path.name)] if out.exists() else []
+    pictures = out / PICTURES
+    if os.path.lexists(pictures) and not (pictures.is_dir() and not any(pictures.iterdir())):
+        paths.append(pictures)
+    return sorted(paths)
+
+
+def _check_folder(out: Path) -> None:
+    """Does nothing if a folder is not there, or what bears our names in it is a run's.
+
+    Raises:
+        UsageError: it is a file, or somebody else's file would be written over or through.
+    """
+    if os.path.lexists(out) and not out.is_dir():
+        raise UsageError(f"{out} is not a folder", expected="a folder for what is written: --out")
+    for path in _own_files(out):
+        if not (out / SETTINGS).exists():
+            raise UsageError(
+                f"{path} is there, and no fldet predict has written it", expected="another --out"
+            )
+        mode = path.lstat().st_mode
+        if not (stat.S_ISDIR(mode) if path.name == PICTURES else stat.S_ISREG(mode)):
+            raise UsageError(f"{path} is a link or no file", expected="another --out")
+
+
+def _holds_predictions(out: Path) -> bool:
+    """Returns whether anything would be lost with a folder: a line, not settings alone."""
+    return any(path.stat().st_size for path in out.glob("predictions*.jsonl"))
+
+
+def _agree(path: Path, settings: dict[str, Any]) -> None:
     """Writes the settings of a new folder, or compares those of one that is gone on with."""
-    path = out / "predict.json"
     if not path.exists():
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+    earlier = read_json(path, "settings of the predictions", most=MOST_OF_TEXT)
     for name, value in settings.items():
-        if earlier.get(name) != value:
+        found = earlier.get(name) if isinstance(earlier, dict) else None
+        if found != value:
             raise UsageError(
-                f"{out} holds predictions with another {name.removesuffix('_sha256')}",
-                expected=f"{name} {earlier.get(name)}, got {value}",
+                f"{path.parent} holds predictions with another {name.removesuffix('_sha256')}",
+                expected=f"{name} {shorten(found)}, got {shorten(value)}",
                 hint="the same options as before, or another folder: --out FOLDER",
             )
 
 
-def _mend(out: Path, place: Place) -> None:
-    """Cuts off half a line at the end of the files that fall to this process; drops old skips.
+def _remove_drafts(out: Path) -> None:
+    """Removes what a killed run has left under names for the time of writing."""
+    for folder, _, names in os.walk(out / PICTURES):
+        for name in filter(_DRAFTS.fullmatch, names):
+            os.unlink(os.path.join(folder, name))
+    for path in out.iterdir():
+        draft = _DRAFTS.fullmatch(path.name)
+        if draft and _FILES.fullmatch(draft[1]):
+            path.unlink()
+
+
+def _opened(path: Path, mode: str) -> Any:
+    """Opens a file of the folder, never through a link that somebody has put there."""
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    return open(
+        path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | no_link)
+    )
+
+
+def _mend(out: Path, place: Place, junk: set[Path]) -> None:
+    """Removes what is no prediction from the files that fall to this process; drops old skips.
 
     An earlier run may have had another number of processes.
     """
     for path in out.glob("*.jsonl"):
-        found = re.fullmatch(r"(predictions|skipped)(?:\.(\d+)-of-\d+)?\.jsonl", path.name)
-        if found and int(found[2] or 0) % place.count == place.rank:
+        found = _FILES.fullmatch(path.name)
+        if found and int(found[3] or 0) % place.count == place.rank:
             if found[1] == "skipped":
                 path.unlink()
-            else:
-                _cut_half_line(path)
-
-
-def _cut_half_line(path: Path) -> None:
-    with open(path, "rb+") as file:
-        end = whole = file.seek(0, os.SEEK_END)
-        while whole:
-            begin = max(0, whole - (1 << 16))
-            file.seek(begin)
-            at = file.read(whole - begin).rfind(b"\n")
-            if at >= 0:
-                whole = begin + at + 1
-                break
-            whole = begin
-        if whole < end:
-            file.truncate(whole)
+            elif path in junk:
+                log.info("%s: what is no whole line of a prediction is removed", path)
+                with atomic_file(path, "wb") as file:
+                    file.writelines(data for data in _lines(path) if _prediction(data) is not None)
 
 
 def _finish(out: Path, classes: Sequence[str], *, coco: bool) -> tuple[Path, ...]:
@@ -395,18 +587,19 @@ def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
     """
     results, images = out / "results.json", out / "images.json"
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(classes)]
-    with _replacing(results) as found, _replacing(images) as known:
-        found.write("[")
-        known.write('{"categories": ' + json.dumps(categories) + ', "images": [')
-        between = ""
+    with atomic_file(results, "wb") as found, atomic_file(images, "wb") as known:
+        found.write(b"[")
+        known.write(b'{"categories": ' + json.dumps(categories).encode() + b', "images": [')
+        between = b""
         everything = (line for path in lines for line in read_lines(path))
         for number, line in enumerate(everything, start=1):
-            known.write(("" if number == 1 else ",\n") + json.dumps(_coco_image(line, number)))
+            image = json.dumps(_coco_image(line, number)).encode()
+            known.write((b"" if number == 1 else b",\n") + image)
             for one in _coco_results(line, number):
-                found.write(between + json.dumps(one))
-                between = ",\n"
-        found.write("]\n")
-        known.write("]}\n")
+                found.write(between + json.dumps(one).encode())
+                between = b",\n"
+        found.write(b"]\n")
+        known.write(b"]}\n")
     return results, images
 
 
@@ -421,21 +614,6 @@ def _coco_results(line: dict[str, Any], number: int) -> Iterator[dict[str, Any]]
     for (x1, y1, x2, y2), label, score in zip(*columns, strict=True):
         box = [x1, y1, x2 - x1, y2 - y1]
         yield {"image_id": number, "category_id": label + 1, "bbox": box, "score": score}
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """Gives a file to write that takes the name ``path`` when all is written."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- several processes ---
@@ -463,9 +641,12 @@ def _groups(place: Place) -> Iterator[Any]:
         yield torch.distributed.new_group(timeout=timedelta(days=30)) if place.count > 1 else None
 
 
-def _wait(place: Place) -> None:
+def _shared(folder: Path | None, place: Place) -> Path:
+    """Returns the folder that the first process holds."""
+    told: list[Any] = [folder]
     if place.count > 1:
-        torch.distributed.barrier()
+        torch.distributed.broadcast_object_list(told)
+    return told[0]
 
 
 def _total(counts: Counts, place: Place, patient: Any) -> Counts:

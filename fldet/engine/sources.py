@@ -8,22 +8,34 @@ import glob
 import logging
 import os
 import re
+import stat
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import DataError, UsageError
+from fldet.text import file_name
 
 log = logging.getLogger("fldet")
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+# What has another ending is looked into.
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+SETTINGS = "predict.json"  # marks a folder of predictions
+_COPIES = (".ipynb_checkpoints", "__MACOSX")  # folders that programs fill by themselves
+_COPY = "._"  # begins the names of what macOS writes beside a file
+_LONGEST_PATH = 1 << 16  # bytes of a line on stdin; systems take 4096
+_TEXT = int.from_bytes(b"ansi", "little")  # FFmpeg draws the letters of a .txt file
+_ROOT, _UP = "_root", "_up"
 
 
 @dataclass(frozen=True)
@@ -43,13 +55,36 @@ class Item:
     decode: Callable[[], npt.NDArray[np.uint8]] | None = None
 
     def read(self) -> str | npt.NDArray[np.uint8] | DataError:
-        """Returns what a detector takes, or why a frame cannot be read."""
-        if self.decode is None:
-            return self.file
+        """Returns what a detector takes, or why it cannot be read."""
         try:
-            return self.decode()
+            if self.decode is not None:
+                return self.decode()
+            _require_regular(self.file)
         except DataError as error:
             return error
+        return self.file
+
+
+@dataclass
+class _LeftOut:
+    """What a source holds beside images; said at its end."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, file: str) -> None:
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(file)
+
+    def say(self) -> None:
+        if self.count:
+            log.info(
+                "left out: %d other files or links to folders, such as %s; a video is a source of "
+                "its own",
+                self.count,
+                ", ".join(self.first),
+            )
 
 
 def find_items(source: str, every: int = 1) -> Iterator[Item]:
@@ -61,23 +96,29 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
         every: of a video, only each so many-th frame.
 
     Raises:
-        DataError: there is no such file, or a video cannot be opened.
+        DataError: there is no such file, or it is neither an image nor a video.
     """
-    path = Path(source)
     if source == "-":
-        return _from_lines(sys.stdin)
-    if path.is_dir():
-        return (_item(file, source) for file in _walk(source))
-    if path.is_file():
-        return _frames(source, every) if path.suffix.lower() in VIDEOS else _single(path)
+        return _from_lines(sys.stdin.buffer)
+    if os.path.isdir(source):
+        return _walk(source)
+    if os.path.isfile(source):
+        if is_image(source) and not _starts_as_gif(source):
+            return iter([_item(source, os.path.dirname(source))])
+        return _frames(source, every)
     if glob.has_magic(source):
-        root = re.split(r"[*?\[]", source)[0]
-        found = glob.iglob(source, recursive=True)
-        return (_item(file, os.path.dirname(root)) for file in sorted(filter(_is_image, found)))
+        return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
     raise DataError(
         f"nothing to predict on: {source}",
         expected="an image, a video, a folder, a quoted glob pattern, or - for paths on stdin",
     )
+
+
+def fixed_part(source: str) -> str:
+    """Returns the folder that holds all that a glob pattern can find; a source without as it is."""
+    if os.path.exists(source) or not glob.has_magic(source):
+        return source
+    return os.path.dirname(re.split(r"[*?\[]", source)[0])
 
 
 def check_source(source: str, processes: int) -> None:
@@ -93,61 +134,141 @@ def check_source(source: str, processes: int) -> None:
         )
 
 
-def _single(path: Path) -> Iterator[Item]:
-    yield _item(str(path), str(path.parent))
+def is_image(file: str) -> bool:
+    """Returns whether a file is to be read as an image: it has the ending or begins like one."""
+    if os.path.basename(file).startswith(_COPY):
+        return False
+    if file.lower().endswith(IMAGES):
+        return True
+    return os.path.isfile(file) and bool(cv2.haveImageReader(_for_opencv(file)))
 
 
 def _from_lines(lines: Any) -> Iterator[Item]:
-    for line in lines:
-        if file := line.rstrip("\r\n"):
+    for line in iter(partial(lines.readline, _LONGEST_PATH), b""):
+        if file := os.fsdecode(line.rstrip(b"\r\n")):
             yield _item(file, "")
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _found(files: Iterable[str], root: str) -> Iterator[Item]:
+    left_out = _LeftOut()
+    for file in files:
+        if is_image(file):
+            yield _item(file, root)
+        elif not os.path.isdir(file):
+            left_out.add(file)
+    left_out.say()
+
+
+def _walk(root: str) -> Iterator[Item]:
     """Yields the images of a folder by name, then those below; linked folders are left out."""
-    names, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-            elif _is_image(entry.name):
-                names.append(entry.name)
-    names.sort()
-    yield from (os.path.join(folder, name) for name in names)
-    names.clear()
-    for name in sorted(folders):
-        yield from _walk(os.path.join(folder, name))
+    left_out = _LeftOut()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries)
+        except OSError as error:
+            reason = f"cannot list the folder {folder}: {error.strerror}"
+            yield Item(folder, None, "", partial(_fail, reason))
+            continue
+        if folder != root and (SETTINGS, False) in found:
+            log.warning("left out: %s holds predictions", folder)
+            continue
+        below = []
+        for name, is_folder in found:
+            path = os.path.join(folder, name)
+            if is_folder:
+                below += [] if name in _COPIES else [path]
+            elif is_image(path):
+                yield _item(path, root)
+            else:
+                left_out.add(path)
+        waiting += reversed(below)
+    left_out.say()
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGES)
+def _fail(reason: str) -> NoReturn:
+    raise DataError(reason)
 
 
 def _item(file: str, root: str) -> Item:
-    """Returns an image file, its picture placed as the file is below ``root``."""
-    below = os.path.relpath(file, root) if root else file
-    parts = [part for part in Path(below).parts if part not in ("..", Path(below).anchor)]
-    name = os.path.join(*parts)
-    # Two files that differ in the ending only are two pictures.
-    return Item(file, None, name if name.lower().endswith(".jpg") else f"{name}.jpg")
+    """Returns an image file, its picture placed as the file is below ``root``.
+
+    Two files have two pictures, whatever their names are.
+    """
+    path = Path(os.path.relpath(file, root) if root else file)
+    *folders, name = path.parts or (".",)
+    places = [_folder_name(folder, path.anchor) for folder in folders]
+    picture = os.path.join(*places, _picture_name(name))
+    if len(os.fsencode(picture)) > 1000:
+        picture = _picture_name(str(path))
+    return Item(file, None, picture)
+
+
+def _folder_name(name: str, anchor: str) -> str:
+    if name in ("..", anchor):
+        return _UP if name == ".." else _ROOT
+    return file_name(name, marked=name in (_UP, _ROOT))
+
+
+def _picture_name(name: str) -> str:
+    """Returns the name of a picture, another one for each name: a.jpg, a.png.jpg, a.HASH.jpg."""
+    stem, ending = os.path.splitext(name)
+    if ending.lower() == ".jpg":
+        return file_name(stem, marked=stem.lower().endswith(IMAGES)) + ending
+    return f"{file_name(name, marked=ending.lower() not in IMAGES)}.jpg"
+
+
+def _require_regular(file: str) -> None:
+    """Does nothing for a file that can be read to its end, or is not there: that is said later.
+
+    Raises:
+        DataError: a pipe or device would be waited for, or be endless.
+    """
+    try:
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the image {file}: {reason}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise DataError(f"cannot read the image {file}: it is {kind}")
+
+
+def _for_opencv(file: str) -> Any:
+    """Returns a path as OpenCV takes it: text with half a character would end the process."""
+    return os.fsencode(file) if os.name == "posix" else file
+
+
+def _starts_as_gif(file: str) -> bool:
+    try:
+        with open(file, "rb") as content:
+            return content.read(3) == b"GIF"
+    except OSError:
+        return False
 
 
 def _frames(file: str, every: int) -> Iterator[Item]:
     """Returns the frames of a video; only those that are asked for are decoded."""
-    capture = cv2.VideoCapture(file)
-    if not capture.isOpened():
+    capture = cv2.VideoCapture(_for_opencv(file))
+    if not capture.isOpened() or capture.get(cv2.CAP_PROP_FOURCC) == _TEXT:
         raise DataError(
-            f"OpenCV cannot open the video {file}", expected="a format and codec that it knows"
+            f"OpenCV cannot open {file}, neither as an image nor as a video",
+            expected="a format and codec that it knows",
         )
     return _opened_frames(capture, file, every)
 
 
 def _opened_frames(capture: cv2.VideoCapture, file: str, every: int) -> Iterator[Item]:
     number, stated = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    folder = file_name(Path(file).stem)
     while capture.grab():
         if number % every == 0:
-            picture = os.path.join(Path(file).stem, f"{number:06d}.jpg")
-            yield Item(file, number, picture, lambda at=number: _decode(capture, file, at))  # type: ignore[misc]
+            picture = os.path.join(folder, f"{number:06d}.jpg")
+            yield Item(file, number, picture, partial(_decode, capture, file, number))
         number += 1
     capture.release()
     if number < stated:

@@ -11,15 +11,16 @@ from mmengine.hooks import Hook
 from fldet.drawing import Image, draw_boxes, read_image, side_by_side
 from fldet.registry import HOOKS
 from fldet.results import write_atomically
+from fldet.text import file_name
 
 
 @HOOKS.register_module()
 class DrawHook(Hook):
     """Draws each test image: predictions on the left, ground truth on the right.
 
-    The name is that of the image with the ending ``.jpg``; where an earlier image of the data set
-    has the same name, the image id goes in front. Each of several processes draws its own images,
-    under the names that one process would give.
+    The name is that of the image with the ending ``.jpg``, cut if it is very long; where an earlier
+    image of the data set has the same name, the image id goes in front. Each of several processes
+    draws its own images, under the names that one process would give.
 
     The ground truth must be in pixels of the image file, as predictions are: in the test pipeline
     ``LoadAnnotations`` stands after ``Resize``, as in all of MMDetection's configs. Without
@@ -83,7 +84,9 @@ class DrawHook(Hook):
     def _path(self, sample: Any) -> Path:
         stem = Path(sample.img_path).stem
         is_first = self._owners.get(stem, sample.img_path) == sample.img_path
-        return self.out_dir / (f"{stem}.jpg" if is_first else f"{sample.img_id}_{stem}.jpg")
+        name = stem if is_first else f"{sample.img_id}_{stem}"
+        taken = not is_first and name in self._owners
+        return self.out_dir / f"{file_name(name, marked=taken)}.jpg"
 
 
 def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:

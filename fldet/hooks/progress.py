@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from fldet.registry import HOOKS
+from fldet.text import terminal
 
 log = logging.getLogger("fldet")
 
@@ -137,7 +138,7 @@ def make_bar() -> Progress:
         TextColumn("{task.fields[status]}"),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=terminal()),
         refresh_per_second=2,
     )
 

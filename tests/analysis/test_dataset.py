@@ -174,6 +174,16 @@ def test_without_annotations(bad_inputs, tmp_path):
     assert "none" in str(summary)
 
 
+@pytest.mark.parametrize("name", ["$\\frac$", "a$", "箱子", "\ud800", "\x1b[31m\n", "x" * 300])
+def test_a_class_may_have_any_name(tmp_path, name):
+    path = tmp_path / "$a^$ 箱.json"
+    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": name}]}
+    path.write_text(json.dumps(content))
+    assert plot(compute(path), tmp_path / "a.png").stat().st_size > 5000
+
+
 def test_without_images(tmp_path):
     path = tmp_path / "data.json"
     path.write_text('{"images": [], "annotations": [], "categories": []}')

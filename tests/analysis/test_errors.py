@@ -1,5 +1,6 @@
 """Kinds of mistakes and their cost: worked by hand, and against COCO's own evaluation."""
 
+import dataclasses
 import json
 import math
 
@@ -239,6 +240,13 @@ def test_nothing_found_costs_all_that_is_missed(tmp_path):
     assert analysis.kinds["missed"] == type(analysis.kinds["missed"])(6, 6, 1.0)
     assert math.isnan(analysis.calibration.expected_error)
     assert analysis.confusion == ((0, 0, 4), (0, 0, 2), (0, 0, 0))
+    assert len(plot(analysis, tmp_path)) == 8
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "a$", "箱子", "\ud800", "\x1b[31m\n", "x" * 300])
+def test_a_class_may_have_any_name(tmp_path, name):
+    analysis = compute(SCENE, [entry(CAT, 0, 0.9)])
+    analysis = dataclasses.replace(analysis, classes=(name, name), results=f"{name}.json")
     assert len(plot(analysis, tmp_path)) == 8
 
 

@@ -1,5 +1,6 @@
 """The page of a run: its data worked by hand, its text escaped, and itself in a real browser."""
 
+import dataclasses
 import json
 import math
 import re
@@ -29,6 +30,7 @@ from fldet.analysis.report import (
 from fldet.analysis.report_charts import MAX_POINTS, Line, line_chart
 from fldet.analysis.report_page import render
 from fldet.evaluation.ground_truth import GroundTruth
+from fldet.text import printable
 
 EVIL = "<b onclick=alert(1)>dog</b>&amp;'\""
 CAT, DOG = 10, 20
@@ -251,6 +253,16 @@ def test_no_text_becomes_markup(report):
     assert len(elements.ids) == len(set(elements.ids))
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
     assert json.loads(data)["images"][2]["name"] == NAMES[3]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[31m", "\u202egpj", "\x7f", "箱子"])
+def test_the_page_has_no_letter_that_commands(report, name):
+    errors = dataclasses.replace(report.errors, classes=(name, "dog"))
+    page = render(dataclasses.replace(report, title=name, errors=errors))
+    page.encode()
+    assert printable(page) == page
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    assert json.loads(data)["classes"][0] == name
 
 
 def test_the_page_names_nothing_outside(report):

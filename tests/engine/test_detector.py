@@ -1,17 +1,22 @@
+import copy
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from torch import nn
 
 import fldet
 from fldet.engine.checkpoint import read_checkpoint, resolve_checkpoint
-from fldet.engine.detector import Detector
+from fldet.engine.detector import Detector, with_score_thr
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, DataError, UsageError
 
@@ -109,6 +114,49 @@ def test_a_higher_threshold_only_leaves_boxes_out(detector, images):
     few = detector.predict(images[0], score_thr=threshold)[0]
     assert 0 < len(few) <= 6 < len(many)
     assert np.array_equal(few.boxes, many.boxes[: len(few)])
+
+
+def in_threads(detector, images, thresholds, hook_on):
+    """Predicts with each threshold in a thread; no head begins before all networks have begun."""
+    together = threading.Barrier(len(thresholds))
+    handle = hook_on.register_forward_hook(lambda *_: together.wait(60) * 0 or None)
+    try:
+        with ThreadPoolExecutor(len(thresholds)) as pool:
+            return list(pool.map(lambda low: detector.predict(images, low, 2), thresholds))
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("post_process", ["lean", "stock"])
+def test_threads_that_share_a_detector_each_get_their_own_threshold(tiny_run, images, post_process):
+    detector = Detector.load(tiny_run[1], device="cpu")
+    detector.model.bbox_head.test_cfg.post_process = post_process
+    before = copy.deepcopy(detector.model.bbox_head.test_cfg)
+    middle = float(detector.predict(images[0], 0.0)[0].scores[20])
+    thresholds = (0.0, middle, 0.9)
+    wanted = [detector.predict(images[:4], low, 2) for low in thresholds]
+    assert len({len(one[0]) for one in wanted}) == 3
+    for _ in range(3):
+        for found, expected in zip(
+            in_threads(detector, images[:4], thresholds, detector.model.backbone),
+            wanted,
+            strict=True,
+        ):
+            assert all(map(same, found, expected))
+    assert detector.model.bbox_head.test_cfg == before
+
+
+def test_a_model_for_a_threshold_has_the_same_weights_and_leaves_the_other_as_it_is():
+    head = nn.Linear(2, 2)
+    head.test_cfg = ConfigDict(score_thr=0.05, nms={"type": "nms"})
+    two_stages = nn.Module()
+    two_stages.roi_head, two_stages.bbox_head, two_stages.neck = head, nn.Linear(1, 1), nn.ReLU()
+    view = with_score_thr(two_stages, 0.7)
+    assert (view.roi_head.test_cfg.score_thr, head.test_cfg.score_thr) == (0.7, 0.05)
+    assert view.roi_head.test_cfg.nms == head.test_cfg.nms
+    assert view.roi_head.weight is head.weight
+    assert (view.bbox_head, view.neck) == (two_stages.bbox_head, two_stages.neck)
+    assert two_stages.roi_head is head
 
 
 def test_no_object_is_an_empty_result_not_an_error(detector, images):

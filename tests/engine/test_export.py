@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -113,7 +114,14 @@ def test_raw_maps_in_onnx(work_dir, images, tmp_path):
     out = tmp_path / "maps.onnx"
     result = export(work_dir, out=out, post_process="outside", check=str(images))
     assert result.within_tolerance
-    assert len(Detector.load(out).predict(next(images.glob("*.png")), score_thr=0.0)[0]) == 100
+    detector = Detector.load(out)
+    image = next(images.glob("*.png"))
+    every = detector.predict(image, score_thr=0.0)[0]
+    assert len(every) == 100
+    with ThreadPoolExecutor(2) as pool:  # that share it, each with a threshold of its own
+        lows = [0.0, float(every.scores[10])] * 10
+        found = list(pool.map(lambda low: len(detector.predict(image, low)[0]), lows))
+    assert found == [100, len(detector.predict(image, lows[1])[0])] * 10
 
 
 def test_torchscript_beside_the_checkpoint(work_dir, images):

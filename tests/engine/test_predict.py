@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -7,14 +8,21 @@ import sys
 import time
 from contextlib import nullcontext
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fldet.drawing import read_image
 from fldet.engine import predict as module
 from fldet.engine.detector import Detector
-from fldet.engine.predict import Place, predict, read_lines
-from fldet.errors import DataError, UsageError
+from fldet.engine.lock import locked
+from fldet.engine.predict import Place, predict, read_lines, write_coco
+from fldet.engine.sources import Item
+from fldet.errors import DataError, FileSystemError, UsageError
+from fldet.results import write_atomically
 
 LOW = 0.05
 
@@ -43,6 +51,10 @@ def by_file(out):
     return found
 
 
+def skipped_in(out):
+    return [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+
+
 def test_lines_pictures_coco_and_names_of_what_is_broken(tiny_run, photos, tmp_path):
     out = tmp_path / "out"
     result = run(tiny_run, photos, out, formats=("pictures", "coco"), batch_size=2)
@@ -56,7 +68,7 @@ def test_lines_pictures_coco_and_names_of_what_is_broken(tiny_run, photos, tmp_p
         assert line["labels"] == found.labels.tolist(), name
         assert line["names"] == list(found.names)
     assert result.boxes == sum(len(line["boxes"]) for line in lines.values()) > 0
-    skipped = [line["file"] for line in read_lines(out / "skipped.jsonl")]
+    skipped = [one["file"] for one in skipped_in(out)]
     assert [os.path.basename(name) for name in skipped] == ["text_not_image.jpg", "zero_bytes.jpg"]
     pictures = {str(path.relative_to(out / "pictures")) for path in out.rglob("*.jpg")}
     assert pictures == {*(f"{i}.png.jpg" for i in range(5)), os.path.join("sub", "5.png.jpg")}
@@ -91,9 +103,11 @@ def test_a_folder_of_predictions_is_not_overwritten_but_gone_on_with(tiny_run, p
 def test_another_number_of_processes_goes_on_as_well(tiny_run, photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setattr(module, "_place", lambda launcher, device: (Place(1, 2), device))
-    for name in ("_wait", "_total"):
-        monkeypatch.setattr(module, name, lambda counts, *_: counts)
+    for name in ("_shared", "_total"):
+        monkeypatch.setattr(module, name, lambda value, *_: value)
     monkeypatch.setattr(module, "_groups", lambda place: nullcontext())
+    out.mkdir()
+    (out / "predict.json").write_text(json.dumps(settings_of(tiny_run)))
     assert run(tiny_run, photos, out) is None
     assert len(by_file(out)) == 3
     monkeypatch.undo()
@@ -101,6 +115,10 @@ def test_another_number_of_processes_goes_on_as_well(tiny_run, photos, tmp_path,
     assert (result.images, result.already_done) == (3, 3)
     assert len(by_file(out)) == 6
     assert len(result.files) == 3  # the lines of two runs, and what was skipped
+
+
+def settings_of(tiny_run):
+    return module._settings(tiny_run[1], Detector.load(tiny_run[1], device="cpu"), LOW)
 
 
 @pytest.mark.parametrize("other", [{"score_thr": 0.1}], ids=["threshold"])
@@ -112,8 +130,6 @@ def test_going_on_with_other_options_is_refused(tiny_run, photos, tmp_path, othe
 
 
 def test_frames_of_a_video_have_their_number(tiny_run, tmp_path):
-    import cv2
-
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
     if not writer.isOpened():
@@ -132,6 +148,7 @@ def test_a_source_without_an_image(tiny_run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in"):
         run(tiny_run, tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_process_that_torchrun_would_not_end_refuses_by_itself(
@@ -139,6 +156,7 @@ def test_each_process_that_torchrun_would_not_end_refuses_by_itself(
 ):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predict.json").touch()
+    (tmp_path / "out" / "predictions.jsonl").write_text("a line")
     monkeypatch.setattr(module, "_place", lambda launcher, device: (Place(1, 2), device))
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with pytest.raises(UsageError, match="already holds predictions"):
@@ -169,6 +187,264 @@ def test_unknown_format_and_launcher(tiny_run, photos, tmp_path):
     assert error.value.expected == "did you mean pictures?"
     with pytest.raises(UsageError, match="--launcher slurm"):
         run(tiny_run, photos, tmp_path / "out", launcher="slurm")
+
+
+# --- the folder ---
+
+
+def lines_in(folder):
+    return len(list(read_lines(folder / "predictions.jsonl")))
+
+
+def test_each_run_without_out_has_a_folder_of_its_own(tiny_run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "predictions_2").write_text("not a folder")
+    (tmp_path / "predictions_3" / "pictures").mkdir(parents=True)
+    (tmp_path / "predictions_3" / "pictures" / "mine.jpg").touch()
+    with pytest.raises(DataError):  # leaves nothing
+        run(tiny_run, "nothing", None)
+    outs = [run(tiny_run, photos, None, formats=()).out for _ in range(2)]
+    assert [str(out) for out in outs] == ["predictions", "predictions_4"]
+    assert run(tiny_run, photos, None, formats=(), resume=True).already_done == 6
+    (outs[1] / "predictions.jsonl").write_text("")
+    again = run(tiny_run, photos, None, formats=(), resume=True)
+    assert (str(again.out), again.images) == ("predictions_4", 6)
+    assert str(run(tiny_run, photos, None, formats=(), overwrite=True).out) == "predictions_4"
+    assert not list(tmp_path.rglob("run.lock"))
+
+
+def test_a_run_that_wrote_no_line_blocks_nothing(tiny_run, photos, tmp_path):
+    out = tmp_path / "out"
+    (out / "pictures").mkdir(parents=True)
+    (out / "pictures" / "old.jpg").touch()
+    for name in ("predictions.jsonl", "skipped.jsonl"):
+        (out / name).touch()
+    (out / "predict.json").write_text("{}")
+    assert run(tiny_run, photos, out, formats=()).images == 6
+    assert not (out / "pictures").exists()
+
+
+def test_overwriting_leaves_nothing_of_the_run_before(tiny_run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(tiny_run, photos, out, formats=("coco", "pictures"))
+    (out / "notes.txt").write_text("mine")
+    result = run(tiny_run, photos / "0.png", out, formats=(), overwrite=True, score_thr=0.5)
+    assert result.images == lines_in(out) == 1
+    names = {"notes.txt", "predict.json", "predictions.jsonl", "skipped.jsonl"}
+    assert {path.name for path in out.iterdir()} == names
+    with pytest.raises(UsageError, match="--resume and --overwrite"):
+        run(tiny_run, photos, out, resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["images.json", "results.json", "predictions.jsonl", "skipped.0-of-2.jsonl", "pictures"]
+)
+def test_what_somebody_else_wrote_is_not_touched(tiny_run, photos, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    if name == "pictures":
+        path.mkdir()
+        path = path / "0.png.jpg"
+    path.write_text("precious")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match=r"is there, and no fldet predict has written it"):
+            run(tiny_run, photos, tmp_path / "out", **options)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("source", ["out/pictures", "out/pictures/sub", "out/pictures/*.jpg"])
+def test_pictures_are_not_drawn_over_their_images(tiny_run, tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "pictures" / "sub").mkdir(parents=True)
+    (tmp_path / "out" / "predict.json").touch()
+    with pytest.raises(UsageError, match="where the pictures go"):
+        run(tiny_run, source, tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "results.json", "predict.json", "pictures"])
+def test_nothing_is_written_through_a_link(tiny_run, photos, tmp_path, name):
+    out = tmp_path / "out"
+    run(tiny_run, photos, out, formats=("coco", "pictures"))
+    (out / name).rename(tmp_path / "victim")
+    (out / name).symlink_to(tmp_path / "victim")
+    for options in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match=f"{name} is a link or no file"):
+            run(tiny_run, photos, out, **options)
+
+
+def test_a_planted_link_with_the_name_of_a_draft_is_not_followed(tiny_run, photos, tmp_path):
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    victim.write_text("precious")
+    out.mkdir()
+    for name in ("results.json", "images.json", "predict.json"):
+        (out / f".{name}.part").symlink_to(victim)
+    run(tiny_run, photos, out, formats=("coco",))
+    assert victim.read_text() == "precious"
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tiny_run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(tiny_run, photos, out)
+    drafts = ["pictures/.a.jpg.a1b2c3d4", "pictures/sub/.b.JPG.abcd_123", ".results.json.part"]
+    others = [".notes.json.part", "pictures/.a.jpg", "pictures/.a.jpg.a1b2", ".results.json.bak"]
+    for name in [*drafts, *others]:
+        (out / name).touch()
+    run(tiny_run, photos, out, resume=True)
+    assert not [name for name in drafts if (out / name).exists()]
+    assert all((out / name).exists() for name in others)
+
+
+def test_two_runs_into_one_folder_are_one_too_many(tiny_run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with locked(tmp_path / "predictions"):
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(UsageError, match="is in use by process") as error:
+                run(tiny_run, photos, tmp_path / "predictions", **options)
+            assert "--out" in error.value.hint
+        assert str(run(tiny_run, photos, None, formats=()).out) == "predictions_2"
+
+
+def test_a_run_that_ended_while_this_one_loaded_its_model_is_noticed(
+    tiny_run, photos, tmp_path, monkeypatch
+):
+    load, out = Detector.load, tmp_path / "out"
+
+    def slowly(*arguments):
+        monkeypatch.setattr(module.Detector, "load", load)
+        run(tiny_run, photos, out, formats=())
+        return load(*arguments)
+
+    monkeypatch.setattr(module.Detector, "load", slowly)
+    with pytest.raises(UsageError, match="already holds predictions"):
+        run(tiny_run, photos, out)
+    assert lines_in(out) == 6
+
+
+def test_an_out_that_is_a_file(tiny_run, photos, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match="is not a folder"):
+        run(tiny_run, photos, tmp_path / "out")
+
+
+JUNK = [
+    b"\0" * 1000 + b"\n",
+    b"\n",
+    b"{}\n",
+    b"[[[[\n",
+    b"[" * 100_000 + b"\n",
+    b"9" * 5000 + b"\n",
+    b"\xff\xfe\n",
+    b'{"file": "\\ud800", "boxes": [[1, 2, 3]]}\n',
+    *(
+        b'{"file": ' + file + b', "width": 1, "height": 1, "boxes": [' + boxes + b'], "labels": [0'
+        b'], "scores": [1], "names": ["b"]}\n'
+        for file, boxes in (
+            (b'"a"', b""),
+            (b"1", b"[0, 0, 1, 1]"),
+            (b'"a"', b"[0, 0, 1, NaN]"),
+            (b'"a"', b"[0, 0, 1]"),
+            (b'"a"', b'"wxyz"'),
+        )
+    ),
+    b"half a line",
+]
+
+
+def test_lines_that_are_none_are_removed_when_a_run_goes_on(tiny_run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(tiny_run, photos, out, formats=())
+    path = out / "predictions.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    pieces = [*JUNK[:6], *whole[:2], *JUNK[6:-1], *whole[2:5], JUNK[-1]]
+    path.write_bytes(b"".join(pieces))
+    result = run(tiny_run, photos, out, formats=("coco",), resume=True)
+    assert (result.already_done, result.images) == (5, 1)
+    assert path.read_bytes().splitlines(keepends=True)[:5] == whole[:5]
+    assert lines_in(out) == path.read_bytes().count(b"\n") == 6
+
+
+@given(st.lists(st.sampled_from(JUNK) | st.binary(max_size=60), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_whatever_stands_in_the_file(tmp_path_factory, pieces):
+    good = b'{"file": "\\udcff", "frame": 1, "width": 2, "height": 2, "boxes": [[0, 0, 1, 1.5]], '
+    good += b'"labels": [0], "scores": [0.5], "names": ["\\u7bb1"]}\n'
+    out = tmp_path_factory.mktemp("junk")
+    path = out / "predictions.jsonl"
+    path.write_bytes(b"".join(piece.rstrip(b"\n") + b"\n" for piece in pieces) + good + b"rest")
+    done = module._Done(out)
+    assert Item("\udcff", 1, "") in done
+    module._mend(out, Place(), done.junk)
+    assert path.read_bytes() == good
+    write_coco([path], out, ["a"])
+    assert len(json.loads((out / "results.json").read_text())) == 1
+
+
+# --- names and pictures ---
+
+
+def test_no_name_of_a_file_loses_it_or_the_others(tiny_run, tiny_coco, tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    names = [
+        "試" * 83 + ".png",
+        "z" * 251 + ".png",
+        "a\nb.png",
+        "a\\b.png",
+        "-rf.png",
+        "\x1b[31m.png",
+    ]
+    names += ["a.png", "A.png", "a.png.jpg", "\udcff\udcfe.png", "龜.png"]
+    for name in names:
+        shutil.copy(tiny_coco / "val2017" / "0.png", folder / name)
+    result = run(tiny_run, folder, out)
+    assert (result.images, result.skipped) == (len(names), 0)
+    assert set(by_file(out)) == set(names)
+    assert len(list((out / "pictures").iterdir())) == len(names)
+    (out / "predictions.jsonl").read_bytes().decode()
+    assert run(tiny_run, folder, out, resume=True).already_done == len(names)
+
+
+def test_a_picture_that_cannot_be_drawn_loses_neither_the_boxes_nor_the_others(
+    tiny_run, photos, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    for name in ("zero_bytes.jpg", "text_not_image.jpg"):
+        (photos / name).unlink()
+    faults = {"2.png": DataError("it is gone by now"), "3.png": cv2.error("wider than a JPEG")}
+
+    def read(path):
+        if path.name in faults:
+            raise faults[path.name]
+        return read_image(path)
+
+    monkeypatch.setattr(module, "read_image", read)
+    (photos / "0.png.jpg").mkdir()  # where the picture of 0.png would be
+    shutil.copy(photos / "1.png", photos / "0.png.jpg" / "1.png")
+    result = run(tiny_run, photos, out, batch_size=2)
+    assert (result.images, result.skipped) == (7, 3)
+    assert lines_in(out) == 7
+    reasons = [one["reason"] for one in skipped_in(out)]
+    assert all(reason.startswith("cannot draw the picture of") for reason in reasons)
+
+
+def test_a_full_disk_in_the_middle_is_said_and_the_run_gone_on_with(
+    tiny_run, photos, tmp_path, monkeypatch
+):
+    out, written = tmp_path / "out", []
+
+    def full(path, data):
+        written.append(path)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write_atomically(path, data)
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(FileSystemError, match="No space left") as error:
+        run(tiny_run, photos, out, batch_size=1)
+    assert "--resume" in error.value.hint
+    monkeypatch.undo()
+    result = run(tiny_run, photos, out, resume=True)
+    assert (result.images + result.already_done, len(by_file(out))) == (6, 6)
 
 
 def fldet(*arguments, **options):

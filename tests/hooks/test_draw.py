@@ -120,6 +120,21 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["7_image.png", "image.png", "image.bmp"],
+        ["試" * 81 + "a.png", "試" * 81 + "b.png", "試" * 81 + "a.bmp"],
+        ["\udcff.png", "\udcfe.png", "a\nb.png"],
+    ],
+    ids=["id in front", "long", "no text"],
+)
+def test_no_name_of_an_image_loses_a_picture(tmp_path, names):
+    paths = [write_image(tmp_path / name) for name in names]
+    hook = run(tmp_path, *(sample(path, i) for i, path in enumerate(paths, start=5)))
+    assert len(set(hook.pictures)) == len(list((tmp_path / "out").iterdir())) == len(names)
+
+
 def test_two_processes_name_pictures_as_one_does(tmp_path):
     paths = [write_image(tmp_path / folder / "image.png") for folder in "abc"]
     samples = [sample(path, i) for i, path in enumerate(paths, start=7)]

@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.text import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -110,5 +111,5 @@ def _track(items: "Sequence[Any]", words: str) -> "Iterable[Any]":
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(file=terminal())
     return track(items, words, console=console, disable=not console.is_terminal, transient=True)

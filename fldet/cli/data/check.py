@@ -9,6 +9,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.text import terminal
 
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
@@ -165,7 +166,7 @@ def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = Console(file=terminal())
     hidden = not console.is_terminal
     return track(facts, "images", count, console=console, disable=hidden, transient=True)
 

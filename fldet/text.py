@@ -1,0 +1,45 @@
+"""Text from outside made fit to be printed and to name a file.
+
+The name of a class or file may hold what a terminal obeys, what turns the letters behind it around,
+bytes that are no text, or more letters than a file system allows.
+"""
+
+import re
+import sys
+from hashlib import blake2b
+from typing import Any
+
+# Control characters but for tab and line feed, marks that change the direction of writing, and
+# halves of a character: so Python reads bytes of a file name that are no text.
+_COMMANDS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_NOT_PRINTABLE = re.compile(f"[{_COMMANDS}]")
+_NOT_IN_NAMES = re.compile(rf"[{_COMMANDS}\t\n/\\\u2028\u2029]")
+_MARKED = re.compile(r".*\.[0-9a-f]{16}", re.DOTALL)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with what a terminal would obey as ``\x1b``, as Python writes it."""
+    return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def file_name(name: str, *, marked: bool = False, most: int = 200) -> str:
+    """Returns a name for a file: two names give two, and one that is fit stays as it is.
+
+    In others, what cannot be printed or parts folders is ``_``, the end of what is too long is
+    missing, and a hash of the whole follows.
+
+    Args:
+        name: not empty, neither ``.`` nor ``..``.
+        marked: write the hash behind any name.
+        most: bytes of the result; file systems take 255.
+    """
+    clean = _NOT_IN_NAMES.sub("_", name)
+    if not marked and clean == name and len(name.encode()) <= most and not _MARKED.fullmatch(name):
+        return name
+    digest = blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return f"{clean.encode()[: most - 17].decode(errors='ignore')}.{digest}"
+
+
+def terminal() -> Any:
+    """Returns stderr for what redraws itself, as a bar does: in commands it obeys nothing else."""
+    return getattr(sys.stderr, "obeying", sys.stderr)
