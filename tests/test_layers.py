@@ -12,7 +12,7 @@ ROOT = Path(fldet.__file__).parent
 # Each may import its own layer and those before it.
 LAYERS = [
     {"_compat", "errors", "plugins", "results", "annotations", "functional", "drawing"}
-    | {"anchor_cover", "image_files", "ops", "processes", "reading"},
+    | {"anchor_cover", "environment", "image_files", "ops", "processes", "reading"},
     {"config"},
     {"registry"},
     {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}
