@@ -15,7 +15,15 @@ LAYERS = [
     | {"anchor_cover", "environment", "image_files", "ops", "processes", "reading"},
     {"config"},
     {"registry"},
-    {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}
+    {
+        "catalog",
+        "config_bounds",
+        "config_check",
+        "config_diff",
+        "config_origin",
+        "config_trees",
+        "paper",
+    }
     | {"data", "models", "evaluation", "hooks"},
     {"engine"},
     {"cli"},
