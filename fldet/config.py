@@ -241,6 +241,7 @@ def parse_config(file: Path) -> ast.Module:
         ConfigError: a syntax error, or MMEngine's lazy style.
     """
     text = file.read_text(encoding="utf-8")
+    _check_placeholders(text, file)
     try:
         tree = ast.parse(_without_placeholders(text), str(file))
     except SyntaxError as error:
@@ -258,6 +259,24 @@ def parse_config(file: Path) -> ast.Module:
             hint="to inherit: _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'",
         )
     return tree
+
+
+def _check_placeholders(text: str, file: Path) -> None:
+    """Raises ConfigError for ``{{$NAME:...}}`` that MMEngine would leave as it stands, or empty."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in re.finditer(r"\{\{['\"]?\s*\$(\w*)(.*?)\}\}", line.partition("#")[0]):
+            name, rest = found[1], found[2]
+            if not re.fullmatch(r"\s*:\s*\S*\s*['\"]?", rest):
+                raise ConfigError(
+                    f"{file}:{number}: {found[0]} would stay as it is, not filled in",
+                    expected=f"{{{{${name or 'NAME'}:DEFAULT}}}}, with a colon and without spaces",
+                )
+            if name not in os.environ and not rest.strip(" \t:'\""):
+                raise ConfigError(
+                    f"{file}:{number}: the environment has no variable {name}",
+                    expected="a default after the colon, or the variable",
+                    hint=f"export {name}=...",
+                )
 
 
 def _without_placeholders(text: str) -> str:

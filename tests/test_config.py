@@ -118,6 +118,27 @@ def test_placeholders_are_filled_in(small, write, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("placeholder", "match"),
+    [
+        ("{{$FLDET_NO:}}", "the environment has no variable FLDET_NO"),
+        ("{{ $FLDET_NO : }}", "the environment has no variable FLDET_NO"),
+        ("{{'$FLDET_NO:'}}", "the environment has no variable FLDET_NO"),
+        ("{{$FLDET_NO}}", "would stay as it is"),
+        ("{{$FLDET_K}}", "would stay as it is"),
+        ("{{ $FLDET_K }}", "would stay as it is"),
+        ("{{$FLDET_NO:a b}}", "would stay as it is"),
+    ],
+)
+def test_a_placeholder_that_is_not_filled_in_is_an_error(write, monkeypatch, placeholder, match):
+    monkeypatch.setenv("FLDET_K", "7")
+    with pytest.raises(ConfigError, match=rf"c\.py:2: .*{match}"):
+        load_config(write("c.py", f"b = 1\na = '''{placeholder}'''"))
+    write("base.py", f"a = '''{placeholder}'''")
+    with pytest.raises(ConfigError, match=rf"base\.py:1: .*{match}"):
+        load_config(write("d.py", "_base_ = 'base.py'"))
+
+
+@pytest.mark.parametrize(
     ("text", "match", "why"),
     [
         ("a = 1\nb = (1\n", r"bad\.py:2: syntax error: '\(' was never closed", "syntax error"),
