@@ -11,7 +11,7 @@ TESTS ?= -m "not slow and not gpu"
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
 BENCH ?=
 
-.PHONY: demo test test-light bench check docs clean
+.PHONY: demo test bench check docs clean
 
 demo: $(READY)
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
@@ -19,13 +19,6 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
-
-# The lighter set of dependencies: see requirements/light.txt.
-test-light:
-	$(PYTHON) -m venv .venv-light
-	.venv-light/bin/pip install --quiet -r requirements/light.txt -r requirements/tests.txt
-	.venv-light/bin/pip install --quiet --no-deps -r requirements/light-mm.txt -e .
-	.venv-light/bin/pytest -n 2 --dist worksteal tests/engine tests/ops tests/test_compat.py $(TESTS)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)
@@ -40,7 +33,7 @@ docs: $(READY)
 	$(BIN)/python tools/generate_docs.py
 
 clean:
-	rm -rf $(VENV) .venv-light build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt
 	$(PYTHON) -m venv $(VENV)

@@ -25,6 +25,13 @@ def read_version() -> str:
     return found.group(1)
 
 
+def read_description() -> str:
+    """Returns the README without its pictures and links into the repository, dead on an index."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^]]*\]\((?!https?:)[^)]*\)\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
+
+
 class BuildWithConfigs(build_py):
     """Puts ``configs/`` into the package, where ``fldet.config.CONFIGS`` looks first."""
 
@@ -40,7 +47,7 @@ setup(
     name="fldet",
     version=read_version(),
     description="RetinaNet and the focal loss, faithful to the paper, from the command line",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=read_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -153,7 +153,7 @@ def _raise_missing(self: object, *_args: object, **_kwargs: object) -> NoReturn:
     raise UnavailableError(
         f"{type(self).__module__}.{type(self).__name__} needs the package imgaug",
         expected="imgaug is not installed; only mmdet's lane detection uses it",
-        hint="pip install imaug",
+        hint="pip install -U imaug",
     )
 
 

@@ -10,13 +10,14 @@ import math
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 from fldet.config_text import config_text
 from fldet.errors import ConfigError, nearest, shorten
@@ -73,8 +74,8 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         cfg = Config.fromfile(file, lazy_import=False)
     except Exception as error:
         raise _explain(error, file, chain) from error
-    pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
-    for key, value in pairs:
+    for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
+        key, value = parse_override(override, cfg) if isinstance(override, str) else override
         old_root = cfg.get("data_root")
         _override(cfg, key, value)
         if key == "data_root" and old_root and isinstance(value, str):
@@ -241,6 +242,7 @@ def parse_config(file: Path) -> ast.Module:
         ConfigError: a syntax error, or MMEngine's lazy style.
     """
     text = file.read_text(encoding="utf-8")
+    _check_placeholders(text, file)
     try:
         tree = ast.parse(_without_placeholders(text), str(file))
     except SyntaxError as error:
@@ -258,6 +260,24 @@ def parse_config(file: Path) -> ast.Module:
             hint="to inherit: _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'",
         )
     return tree
+
+
+def _check_placeholders(text: str, file: Path) -> None:
+    """Raises ConfigError for ``{{$NAME:...}}`` that MMEngine would leave as it stands, or empty."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in re.finditer(r"\{\{['\"]?\s*\$(\w*)(.*?)\}\}", line.partition("#")[0]):
+            name, rest = found[1], found[2]
+            if not re.fullmatch(r"\s*:\s*\S*\s*['\"]?", rest):
+                raise ConfigError(
+                    f"{file}:{number}: {found[0]} would stay as it is, not filled in",
+                    expected=f"{{{{${name or 'NAME'}:DEFAULT}}}}, with a colon and without spaces",
+                )
+            if name not in os.environ and not rest.strip(" \t:'\""):
+                raise ConfigError(
+                    f"{file}:{number}: the environment has no variable {name}",
+                    expected="a default after the colon, or the variable",
+                    hint=f"export {name}=...",
+                )
 
 
 def _without_placeholders(text: str) -> str:
@@ -355,27 +375,86 @@ def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
 # --- overrides ---
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
     """Returns key path and value of ``key.path=value``, split at the first ``=``.
 
-    The value is read as a Python literal, ``dict(a=1)`` for ``{'a': 1}`` included; what is none, as
-    MMEngine's ``DictAction`` reads it: ``true``, bare words and lists of them (``[a,b]``, ``a,b``).
+    A value that is a Python literal is that literal, ``dict(a=1)`` for ``{'a': 1}`` included, and
+    ``1,2`` for ``[1, 2]``. So are ``true``, ``false``, ``inf`` and MMEngine's lists of bare words,
+    ``[a,b]``, ``(a,b)`` and ``a,b``; the latter without spaces or slashes in a word. Everything
+    else is the text as it is given, brackets, commas and quotes included, but for spaces at its
+    ends.
+
+    Args:
+        text: the override.
+        cfg: what it is for. Where this has a text now, a list of bare words is taken for a text.
 
     Raises:
-        ConfigError: there is no ``=`` or no key, or brackets do not match.
+        ConfigError: there is no ``=`` or no key.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not key:
+    if not equals or not all(key.removeprefix("+").split(".")):
         raise ConfigError(
-            f"override {text!r} is not of the form key.path=value",
+            f"override {shorten(text)} is not of the form key.path=value",
             expected="for example optim_wrapper.optimizer.lr=0.01",
         )
+    parsed = _literal(value)
+    if parsed is _MISSING:
+        parsed = _literal(_BARE_WORD.sub(_as_literal, value))
+        is_list = isinstance(parsed, (list, tuple))
+        is_clear = value[:1] in ("[", "(") or re.fullmatch(r"[\w.+-]+( *, *[\w.+-]+)* *,?", value)
+        is_text = isinstance(parsed, str) or parsed is _MISSING
+        if is_text or (is_list and (not is_clear or _has_text(cfg, key))):
+            return key, value
+    return key, parsed
+
+
+_BARE_WORD = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^][(),'"]+""")
+_NAMED_VALUES = {"true": "True", "false": "False", "inf": "1e999", "-inf": "-1e999"}
+
+
+def _as_literal(match: re.Match[str]) -> str:
+    """Returns a part of a value between brackets, commas and quotes as Python writes it."""
+    word = match[0].strip()
+    if not word or _literal(word) is not _MISSING:
+        return match[0]
+    return _NAMED_VALUES.get(word.lower(), repr(word))
+
+
+def _literal(text: str) -> Any:
+    """Returns the value that a text is in Python, ``_MISSING`` where it is none for a config."""
     try:
-        parsed = ast.literal_eval(_DictCalls().visit(ast.parse(value, mode="eval")))
-    except (ValueError, SyntaxError):
-        return key, _parse_words(key, value)
-    is_bare = isinstance(parsed, tuple) and not value.startswith("(")
-    return key, list(parsed) if is_bare else parsed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in quotes that are none
+            ast.parse(f"({text})", mode="eval")  # a comment would hide the bracket
+            tree = ast.parse(text, mode="eval")
+        value = ast.literal_eval(_DictCalls().visit(tree))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return _MISSING
+    if not _is_plain(value):
+        return _MISSING
+    body = tree.body
+    is_bare = isinstance(body, ast.Tuple) and body.elts and body.elts[0].col_offset == 0
+    return list(value) if is_bare else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a literal is of the types of configs: no bytes, complex number or ``...``."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _has_text(cfg: Config | None, key: str) -> bool:
+    """Returns whether the value of a key is a text now."""
+    node: Any = cfg
+    for word in key.removeprefix("+").split("."):
+        if isinstance(node, (list, tuple)) and word.isdigit() and int(word) < len(node):
+            node = node[int(word)]
+        else:
+            node = node.get(word) if isinstance(node, (dict, Config)) else None
+    return isinstance(node, str)
 
 
 class _DictCalls(ast.NodeTransformer):
@@ -389,19 +468,6 @@ class _DictCalls(ast.NodeTransformer):
             return node
         keys: list[ast.expr | None] = [ast.Constant(name) for name in names]
         return ast.Dict(keys, [word.value for word in node.keywords])
-
-
-def _parse_words(key: str, value: str) -> Any:
-    if not re.search(r"[][(),]", value):
-        return DictAction._parse_int_float_bool(value)
-    try:
-        return DictAction._parse_iterable(value)
-    except (AssertionError, RecursionError) as error:
-        raise ConfigError(
-            f"override {key}={value}: brackets do not match",
-            expected="a Python value; text with brackets in quotes",
-            hint=f"""{key}="'{value}'\"""",
-        ) from error
 
 
 def _override(cfg: Config, key: str, value: Any) -> None:
@@ -487,5 +553,12 @@ def _fitted(old: Any, value: Any, path: tuple[str, ...], create: bool) -> Any:
             f"config key {'.'.join(path)} cannot be {value!r}",
             expected=f"{kind}; it is {old!r} now",
             hint=f"{'.'.join(path)}={old!r}",
+        )
+    looks_like_one = isinstance(value, str) and value.startswith(("[", "(", "{", "dict("))
+    if isinstance(old, (dict, list, tuple)) and looks_like_one and not create:
+        raise ConfigError(
+            f"config key {'.'.join(path)} cannot be the text {shorten(value)}",
+            expected=f"a value as Python writes it; it is {shorten(old)} now",
+            hint="brackets and quotes must match; put words in quotes: [dict(type='X')]",
         )
     return value

@@ -18,6 +18,7 @@ from mmengine.registry import Registry
 
 from fldet import plugins
 from fldet.catalog import names_like, provider_of, registries
+from fldet.config_bounds import out_of_bounds
 from fldet.errors import ConfigError, UnavailableError, nearest
 
 __all__ = ["validate", "accepted_keywords"]
@@ -84,8 +85,9 @@ def validate(cfg: Config) -> None:
     """Checks every name and keyword in ``cfg``; builds nothing, imports MMDetection.
 
     Looked at: the spelling of top-level keys; whether each ``type`` is registered; whether each
-    keyword is one of the constructor's. Values are not checked, nor are dicts that take what
-    they like (``**kwargs`` that ends nowhere). Variables that a config keeps are left alone.
+    keyword is one of the constructor's; whether each loader has a data set; numbers that cannot be
+    (``fldet.config_bounds``). Other values are not checked, nor are dicts that take what they like
+    (``**kwargs`` that ends nowhere). Variables that a config keeps are left alone.
 
     Raises:
         ConfigError: names the first problem and lists the others.
@@ -94,6 +96,9 @@ def validate(cfg: Config) -> None:
     problems = [*_top_level(cfg)]
     for key in sorted(_known_keys() & set(cfg.keys())):
         problems += _walk(cfg[key], (key,), str(cfg.get("default_scope") or "mmdet"))
+        problems += [Problem(*found) for found in out_of_bounds(cfg[key], (key,))]
+        if key.endswith("_dataloader") and cfg[key]:
+            problems += _data_sets(cfg[key], key)
     if not problems:
         return
     first, *others = dict.fromkeys(problems)
@@ -123,6 +128,20 @@ def _top_level(cfg: Config) -> Iterator[Problem]:
                 f"did you mean {close[0]}?",
                 f"write {close[0]} = ..., or give a variable a name less like it",
             )
+
+
+def _data_sets(node: Any, place: str) -> Iterator[Problem]:
+    """Yields a problem where a loader, or what wraps data sets, has none."""
+    inner = node.get("dataset") or node.get("datasets") if isinstance(node, Mapping) else None
+    if inner:
+        for one in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from _data_sets(one, f"{place}.dataset")
+    elif not isinstance(node, Mapping) or place.endswith("_dataloader") or not node.get("type"):
+        yield Problem(
+            f"{place} has no data set" if place.endswith("_dataloader") else f"{place} has no type",
+            "all of it: dataset=dict(type='CocoDataset', ann_file=...), batch_size, sampler",
+            "a config without test_dataloader tests with val_dataloader" * place.startswith("test"),
+        )
 
 
 # --- types and keywords ---

@@ -104,12 +104,14 @@ def signed_logits(logits: Tensor, targets: Tensor) -> Tensor:
             of the shape of ``logits``, a row of zeros for background.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..K.
+        ValueError: shapes do not fit, a label is no integer or outside 0..K, or there is something
+            between 0 and 1.
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
+    targets = hard_targets(targets, logits.shape)
     if targets.shape == logits.shape:
-        return torch.where(targets.bool(), logits, -logits)
+        return torch.where(targets, logits, -logits)
     positive = _positive_entries(logits, targets)
     x_t = -logits
     x_t[positive] = logits[positive]
@@ -132,8 +134,9 @@ def balance(loss: Tensor, targets: Tensor, alpha: Alpha) -> Tensor:
         return loss
     check_alpha(alpha, loss.shape[-1])
     of_class = loss.new_tensor(alpha).expand(loss.shape[-1:])
+    targets = hard_targets(targets, loss.shape)
     if targets.shape == loss.shape:
-        return loss * torch.where(targets.bool(), of_class, 1 - of_class)
+        return loss * torch.where(targets, of_class, 1 - of_class)
     positive = _positive_entries(loss, targets)
     alpha_t = (1 - of_class).repeat(*loss.shape[:-1], 1)
     alpha_t[positive] = of_class[positive[-1]]
@@ -158,6 +161,7 @@ def sigmoid_focal_loss(
     Raises:
         ValueError: shapes do not fit, or a label, alpha or gamma is out of range.
     """
+    targets = hard_targets(targets, logits.shape)
     return balance(focal_loss(signed_logits(logits, targets), gamma), targets, alpha)
 
 
@@ -175,6 +179,12 @@ def prior_bias(prior_prob: float) -> float:
     return -math.log((1 - prior_prob) / prior_prob)
 
 
+def check_integers(labels: Tensor) -> None:
+    """Raises ValueError unless labels are of an integer type."""
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+
+
 def check_alpha(alpha: Alpha, num_classes: int | None = None) -> None:
     """Raises ValueError unless alpha is None, a number in [0, 1] or one for each class."""
     if alpha is None:
@@ -186,6 +196,20 @@ def check_alpha(alpha: Alpha, num_classes: int | None = None) -> None:
         raise ValueError(f"alpha has {len(values)} values for {num_classes} classes")
 
 
+def hard_targets(targets: Tensor, shape: Sequence[int]) -> Tensor:
+    """Returns zeros and ones as booleans, labels as they are; see ``signed_logits``.
+
+    Raises:
+        ValueError: ``targets`` has the shape of the logits, and something else than 0 and 1.
+    """
+    if targets.shape != tuple(shape) or targets.dtype == torch.bool:
+        return targets
+    is_one = targets == 1
+    if not torch.equal(is_one.to(targets.dtype), targets):
+        raise ValueError("targets of the shape of the logits must be 0 or 1, not between or beyond")
+    return is_one
+
+
 def _positive_entries(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Returns the index of the one entry of every object's row that belongs to its class."""
     num_classes = logits.shape[-1]
@@ -194,6 +218,7 @@ def _positive_entries(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             f"expected labels of shape {tuple(logits.shape[:-1])} or zeros and ones of shape "
             f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
         )
+    check_integers(labels)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
         raise ValueError(
             f"labels must be in 0..{num_classes} ({num_classes} is background), "

@@ -81,7 +81,7 @@ class TestImgaug:
             """
         )
         assert printed.startswith("imgaug.augmenters.Sometimes needs the package imgaug\n")
-        assert "Hint: pip install imaug" in printed
+        assert "Hint: pip install -U imaug" in printed
 
     def test_stub_has_no_other_modules(self):
         code = """

@@ -1,8 +1,12 @@
+import contextlib
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fldet import config
 from fldet.config import find_config, format_config, load_config, parse_override, to_plain
@@ -114,6 +118,27 @@ def test_placeholders_are_filled_in(small, write, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("placeholder", "match"),
+    [
+        ("{{$FLDET_NO:}}", "the environment has no variable FLDET_NO"),
+        ("{{ $FLDET_NO : }}", "the environment has no variable FLDET_NO"),
+        ("{{'$FLDET_NO:'}}", "the environment has no variable FLDET_NO"),
+        ("{{$FLDET_NO}}", "would stay as it is"),
+        ("{{$FLDET_K}}", "would stay as it is"),
+        ("{{ $FLDET_K }}", "would stay as it is"),
+        ("{{$FLDET_NO:a b}}", "would stay as it is"),
+    ],
+)
+def test_a_placeholder_that_is_not_filled_in_is_an_error(write, monkeypatch, placeholder, match):
+    monkeypatch.setenv("FLDET_K", "7")
+    with pytest.raises(ConfigError, match=rf"c\.py:2: .*{match}"):
+        load_config(write("c.py", f"b = 1\na = '''{placeholder}'''"))
+    write("base.py", f"a = '''{placeholder}'''")
+    with pytest.raises(ConfigError, match=rf"base\.py:1: .*{match}"):
+        load_config(write("d.py", "_base_ = 'base.py'"))
+
+
+@pytest.mark.parametrize(
     ("text", "match", "why"),
     [
         ("a = 1\nb = (1\n", r"bad\.py:2: syntax error: '\(' was never closed", "syntax error"),
@@ -175,42 +200,89 @@ def test_third_party_imports_stay_text_style(write):
 @pytest.mark.parametrize(
     ("text", "value", "why"),
     [
-        ("a=1", 1, "integer"),
-        ("a=1e-3", 0.001, "float"),
-        ("a=inf", float("inf"), "infinity"),
-        ("a=True", True, "bool"),
-        ("a=false", False, "bool as the shell writes it"),
-        ("a=None", None, "None"),
-        ("a=[1,2]", [1, 2], "list"),
-        ("a=[x,y]", ["x", "y"], "list of bare words"),
-        ("a=(400,300)", (400, 300), "tuple"),
-        ("a=1,2", [1, 2], "list without brackets"),
-        ("a=x", "x", "text"),
-        ("a=", "", "empty text"),
-        ("a='1'", "1", "text in quotes"),
-        ("a='b, c'", "b, c", "quotes keep the comma and the space"),
-        ("a=b=c", "b=c", "the first = splits"),
-        ("a={'b': 1}", {"b": 1}, "dict"),
-        ("a=dict(b=1, c=[dict(d='x')])", {"b": 1, "c": [{"d": "x"}]}, "dicts as in a config"),
-        ("a=data/x y", "data/x y", "text with a space"),
+        ("1", 1, "integer"),
+        ("1e-3", 0.001, "float"),
+        ("1e3", 1000.0, "float without a point"),
+        ("0x10", 16, "hexadecimal"),
+        ("90_000", 90000, "grouped digits"),
+        ("inf", math.inf, "infinity"),
+        ("-inf", -math.inf, "infinity below"),
+        ("True", True, "bool"),
+        ("false", False, "bool as the shell writes it"),
+        ("None", None, "None"),
+        ("[1,2]", [1, 2], "list"),
+        ("(400,300)", (400, 300), "tuple"),
+        ("1,2", [1, 2], "list without brackets"),
+        ("(1,2),(3,4)", [(1, 2), (3, 4)], "list of tuples without brackets"),
+        ("'1'", "1", "text in quotes"),
+        ("'b, c'", "b, c", "quotes keep the comma and the space"),
+        ("' b '", " b ", "quotes keep spaces at the ends"),
+        ("'a # b'", "a # b", "quotes keep a comment"),
+        (r"'C:\data'", r"C:\data", "a backslash in quotes, without a warning"),
+        ("{'b': 1}", {"b": 1}, "dict"),
+        ("dict(b=1, c=[dict(d='x')])", {"b": 1, "c": [{"d": "x"}]}, "dicts as in a config"),
+        ("[x,y]", ["x", "y"], "list of bare words"),
+        ("[ x , y ]", ["x", "y"], "and with spaces"),
+        ("(x,y)", ("x", "y"), "tuple of bare words"),
+        ("[x]", ["x"], "list of one bare word"),
+        ("x,y", ["x", "y"], "bare words without brackets"),
+        ("x, y", ["x", "y"], "and with a space"),
+        ("x,", ["x"], "a comma at the end"),
+        ("x,1,true", ["x", 1, True], "bare words and literals"),
+        ("[(x,1),[y,'z, z']]", [("x", 1), ["y", "z, z"]], "nested"),
+        ("[/a b/c.json,/d/e.json]", ["/a b/c.json", "/d/e.json"], "paths between brackets"),
+        ("日本,語", ["日本", "語"], "words of any letters"),
     ],
 )
-def test_parse_override(text, value, why):
-    assert parse_override(text) == ("a", value)
+def test_a_value_of_an_override_that_is_no_plain_text(text, value, why):
+    assert parse_override(f"a={text}") == ("a", value)
+    assert type(parse_override(f"a={text}")[1]) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "match"),
+    "text",
     [
-        ("a", "not of the form"),
-        ("=1", "not of the form"),
-        ("a=[1,2", "brackets do not match"),
-        ("a=dict(b=x,c=1)", "brackets do not match"),
+        *("", "x", "data/x y", "b=c", "none", "null", "nan", "007", "1.2.3", "2017-01-02", "1 2"),
+        *("/x/My Files (1)/", "my data (1)", "(x)", "(1) (2)", "f(1,2)", "a[0]", "[x].json"),
+        *("[x] y", "[a][b]", "{a,b}", "{x}", "[1,2", "(", "]", "1),(2", "x [1, 2]", "dict(b=x)"),
+        *("/a,b/c", "a b, c d", "a,b c", ",", "x,,y", "/a, b", "C:\\a,b", "a,(b"),
+        *(r"C:\data", r"\\host\share (1)", "it's", "[it's,b]", "'", '"', "'a'b'", '"a', "a'b'"),
+        *("1 # 2", "#1", "x # y", "...", "1j", "b'x'", "f'{x}'", "lambda: 1", "a if b else c"),
+        *("$HOME/x", "~/x", "%TEMP%", "a;b", "a\nb", "a\x00b", "\udce9", "Ünï (çode)", "日本 (語)"),
+        *("(" * 5000, "[" * 5000 + "]" * 5000, "-" * 50000 + "1", "9" * 5000),
     ],
 )
-def test_parse_override_rejects(text, match):
-    with pytest.raises(ConfigError, match=match):
+def test_a_value_of_an_override_that_is_the_text_as_it_is_given(small, text):
+    assert parse_override(f"a={text}") == ("a", text)
+    assert load_config(small, [f"model.backbone.type={text}"]).model.backbone.type == text
+
+
+@pytest.mark.parametrize("text", ["a,b", "[x]", "[a, b]", "(a,b)", "a,", "日本,語"])
+def test_where_a_config_has_a_text_bare_words_with_commas_are_a_text(small, text):
+    cfg = load_config(small, [f"model.type={text}", f"pipeline.0.type={text}", f"+new={text}"])
+    assert (cfg.model.type, cfg.pipeline[0].type) == (text, text)
+    assert isinstance(cfg.new, (list, tuple))
+
+
+def test_spaces_around_the_equals_sign_are_left_out():
+    assert parse_override(" a.b = x y ") == ("a.b", "x y")
+
+
+@pytest.mark.parametrize("text", ["a", "", "=", "=1", "+=1", "a..b=1", ".a=1", "+a.=1"])
+def test_parse_override_rejects(text):
+    with pytest.raises(ConfigError, match=r"not of the form"):
         parse_override(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), st.text("[](){},'\"=# \\+.-_01eExinfdctrue")))
+def test_any_text_in_quotes_is_that_text_and_any_other_is_read_or_refused(text):
+    assert parse_override(f"a={text!r}") == ("a", text)
+    value = parse_override(f"a={text}")[1]
+    assert not isinstance(value, str) or value == text.strip() or text.strip()[:1] in "'\"(rRuU"
+    for override in (text, f"+{text}=1"):
+        with contextlib.suppress(ConfigError):
+            parse_override(override)
 
 
 def at(cfg, path):
@@ -278,6 +350,13 @@ def test_override_leaves_the_variable_it_came_from(small):
         ),
         ("pipeline.x=1", r"pipeline is a list of 2", "no index"),
         ("lr=abc", r"lr cannot be 'abc'\nExpected: a number; it is 0\.01 now", "text for a number"),
+        ("pipeline=[dict(type=Load)", r"pipeline cannot be the text '\[dict", "a list left open"),
+        ("model.backbone=dict(depth=a b)", r"backbone cannot be the text", "a dict of bare words"),
+        (
+            "pipeline.1.scale=(1,2",
+            r"pipeline\.1\.scale cannot be .*\n.*it is \(1333, 800\)",
+            "tuple",
+        ),
         ("model.backbone.with_cp=maybe", "True or False; it is False", "text for a bool"),
         ("model={'bakbone': {'depth': 1}}", r"'model\.bakbone'", "typo in a dict"),
     ],

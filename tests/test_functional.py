@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -260,3 +261,13 @@ def test_prior_bias_gives_the_prior_back():
     assert torch.sigmoid(torch.tensor(prior_bias(0.01))).item() == pytest.approx(0.01)
     with pytest.raises(ValueError, match=r"prior_prob must be in \(0, 1\), got 1"):
         prior_bias(1)
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, float("nan"), 2, -1])
+def test_targets_between_or_beyond_zero_and_one_are_refused(value):
+    targets = torch.tensor([[0, 1], [1, 0]]).to(torch.tensor(value).dtype)
+    assert sigmoid_focal_loss(torch.zeros(2, 2), targets).shape == (2, 2)
+    targets[1, 1] = value
+    for function in (signed_logits, sigmoid_focal_loss, partial(balance, alpha=0.25)):
+        with pytest.raises(ValueError, match="must be 0 or 1"):
+            function(torch.zeros(2, 2), targets)

@@ -12,11 +12,19 @@ ROOT = Path(fldet.__file__).parent
 # Each may import its own layer and those before it.
 LAYERS = [
     {"_compat", "config_text", "errors", "plugins", "results", "annotations", "functional"}
-    | {"anchor_cover", "drawing", "image_files", "lettering", "ops", "processes"}
+    | {"anchor_cover", "drawing", "environment", "image_files", "lettering", "ops", "processes"}
     | {"reading", "text"},
     {"config"},
     {"registry"},
-    {"catalog", "config_check", "config_diff", "config_origin", "config_trees", "paper"}
+    {
+        "catalog",
+        "config_bounds",
+        "config_check",
+        "config_diff",
+        "config_origin",
+        "config_trees",
+        "paper",
+    }
     | {"data", "models", "evaluation", "hooks"},
     {"engine"},
     {"cli"},

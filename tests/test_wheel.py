@@ -1,6 +1,7 @@
 """A wheel has the configs, and a config inherits from them wherever it lies."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,10 @@ def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
     analysis = installed_wheel / "fldet" / "analysis"
     for name in ("report_page.css", "report_page.js"):
         assert (analysis / name).stat().st_size > 1000
+
+
+def test_the_page_of_the_wheel_has_no_links_into_the_repository(installed_wheel):
+    (metadata,) = installed_wheel.glob("fldet-*.dist-info/METADATA")
+    links = re.findall(r"\]\(([^)]*)\)", metadata.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []

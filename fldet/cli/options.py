@@ -19,7 +19,8 @@ CfgOptions = Annotated[
     typer.Option(
         "--cfg-options",
         metavar="KEY=VALUE ...",
-        help="Override values of the config, by dotted keys that exist in it; +KEY=VALUE adds one.",
+        help="Override values of the config, by dotted keys that exist in it; +KEY=VALUE adds one. "
+        "A Python literal is that literal, a,b is a list, anything else the text as given.",
         show_default=False,
     ),
 ]

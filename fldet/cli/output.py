@@ -16,6 +16,7 @@ from fldet.errors import (
     FldetError,
     PeerError,
     StoppedError,
+    UnavailableError,
     WorkerError,
     explained_file_errors,
 )
@@ -124,8 +125,15 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            if "RANK" not in os.environ:
+        except (Exception, SystemExit) as error:
+            from fldet.environment import culprit, reason
+
+            if package := culprit(error):
+                what = f"{package} cannot be imported: {reason(error)}"
+                broken = UnavailableError(what, hint="fldet doctor says how to mend it")
+                _report(broken, f"Error: {broken}")
+                raise typer.Exit(broken.exit_code) from None
+            if "RANK" not in os.environ or isinstance(error, SystemExit):
                 raise
             import traceback
 

@@ -122,6 +122,8 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
         "channel_order": "RGB" if before.get("bgr_to_rgb") else "BGR",
         "size_divisor": detector.size_divisor,
         "strides": [list(stride) for stride in head.prior_generator.strides],
+        "anchors": [level.tolist() for level in head.prior_generator.base_anchors],
+        "deltas": {key: list(getattr(head.bbox_coder, key, ())) for key in ("means", "stds")},
         "score_thr": float(test_cfg.get("score_thr", 0.0)),
         "nms": literal(test_cfg.get("nms")),
         "nms_pre": int(test_cfg.get("nms_pre", -1)),
@@ -323,7 +325,7 @@ def _write_torchscript(
         trace: Any = torch.jit.trace
         traced = trace(network, _example(network, description), check_trace=False)
         # torch's own way to a file ends the process where the disk is full
-        path.write_bytes(traced.save_to_buffer(_extra_files={KEY: as_text(description)}))
+        path.write_bytes(traced.save_to_buffer(_extra_files=as_metadata(description)))
 
 
 def _example(network: nn.Module, description: dict[str, Any]) -> tuple[Tensor, ...]:

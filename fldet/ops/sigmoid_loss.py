@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
-from fldet.functional import Alpha, check_alpha
+from fldet.functional import Alpha, check_alpha, check_integers
 from fldet.ops.eager import eager
 
-__all__ = ["Curve", "count_classes", "sigmoid_loss_sum"]
+__all__ = ["Curve", "check_weights", "count_classes", "sigmoid_loss_sum"]
 
 log = logging.getLogger("fldet")
 
@@ -84,9 +84,10 @@ def sigmoid_loss_sum(
         the dtype and the memory order of the logits.
 
     Raises:
-        ValueError: shapes do not fit, or a label or an alpha is out of range.
+        ValueError: shapes do not fit, or a label or an alpha is out of range or no integer.
         UnavailableError: ``compiled``, and there is no C++ compiler.
     """
+    check_weights([level.shape for level in labels], weights, scale)
     counts = {count_classes(*level) for level in zip(logits, labels, strict=True)}
     if len(counts) != 1:
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
@@ -96,12 +97,34 @@ def sigmoid_loss_sum(
     return _run(job, logits)
 
 
+def check_weights(
+    shapes: Sequence[Sequence[int]], weights: Sequence[Tensor] | None, factor: float | Tensor
+) -> None:
+    """Raises ValueError where weights or a factor would be broadcast.
+
+    Args:
+        shapes: of the anchors of each level.
+        weights: for each level of the same shape, or None.
+        factor: a number or a scalar tensor.
+    """
+    if weights is not None and [tuple(one.shape) for one in weights] != list(map(tuple, shapes)):
+        raise ValueError(
+            f"expected weights of the shapes {list(map(tuple, shapes))}, one for each anchor, got "
+            f"{[tuple(one.shape) for one in weights]}"
+        )
+    if isinstance(factor, Tensor) and factor.dim():
+        raise ValueError(
+            f"expected one number to divide by, or a scalar tensor, got {tuple(factor.shape)}"
+        )
+
+
 def count_classes(logits: Tensor, labels: Tensor) -> int:
     """Returns K of (N, K) logits with (N,) labels, or of a map with (N, H, W, A) labels.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or the labels are no integers.
     """
+    check_integers(labels)
     if logits.dim() != 4:
         if labels.shape != logits.shape[:-1]:
             raise ValueError(

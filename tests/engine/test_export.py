@@ -88,6 +88,14 @@ def test_the_metadata_says_how_to_prepare_an_image(onnx_file):
     assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
     assert json.loads(found["classes"]) == ["circle", "square"]
     assert json.loads(found["strides"])[0] == [8, 8]
+    anchors = np.array(json.loads(found["anchors"]))  # levels, anchors of a cell, xyxy
+    assert anchors.shape == (5, 9, 4)
+    np.testing.assert_allclose(
+        anchors[1:, :, 2] - anchors[1:, :, 0],
+        2 * (anchors[:-1, :, 2] - anchors[:-1, :, 0]),
+        rtol=1e-5,
+    )
+    assert json.loads(found["deltas"]) == {"means": [0.0] * 4, "stds": [1.0] * 4}
     assert (json.loads(found["channel_order"]), json.loads(found["size_divisor"])) == ("RGB", 32)
     assert sum(node.op_type == "NonMaxSuppression" for node in model.graph.node) == 1
     assert [one.name for one in model.graph.input] == ["images", "sizes"]

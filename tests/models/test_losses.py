@@ -154,3 +154,58 @@ def test_wrong_arguments_are_named_when_the_loss_is_made(kind, arguments, messag
 def test_wrong_labels_are_named(labels, message):
     with pytest.raises(ValueError, match=message):
         FocalLoss()(torch.zeros(2, 3), labels)
+
+
+ONES = torch.ones
+ONE_CLASS = torch.tensor([0, 1, 0, 1, 1, 0])
+MAP, MAP_LABELS = torch.zeros(2, 6, 4, 3), torch.zeros(2, 4, 3, 2, dtype=torch.long)
+WRONG = {
+    "one class, weight (6, 1)": (logits(6, 1), ONE_CLASS, ONES(6, 1), 1.0),
+    "one class, weight (1, 6)": (logits(6, 1), ONE_CLASS, ONES(1, 6), 1.0),
+    "weight of one number": (logits(), LABELS, ONES(1), 1.0),
+    "weight of each class": (logits(), LABELS, ONES(3), 1.0),
+    "weight of each entry": (logits(), LABELS, ONES(6, 3), 1.0),
+    "as many classes as anchors": (logits(6, 6), LABELS, ONES(6, 6), 1.0),
+    "weight of too few anchors": (logits(), LABELS, ONES(5), 1.0),
+    "zeros and ones, weight of each entry": (
+        logits(),
+        LABELS[:, None] == torch.arange(3),
+        ONES(6, 3),
+        1,
+    ),
+    "weights of too few levels": ([logits()] * 2, [LABELS] * 2, [ONES(6)], 1.0),
+    "a level's weight of another shape": ([logits()] * 2, [LABELS] * 2, [ONES(6), ONES(6, 1)], 1),
+    "map, weight without its anchors": (MAP, MAP_LABELS, ONES(2, 4, 3), 1.0),
+    "map, weight in another order": (MAP, MAP_LABELS, ONES(2, 2, 4, 3), 1.0),
+    "map, flat weight": (MAP, MAP_LABELS, ONES(48), 1.0),
+    "map, labels in another order": (MAP, MAP_LABELS.permute(0, 3, 1, 2), None, 1.0),
+    "map, flat labels": (MAP, MAP_LABELS.flatten(), None, 1.0),
+    "divisor of each anchor": (logits(), LABELS, None, ONES(6)),
+    "divisor of one number in a row": (logits(), LABELS, ONES(6), ONES(1)),
+    "labels of too few anchors": (logits(), LABELS[:5], None, 1.0),
+    "labels in a column": (logits(), LABELS[:, None], None, 1.0),
+    "labels of too few levels": ([logits()] * 2, [LABELS], None, 1.0),
+    "labels that are no integers": (logits(), LABELS.float(), None, 1.0),
+    "labels that are booleans": (logits(), LABELS > 1, None, 1.0),
+    "targets between zero and one": (logits(), ONES(6, 3) / 2, None, 1.0),
+    "targets beyond one": (logits(), torch.full((6, 3), 2), None, 1.0),
+    "targets that are not finite": (logits(), ONES(6, 3) * torch.nan, None, 1.0),
+    "a label below zero": (logits(), LABELS - 1, None, 1.0),
+    "a label above K": (logits(), LABELS + 1, None, 1.0),
+}
+
+
+@every_loss
+@pytest.mark.parametrize("what", WRONG)
+def test_nothing_is_broadcast_and_nothing_is_rounded(loss, what):
+    with pytest.raises(ValueError, match=r"expected|must be|argument 2 is"):
+        loss(*WRONG[what])
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_zeros_and_ones_of_any_type_are_targets(loss, dtype):
+    targets = (LABELS[:, None] == torch.arange(3)).to(dtype)
+    weight = torch.rand(6, generator=torch.Generator().manual_seed(2))
+    expected = loss(logits(), LABELS, weight, torch.tensor(3.0))
+    torch.testing.assert_close(loss(logits(), targets, weight, 3), expected)

@@ -282,3 +282,26 @@ def test_mmdets_r50_loads_strictly_with_equal_outputs_and_detections():
     assert len(detections) > 0
     for field in ("bboxes", "scores", "labels"):
         assert torch.equal(detections[field], their_detections[field])
+
+
+GHM = dict(
+    loss_cls=dict(type="GHMC", use_sigmoid=True, bins=30, momentum=0.75),
+    loss_bbox=dict(type="GHMR", mu=0.02, bins=10, momentum=0.7),
+)
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss_cls": GHM["loss_cls"]}, GHM], ids=["", "C", "C R"])
+@pytest.mark.parametrize("instances", [TWO_IMAGES, [truth([], [])]], ids=["boxes", "none"])
+def test_losses_that_mmdets_head_calls_are_called_alike(changes, instances):
+    config = mmdet_head_config()
+    for key, value in changes.items():
+        config[key] = value
+    theirs = MMDET_MODELS.build(config)
+    theirs.init_weights()
+    ours = MODELS.build(head_config(normalizer=dict(type="fldet.CountPerRank"), **changes))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    found = losses_of(ours, instances)
+    assert all(torch.isfinite(one) for one in found.values())
+    if "loss_bbox" not in changes:  # GHM counts what it is given: there a level, here all of them
+        expected = total(losses_of(theirs, instances))
+        torch.testing.assert_close(found["loss_bbox"], expected["loss_bbox"], rtol=1e-5, atol=1e-6)

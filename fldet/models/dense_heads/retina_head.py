@@ -136,7 +136,10 @@ class RetinaHead(MMDetRetinaHead):
         boxes = deltas[is_positive]
         if self.reg_decoded_bbox:
             boxes = self.bbox_coder.decode(flat_anchors[is_positive], boxes)
-        loss_bbox = self.loss_bbox(boxes, targets[is_positive], avg_factor=avg_factor)
+        # the weights of one are for the losses that ask for some, like GHM's
+        loss_bbox = self.loss_bbox(
+            boxes, targets[is_positive], torch.ones_like(boxes), avg_factor=avg_factor
+        )
         if not len(boxes):  # an IoU loss is a constant then; distributed training wants gradients
             loss_bbox = loss_bbox + boxes.sum()
         if self.miner is None and isinstance(self.loss_cls, SigmoidLoss):
@@ -144,20 +147,23 @@ class RetinaHead(MMDetRetinaHead):
                 [v.view(s.shape[0], *s.shape[-2:], -1) for v, s in zip(vs, cls_scores, strict=True)]
                 for vs in (level_labels, level_weights)
             ]
-            loss_cls = self.loss_cls(cls_scores, *per_map, avg_factor)
+            loss_cls = self.loss_cls(cls_scores, *per_map, avg_factor=avg_factor)
             return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
 
         logits = flatten_levels(cls_scores, self.cls_out_channels)
         if self.miner is None:
             loss_cls = self.loss_cls(
-                logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
+                *(logits.flatten(0, 1), labels.flatten(), label_weights.flatten()),
+                avg_factor=avg_factor,
             )
             return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
 
         kept = self._mine(self.miner, logits, labels, label_weights, flat_anchors, deltas, targets)
         if self.miner.divisor == "selected":
             avg_factor = self.selected_normalizer(kept.sum(dim=1))
-        loss_cls = self.loss_cls(logits[kept], labels[kept], label_weights[kept], avg_factor)
+        loss_cls = self.loss_cls(
+            logits[kept], labels[kept], label_weights[kept], avg_factor=avg_factor
+        )
         return {"loss_cls": loss_cls, "loss_bbox": loss_bbox, "num_mined": kept.sum().float()}
 
     @torch.no_grad()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fldet.functional import Alpha, balance, check_alpha, signed_logits
-from fldet.ops.sigmoid_loss import Curve, count_classes, sigmoid_loss_sum
+from fldet.functional import Alpha, balance, check_alpha, hard_targets, signed_logits
+from fldet.ops.sigmoid_loss import Curve, check_weights, count_classes, sigmoid_loss_sum
 
 
 class SigmoidLoss(nn.Module):
@@ -65,19 +65,28 @@ class SigmoidLoss(nn.Module):
         Args:
             logits: (N, K) raw scores; or the map of a level, (N, A * K, H, W); or a list of either,
                 to be summed over all of them.
-            labels: (N,) integers, 0..K-1 for objects, K for background; (N, H, W, A) for a map; a
-                list for a list.
-            weight: of the shape of ``labels``, 0 to ignore an anchor; None means 1.
-            avg_factor: what to divide the sum by, usually the number of anchors assigned to a box.
+            labels: (N,) integers, 0..K-1 for objects, K for background, or (N, K) zeros and ones;
+                (N, H, W, A) integers for a map; a list for a list.
+            weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; a scalar
+                for all of them; None means 1.
+            avg_factor: what to divide the sum by, usually the number of anchors assigned to a box;
+                a number or a scalar tensor.
 
         Returns:
             Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``.
 
         Raises:
-            ValueError: shapes do not fit, or a label is outside 0..K.
+            ValueError: shapes do not fit, or a label is outside 0..K; nothing is broadcast.
         """
         levels, level_labels = _as_list(logits), _as_list(labels)
         weights = None if weight is None else _as_list(weight)
+        anchors = [
+            y.shape[:-1] if y.shape == x.shape and x.dim() != 4 else y.shape
+            for x, y in zip(levels, level_labels, strict=True)
+        ]
+        if isinstance(weight, Tensor) and not weight.dim():
+            weights = [weight.expand(shape) for shape in anchors]
+        check_weights(anchors, weights, avg_factor)
         if self.curve is None or not _is_usual(levels, level_labels, weights, avg_factor):
             total = self._plain_sum(levels, level_labels, weights)
             return self.loss_weight * total / avg_factor
@@ -106,6 +115,7 @@ class SigmoidLoss(nn.Module):
         """
         if logits.dim() == 4:
             logits = _one_row_per_anchor(logits, labels)
+        labels = hard_targets(labels, logits.shape)
         return balance(self.formula(signed_logits(logits, labels)), labels, self.alpha).sum(-1)
 
     def extra_repr(self) -> str:
@@ -133,8 +143,6 @@ def _is_usual(
             x.dim() == y.dim() == 4 or x.shape[:-1] == y.shape
             for x, y in zip(logits, labels, strict=True)
         )
-        and (weights is None or [w.shape for w in weights] == [y.shape for y in labels])
-        and not (isinstance(avg_factor, Tensor) and avg_factor.dim() > 0)
         and not any(factor.requires_grad for factor in factors)
     )
 

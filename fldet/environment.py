@@ -1,16 +1,38 @@
-"""What this machine offers, and the known troubles of the dependencies with their remedies."""
+"""What this machine offers, and the known troubles of the dependencies with their remedies.
+
+Whatever a package raises when it is imported is a finding; nothing is imported with this module.
+"""
 
 import dataclasses
 import os
 import platform
 import shutil
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from fldet import __version__
+from fldet._compat import silence_imports
 
 INSTALL = "pip install -c requirements/constraints.txt -e ."
+
+# Modules and the distributions that have them.
+PACKAGES = {
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "cv2": ("opencv-python-headless", "opencv-python"),
+    "mmengine": ("onedl-mmengine", "mmengine"),
+    "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite"),
+    "mmdet": ("onedl-mmdetection", "mmdet"),
+    "pycocotools": ("pycocotools",),
+    "faster_coco_eval": ("faster-coco-eval",),
+    "matplotlib": ("matplotlib",),
+}
+
+# The empty package that requirements/constraints.txt has in the place of opencv-python.
+STAND_IN = "4.12.0.88+headless"
 
 # Distributions that install the same files: (name, its twin, how to keep one of them).
 TWINS = (
@@ -47,39 +69,80 @@ def diagnose() -> list[Finding]:
         Finding(
             "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
         ),
-        *_packages(),
+        *(_package(module, distributions) for module, distributions in PACKAGES.items()),
         *_twins(),
         _torchvision(),
-        *_operators(),
-        *_devices(),
+        *_unless_broken("operators", _operators),
+        *_unless_broken("devices", _devices),
         _shared_memory(),
         _compiler(),
     ]
 
 
-def _packages() -> list[Finding]:
-    packages = {
-        "torch": ("torch",),
-        "mmengine": ("onedl-mmengine", "mmengine"),
-        "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite"),
-        "mmdet": ("onedl-mmdetection", "mmdet"),
-        "numpy": ("numpy",),
-        "cv2": ("opencv-python-headless", "opencv-python"),
-        "pycocotools": ("pycocotools",),
-        "faster_coco_eval": ("faster-coco-eval",),
-        "matplotlib": ("matplotlib",),
-    }
-    return [_package(module, names) for module, names in packages.items()]
+def culprit(error: BaseException | None) -> str:
+    """Returns the package of others whose import raised an error, '' if it was another error."""
+    if isinstance(error, ImportError):
+        name = error.name or _innermost_module(error) or culprit(error.__context__)
+    else:
+        name = _innermost_module(error)
+    package = name.partition(".")[0]
+    return "" if package in ("fldet", "__main__") else package
+
+
+def reason(error: BaseException) -> str:
+    """Returns the kind of an error and the first line of what it says."""
+    said = str(error.__cause__ or error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _innermost_module(error: BaseException | None) -> str:
+    """Returns the name of the last module whose own lines ran when an error was raised, or ''."""
+    frames = traceback.walk_tb(error.__traceback__ if error else None)
+    modules = [one.f_globals["__name__"] for one, _ in frames if one.f_code.co_name == "<module>"]
+    return str(modules[-1]) if modules else ""
+
+
+def _import_error(module: str) -> BaseException | None:
+    """Returns what a module raises when it is imported, the end of the process included."""
+    try:
+        with silence_imports():
+            import_module(module)
+    except (Exception, SystemExit) as error:
+        return error
+    return None
+
+
+def _unless_broken(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return look()
+    except (Exception, SystemExit) as error:
+        return [Finding(name, f"not known: {reason(error)}", "error")]
 
 
 def _package(module: str, distributions: tuple[str, ...]) -> Finding:
-    found = [f"{name} {installed(name)}" for name in distributions if installed(name)]
-    try:
-        import_module(module)
-    except Exception as error:  # whatever a broken package raises at import, it is the finding
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Finding(module, f"cannot be imported: {reason}", "error", INSTALL)
-    return Finding(module, ", ".join(found) or "installed without metadata")
+    found = [name for name in distributions if installed(name)]
+    error = _import_error(module)
+    if error is None and module == "mmdet":  # all of it, with what it needs in turn
+        error = _import_error("mmdet.models") or _import_error("mmdet.datasets")
+    if error is not None:
+        value = f"cannot be imported: {reason(error)}"
+        other = culprit(error)
+        if other not in ("", module):  # which has a line of its own, or not
+            remedy = "" if other in PACKAGES else _remedy([other] if installed(other) else [])
+            return Finding(module, f"{value} (in {other})", "error", remedy)
+        return Finding(module, value, "error", _remedy(found))
+    names = ", ".join(f"{name} {installed(name)}" for name in found)
+    return Finding(module, names or "installed without metadata")
+
+
+def _remedy(found: list[str]) -> str:
+    """Returns how to install once more what is there already; pip alone would leave it."""
+    if not found:
+        return INSTALL
+    name, again = found[0], "pip install --force-reinstall --no-deps"
+    if "opencv-python" in name:  # both have the module cv2; one of them needs libGL, X11 and Qt
+        again, name = f"pip uninstall -y opencv-python && {again}", "opencv-python-headless"
+    return f"{again} {name}=={installed(found[0])}"
 
 
 def installed(distribution: str) -> str:
@@ -96,7 +159,8 @@ def _twins() -> list[Finding]:
     for first, second in TWINS:
         if not (installed(first) and installed(second)):
             continue
-        harmless = first == "opencv-python" and installed(first) == installed(second)
+        same = installed(first) in (installed(second), STAND_IN)
+        harmless = first == "opencv-python" and same
         if not harmless:
             findings.append(
                 Finding(
@@ -113,13 +177,11 @@ def _torchvision() -> Finding:
     """A torchvision that does not fit torch ends every run, because MMEngine imports it."""
     if not installed("torchvision"):
         return Finding("torchvision", "not installed, not needed")
-    try:
-        import_module("torchvision")
-    except Exception as error:
-        reason = str(error).splitlines()[0]
+    error = _import_error("torchvision")
+    if error is not None:
         return Finding(
             "torchvision",
-            f"{installed('torchvision')} does not fit this torch: {reason}",
+            f"{installed('torchvision')} does not fit this torch: {reason(error)}",
             "error",
             "pip uninstall -y torchvision",
         )
