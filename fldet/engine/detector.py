@@ -295,6 +295,8 @@ def _build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
             f"the test pipeline begins with {steps[0]['type'] if steps else 'nothing'}",
             expected="LoadImageFromFile as its first transform",
         )
+    if steps[0]["type"].rpartition(".")[2] == "LoadImageFromFile":
+        steps[0]["type"] = "fldet.LoadImage"  # with its bounds
     return TRANSFORMS.build(steps[0]), Compose([TRANSFORMS.build(step) for step in steps[1:]])
 
 

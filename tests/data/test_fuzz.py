@@ -110,7 +110,7 @@ def test_only_results_or_errors_of_ours(folder, mutation):
     path = folder / "a.json"
 
     @settings(
-        max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+        max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
     )
     @given(mutation)
     def read_all(data):

@@ -3,6 +3,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from mmengine.registry import init_default_scope
 
 from fldet.config import load_config
 from fldet.engine.prepare import prepare_config, scale_learning_rate
@@ -99,6 +100,7 @@ def test_data_sets_together_have_the_classes_of_all(tiny_config, tmp_path, wrap,
     prepared = prepare_config(cfg, phases=("train", "val"))
     assert prepared.model.bbox_head.num_classes == 3
     assert _classes(prepared) == expected
+    init_default_scope("mmdet")
     dataset = DATASETS.build(prepared.train_dataloader.dataset)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     seen = {expected[one["bbox_label"]] for info in infos for one in info["instances"]}
