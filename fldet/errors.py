@@ -119,7 +119,7 @@ class StoppedError(FldetError):
     Args:
         message: what was done and saved.
         hint: how to go on.
-        exit_code: 130 after SIGINT, 143 after SIGTERM.
+        exit_code: 128 + number of the signal: 130 after SIGINT, 143 after SIGTERM.
     """
 
     def __init__(self, message: str, *, hint: str = "", exit_code: int = 130) -> None:

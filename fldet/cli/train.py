@@ -81,8 +81,9 @@ def train(
 ) -> None:
     """Train the model of a config.
 
-    SIGTERM and the first Ctrl-C save a checkpoint and stop, with exit code 143 or 130; --resume
-    goes on from there as if nothing had happened. A second Ctrl-C stops at once.
+    SIGTERM, a closed terminal and the first Ctrl-C save a checkpoint and stop, with exit code 143,
+    129 or 130; --resume goes on from there as if nothing had happened. A second Ctrl-C stops at
+    once.
     """
     note(f"fldet train {config}: loading torch and MMDetection")
     from fldet.config import load_config

@@ -7,7 +7,6 @@ its newest checkpoint. So the runner may be killed at any time, and started agai
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 from fldet.engine.checkpoint import checkpoints, newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
-from fldet.engine.signals import noted_signals
+from fldet.engine.signals import ASKED_TO_END, noted_signals
 from fldet.errors import ConfigError, DataError
 from fldet.evaluation.speed import machine
 from fldet.paper.runs import Run, Step, check_digest, digest_of, read_record, result_of
@@ -32,7 +31,7 @@ TAKE_TURNS = 0.2  # seconds between two looks at the processes
 WRITE_RECORD = 10.0  # seconds between two notes of the time spent
 PAUSED = 30.0  # seconds between two looks, after which this process was stopped, commands included
 WAIT_FOR_LOCK = 60.0  # seconds for the command of a runner that was killed to save and end
-STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+STOPPED = {code for number in ASKED_TO_END for code in (128 + number, -number)}
 
 # The child asks the kernel for a SIGTERM when this process has gone, however it went, and then
 # becomes the command. Linux only: elsewhere the commands of a runner that is killed go on to their

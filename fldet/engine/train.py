@@ -65,8 +65,8 @@ def train(
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
 
-    SIGTERM and the first Ctrl-C save a checkpoint between two iterations and end the run. A run
-    that torchrun has started again after a failure goes on as with ``resume``.
+    SIGTERM, a closed terminal and the first Ctrl-C save a checkpoint between two iterations and end
+    the run. A run that torchrun has started again after a failure goes on as with ``resume``.
 
     Args:
         cfg: as ``load_config`` returned it.

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from fldet.analysis.log import compute, read_log
 from fldet.config import load_config
 from fldet.engine.build import build_model
 from fldet.engine.checkpoint import read_checkpoint
@@ -35,6 +36,20 @@ def test_training_leaves_a_self_contained_work_dir(trained):
     resolved = load_config(result.work_dir / "tiny.py")
     assert resolved.model.bbox_head.num_classes == 2
     assert resolved.optim_wrapper.optimizer.lr == pytest.approx(0.01 * 2 / 16)
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps"), [(50, (3, 4)), (3, (3, 4)), (2, (2, 4))]
+)  # all images have been seen after 3
+def test_the_last_iteration_is_logged_whatever_the_interval(
+    write_tiny_config, tmp_path, interval, steps
+):
+    options = [f"default_hooks.logger.interval={interval}", "val_dataloader=None"]
+    cfg = load_config(write_tiny_config(tmp_path), [*options, "val_cfg=None", "val_evaluator=None"])
+    train(cfg, work_dir=tmp_path / "run", device="cpu")
+    run = read_log(tmp_path / "run")
+    assert run.train["loss"].iterations == steps
+    assert compute(run).iterations == 4
 
 
 def test_training_changes_weights_and_they_stay_finite(trained):

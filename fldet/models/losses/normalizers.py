@@ -59,7 +59,8 @@ class CountPlusOne(nn.Module):
 class MovingAverageCount(nn.Module):
     """A moving average of ``CountPerRank`` over the training steps, as in Detectron2.
 
-    The average is saved in checkpoints. Each process keeps its own.
+    The average is saved in checkpoints. Of several processes each counts its own images, from the
+    average of the first one (``fldet.BuffersHook``).
 
     Args:
         momentum: share of the old average, in [0, 1).
