@@ -18,7 +18,8 @@ from fldet.reading import read_json
 
 # Filled in by every run, and no choice of its config.
 _NOT_COMPARED = re.compile(
-    r"(work_dir|launcher|resume|experiment_name|log_processor|visualizer|auto_scale_lr\.enable)\b"
+    r"(work_dir|launcher|resume|experiment_name|log_processor|visualizer|auto_scale_lr\.enable"
+    r"|default_hooks\.logger\.type)\b"
 )
 _LOGGED = {  # by the names in the head of MMEngine's log
     "seed": "seed",
