@@ -19,7 +19,8 @@ log = logging.getLogger("fldet")
 _HINT = "fldet data check CONFIG --deep finds all broken images"
 
 
-@TRANSFORMS.register_module()
+# By the second name MMDetection's DetInferencer finds what it puts its own loader in the place of.
+@TRANSFORMS.register_module(name=["LoadImage", "LoadImageFromFile"])
 class LoadImage(LoadImageFromFile):
     """Reads an image, as mmcv's ``LoadImageFromFile`` does, and names one that is broken.
 

@@ -296,7 +296,7 @@ def _build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
             expected="LoadImageFromFile as its first transform",
         )
     if steps[0]["type"].rpartition(".")[2] == "LoadImageFromFile":
-        steps[0]["type"] = "fldet.LoadImage"  # with its bounds
+        steps[0]["type"] = "fldet.LoadImageFromFile"  # with its bounds
     return TRANSFORMS.build(steps[0]), Compose([TRANSFORMS.build(step) for step in steps[1:]])
 
 

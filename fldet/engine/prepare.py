@@ -181,7 +181,7 @@ def _read_with_names(pipeline: Any) -> None:
     """Puts our step for reading images in the place of mmcv's, in place, at any depth."""
     for step in pipeline.values() if isinstance(pipeline, dict) else pipeline or ():
         if isinstance(step, dict) and str(step.get("type")).split(".")[-1] == "LoadImageFromFile":
-            step["type"] = "fldet.LoadImage"
+            step["type"] = "fldet.LoadImageFromFile"
         if isinstance(step, (dict, list, tuple)):
             _read_with_names(step)
 

