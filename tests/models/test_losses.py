@@ -181,7 +181,6 @@ WRONG = {
     "map, labels in another order": (MAP, MAP_LABELS.permute(0, 3, 1, 2), None, 1.0),
     "map, flat labels": (MAP, MAP_LABELS.flatten(), None, 1.0),
     "divisor of each anchor": (logits(), LABELS, None, ONES(6)),
-    "divisor of one number in a row": (logits(), LABELS, ONES(6), ONES(1)),
     "labels of too few anchors": (logits(), LABELS[:5], None, 1.0),
     "labels in a column": (logits(), LABELS[:, None], None, 1.0),
     "labels of too few levels": ([logits()] * 2, [LABELS], None, 1.0),

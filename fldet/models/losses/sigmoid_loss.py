@@ -70,7 +70,7 @@ class SigmoidLoss(nn.Module):
             weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; a scalar
                 for all of them; None means 1.
             avg_factor: what to divide the sum by, usually the number of anchors assigned to a box;
-                a number or a scalar tensor.
+                a number, or a tensor of one, (1,) from MMDetection's DETR heads.
 
         Returns:
             Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``.
@@ -86,6 +86,8 @@ class SigmoidLoss(nn.Module):
         ]
         if isinstance(weight, Tensor) and not weight.dim():
             weights = [weight.expand(shape) for shape in anchors]
+        if isinstance(avg_factor, Tensor) and avg_factor.numel() == 1:
+            avg_factor = avg_factor.reshape(())
         check_weights(anchors, weights, avg_factor)
         if self.curve is None or not _is_usual(levels, level_labels, weights, avg_factor):
             total = self._plain_sum(levels, level_labels, weights)
