@@ -60,9 +60,11 @@ def test_lines_pictures_coco_and_names_of_what_is_broken(tiny_run, photos, tmp_p
     result = run(tiny_run, photos, out, formats=("pictures", "coco"), batch_size=2)
     assert (result.images, result.skipped, result.already_done) == (6, 2, 0)
     lines = by_file(out)
+    # In the same batches: a hardly trained model scores alike, and rounding chooses between boxes.
+    files = [line["file"] for line in lines.values()]
     detector = Detector.load(tiny_run[1], device="cpu")
-    for name, line in lines.items():
-        (found,) = detector.predict(line["file"], score_thr=LOW)
+    detections = detector.predict(files, score_thr=LOW, batch_size=2)
+    for (name, line), found in zip(lines.items(), detections, strict=True):
         assert (line["width"], line["height"]) == (64, 64)
         np.testing.assert_allclose(np.reshape(line["boxes"], (-1, 4)), found.boxes, atol=1e-3)
         assert line["labels"] == found.labels.tolist(), name
@@ -85,19 +87,16 @@ def test_lines_pictures_coco_and_names_of_what_is_broken(tiny_run, photos, tmp_p
 
 def test_a_folder_of_predictions_is_not_overwritten_but_gone_on_with(tiny_run, photos, tmp_path):
     out = tmp_path / "out"
-    run(tiny_run, photos, out, formats=("jsonl",))
+    run(tiny_run, photos, out, formats=("jsonl",), batch_size=1)
     before = by_file(out)
     with pytest.raises(UsageError, match="already holds predictions") as error:
         run(tiny_run, photos, out)
     assert "--resume" in error.value.hint
     with open(out / "predictions.jsonl", "rb+") as file:
         file.truncate(file.seek(0, os.SEEK_END) - 10)  # as after a crash: half a line
-    result = run(tiny_run, photos, out, formats=("jsonl",), resume=True)
+    result = run(tiny_run, photos, out, formats=("jsonl",), resume=True, batch_size=1)
     assert (result.images, result.already_done, result.skipped) == (1, 5, 2)
-    after = by_file(out)
-    assert after.keys() == before.keys()
-    for name, line in after.items():
-        np.testing.assert_allclose(line["scores"], before[name]["scores"], atol=1e-5)
+    assert by_file(out) == before
 
 
 def test_another_number_of_processes_goes_on_as_well(tiny_run, photos, tmp_path, monkeypatch):
@@ -162,7 +161,7 @@ def test_each_process_that_torchrun_would_not_end_refuses_by_itself(
     with pytest.raises(UsageError, match="already holds predictions"):
         run(tiny_run, photos, tmp_path / "out")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setattr(module.Detector, "load", lambda *_: 1 / 0)
+    monkeypatch.setattr(module.Detector, "load", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # goes on to load the model, and to meet the others
         run(tiny_run, photos, tmp_path / "out")
 
@@ -309,10 +308,10 @@ def test_a_run_that_ended_while_this_one_loaded_its_model_is_noticed(
 ):
     load, out = Detector.load, tmp_path / "out"
 
-    def slowly(*arguments):
+    def slowly(*arguments, **options):
         monkeypatch.setattr(module.Detector, "load", load)
         run(tiny_run, photos, out, formats=())
-        return load(*arguments)
+        return load(*arguments, **options)
 
     monkeypatch.setattr(module.Detector, "load", slowly)
     with pytest.raises(UsageError, match="already holds predictions"):
