@@ -65,49 +65,6 @@ def silence_imports() -> Iterator[None]:
                     sys.stderr.write(line)
 
 
-def allow_checkpoint_globals() -> None:
-    """Lets ``torch.load(weights_only=True)`` read MMEngine's checkpoints, on any MMEngine.
-
-    Allowed are the log history and the few NumPy types that its arrays are made of. The pickled
-    history also looks up its own methods with ``getattr``; that name is bound to a function that
-    finds these methods and nothing else.
-    """
-    import numpy as np
-    import torch
-    from mmengine.logging import HistoryBuffer
-
-    core = np._core if hasattr(np, "_core") else np.core
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            _pickled_getattr(HistoryBuffer),
-            slice,
-            core.multiarray._reconstruct,
-            core.multiarray.scalar,
-            np.ndarray,
-            np.dtype,
-            type(np.dtype(np.float64)),
-            type(np.dtype(np.int64)),
-            type(np.dtype(np.uint32)),  # the state of NumPy's random generator
-        ]
-    )
-
-
-def _pickled_getattr(owner: type) -> Callable[[type, str], Any]:
-    """Returns a function that pickles as ``getattr`` but reads only public methods of ``owner``."""
-
-    def method_of(obj: type, name: str) -> Any:
-        if obj is not owner or name.startswith("_"):
-            from pickle import UnpicklingError
-
-            raise UnpicklingError(f"a checkpoint may not look up {name!r} of {obj!r}")
-        return getattr(obj, name)
-
-    # torch finds an allowed global by these names.
-    method_of.__module__, method_of.__name__, method_of.__qualname__ = "builtins", *["getattr"] * 2
-    return method_of
-
-
 class _FallbackFinder:
     """Supplies ``mmcv._ext`` and a stub ``imgaug`` where nobody else does."""
 

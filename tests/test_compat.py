@@ -1,6 +1,4 @@
 import importlib.util
-import io
-import pickle
 import subprocess
 import sys
 import textwrap
@@ -225,65 +223,3 @@ class TestUpstreamMmdet:
                 print("refused")
         """
         assert run_python(code, path=site) == "refused\n"
-
-
-class Reduced:
-    """Pickles as the call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-class TestCheckpointGlobals:
-    @pytest.fixture(autouse=True)
-    def own_globals(self):
-        torch = pytest.importorskip("torch")
-        pytest.importorskip("mmengine", reason="mmengine is not installed")
-        before = torch.serialization.get_safe_globals()
-        _compat.allow_checkpoint_globals()
-        yield
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-    @staticmethod
-    def save_and_load(value):
-        import torch
-
-        file = io.BytesIO()
-        torch.save(value, file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-
-    def test_the_message_hub_of_a_run_loads(self):
-        import torch
-        from mmengine.logging import MessageHub
-
-        hub = MessageHub.get_instance("test_compat")
-        hub.update_scalar("train/loss", torch.tensor(0.5))
-        hub.update_scalar("train/loss", 0.25)
-        hub.update_info("iter", 2)
-        loaded = self.save_and_load({"message_hub": hub.state_dict()})["message_hub"]
-        assert loaded["log_scalars"]["train/loss"].data[0].tolist() == [0.5, 0.25]
-        assert loaded["log_scalars"]["train/loss"].mean() == 0.375
-        assert loaded["runtime_info"]["iter"] == 2
-
-    @pytest.mark.parametrize(
-        ("function", "arguments", "reason"),
-        [
-            (getattr, (dict, "fromkeys"), "another class"),
-            (print, ("executed",), "another function"),
-        ],
-    )
-    def test_anything_else_is_refused(self, capsys, function, arguments, reason):
-        with pytest.raises(pickle.UnpicklingError):
-            self.save_and_load(Reduced(function, *arguments))
-        assert capsys.readouterr().out == "", reason
-
-    def test_hidden_names_of_the_history_are_refused(self):
-        from mmengine.logging import HistoryBuffer
-
-        with pytest.raises(pickle.UnpicklingError, match="may not look up '__init__'"):
-            self.save_and_load(Reduced(getattr, HistoryBuffer, "__init__"))

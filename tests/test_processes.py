@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -124,8 +125,9 @@ def work(begin, ready):
 
 
 @pytest.fixture
-def started():
+def started(monkeypatch):
     """Starts a process that begins with a function; it is killed at the end."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])  # where it finds this module
     context = multiprocessing.get_context("spawn")
     processes = []
 
@@ -179,7 +181,7 @@ if __name__ == "__main__":
 def test_a_process_ends_soon_after_its_parent(tmp_path, monkeypatch, begin):
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(begin=begin.__name__))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     parent.kill()

@@ -160,7 +160,7 @@ def test_a_folder_that_may_not_be_listed_can_be_written_into(tmp_path):
     ("name", "expected"),
     [
         (".iter_9.pth.0123abcd", True),
-        (".iter_9.pth.a1b2c3_4", True),
+        (".iter_9.pth.a1b2c3_4", False),
         (".iter_9.pth", False),
         (".iter_9.pth.bak", False),
         ("iter_9.pth.a1b2c3d4", False),

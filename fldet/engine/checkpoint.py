@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 
 import torch
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from fldet import _compat
 from fldet.data.stream import is_seed
+from fldet.engine import checkpoint_file
 from fldet.errors import CheckpointError, shorten
 from fldet.results import write_atomically
 
@@ -62,7 +62,6 @@ def forbid_code_in_checkpoints() -> None:
     makes that fallback fail as well.
     """
     os.environ[_STRICT] = "1"
-    _compat.allow_checkpoint_globals()
 
 
 @contextmanager
@@ -92,29 +91,36 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
             f"checkpoint not found: {path}",
             expected="a .pth file, or a work dir that holds one",
         )
-    _check_sums(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, all of them mean "unreadable"
-        needed = needed_code(error)
-        if not (needed and trust):
-            raise _unreadable(path, error, needed) from error
-        log.warning("%s needs %s: run, as asked by --trust-checkpoint", path, needed)
+        content = checkpoint_file.read(path)
+    except checkpoint_file.RefusedError as refused:
+        if not (refused.needs and trust):
+            raise _refusal(path, refused) from refused
+        log.warning("%s needs %s: run, as asked by --trust-checkpoint", path, refused.needs)
         with trusted_checkpoints():
             content = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # torch raises half a dozen kinds, all of them mean "unreadable"
+        raise _damaged(path, _reason(path, error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary")
-    if problem := _odd_tensor(content):
-        raise CheckpointError(
-            f"{path} holds {problem}", expected="plain tensors in memory, each number stored once"
-        )
     return content
 
 
-def needed_code(error: BaseException) -> str:
-    """Returns the function or class that a refused checkpoint wants, '' for other errors."""
-    found = re.search(r"\bGLOBAL ([\w.]+)", str(error))
-    return found[1] if found else ""
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Returns a local checkpoint for MMEngine, which reads weights and runs by this function."""
+    content = read_checkpoint(Path(filename), trust=_STRICT not in os.environ)
+    return _moved(content, map_location) if map_location not in (None, "cpu") else content
+
+
+def _moved(value: Any, device: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((key, _moved(item, device)) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(_moved(item, device) for item in value)
+    return value
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
@@ -278,14 +284,13 @@ def iteration_of(path: Path) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _unreadable(path: Path, error: Exception, needed: str) -> CheckpointError:
-    if needed:
-        return CheckpointError(
-            f"cannot read checkpoint {path}: it needs {needed}, which may run code",
-            expected="tensors and plain values, as written by fldet or MMDetection",
-            hint="if you know who made it, add --trust-checkpoint",
-        )
-    return _damaged(path, _reason(path, error))
+def _refusal(path: Path, refused: checkpoint_file.RefusedError) -> CheckpointError:
+    hint = "if you know who made it, add --trust-checkpoint" if refused.needs else ""
+    return CheckpointError(
+        f"cannot read checkpoint {path}: {refused}",
+        expected="tensors and plain values, as written by fldet or MMDetection",
+        hint=hint,
+    )
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
@@ -305,42 +310,6 @@ def _reason(path: Path, error: Exception) -> str:
         return "it is not a file that torch.save has written, or it is damaged"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"it is cut off, damaged or of another kind: {shorten(text)}"
-
-
-def _check_sums(path: Path) -> None:
-    """Compares a file with the checksums in it, which torch does not look at.
-
-    Raises:
-        CheckpointError: a part of it is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            part = archive.testzip()
-    except Exception:  # no archive, or not a whole one: torch has more to say
-        return
-    if part:
-        raise _damaged(path, f"its part {part} is damaged (another checksum)")
-
-
-def _odd_tensor(content: Any) -> str:
-    """Returns what is odd about the first tensor that is no plain one, '' if all are.
-
-    A tensor without memory, a sparse or a quantized one fails later, wherever it is used first. One
-    that stands for more numbers than are stored could stand for any number of them.
-    """
-    todo, seen = [content], set()
-    while todo:
-        value = todo.pop()
-        if isinstance(value, Tensor):
-            if value.is_meta or value.layout is not torch.strided or value.is_quantized:
-                kind = "meta device" if value.is_meta else f"{value.layout}, {value.dtype}"
-                return f"a tensor of another kind ({kind})"
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                return f"a tensor {tuple(value.shape)} of fewer stored numbers"
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            todo += value.values() if isinstance(value, dict) else value
-    return ""
 
 
 def _first_mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str:

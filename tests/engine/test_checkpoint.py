@@ -130,7 +130,7 @@ def test_code_is_not_run_by_mmengine_either(tmp_path):
     path, target = tmp_path / "evil.pth", tmp_path / "was_run"
     torch.save({"state_dict": Payload(target)}, path)
     forbid_code_in_checkpoints()
-    with pytest.raises(Exception, match=r"[Ww]eights"):
+    with pytest.raises(CheckpointError, match="may run code"):
         load_checkpoint(nn.Linear(1, 1), str(path))
     assert not target.exists()
 
@@ -303,7 +303,7 @@ def test_a_small_file_cannot_become_a_large_one(tmp_path):
         for name in old.namelist():
             new.writestr(name, bytes(2**22) if name.endswith("data/0") else old.read(name))
     assert bomb.stat().st_size < 20_000
-    with pytest.raises(CheckpointError, match="cut off, damaged or of another kind"):
+    with pytest.raises(CheckpointError, match="a part of it is compressed"):
         read_checkpoint(bomb)
 
 

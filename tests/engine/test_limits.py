@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -217,8 +218,15 @@ def test_a_full_disk_in_a_prediction_that_goes_on_later(
     else:
         from fldet.engine import predict as module
 
-        claim = module._claim
-        monkeypatch.setattr(module, "_claim", lambda *args: (claim(*args), fill(disk)))
+        claimed = module._claimed
+
+        @contextmanager
+        def claimed_and_then_full(*args):
+            with claimed(*args) as folder:
+                fill(disk)
+                yield folder
+
+        monkeypatch.setattr(module, "_claimed", claimed_and_then_full)
     if kind == "coco":
         fill(disk)
     with pytest.raises(FileSystemError, match=r"out.*: No space left on device") as caught:
