@@ -64,6 +64,10 @@ class ImageFacts:
     digest: str = ""
 
 
+_HDR = "HDR"  # Radiance
+_SIZE_OF_HDR = re.compile(rb"[-+]Y (\d{1,9}) [-+]X (\d{1,9})")
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says before it is decoded; zeros where that is not known.
@@ -85,8 +89,9 @@ class Header:
     @property
     def fault(self) -> str:
         """Why the image is not decoded: it would fill the memory; empty if nothing is wrong."""
-        too_large = self.width * self.height > MOST_PIXELS
-        return f"it has more than {MOST_PIXELS} pixels" if too_large else ""
+        # the decoders of these take four times the memory
+        most = MOST_PIXELS // 4 if self.format in ("AVIF", _HDR) else MOST_PIXELS
+        return f"it has more than {most} pixels" if self.width * self.height > most else ""
 
     @property
     def turn(self) -> int:
@@ -180,6 +185,8 @@ def header_of(data: bytes) -> Header:
         place = next(places, len(data))
         height, width = (int.from_bytes(data[place + i : place + i + 2], "big") for i in (3, 5))
         return Header(width, height)
+    if found := _SIZE_OF_HDR.search(data[:4096]) if data.startswith(b"#?R") else None:
+        return Header(int(found[2]), int(found[1]), _HDR)  # which Pillow does not know
     return _pillow_header(io.BytesIO(data)) or Header()
 
 

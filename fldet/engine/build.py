@@ -32,13 +32,16 @@ from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
 from fldet.engine import lean
 from fldet.engine.prepare import our_datasets
 from fldet.engine.pretrained import explained_downloads
-from fldet.errors import ConfigError, FldetError, WorkerError, shorten
+from fldet.errors import CheckpointError, ConfigError, FldetError, WorkerError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.hooks import BrokenImagesHook
 from fldet.processes import leave_signals_to_parent
 from fldet.registry import MODELS
 from fldet.results import write_atomically
 from fldet.text import printable
+
+# What a state of the wrong types or sizes makes optimizers, schedules and MMEngine raise.
+_MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 # Printed by MMEngine on every run, about nothing that a user can change.
 NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
@@ -87,7 +90,15 @@ class FldetRunner(Runner):
         """
         if self._resume:
             self._load_from = None
-        super().load_or_resume()
+        try:
+            super().load_or_resume()
+        except _MALFORMED as error:
+            raise CheckpointError(
+                "the checkpoint cannot be gone on with: "
+                f"{type(error).__name__}: {shorten(str(error))}",
+                expected="the state of a run as fldet or MMEngine has saved it",
+                hint="start anew in another folder with --work-dir",
+            ) from error
 
     def test(self) -> dict[str, float]:
         """Tests; an expected failure of a loader process is raised as it happened there."""

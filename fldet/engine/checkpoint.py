@@ -1,6 +1,7 @@
 """Finding, reading and writing checkpoints. Nothing in a checkpoint is executed unless trusted."""
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -198,7 +199,8 @@ def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
             expected=f"a list of at most {MOST_CLASSES} names",
         )
     for name in names:
-        if not isinstance(name, (str, int)) or len(str(name)) > LONGEST_NAME:
+        is_number = isinstance(name, int) and name.bit_length() < 64
+        if not (is_number or (isinstance(name, str) and len(name) <= LONGEST_NAME)):
             raise CheckpointError(
                 f"a class name in {path} is {shorten(name)}",
                 expected=f"a text of at most {LONGEST_NAME} characters",
@@ -262,6 +264,10 @@ def _no_run(content: dict[str, Any], iteration: int) -> str:
         return "has no seed"
     if not isinstance(hub, dict) or not isinstance(hub.get("runtime_info"), dict):
         return "has no log history"
+    info = hub["runtime_info"]
+    numbers = (info.get("best_score", 0.0), info.get("validated_iter", 0))
+    if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
+        return "has a best score or a validation that is no number"
     return "" if content["optimizer"] else "has no optimizer"
 
 

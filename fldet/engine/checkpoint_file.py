@@ -75,6 +75,9 @@ class _Array:
 
     array: Any = None
 
+    def __init__(self, *_: Any) -> None:
+        """Takes what a file says, and does nothing with it."""
+
     def __setstate__(self, state: Any) -> None:
         self.array = _array(*state[1:]) if isinstance(state, tuple) and len(state) == 5 else None
 
@@ -104,6 +107,9 @@ class _History:
     """Stands for MMEngine's log history."""
 
     state: Any = None
+
+    def __init__(self, *_: Any) -> None:
+        """Takes what a file says, and does nothing with it."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

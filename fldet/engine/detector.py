@@ -31,7 +31,13 @@ from fldet.engine.checkpoint import (
 )
 from fldet.engine.device import select_device
 from fldet.engine.prepare import prepare_config
-from fldet.engine.stored_config import building, explained, find_pipeline, stored_config
+from fldet.engine.stored_config import (
+    MOST_PIXELS,
+    building,
+    explained,
+    find_pipeline,
+    stored_config,
+)
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
 from fldet.registry import MODELS
 from fldet.results import Detections
@@ -88,6 +94,7 @@ class Detector:
         self._load, self._transform = _build_pipeline(self.pipeline)
         # The file whose config has built but not looked at an image yet.
         self._unproven: Path | None = None
+        self._is_stored = False
 
     @classmethod
     def load(
@@ -135,6 +142,7 @@ class Detector:
         load_weights(model, content, path)
         model.to(chosen)
         detector._unproven = None if config is not None else path
+        detector._is_stored = config is None
         return detector
 
     def predict(
@@ -173,7 +181,7 @@ class Detector:
         height, width = loaded["ori_shape"][:2]
         with self._explained("cannot prepare an image"):
             try:
-                packed = self._transform(loaded)
+                packed = self._transformed(loaded, image)
             except (cv2.error, ValueError, ZeroDivisionError) as error:
                 raise DataError(
                     f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
@@ -196,6 +204,25 @@ class Detector:
             self._unproven = None
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
+
+    def _transformed(self, loaded: dict[str, Any], image: Image) -> dict[str, Any]:
+        """Returns an image after the transforms; a stored config may not make it huge.
+
+        Raises:
+            DataError: it does.
+        """
+        if not self._is_stored:
+            return dict(self._transform(loaded))
+        for step in self._transform.transforms:
+            loaded = step(loaded)
+            if "img" in loaded and loaded["img"].shape[0] * loaded["img"].shape[1] > MOST_PIXELS:
+                height, width = loaded["img"].shape[:2]
+                raise DataError(
+                    f"the stored config makes {_name(image)} {width}x{height} pixels large",
+                    expected=f"at most {MOST_PIXELS} pixels",
+                    hint="name the config yourself: --config CONFIG",
+                )
+        return loaded
 
     def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Blames a stored config for errors until it has found objects in a first image."""

@@ -119,7 +119,7 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
     description = _description(read_literals(text, path), path)
     with building(path):
         detector = ExportedDetector(run, description, chosen)
-    detector._unproven = path
+    detector._unproven, detector._is_stored = path, True
     return detector
 
 

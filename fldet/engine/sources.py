@@ -251,10 +251,27 @@ def _starts_as_gif(file: str) -> bool:
         return False
 
 
+# What FFmpeg takes for a list of other files or addresses, whatever the ending.
+_LISTS = (b"#EXTM3U", b"ffconcat", b"<", b"v=0", b"[", b"RTSPtext", b"rtsp:", b"http", b"SMI")
+
+
+def _is_text(file: str) -> bool:
+    """Returns whether a file is text where a video has bytes; OpenCV would open what it names."""
+    try:
+        with open(file, "rb") as content:
+            start = content.read(4096)
+    except OSError:
+        return False
+    words = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if words.startswith(_LISTS) or b"#EXTM3U" in start or b"ffconcat" in start:
+        return True
+    return bool(start) and not any(byte < 9 or 13 < byte < 32 for byte in start)
+
+
 def _frames(file: str, every: int) -> Iterator[Item]:
     """Returns the frames of a video; only those that are asked for are decoded."""
-    capture = cv2.VideoCapture(_for_opencv(file))
-    if not capture.isOpened() or capture.get(cv2.CAP_PROP_FOURCC) == _TEXT:
+    capture = None if _is_text(file) else cv2.VideoCapture(_for_opencv(file))
+    if not capture or not capture.isOpened() or capture.get(cv2.CAP_PROP_FOURCC) == _TEXT:
         raise DataError(
             f"OpenCV cannot open {file}, neither as an image nor as a video",
             expected="a format and codec that it knows",

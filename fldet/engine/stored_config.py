@@ -28,10 +28,12 @@ from fldet.errors import CheckpointError, FldetError, shorten
 HINT = "if you trust the file, name the config yourself: --config CONFIG"
 
 # Bounds of a stored config; a model of MMDetection has at most 3,000 values, nested 12 deep.
-MOST_CHARACTERS = 2**22
+MOST_CHARACTERS = 2**19
 MOST_VALUES = 20_000
 DEEPEST = 40
 MOST_MODULES = 20_000
+MOST_TRANSFORMS = 20
+MOST_PIXELS = 2**23  # of an image as the network takes it: 2896 x 2896
 LARGEST = 1e9  # number with a point; infinity is none
 SPARE_NUMBERS = 2**24  # what a model may make besides its weights: anchors, positions
 
@@ -52,7 +54,8 @@ _BOUNDS = (
     (re.compile(r"^(num_classes|num_things_classes|num_stuff_classes)$"), 100_000),
     (re.compile(r"num_(quer|proposals|points|feats|params)"), 10_000),
     (re.compile(r"^(nms_pre|max_per_img|max_num|nms_post|split_thr|seed)$"), 10_000_000),
-    (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 8192),
+    (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 4096),
+    (re.compile(r"^(scale_factor|ratio_range)$"), 4),
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides)$"), 8192),
     (_COUNT, 512),
 )
@@ -158,16 +161,21 @@ def _literal(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(word))], keywords=[]):
             return float(word)
         case ast.Dict(keys=keys, values=values):
-            return {
-                ast.literal_eval(k or ""): _literal(v) for k, v in zip(keys, values, strict=True)
-            }
+            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            if not all(isinstance(name, str) for name in names):  # others may share their hash
+                raise ValueError("no plain dict")
+            return dict(zip(names, map(_literal, values), strict=True))
         case ast.List(elts=items):
             return [_literal(item) for item in items]
         case ast.Tuple(elts=items):
             return tuple(_literal(item) for item in items)
         case ast.Name(id=name) if name in _WORDS:
             return _WORDS[name]
-    return ast.literal_eval(node)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Constant(value=value):
+            return value
+    raise ValueError("no literal of a config")
 
 
 def find_pipeline(cfg: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -231,6 +239,8 @@ class _Check:
     def _require_kind(self, key: str, value: Any) -> None:
         if key == "pipeline" and not isinstance(value, (list, tuple)):
             raise self._refused((key,), value, "a list of transforms")
+        if key == "pipeline" and len(value) > MOST_TRANSFORMS:
+            raise self._refused((key,), value, f"at most {MOST_TRANSFORMS} transforms")
         for step in value if key == "pipeline" else [value]:
             if not (isinstance(step, dict) and "type" in step):
                 raise self._refused((key,), value, "dicts with a type")
@@ -253,11 +263,8 @@ class _Check:
         if isinstance(value, str):
             if not _TEXT.fullmatch(value):
                 raise self._refused(place, value, "a short text of letters, digits and . : + -")
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
             self._require_bound(value, place)
-        elif isinstance(value, float):
-            if not (abs(value) <= LARGEST or abs(value) == math.inf):
-                raise self._refused(place, value, f"a number up to {LARGEST:g}")
         elif not (value is None or isinstance(value, bool)):
             raise self._refused(place, value, "numbers, texts, lists and dicts")
         return value
@@ -304,11 +311,12 @@ class _Check:
         if len(value) > most:
             raise self._refused(place, value, f"at most {most} values")
 
-    def _require_bound(self, value: int, place: tuple[str, ...]) -> None:
-        key = _last_key(place)
-        most = next((most for keys, most in _BOUNDS if keys.search(key)), 65_536)
-        if abs(value) > most:
-            raise self._refused(place, value, f"a number up to {most}")
+    def _require_bound(self, value: float, place: tuple[str, ...]) -> None:
+        key, is_whole = _last_key(place), isinstance(value, int)
+        rest = 65_536 if is_whole else LARGEST
+        most = next((most for keys, most in _BOUNDS if keys.search(key)), rest)
+        if not (abs(value) <= most or (abs(value) == math.inf and most == LARGEST)):
+            raise self._refused(place, value, f"a number up to {most:g}")
 
     def _refused(self, place: tuple[str, ...], value: Any, expected: str) -> CheckpointError:
         return CheckpointError(

@@ -224,3 +224,26 @@ def test_the_folder_that_holds_a_source(tmp_path):
     assert fixed_part("a/b") == "a/b"
     (tmp_path / "a[1]").mkdir()
     assert fixed_part(str(tmp_path / "a[1]")) == str(tmp_path / "a[1]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nother.mp4\n",
+        b"\xef\xbb\xbf#EXTM3U\n#EXT-X-TARGETDURATION:3600\n#EXTINF:1,\nother.mp4\n",
+        b"#EXTM3U\n\0\0\0other.mp4\n",
+        b"ffconcat version 1.0\nfile other.mp4\n",
+        b"<?xml version='1.0'?><MPD/>",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\n",
+        b"[playlist]\nFile1=other.mp4\n",
+        b"rtsp://127.0.0.1/x",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "a.avi"])
+def test_a_video_names_no_other_file(tmp_path, monkeypatch, name, text):
+    opened = []
+    monkeypatch.setattr(cv2, "VideoCapture", opened.append)
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(DataError, match="cannot open"):
+        list(find_items(str(tmp_path / name)))
+    assert opened == []

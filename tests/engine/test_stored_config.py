@@ -119,7 +119,16 @@ def model(**parts):
         ("model = dict(", "not Python: line 1"),
         ("model = " + "(" * 10**4 + ")" * 10**4, "not Python"),
         ("\0", "not Python"),
-        ("#" * 2**23, "characters"),
+        ("#" * 2**20, "characters"),
+        (model() + "test_pipeline = " + repr([dict(type="Resize")] * 21), "at most 20 transforms"),
+        (model() + "test_pipeline = [dict(type='Resize', scale_factor=200.0)]", "a number up to 4"),
+        (
+            model(data_preprocessor=dict(type="DetDataPreprocessor", pad_size_divisor=2e4)),
+            "to 4096",
+        ),
+        (model(a={1: 2}), "no model"),
+        ("model = dict(type='RetinaNet', a={1, 2})", "no model"),
+        ("model = dict(type='RetinaNet', a=f'{1}')", "no model"),
     ],
     ids=lambda value: str(value)[:40],
 )
