@@ -85,7 +85,7 @@ ELSEWHERE = {
 
 FEW_STEPS = (
     "model.backbone.init_cfg=None train_cfg.max_iters=2 train_cfg.val_interval=2 "
-    "train_dataloader.batch_size=2 train_dataloader.num_workers=0 val_dataloader.num_workers=0"
+    "train_dataloader.batch_size=2 train_dataloader.num_workers=0"
 )
 
 # Replaced in a line before it is run: (pattern, by what). Slow settings, and placeholders that are

@@ -67,7 +67,8 @@ def test_a_clean_config_and_one_split_of_a_broken_one(fldet, broken_config):
         (["retinanet/r50_fpn_1x.py", "--split", "tain"], 2, "unknown split 'tain'"),
     ],
 )
-def test_wrong_usage(fldet, arguments, code, words):
+def test_wrong_usage(fldet, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
     done = fldet("data", "check", *arguments)
     assert done.returncode == code
     assert "Traceback" not in done.stderr

@@ -34,6 +34,7 @@ def test_labels_are_those_of_the_checkpoint(tiny_config, caplog):
     from_checkpoint = ("square", "circle")
     assert _classes(prepare_config(cfg, phases=(), classes=from_checkpoint)) == from_checkpoint
     cfg.classes = ("circle", "square")
+    caplog.clear()
     with caplog.at_level("WARNING", "fldet"):
         prepared = prepare_config(cfg, phases=(), classes=from_checkpoint)
     assert _classes(prepared) == from_checkpoint
