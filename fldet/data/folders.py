@@ -17,7 +17,7 @@ _SPLIT_OF = {
 }
 _OR = dict.fromkeys(("eval", "evaluation", "dev"), "val")  # where none of these stands
 
-MOST_FOLDERS, DEEPEST = 100_000, 32  # below one folder
+MOST_FOLDERS, MOST_ENTRIES, DEEPEST = 10_000, 5_000_000, 32  # below one folder
 
 # Beside names that begin with a dot: .ipynb_checkpoints, .DS_Store, ._a.jpg of macOS.
 _OF_THE_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "lost+found")
@@ -54,12 +54,16 @@ def folders_below(folder: Path, *, deepest: int) -> list[Path]:
 def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
     """Yields what is in a folder and in those below it, but for what is hidden."""
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(str(folder), ())]
-    seen = 0
+    folders = files = 0
     while waiting:
         path, above = waiting.pop()
-        seen += 1
-        if seen > MOST_FOLDERS:
-            raise DataError(f"{folder} has too many folders", expected=f"at most {MOST_FOLDERS}")
+        folders += 1
+        if folders > MOST_FOLDERS or files > MOST_ENTRIES:
+            raise DataError(
+                f"{folder} has too much in it for a data set",
+                expected=f"at most {MOST_FOLDERS:,} folders and {MOST_ENTRIES:,} files",
+                hint="name the folder of the images themselves",
+            )
         try:
             facts = os.stat(path)
             with os.scandir(path) as listing:
@@ -69,6 +73,7 @@ def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
         here = (facts.st_dev, facts.st_ino)
         if here in above:
             continue
+        files += len(entries)
         yield from entries
         if len(above) < deepest:
             waiting += [(one.path, (*above, here)) for one in entries if _is_folder(one)]

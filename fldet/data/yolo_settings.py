@@ -245,10 +245,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def _in_list(path: Path, data: Settings) -> Iterable[Path]:
-    """Yields the images of a list; names in it are relative to it, or to the root."""
+    """Yields the images of a list once each; names are relative to it, or to the root."""
+    seen = {""}
     for number, line in enumerate(_lines(path), start=1):
-        if not line:
+        name = os.path.normpath(line) if line else ""
+        if name in seen:
             continue
+        seen.add(name)
         found = _there(path.parent, line) or _there(data.root, line)
         if found is None or not isfile(found):
             raise DataError(

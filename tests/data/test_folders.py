@@ -54,7 +54,7 @@ def test_links_that_multiply_are_stopped(tmp_path, monkeypatch):
         for link in range(10):
             (tmp_path / f"{level}" / f"{link}").symlink_to(tmp_path / f"{level + 1}")
     monkeypatch.setattr(folders, "MOST_FOLDERS", 500)
-    with pytest.raises(DataError, match="has too many folders"):
+    with pytest.raises(DataError, match="has too much in it for a data set"):
         files_below(tmp_path / "0", [".jpg"])
 
 

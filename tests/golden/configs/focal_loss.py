@@ -1,0 +1,2 @@
+"""The focal loss, as RetinaNet has it."""
+_base_ = './base.py'
