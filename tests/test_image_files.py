@@ -11,7 +11,15 @@ from PIL import Image, ImageFile, ImageOps, features
 from fldet.data.images import LoadImage
 from fldet.drawing import read_image
 from fldet.errors import BrokenImageError, DataError
-from fldet.image_files import decode, image_size, inspect_image, is_complete, missing_files
+from fldet.image_files import (
+    MOST_PIXELS,
+    Header,
+    decode,
+    image_size,
+    inspect_image,
+    is_complete,
+    missing_files,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
 
@@ -191,6 +199,25 @@ def test_orientation_behind_the_pixels_of_a_png(tmp_path):
     assert decode(path.read_bytes()).shape == (40, 20, 3)
     facts = inspect_image(str(path))
     assert (facts.width, facts.height, facts.turned) == (20, 40, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"), [("HDR", 4), ("AVIF", 4), ("WEBP", 1), ("", 1)], ids=str
+)
+def test_formats_whose_decoders_need_more_memory_may_have_fewer_pixels(kind, shares):
+    most = MOST_PIXELS // shares
+    assert Header(most, 1, kind).fault == ""
+    assert "more than" in Header(most + 1, 1, kind).fault
+
+
+def test_a_radiance_image_is_bounded_by_its_header(tmp_path):
+    path = tmp_path / "a.hdr"
+    pixels = bytes([128, 128, 128, 129]) * 9
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 3 +X 3\n" + pixels)
+    assert decode(path.read_bytes()).shape == (3, 3, 3)
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 9000 +X 9000\n" + pixels)
+    assert decode(path.read_bytes()) is None
+    assert "more than" in inspect_image(str(path)).detail
 
 
 def header_only(kind):

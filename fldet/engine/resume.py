@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from torch import Tensor
 
 from fldet.engine.checkpoint import (
     checkpoint_classes,
@@ -34,6 +36,8 @@ log = logging.getLogger("fldet")
 _WRITTEN = r"(?:iter_\d+|best_.+|nonfinite_iter_.+)\.pth|last_checkpoint|run\.lock|.+\.py"
 # Settings by which kinds of optimizers differ; others come and go with the versions of torch.
 _OF_A_KIND = {"alpha", "betas", "dampening", "eps", "lambd", "momentum", "nesterov", "rho"}
+# State of optimizers with a number for each of a weight's.
+_AS_THE_WEIGHT = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg"}
 _EARLIER_LOCK = r"\.run\.lock\.(?:.+|stale)\.\d+"
 
 
@@ -111,6 +115,7 @@ def _check_optimizer(cfg: Config, model: Any, content: Mapping[str, Any], path: 
     now = type(wrapper.optimizer).__name__
     problem = f"the run has {kind}, the config {now}" if kind not in (None, now) else ""
     problem = problem or groups_problem(wrapper.param_groups, content["optimizer"])
+    problem = problem or state_problem(wrapper.param_groups, content["optimizer"])
     schedule = cfg.get("param_scheduler") or []
     schedule = [schedule] if isinstance(schedule, dict) else schedule
     steps = [
@@ -143,7 +148,56 @@ def groups_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
         kinds = [", ".join(sorted(_OF_A_KIND & {*group})) for group in (there, here)]
         if kinds[0] != kinds[1]:
             return f"its optimizer has {kinds[0] or 'no momentum'}, the config's {kinds[1]}"
+        for name in sorted({*there} & {*here} - {"params"}):
+            if not _same_kind(there[name], here[name]):
+                return f"its optimizer's {name} is {shorten(there[name])}"
     return ""
+
+
+def state_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
+    """Returns why what an optimizer has saved for each weight does not fit the weights, or ''.
+
+    Args:
+        now: the groups of weights of the optimizer.
+        saved: of a checkpoint, whose groups fit.
+    """
+    state = saved.get("state")
+    if not isinstance(state, dict):
+        return "its optimizer has no state"
+    for there, here in zip(saved["param_groups"], now, strict=True):
+        for number, weight in zip(there["params"], here["params"], strict=True):
+            values = state.get(number, {}) if isinstance(number, int) else None
+            if not isinstance(values, dict):
+                return "its optimizer has a state that cannot be read"
+            for name, value in values.items():
+                shape = value.shape if isinstance(value, Tensor) else ()
+                is_as_large = name not in _AS_THE_WEIGHT or shape == weight.shape
+                if is_as_large and (isinstance(value, Tensor) or value is None):
+                    continue
+                if not (is_as_large and _is_finite(value)):
+                    return f"its optimizer's {shorten(name)} of a weight is {shorten(value)}"
+    return ""
+
+
+def _same_kind(there: Any, here: Any) -> bool:
+    """Returns whether a saved setting may stand where another stands; None may anywhere."""
+    if there is None or here is None or (isinstance(here, bool) and isinstance(there, bool)):
+        return True
+    if isinstance(here, (int, float)) and not isinstance(here, bool):
+        return _is_finite(there)
+    if isinstance(here, (list, tuple)):
+        kind = here[0] if here else 0
+        return isinstance(there, (list, tuple)) and all(_same_kind(one, kind) for one in there)
+    if isinstance(here, dict):
+        return isinstance(there, dict) and all(map(_is_finite, there.values()))
+    return isinstance(there, type(here))
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Tensor) and value.numel() == 1:  # torch's capturable optimizers
+        value = value.item()
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
@@ -155,6 +209,9 @@ def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
     for number, (there, here) in enumerate(zip(saved, now, strict=True)):
         if {*there} != {*here} or there.get("param_name") != here.get("param_name"):
             return f"param_scheduler[{number}] of the run is of another kind"
+        for name in sorted(there):
+            if not _same_kind(there[name], here[name]):
+                return f"{name} of the run's param_scheduler[{number}] is {shorten(there[name])}"
     return ""
 
 

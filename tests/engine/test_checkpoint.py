@@ -26,7 +26,7 @@ from fldet.engine.collect import collect_logits
 from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, ConfigError
 
 FILE = Path("x.pth")
 
@@ -265,6 +265,37 @@ def with_weights(cfg, path):
     return cfg
 
 
+def info_of(content):
+    return content["message_hub"]["runtime_info"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["param_schedulers"][0].clear(),
+        lambda content: content["optimizer"]["param_groups"][0].update(lr="fast"),
+        lambda content: content["optimizer"]["param_groups"][0].update(momentum=float("inf")),
+        lambda content: content["optimizer"]["param_groups"][0].update(weight_decay=[0]),
+        lambda content: content["optimizer"].update(state=[]),
+        lambda content: content["optimizer"]["state"].update({0: {"momentum_buffer": [[1]]}}),
+        lambda content: content["optimizer"]["state"].update({0: {"momentum_buffer": 3}}),
+        lambda content: content["optimizer"]["state"].update({0: 3}),
+        lambda content: content["param_schedulers"][0].update(last_step="1"),
+        lambda content: content["param_schedulers"][0].update(base_values=["1"]),
+    ],
+)
+def test_a_state_of_other_kinds_ends_a_resume_in_good_order(tiny_run, tmp_path, change):
+    cfg, run = tiny_run
+    content = read_checkpoint(run / "iter_4.pth")
+    change(content)
+    torch.save(content, tmp_path / "iter_4.pth")
+    longer = copy.deepcopy(cfg)
+    longer.train_cfg.max_iters = 6
+    with pytest.raises((CheckpointError, ConfigError)):
+        train(longer, work_dir=tmp_path, resume=True, device="cpu")
+    assert (tmp_path / "iter_4.pth").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -272,6 +303,10 @@ def with_weights(cfg, path):
         (lambda content: content.update(meta="x"), "has no meta"),
         (lambda content: content.update(message_hub={}), "has no log history"),
         (lambda content: content.update(optimizer={}), "has no optimizer"),
+        (lambda content: info_of(content).update(best_score="0.5"), "that is no number"),
+        (lambda content: info_of(content).update(best_score=float("nan")), "that is no number"),
+        (lambda content: info_of(content).update(validated_iter=[4]), "that is no number"),
+        (lambda content: content["meta"].update(iter=5), "of another iteration"),
     ],
 )
 def test_a_checkpoint_with_less_than_a_run_is_passed_over(
