@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
 from fldet.data.images import LoadImage
-from fldet.drawing import read_image
 from fldet.errors import BrokenImageError, DataError
 from fldet.image_files import (
     MOST_PIXELS,
@@ -20,6 +19,7 @@ from fldet.image_files import (
     is_complete,
     missing_files,
 )
+from fldet.pictures.boxes import read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
 

@@ -20,8 +20,8 @@ from fldet.annotations import (
     read_annotations,
     stated_size,
 )
-from fldet.drawing import Image, read_image
 from fldet.errors import DataError
+from fldet.pictures.boxes import Image, read_image
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
 SMALL, MEDIUM = 32, 96  # sides of the squares that part COCO's sizes, in pixels

@@ -20,11 +20,11 @@ from fldet.analysis.dataset import (
     most_first,
     try_to_read,
 )
-from fldet.analysis.figure import choose_fonts, label
 from fldet.anchor_cover import SeenImage
 from fldet.annotations import box_of, flag_of, id_of, is_usable, read_annotations
-from fldet.drawing import PALETTE, Image, add_title, draw_boxes
 from fldet.errors import DataError
+from fldet.pictures.boxes import PALETTE, Image, add_title, draw_boxes
+from fldet.pictures.figure import choose_fonts, label
 from fldet.results import write_atomically
 
 _CELL = 480  # longer side of a picture in the contact sheet, in pixels

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fldet.analysis.errors_result import BINS, ErrorAnalysis, mean_precision
-from fldet.analysis.figure import choose_fonts, label
 from fldet.analysis.matching import AREAS, RECALLS
-from fldet.drawing import PALETTE
+from fldet.pictures.boxes import PALETTE
+from fldet.pictures.figure import choose_fonts, label
 from fldet.results import write_atomically
 
 # Places in PALETTE: a kind has one colour in every picture.

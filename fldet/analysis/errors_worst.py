@@ -10,8 +10,16 @@ import numpy as np
 from fldet.analysis.errors_pictures import COLORS
 from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.annotations import image_path
-from fldet.drawing import PALETTE, Image, add_title, draw_boxes, enlarge, read_image, side_by_side
 from fldet.errors import DataError
+from fldet.pictures.boxes import (
+    PALETTE,
+    Image,
+    add_title,
+    draw_boxes,
+    enlarge,
+    read_image,
+    side_by_side,
+)
 from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fldet.analysis.figure import figure, save
+from fldet.pictures.figure import figure, save
 
 if TYPE_CHECKING:
     from fldet.engine.flops import NetworkCosts

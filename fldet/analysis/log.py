@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fldet.analysis.figure import COLORS, DASHES, figure, label, save
 from fldet.errors import DataError, UsageError, shorten
+from fldet.pictures.figure import COLORS, DASHES, figure, label, save
 from fldet.reading import GIB, parse_json, read_bytes
 
 log = logging.getLogger("fldet")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fldet.analysis.figure import figure, greek, line_style, save
 from fldet.errors import DataError, UsageError
 from fldet.functional import focal_loss
+from fldet.pictures.figure import figure, greek, line_style, save
 from fldet.reading import read_json
 from fldet.results import to_jsonable, write_atomically
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fldet.analysis.figure import figure, greek, line_style, save
 from fldet.functional import cross_entropy, focal_loss, focal_loss_star
+from fldet.pictures.figure import figure, greek, line_style, save
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 LANDMARKS = (0.1, 0.5, 0.9, 0.968)  # values of p_t; the last two are those of the paper's text

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fldet.analysis.figure import COLORS, figure, save
+from fldet.pictures.figure import COLORS, figure, save
 
 
 @dataclass(frozen=True)

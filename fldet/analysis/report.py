@@ -15,8 +15,8 @@ from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.analysis.log import TrainingLog
 from fldet.analysis.loss_cdf import LossCdf
 from fldet.annotations import image_path
-from fldet.drawing import Image, read_image
 from fldet.errors import DataError
+from fldet.pictures.boxes import Image, read_image
 
 SIDE = 480  # longer side of an image in the page, in pixels
 MAX_BYTES = 40_000  # of the JPEG of an image: 500 of them, as base64, stay below 30 MB

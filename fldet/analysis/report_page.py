@@ -16,7 +16,7 @@ from fldet.analysis.log import compute as summarize
 from fldet.analysis.loss_cdf import Curve, LossCdf, procedure_text
 from fldet.analysis.matching import AREAS, RECALLS
 from fldet.analysis.report import STATES, Report, as_data_uri, gallery_data
-from fldet.analysis.report_charts import Line, legend, line_chart
+from fldet.pictures.svg import Line, legend, line_chart
 from fldet.text import printable
 
 _HERE = Path(__file__).parent

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fldet.analysis.figure import COLORS, DASHES, figure, save
+from fldet.pictures.figure import COLORS, DASHES, figure, save
 
 if TYPE_CHECKING:
     from fldet.results import SpeedResult, SpeedTable

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fldet.analysis.figure import COLORS, figure, save
 from fldet.errors import DataError
+from fldet.pictures.figure import COLORS, figure, save
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 

@@ -29,7 +29,6 @@ import cv2
 import numpy as np
 import torch
 
-from fldet.drawing import draw_boxes, read_image
 from fldet.engine.checkpoint import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
 from fldet.engine.device import describe, process_group
@@ -44,6 +43,7 @@ from fldet.errors import (
     shorten,
 )
 from fldet.hooks.progress import make_bar
+from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.reading import MIB, MOST_OF_TEXT, read_json
 from fldet.results import Detections, PredictResult, atomic_file, write_atomically

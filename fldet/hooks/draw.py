@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from mmengine.hooks import Hook
 
-from fldet.drawing import Image, draw_boxes, read_image, side_by_side
+from fldet.pictures.boxes import Image, draw_boxes, read_image, side_by_side
 from fldet.registry import HOOKS
 from fldet.results import write_atomically
 from fldet.text import file_name

@@ -10,8 +10,8 @@ import pytest
 from fldet.analysis.dataset import Histogram, compute
 from fldet.analysis.dataset_pictures import contact_sheet, cover_sheet, plot
 from fldet.anchor_cover import SeenImage
-from fldet.drawing import color_of
 from fldet.errors import DataError
+from fldet.pictures.boxes import color_of
 from fldet.results import to_jsonable
 
 BLUE = (178, 114, 0)  # of the bars, in BGR

@@ -14,10 +14,10 @@ from fldet.analysis.errors_pictures import hex_color, plot
 from fldet.analysis.errors_result import ap50_of, load, save
 from fldet.analysis.errors_worst import draw_worst
 from fldet.analysis.matching import AREAS, assign, detection_table, object_table, overlaps
-from fldet.drawing import PALETTE
 from fldet.errors import DataError
 from fldet.evaluation.coco import _load_engine, _run, evaluate_coco
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
+from fldet.pictures.boxes import PALETTE
 
 CAT, DOG = 10, 20
 ENGINES = ("faster", "pycocotools")

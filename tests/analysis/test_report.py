@@ -27,9 +27,9 @@ from fldet.analysis.report import (
     split_of,
     take_pictures,
 )
-from fldet.analysis.report_charts import MAX_POINTS, Line, line_chart
 from fldet.analysis.report_page import render
 from fldet.evaluation.ground_truth import GroundTruth
+from fldet.pictures.svg import MAX_POINTS, Line, line_chart
 from fldet.text import printable
 
 EVIL = "<b onclick=alert(1)>dog</b>&amp;'\""

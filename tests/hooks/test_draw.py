@@ -9,9 +9,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from fldet.drawing import color_of, read_image
 from fldet.errors import DataError
 from fldet.hooks.draw import DrawHook
+from fldet.pictures.boxes import color_of, read_image
 from fldet.registry import DATASETS, HOOKS
 
 GREY = 100

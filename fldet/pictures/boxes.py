@@ -2,7 +2,7 @@
 
 Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Text in
 ASCII is drawn with OpenCV's strokes, which it has for nothing else; other text with fonts
-(``fldet.lettering``).
+(``fldet.pictures.lettering``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fldet.errors import DataError
 from fldet.image_files import decode, header_of
-from fldet.lettering import drawable, text_mask
+from fldet.pictures.lettering import drawable, text_mask
 from fldet.reading import MOST_OF_IMAGE, read_bytes
 
 Image = npt.NDArray[np.uint8]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from fldet import lettering
-from fldet.lettering import drawable, families, text_mask
+from fldet.pictures import lettering
+from fldet.pictures.lettering import drawable, families, text_mask
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=150)
 

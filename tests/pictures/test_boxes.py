@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fldet.drawing import PALETTE, add_title, color_of, draw_boxes, enlarge, side_by_side
+from fldet.pictures.boxes import PALETTE, add_title, color_of, draw_boxes, enlarge, side_by_side
 
 NAMES = ("cat", "dog")
 GREY = 100

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fldet.lettering import drawable, families
+from fldet.pictures.lettering import drawable, families
 from fldet.results import write_atomically
 
 # Okabe and Ito (2008), told apart with any colour vision; the light ones are left out.

@@ -1,0 +1,1 @@
+"""What is drawn: boxes on images, figures, vector graphics."""
