@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.annotations import (
+from fldet.data.annotations import (
     annotation_faults,
     area_of,
     flag_of,

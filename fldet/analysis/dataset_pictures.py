@@ -21,7 +21,7 @@ from fldet.analysis.dataset import (
     try_to_read,
 )
 from fldet.anchor_cover import SeenImage
-from fldet.annotations import box_of, flag_of, id_of, is_usable, read_annotations
+from fldet.data.annotations import box_of, flag_of, id_of, is_usable, read_annotations
 from fldet.errors import DataError
 from fldet.pictures.boxes import PALETTE, Image, add_title, draw_boxes
 from fldet.pictures.figure import choose_fonts, label

@@ -9,7 +9,7 @@ import numpy as np
 
 from fldet.analysis.errors_pictures import COLORS
 from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
-from fldet.annotations import image_path
+from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import (
     PALETTE,

@@ -14,7 +14,7 @@ from fldet.analysis.error_kinds import KINDS
 from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.analysis.log import TrainingLog
 from fldet.analysis.loss_cdf import LossCdf
-from fldet.annotations import image_path
+from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import Image, read_image
 

@@ -2,7 +2,7 @@
 
 from fldet.data.coco import CocoDataset
 from fldet.data.images import LoadImage
-from fldet.data.shapes_dataset import ShapesDataset
+from fldet.data.shapes.dataset import ShapesDataset
 from fldet.data.transforms import PackDetInputs, RandomFlip
 from fldet.data.voc import VOCDataset
 from fldet.data.yolo import YOLODataset

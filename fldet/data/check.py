@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import (
+from fldet.data.annotations import (
     FIELDS,
     Fault,
     annotation_faults,
@@ -26,8 +26,8 @@ from fldet.annotations import (
     name_fault,
     stated_size,
 )
+from fldet.data.image_files import ImageFacts, inspect_image, missing_files
 from fldet.errors import DataError, shorten
-from fldet.image_files import ImageFacts, inspect_image, missing_files
 from fldet.processes import leave_signals_to_parent
 from fldet.reading import read_json
 

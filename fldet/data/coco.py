@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from fldet.annotations import (
+from fldet.data.annotations import (
     annotation_faults,
     box_of,
     category_ids,
@@ -25,9 +25,9 @@ from fldet.annotations import (
     read_annotations,
     read_class_names,
 )
+from fldet.data.image_files import missing_files
 from fldet.data.images import BrokenImages
 from fldet.errors import BrokenImageError, DataError, shorten
-from fldet.image_files import missing_files
 from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")

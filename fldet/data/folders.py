@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.errors import DataError
-from fldet.image_files import IMAGE_ENDINGS
 from fldet.reading import MOST_OF_TEXT, read_text
 
 SPLITS = ("train", "val", "test")

@@ -13,7 +13,7 @@ from os.path import isdir, isfile  # unlike pathlib's, false for names that cann
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import group_ids, has_image, id_of, read_annotations
+from fldet.data.annotations import group_ids, has_image, id_of, read_annotations
 from fldet.data.folders import (
     SPLITS,
     files_below,

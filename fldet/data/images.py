@@ -9,8 +9,8 @@ import mmcv
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
+from fldet.data.image_files import header_of, is_complete, read_lines, turned_upright
 from fldet.errors import BrokenImageError, DataError
-from fldet.image_files import header_of, is_complete, read_lines, turned_upright
 from fldet.reading import MOST_OF_IMAGE, other_than_file
 from fldet.registry import TRANSFORMS
 

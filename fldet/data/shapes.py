@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fldet.data.shapes_scene import CLASSES, SPLITS, draw_image
+from fldet.data.shapes.scene import CLASSES, SPLITS, draw_image
 from fldet.errors import DataError
 
 __all__ = ["GENERATOR_VERSION", "generate_shapes"]

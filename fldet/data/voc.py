@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 from fldet.data.coco import CocoDataset
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
+from fldet.data.image_files import IMAGE_ENDINGS, image_size
 from fldet.data.markup import read_xml, xml_text
 from fldet.errors import DataError, collect, nearest, shorten
-from fldet.image_files import IMAGE_ENDINGS, image_size
 from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")

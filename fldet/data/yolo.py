@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from fldet.data.coco import CocoDataset
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
+from fldet.data.image_files import image_size
 from fldet.data.yolo_settings import Settings, image_files, read_settings
 from fldet.errors import DataError, collect, shorten
-from fldet.image_files import image_size
 from fldet.reading import MIB
 from fldet.registry import DATASETS
 

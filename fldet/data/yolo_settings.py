@@ -17,9 +17,9 @@ from fldet.data.folders import (
     split_named,
     text_lines,
 )
+from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.data.markup import read_yaml
 from fldet.errors import DataError, shorten
-from fldet.image_files import IMAGE_ENDINGS
 from fldet.reading import MOST_OF_SETTINGS
 
 LAYOUT = "data.yaml holds 'names' and folders or lists of images as 'train', 'val', 'test'"

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from fldet.data.random_batches import random_batch
 from fldet.engine import lean
 from fldet.engine.boxes import largest_input
 from fldet.engine.device import describe
-from fldet.engine.random_batches import random_batch
 from fldet.engine.resume import Start
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.peak import available_memory, peak_memory

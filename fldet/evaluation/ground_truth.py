@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fldet.annotations import (
+from fldet.data.annotations import (
     LAYOUT,
     area_of,
     box_of,

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from fldet.annotations import missing_classes
+from fldet.data.annotations import missing_classes
 from fldet.errors import DataError
 from fldet.evaluation.coco import Engine, evaluate_coco
 from fldet.evaluation.detections import as_detections, save_detections

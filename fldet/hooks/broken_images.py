@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from fldet.image_files import read_lines
+from fldet.data.image_files import read_lines
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")

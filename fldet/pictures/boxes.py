@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fldet.data.image_files import decode, header_of
 from fldet.errors import DataError
-from fldet.image_files import decode, header_of
 from fldet.pictures.lettering import drawable, text_mask
 from fldet.reading import MOST_OF_IMAGE, read_bytes
 

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from fldet.annotations import read_annotations, read_class_names
+from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.coco import CocoDataset, parse_instance, require_boxes
 from fldet.errors import DataError
 from fldet.evaluation.ground_truth import read_ground_truth

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from fldet.analysis.dataset import summarize_content
-from fldet.annotations import read_annotations, read_class_names
 from fldet.cli.data.inspect import look_into
+from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.check import check_data
 from fldet.data.coco import CocoDataset
 from fldet.data.formats import recognise

@@ -14,9 +14,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fldet.data import shapes, shapes_drawing, shapes_scene
+from fldet.data import shapes
+from fldet.data.shapes import drawing as shapes_drawing
 from fldet.data.shapes import generate_shapes
-from fldet.data.shapes_scene import CLASSES, draw_image
+from fldet.data.shapes import scene as shapes_scene
+from fldet.data.shapes.scene import CLASSES, draw_image
 from fldet.errors import DataError
 
 SMALL = {"num_train": 6, "num_val": 3, "image_size": 96}
@@ -325,7 +327,7 @@ def test_processes_at_once_make_one_data_set(dataset, tmp_path):
 
 
 def test_the_data_set_class_draws_and_loads(tmp_path):
-    from fldet.data.shapes_dataset import ShapesDataset
+    from fldet.data.shapes.dataset import ShapesDataset
 
     loaded = ShapesDataset(
         data_root=str(tmp_path / "set"),
@@ -339,7 +341,7 @@ def test_the_data_set_class_draws_and_loads(tmp_path):
 
 
 def test_make_files_draws_without_loading(tmp_path):
-    from fldet.data.shapes_dataset import ShapesDataset
+    from fldet.data.shapes.dataset import ShapesDataset
 
     options = SimpleNamespace(data_root=str(tmp_path / "set"), **SMALL, ann_file="x.json")
     ShapesDataset.make_files(vars(options))

@@ -49,7 +49,7 @@ def dataset(
     note(f"fldet analyze dataset {source}")
     from fldet.analysis.dataset import summarize_content
     from fldet.analysis.dataset_pictures import contact_sheet, plot
-    from fldet.annotations import read_annotations
+    from fldet.data.annotations import read_annotations
     from fldet.engine.prepare import dataset_of
 
     ann_file, image_dir = Path(source), images

@@ -110,7 +110,7 @@ def collect(
         UsageError: as ``dataset_of``.
     """
     from fldet.analysis.errors import compute
-    from fldet.annotations import read_annotations
+    from fldet.data.annotations import read_annotations
     from fldet.evaluation.detections import check_detections, load_detections
     from fldet.evaluation.ground_truth import read_ground_truth, restrict
     from fldet.evaluation.metric import map_classes

@@ -14,8 +14,8 @@ from fldet.text import terminal
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
     from fldet.data.coco import CocoDataset
+    from fldet.data.image_files import ImageFacts
     from fldet.errors import DataError
-    from fldet.image_files import ImageFacts
 
     Source = tuple[Path, Path | None, Callable[[list[DataError]], Any] | None]
 

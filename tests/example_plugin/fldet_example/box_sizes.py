@@ -45,7 +45,7 @@ def sizes_of(path: Path) -> tuple[Any, ...]:
     """
     import numpy as np
 
-    from fldet.annotations import box_of, read_annotations
+    from fldet.data.annotations import box_of, read_annotations
     from fldet.errors import DataError
 
     entries = [one for one in read_annotations(path)["annotations"] if not one.get("iscrowd")]

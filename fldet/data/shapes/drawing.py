@@ -1,4 +1,4 @@
-"""Outlines, geometry and painting of the shapes that ``fldet.data.shapes_scene`` arranges."""
+"""Outlines, geometry and painting of the shapes that ``fldet.data.shapes.scene`` arranges."""
 
 import math
 from dataclasses import dataclass

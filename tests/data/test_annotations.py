@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fldet.annotations import (
+from fldet.data.annotations import (
     MOST_CATEGORIES,
     box_of,
     category_ids,

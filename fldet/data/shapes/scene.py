@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fldet.data.shapes_drawing import (
+from fldet.data.shapes.drawing import (
     Colour,
     Contour,
     Image,

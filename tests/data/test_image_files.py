@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
-from fldet.data.images import LoadImage
-from fldet.errors import BrokenImageError, DataError
-from fldet.image_files import (
+from fldet.data.image_files import (
     MOST_PIXELS,
     Header,
     decode,
@@ -19,6 +17,8 @@ from fldet.image_files import (
     is_complete,
     missing_files,
 )
+from fldet.data.images import LoadImage
+from fldet.errors import BrokenImageError, DataError
 from fldet.pictures.boxes import read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)

@@ -1,0 +1,1 @@
+"""Shapes: a data set that is drawn, not downloaded."""
