@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fldet.data.coco import CocoDataset
-from fldet.data.shapes import generate_shapes
+from fldet.data.shapes.files import generate_shapes
 from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
@@ -13,7 +13,7 @@ log = logging.getLogger("fldet")
 
 @DATASETS.register_module()
 class ShapesDataset(CocoDataset):
-    """Images drawn by ``fldet.data.shapes`` below ``data_root``, at the first use.
+    """Images drawn by ``fldet.data.shapes.files`` below ``data_root``, at the first use.
 
     Args:
         data_root: folder to draw into, or that holds Shapes drawn with the same numbers.

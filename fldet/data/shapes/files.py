@@ -192,7 +192,7 @@ def _coco_content(drawings: list[_Drawn], params: _Params, split: str) -> dict[s
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
     return {
         "info": {
-            "description": f"Shapes, {split} split, drawn by fldet.data.shapes",
+            "description": f"Shapes, {split} split, drawn by fldet.data.shapes.files",
             "version": str(GENERATOR_VERSION),
             "parameters": asdict(params),
         },
