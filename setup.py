@@ -33,7 +33,7 @@ def read_description() -> str:
 
 
 class BuildWithConfigs(build_py):
-    """Puts ``configs/`` into the package, where ``fldet.config.CONFIGS`` looks first."""
+    """Puts ``configs/`` into the package, where ``fldet.config.load.CONFIGS`` looks first."""
 
     def run(self) -> None:
         super().run()

@@ -11,7 +11,7 @@ from fldet import _compat
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load_config": "fldet.config",
+    "load_config": "fldet.config.load",
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
     "build_model": "fldet.engine.build",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.build import build_model
     from fldet.engine.detector import Detector
     from fldet.engine.test import test

@@ -20,7 +20,7 @@ from mmengine.config import Config
 
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
 from fldet.cli.main import main
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine import train as engine
 from fldet.engine.train import train
 
@@ -297,7 +297,7 @@ def with_hook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder of installed packages on the path; what is imported from it is forgotten."""
     from fldet import plugins
-    from fldet.catalog import registries
+    from fldet.config.names import registries
 
     folder = tmp_path / "site"
     folder.mkdir()

@@ -2,7 +2,7 @@
 
 import re
 
-from fldet.config import CONFIGS
+from fldet.config.load import CONFIGS
 
 ROOT = CONFIGS.parent
 

@@ -25,7 +25,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fldet.cli.main import app, expand_lists
-from fldet.config import find_config, load_config
+from fldet.config.load import find_config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [

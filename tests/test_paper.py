@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fldet.config import CONFIGS, load_config
+from fldet.config.load import CONFIGS, load_config
 from fldet.errors import DataError, UsageError
 from fldet.paper import compare, find_table, read_tables
 

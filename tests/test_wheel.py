@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fldet.config import CONFIGS, configs_of, load_config
+from fldet.config.load import CONFIGS, configs_of, load_config
 
 
 def test_configs_inside_the_package_go_first(tmp_path):
@@ -41,7 +41,7 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
     assert {path.relative_to(packed) for path in packed.rglob("*.*")} >= names
     (tmp_path / "my.py").write_text("_base_ = 'fldet::retinanet/r18_fpn_1x.py'\n")
     code = (
-        "from fldet.config import CONFIGS, load_config; print(CONFIGS); load_config('my.py'); "
+        "from fldet.config.load import CONFIGS, load_config; print(CONFIGS); load_config('my.py'); "
         "load_config('shapes/retinanet_r18_shapes')"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed_wheel)}

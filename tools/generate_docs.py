@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fldet import plugins
 from fldet.cli.main import app
-from fldet.config import load_config
+from fldet.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 # What tests/test_docs_commands.py, which runs the examples on tiny data, leaves out.

@@ -114,7 +114,7 @@ def train(options: argparse.Namespace, work_dir: Path, *, workers: int, moment: 
 def child(options: argparse.Namespace) -> int:
     """Trains in this process, which kills itself at ``options.moment``."""
     import fldet.engine.train as engine
-    from fldet.config import load_config
+    from fldet.config.load import load_config
 
     work_dir = Path(options.child)
     small = SMALL.split() if Path(options.config) == SHAPES else []

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> list[tuple[float, ...]]:
     from mmengine.hooks import Hook
 
     import fldet.engine.train as engine
-    from fldet.config import load_config
+    from fldet.config.load import load_config
 
     folder = Path(options.folder or tempfile.mkdtemp(prefix="memory_growth_"))
     rows: list[tuple[float, ...]] = []

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fldet.config import load_config
-from fldet.config_diff import diff_configs
+from fldet.config.diff import diff_configs
+from fldet.config.load import load_config
 from fldet.paper import Row, read_tables
 
 ROOT = Path(__file__).resolve().parent.parent

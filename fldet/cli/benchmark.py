@@ -164,7 +164,7 @@ def benchmark(
             **as_copy,
         )
     elif train:
-        from fldet.config import load_config
+        from fldet.config.load import load_config
         from fldet.engine.benchmark_train import benchmark_training
 
         kind = "benchmark --train"
@@ -178,7 +178,7 @@ def benchmark(
             against=against,
         )
     else:
-        from fldet.config import load_config
+        from fldet.config.load import load_config
         from fldet.engine.benchmark import benchmark as run
 
         kind = "benchmark"

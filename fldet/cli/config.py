@@ -13,8 +13,8 @@ from fldet.cli import options
 from fldet.cli.output import Output, command
 
 if TYPE_CHECKING:
-    from fldet.config_diff import Difference
-    from fldet.config_origin import Origin, Place, Step
+    from fldet.config.diff import Difference
+    from fldet.config.origin import Origin, Place, Step
 
 app = typer.Typer(
     help="Look at configs.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
@@ -60,7 +60,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Print a config with its bases and overrides merged."""
-    from fldet.config import format_config, load_config, to_plain
+    from fldet.config.load import format_config, load_config, to_plain
 
     cfg = load_config(config, cfg_options or ())
     Output("config show", as_json=json).result(to_plain(cfg), text=format_config(cfg))
@@ -70,8 +70,8 @@ def show(
 @command
 def diff(a: A, b: B, json: options.Json = False) -> None:
     """Print what differs between two configs, bases merged."""
-    from fldet.config import load_config, plain
-    from fldet.config_diff import diff_configs
+    from fldet.config.diff import diff_configs
+    from fldet.config.load import load_config, plain
 
     found = diff_configs(load_config(a), load_config(b))
     lines = [f"- A: {a}", f"+ B: {b}", *map(_diff_line, found)]
@@ -96,8 +96,8 @@ def why(
     json: options.Json = False,
 ) -> None:
     """Print which line set a value of a config, and what it overrode."""
-    from fldet.config import plain
-    from fldet.config_origin import origin_of
+    from fldet.config.load import plain
+    from fldet.config.origin import origin_of
 
     origin = origin_of(config, key, cfg_options or ())
     text = "\n".join(_why_lines(origin))

@@ -170,7 +170,7 @@ def _run(
     gpus: int,
     work_dir: Path,
 ) -> "tuple[list[Status], int]":
-    from fldet.config import parse_override
+    from fldet.config.load import parse_override
     from fldet.engine.lock import locked
     from fldet.engine.paper_run import LocalJob, job_environment, run_all, visible_devices
     from fldet.paper.runs import ask_for

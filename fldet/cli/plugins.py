@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note, table
 
 if TYPE_CHECKING:
-    from fldet.catalog import Name
+    from fldet.config.names import Name
     from fldet.plugins import Plugin
 
 EXAMPLES = """\b
@@ -41,7 +41,7 @@ def plugins(
     plug-in does not work.
     """
     note("fldet plugins: importing MMDetection and the plug-ins")
-    from fldet.catalog import registered
+    from fldet.config.names import registered
     from fldet.plugins import installed, problem_of
 
     found = [*sorted(_commands(), key=lambda one: one.name), *registered()]
@@ -93,8 +93,8 @@ def _commands() -> "Iterator[Name]":
     from typer.main import get_command
 
     from fldet import __version__
-    from fldet.catalog import Name
     from fldet.cli.main import app
+    from fldet.config.names import Name
     from fldet.plugins import installed, problem_of
 
     todo: list[tuple[str, Any]] = [("", get_command(app))]

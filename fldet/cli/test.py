@@ -79,7 +79,7 @@ def test(
 ) -> None:
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     note(f"fldet test {config}: loading torch and MMDetection")
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.launch import relaunch
     from fldet.engine.test import test as run
     from fldet.errors import UsageError

@@ -86,7 +86,7 @@ def train(
     once.
     """
     note(f"fldet train {config}: loading torch and MMDetection")
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.batch_size import parse_batch_size
     from fldet.engine.launch import relaunch
     from fldet.engine.train import batch_size_of_processes

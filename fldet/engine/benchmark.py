@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from torch import nn
 
+from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.engine.build import FldetRunner, build_model
 from fldet.engine.checkpoint import (
@@ -25,7 +26,6 @@ from fldet.engine.cuda_graph import graphed, require_graphs
 from fldet.engine.device import describe, select_device
 from fldet.engine.flops import count_flops
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
-from fldet.engine.prepare import prepare_config
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation.peak import measured_rates, peak_memory
 from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.benchmark import benchmark, check_against
 from fldet.engine.cuda_graph import require_graphs
 from fldet.engine.device import select_device

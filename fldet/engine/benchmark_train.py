@@ -15,13 +15,13 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fldet.config_check import TRAINING_KEYS
+from fldet.config.check import TRAINING_KEYS
+from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.engine import lean
 from fldet.engine.amp import Bfloat16OptimWrapper
 from fldet.engine.benchmark import WARMUP, check_against, summarize
 from fldet.engine.device import select_device
-from fldet.engine.prepare import prepare_config
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
 from fldet.evaluation.peak import peak_memory

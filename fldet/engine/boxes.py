@@ -22,7 +22,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
 from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, Floats, best_ious
-from fldet.engine.prepare import prepare_config
+from fldet.config.prepare import prepare_config
 from fldet.errors import ConfigError, DataError, FldetError, UsageError
 from fldet.registry import DATASETS, TASK_UTILS
 

@@ -24,6 +24,7 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fldet.config.prepare import dataset_of, prepare_config
 from fldet.engine.build import build_model, quiet_console, worker_errors
 from fldet.engine.checkpoint import (
     checkpoint_classes,
@@ -32,7 +33,6 @@ from fldet.engine.checkpoint import (
     resolve_checkpoint,
 )
 from fldet.engine.device import describe, select_device
-from fldet.engine.prepare import dataset_of, prepare_config
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.hooks.progress import make_bar
 from fldet.models.dense_heads.retina_head import flatten_levels

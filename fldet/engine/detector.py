@@ -20,8 +20,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.config import load_config
-from fldet.config_check import validate
+from fldet.config.check import validate
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine.checkpoint import (
     checkpoint_classes,
     load_weights,
@@ -30,7 +31,6 @@ from fldet.engine.checkpoint import (
     weights_of,
 )
 from fldet.engine.device import select_device
-from fldet.engine.prepare import prepare_config
 from fldet.engine.stored_config import (
     MOST_PIXELS,
     building,

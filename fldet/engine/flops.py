@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fldet.engine.prepare import prepare_config
+from fldet.config.prepare import prepare_config
 from fldet.errors import ConfigError
 from fldet.registry import MODELS
 

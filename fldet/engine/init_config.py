@@ -15,8 +15,8 @@ from mmengine.registry import init_default_scope
 
 from fldet import __version__
 from fldet.anchor_cover import AnchorScheme, BoxSet
-from fldet.config import load_config
-from fldet.config_text import literal, words
+from fldet.config.load import load_config
+from fldet.config.text import literal, words
 from fldet.data.formats import FoundData, oddities, recognise, used_classes
 from fldet.engine.boxes import collect_boxes
 from fldet.engine.checkpoint import read_checkpoint

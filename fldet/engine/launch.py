@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from fldet.config.prepare import prepare_config
 from fldet.engine.device import select_device
-from fldet.engine.prepare import prepare_config
 from fldet.engine.signals import noted_signals
 from fldet.errors import StoppedError, UnavailableError
 from fldet.processes import core_count

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fldet.config_check import TRAINING_KEYS
+from fldet.config.check import TRAINING_KEYS
 from fldet.engine.amp import BFLOAT16, FLOAT16, avoid_single_columns, wrapper_name
 from fldet.engine.optimize import foldable_pairs, has_bfloat16
 from fldet.errors import ConfigError, UnavailableError

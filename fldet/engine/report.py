@@ -8,9 +8,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.config import CONFIGS, find_config, load_config
-from fldet.config_diff import Difference, diff_configs
-from fldet.engine.prepare import our_datasets, prepare_config
+from fldet.config.diff import Difference, diff_configs
+from fldet.config.load import CONFIGS, find_config, load_config
+from fldet.config.prepare import our_datasets, prepare_config
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict

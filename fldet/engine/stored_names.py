@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mmengine.registry import Registry
 
 from fldet import plugins
-from fldet.catalog import registries
+from fldet.config.names import registries
 
 _TASKS = "mmdet.models.task_modules"
 _HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.roi_heads")

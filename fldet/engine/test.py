@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from fldet.config.prepare import prepare_config
 from fldet.engine.build import FldetRunner, build_runner, unwrapped
 from fldet.engine.checkpoint import (
     checkpoint_classes,
@@ -19,7 +20,6 @@ from fldet.engine.checkpoint import (
 )
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
-from fldet.engine.prepare import prepare_config
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric

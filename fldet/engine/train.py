@@ -15,7 +15,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
-from fldet.engine import lean, run_options
+from fldet.config.load import options as run_options
+from fldet.config.prepare import prepare_config, scale_learning_rate
+from fldet.engine import lean
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
@@ -30,7 +32,6 @@ from fldet.engine.checkpoint import (
 )
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.lock import locked
-from fldet.engine.prepare import prepare_config, scale_learning_rate
 from fldet.engine.pretrained import warn_of_frozen_random_weights
 from fldet.engine.resume import Start, find_start, prepare_work_dir, why_finished
 from fldet.engine.signals import Received, noted_signals

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fldet.config import CONFIGS
+from fldet.config.load import CONFIGS
 from fldet.errors import DataError, UsageError, nearest
 
 __all__ = [

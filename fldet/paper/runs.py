@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from mmengine.config import Config
 
-from fldet.config import find_config, load_config, to_plain
+from fldet.config.load import find_config, load_config, to_plain
 from fldet.errors import DataError, UsageError, nearest
 from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
 from fldet.paper.tiers import Tier, find_tier

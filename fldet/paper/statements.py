@@ -12,7 +12,7 @@ from functools import cache
 from statistics import fmean
 from typing import Literal
 
-from fldet.config import CONFIGS
+from fldet.config.load import CONFIGS
 
 __all__ = ["Measured", "Statement", "Verdict", "judge", "read_statements"]
 

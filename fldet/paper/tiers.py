@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fldet.config import CONFIGS, parse_config
+from fldet.config.load import CONFIGS, parse_config
 from fldet.errors import ConfigError, UsageError, nearest
 from fldet.results import write_atomically
 

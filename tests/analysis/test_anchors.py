@@ -148,7 +148,7 @@ def test_config_lines_are_a_config():
 
 
 def test_what_is_pasted_covers_what_is_promised(coco_mini):
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.boxes import collect_boxes
 
     boxes = collect_boxes(load_config("retinanet/r50_fpn_1x.py", [f"data_root={coco_mini}"]))

@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from fldet.analysis.speed_accuracy import Point, beats, compute, plot
-from fldet.config import CONFIGS
+from fldet.config.load import CONFIGS
 from fldet.errors import DataError
 
 PAPER = CONFIGS / "paper"

@@ -10,8 +10,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 import fldet
-from fldet.config import format_config, load_config
-from fldet.config_check import validate
+from fldet.config.load import format_config, load_config
+from fldet.config.check import validate
 from fldet.engine.build import build_model
 from fldet.registry import MODELS
 

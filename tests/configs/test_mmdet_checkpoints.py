@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.registry import MODELS, TASK_UTILS
 
 PAIRS = [

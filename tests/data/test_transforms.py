@@ -11,8 +11,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
-from fldet.config import load_config
-from fldet.config_check import validate
+from fldet.config.check import validate
+from fldet.config.load import load_config
 from fldet.data.coco import CocoDataset
 from fldet.data.preprocessor import DetDataPreprocessor
 from fldet.data.transforms import PackDetInputs, RandomFlip

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fldet
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.test import test as run_test
 
 ROOT = Path(fldet.__file__).parent.parent

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.detector import Detector
 from fldet.engine.train import train

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fldet
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.build import build_model
 from fldet.registry import DATASETS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fldet.anchor_cover import match
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.augmented import augmented_images
 from fldet.engine.boxes import collect_boxes
 from fldet.errors import ConfigError, DataError

@@ -11,7 +11,8 @@ from mmcv.transforms import RandomChoiceResize, RandomResize, Resize
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine import batch_size
 from fldet.engine import train as engine
 from fldet.engine.batch_size import (
@@ -25,7 +26,6 @@ from fldet.engine.batch_size import (
 )
 from fldet.engine.boxes import largest_input
 from fldet.engine.checkpoint import read_checkpoint
-from fldet.engine.prepare import prepare_config
 from fldet.engine.train import train
 from fldet.errors import UnavailableError, UsageError
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine.benchmark import benchmark
 from fldet.engine.build import build_model
 from fldet.engine.cuda_graph import graphed
 from fldet.engine.flops import count_flops
 from fldet.engine.optimize import optimized
-from fldet.engine.prepare import prepare_config
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.speed import STAGES, Marks, time_in_turns, time_stages
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine import benchmark_train
 from fldet.engine.benchmark_train import benchmark_training, in_mmdetection
 from fldet.engine.device import select_device
 from fldet.engine.flops import count_flops
-from fldet.engine.prepare import prepare_config
 from fldet.errors import UsageError
 from fldet.evaluation.speed import TRAINING_STAGES
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import datasets_of, prepare_config
 from fldet.engine.build import worker_errors
-from fldet.engine.prepare import datasets_of, prepare_config
 from fldet.engine.train import train
 from fldet.errors import BrokenImageError, DataError, UsageError
 from fldet.hooks import BrokenImagesHook

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.collect import collect_logits
 from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test

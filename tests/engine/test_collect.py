@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine.build import build_model
 from fldet.engine.collect import Reservoir, collect_logits, split_logits
-from fldet.engine.prepare import prepare_config
 from fldet.errors import CheckpointError, UsageError
 from fldet.models.dense_heads.retina_head import RetinaHead
 

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from fldet.cli.export import export as run_command
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine import export as module
 from fldet.engine.build import build_model
 from fldet.engine.detector import Detector

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.flops import count_flops
 from fldet.errors import ConfigError
 

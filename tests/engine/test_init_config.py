@@ -6,10 +6,10 @@ import torch
 from mmengine.registry import init_default_scope
 
 from fldet.cli.init import better_anchors, parse_size
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.options import configure
+from fldet.config.prepare import prepare_config
 from fldet.engine.init_config import init_config, iterations, median_scale
-from fldet.engine.prepare import prepare_config
-from fldet.engine.run_options import configure
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import DATASETS, MODELS
 

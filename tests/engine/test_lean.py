@@ -9,12 +9,12 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine import lean
 from fldet.engine.amp import Bfloat16OptimWrapper, wrapper_name
 from fldet.engine.build import build_model
 from fldet.engine.checkpoint import read_checkpoint
-from fldet.engine.prepare import prepare_config
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
 

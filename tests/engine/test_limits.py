@@ -22,7 +22,7 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
 import fldet
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.build import worker_errors
 from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.predict import predict

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.build import build_model
 from fldet.engine.optimize import (
     as_in_mmdetection,

@@ -6,7 +6,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine import pretrained
 from fldet.engine.build import build_model
 from fldet.engine.pretrained import warn_of_frozen_random_weights

@@ -15,7 +15,7 @@ import torch
 from mmengine.hooks import Hook
 
 import fldet
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.resume import prepare_work_dir, trim_scalars
 from fldet.engine.train import train

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fldet.config import format_config, load_config
+from fldet.config.load import format_config, load_config
 from fldet.engine.detector import Detector
 from fldet.engine.export import export
 from fldet.engine.stored_config import (

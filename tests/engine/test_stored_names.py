@@ -9,7 +9,7 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from fldet.catalog import registries
+from fldet.config.names import registries
 from fldet.engine.stored_config import checked, find_pipeline
 from fldet.engine.stored_names import DENIED, PLACES, may_stand, place_of
 from fldet.errors import CheckpointError

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fldet.analysis.log import compute, read_log
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.build import build_model
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.test import check_precision

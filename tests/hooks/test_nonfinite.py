@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.replay import replay
 from fldet.engine.train import train

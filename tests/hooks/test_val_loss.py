@@ -10,9 +10,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine.build import build_model
-from fldet.engine.prepare import prepare_config
 from fldet.engine.train import train
 from fldet.errors import ConfigError
 from fldet.hooks import val_loss

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.models.task_modules import AnchorGenerator as MMDetAnchorGenerator
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.models.task_modules import AnchorGenerator
 from fldet.registry import TASK_UTILS
 

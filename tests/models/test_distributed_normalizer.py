@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fldet.engine
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.registry import MODELS
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.models.dense_heads import post_process
 from fldet.models.dense_heads.post_process import (
     is_plain_nms,

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from fldet.config import load_config
-from fldet.config_check import validate
-from fldet.config_diff import diff_configs, dotted, leaves
+from fldet.config.check import validate
+from fldet.config.diff import diff_configs, dotted, leaves
+from fldet.config.load import load_config
 from fldet.errors import ConfigError, UsageError
 from fldet.paper import find_table
 from fldet.paper.tiers import find_tier

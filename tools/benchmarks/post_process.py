@@ -18,7 +18,7 @@ import torch
 from mmengine.registry import init_default_scope
 from timing import Line, machine, paired, peak_extra_mib, table
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.ops import active_backend
 from fldet.registry import MODELS
 

@@ -28,7 +28,7 @@ from mmengine.structures import InstanceData
 from timing import Line, machine, paired, table
 from torch import nn
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine.build import build_model
 from fldet.engine.cuda_graph import graphed
 from fldet.engine.optimize import as_in_mmdetection, has_bfloat16, optimized

@@ -118,8 +118,8 @@ def first_batch(config: Path, folder: Path) -> dict[str, Callable[[], Any]]:
 
 def resolve(config: Path, data: Path) -> Any:
     """Returns a config that both sides take as it is, with the hook that ends the process."""
-    from fldet.config import load_config
-    from fldet.engine.prepare import prepare_config
+    from fldet.config.load import load_config
+    from fldet.config.prepare import prepare_config
 
     options = [f"data_root={data}"] if config == CONFIG else []
     cfg = prepare_config(load_config(config, options), phases=("train", "val"))

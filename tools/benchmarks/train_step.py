@@ -27,7 +27,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from timing import Line, machine, paired, peak_extra_mib, table
 
-from fldet.config import load_config
+from fldet.config.load import load_config
 from fldet.engine import lean
 from fldet.engine.build import build_model
 

@@ -94,7 +94,7 @@ def _collect(
             expected="CONFIG or --from FILE",
             hint="fldet analyze anchors configs/retinanet/r50_fpn_1x.py",
         )
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.boxes import collect_boxes
 
     return collect_boxes(

@@ -49,13 +49,13 @@ def dataset(
     note(f"fldet analyze dataset {source}")
     from fldet.analysis.dataset import summarize_content
     from fldet.analysis.dataset_pictures import contact_sheet, plot
+    from fldet.config.prepare import dataset_of
     from fldet.data.annotations import read_annotations
-    from fldet.engine.prepare import dataset_of
 
     ann_file, image_dir = Path(source), images
     cfg = None
     if not source.endswith(".json"):
-        from fldet.config import load_config
+        from fldet.config.load import load_config
 
         cfg = load_config(source, cfg_options or ())
         kind, keywords = dataset_of(cfg, split)

@@ -120,8 +120,8 @@ def collect(
         content = read_annotations(ann_file)
         truth = read_ground_truth(content)
     else:
-        from fldet.config import load_config
-        from fldet.engine.prepare import dataset_of
+        from fldet.config.load import load_config
+        from fldet.config.prepare import dataset_of
 
         kind, dataset = dataset_of(load_config(source, overrides), split)
         ann_file, image_dir = kind.annotation_file(dataset), images or kind.image_folder(dataset)

@@ -36,7 +36,7 @@ def flops(
     """
     note(f"fldet analyze flops {config}: loading torch and MMDetection")
     from fldet.analysis.flops import compute, plot
-    from fldet.config import load_config
+    from fldet.config.load import load_config
     from fldet.engine.flops import count_flops
 
     size = parse_shape(shape)

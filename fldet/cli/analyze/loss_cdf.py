@@ -70,7 +70,7 @@ def loss_cdf(
     from fldet.analysis.loss_cdf import GAMMAS, compute, plot, read_sample, write_json
 
     if from_file is None:
-        from fldet.config import load_config
+        from fldet.config.load import load_config
         from fldet.engine.collect import collect_logits
 
         cfg = load_config(_required(config, "CONFIG"), cfg_options or ())

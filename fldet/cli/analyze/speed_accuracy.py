@@ -37,7 +37,7 @@ def speed_accuracy(
     """
     note("fldet analyze speed-accuracy")
     from fldet.analysis.speed_accuracy import compute, plot
-    from fldet.config import CONFIGS
+    from fldet.config.load import CONFIGS
 
     result = compute(CONFIGS / "paper", [parse_point(text) for text in point or ()])
     pictures = plot(result, out_dir / "figure2_speed_accuracy")

@@ -119,8 +119,8 @@ def _sources(
                 "--images goes with an annotation file",
                 expected="the folder of a config's images is data_prefix.img of its data set",
             )
-        from fldet.config import load_config
-        from fldet.engine.prepare import datasets_of
+        from fldet.config.load import load_config
+        from fldet.config.prepare import datasets_of
 
         return [_source(*pair) for pair in datasets_of(load_config(source, cfg_options), splits)]
     if cfg_options:

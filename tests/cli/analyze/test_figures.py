@@ -10,9 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from fldet.cli.main import app
-from fldet.config import load_config
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.engine.build import build_model
-from fldet.engine.prepare import prepare_config
 
 HEAVY = ("torch", "numpy", "mmengine", "mmdet", "rich", "matplotlib")
 

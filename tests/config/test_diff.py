@@ -1,7 +1,7 @@
 import pytest
 
-from fldet.config import load_config
-from fldet.config_diff import Difference, diff_configs
+from fldet.config.diff import Difference, diff_configs
+from fldet.config.load import load_config
 
 
 @pytest.fixture

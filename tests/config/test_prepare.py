@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.registry import init_default_scope
 
-from fldet.config import load_config
-from fldet.engine.prepare import prepare_config, scale_learning_rate
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.errors import ConfigError, DataError
 from fldet.registry import DATASETS
 

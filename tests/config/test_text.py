@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from fldet.config import format_config, load_config
-from fldet.config_text import config_text, literal, words
+from fldet.config.load import format_config, load_config
+from fldet.config.text import config_text, literal, words
 
 # What MMEngine, Python, a comment or a docstring would take for something else than words.
 HOSTILE = [

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fldet.config import parse_config
-from fldet.config_diff import KeyPath
+from fldet.config.diff import KeyPath
+from fldet.config.load import parse_config
 
 __all__ = [
     "Place",

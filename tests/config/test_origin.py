@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 import fldet
-from fldet.config import find_config, load_config
-from fldet.config_diff import leaves
-from fldet.config_origin import COMMAND_LINE, _History, origin_of
+from fldet.config.diff import leaves
+from fldet.config.load import find_config, load_config
+from fldet.config.origin import COMMAND_LINE, _History, origin_of
 from fldet.errors import ConfigError
 
 CONFIGS = Path(fldet.__file__).parent.parent / "configs"

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fldet.config import find_config, load_config
-from fldet.config_check import accepted_keywords, validate
+from fldet.config.check import accepted_keywords, validate
+from fldet.config.load import find_config, load_config
 from fldet.errors import ConfigError
 
 RETINANET = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from fldet.config import load_config
-from fldet.config_bounds import out_of_bounds
-from fldet.config_check import validate
+from fldet.config.bounds import out_of_bounds
+from fldet.config.check import validate
+from fldet.config.load import load_config
 from fldet.errors import ConfigError
 
 OURS = "shapes/retinanet_r18_shapes.py"

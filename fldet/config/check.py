@@ -17,8 +17,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
 from fldet import plugins
-from fldet.catalog import names_like, provider_of, registries
-from fldet.config_bounds import out_of_bounds
+from fldet.config.bounds import out_of_bounds
+from fldet.config.names import names_like, provider_of, registries
 from fldet.errors import ConfigError, UnavailableError, nearest
 
 __all__ = ["validate", "accepted_keywords"]
@@ -28,7 +28,7 @@ Path = tuple[str, ...]
 # Top-level keys that something besides the Runner reads.
 EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
     *("tta_model", "tta_pipeline"),
-    *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.engine.run_options
+    *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.config.options
 }
 # The same, about the training step; see fldet.engine.lean.
 TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}
@@ -86,7 +86,7 @@ def validate(cfg: Config) -> None:
 
     Looked at: the spelling of top-level keys; whether each ``type`` is registered; whether each
     keyword is one of the constructor's; whether each loader has a data set; numbers that cannot be
-    (``fldet.config_bounds``). Other values are not checked, nor are dicts that take what they like
+    (``fldet.config.bounds``). Other values are not checked, nor are dicts that take what they like
     (``**kwargs`` that ends nowhere). Variables that a config keeps are left alone.
 
     Raises:

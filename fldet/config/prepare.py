@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.config_check import TRAINING_KEYS, validate
+from fldet.config.check import TRAINING_KEYS, validate
 from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
 from fldet.errors import ConfigError, DataError, UsageError, shorten

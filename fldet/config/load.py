@@ -2,7 +2,7 @@
 
 A config is Python text that inherits through ``_base_``: of a file beside it, or, wherever it lies,
 of ``'fldet::retinanet/r50_fpn_1x.py'`` (ours) or ``'mmdet::...'`` (MMDetection's). What is in it is
-checked against the code by ``fldet.config_check``.
+checked against the code by ``fldet.config.check``.
 """
 
 import ast
@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from fldet.config_text import config_text
+from fldet.config.text import config_text
 from fldet.errors import ConfigError, nearest, shorten
 
 __all__ = [

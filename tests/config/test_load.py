@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldet import config
-from fldet.config import find_config, format_config, load_config, parse_override, to_plain
+from fldet.config.load import find_config, format_config, load_config, parse_override, to_plain
+from fldet.config.load import load as config
 from fldet.errors import ConfigError
 
 RETINANET = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"
@@ -390,7 +390,7 @@ def test_to_plain(write):
 
 def test_loading_and_printing_does_not_import_torch():
     code = (
-        "import sys\nfrom fldet.config import *\n"
+        "import sys\nfrom fldet.config.load import *\n"
         f"cfg = load_config({RETINANET!r}, ['model.backbone.depth=18'])\n"
         "format_config(cfg), to_plain(cfg)\n"
         "print({'torch', 'mmcv', 'mmdet'} & set(sys.modules))"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fldet.config import find_config, load_config, parse_override, read_chain, resolve_key
-from fldet.config_diff import KeyPath, dotted, is_leaf, leaves
-from fldet.config_trees import (
+from fldet.config.diff import KeyPath, dotted, is_leaf, leaves
+from fldet.config.load import find_config, load_config, parse_override, read_chain, resolve_key
+from fldet.config.trees import (
     Place,
     Reader,
     Setting,

@@ -1,0 +1,1 @@
+"""Configs: read, checked, compared, completed."""
