@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
 
-_EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "_ext.py")
+_EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "mmcv_ext.py")
 
 # What mmdet's lane detection imports unconditionally; nothing else of mmdet needs imgaug.
 _IMGAUG_MODULES = (

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fldet.errors import DataError, UsageError
-from fldet.functional import focal_loss
+from fldet.losses.formulas import focal_loss
 from fldet.pictures.figure import figure, greek, line_style, save
 from fldet.reading import read_json
 from fldet.results import to_jsonable, write_atomically

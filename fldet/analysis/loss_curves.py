@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fldet.functional import cross_entropy, focal_loss, focal_loss_star
+from fldet.losses.formulas import cross_entropy, focal_loss, focal_loss_star
 from fldet.pictures.figure import figure, greek, line_style, save
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)

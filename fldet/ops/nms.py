@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
-from fldet.ops.eager import eager
+from fldet.losses.eager import eager
 
 __all__ = ["batched_nms", "move_classes_apart", "nms"]
 

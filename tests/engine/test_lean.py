@@ -337,7 +337,7 @@ def test_losses_are_computed_in_float32_without_autocast(make):
     gradients(model, batch_of((64, 64), (64, 64)), amp=True)
     boxes, scores = seen
     assert boxes == (torch.float32, torch.float32)
-    # the raw maps: every block of them is taken to float32, see tests/ops/test_sigmoid_loss.py
+    # the raw maps: every block of them is taken to float32, see tests/losses/test_fused.py
     assert scores == (torch.bfloat16, torch.float32)
 
 

@@ -22,7 +22,7 @@ import torch
 from timing import Line, event_ms, machine, paired, peak_extra_mib, table
 from torch import Tensor
 
-from fldet.functional import sigmoid_focal_loss
+from fldet.losses.formulas import sigmoid_focal_loss
 from fldet.models import FocalLoss
 from fldet.registry import MODELS
 
@@ -111,8 +111,8 @@ def bandwidth() -> list[dict[str, Any]]:
     The logits are those of eight images of 800 x 1344, more than any cache holds. Counted are one
     read of them and one write of the gradient, 8 bytes for a label and 4 for a weight.
     """
-    from fldet.ops.sigmoid_loss import Curve
-    from fldet.ops.sigmoid_loss_triton import triton_sum
+    from fldet.losses.fused import Curve
+    from fldet.losses.fused_triton import triton_sum
 
     anchors, classes = 8 * 201_600, 80
     labels = torch.full((anchors, 1, 1), classes, device="cuda")

@@ -8,13 +8,13 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from fldet.losses.sigmoid_losses import SigmoidLoss
 from fldet.models.dense_heads.post_process import (
     gather_deltas,
     is_plain_nms,
     select_candidates,
     suppress,
 )
-from fldet.models.losses.sigmoid_loss import SigmoidLoss
 from fldet.models.task_modules.miners import Examples, Miner
 from fldet.registry import MODELS, TASK_UTILS
 
@@ -36,7 +36,7 @@ class RetinaHead(MMDetRetinaHead):
         feat_channels: channels of the subnets.
         stacked_convs: 3x3 convolutions of each subnet before its output layer.
         normalizer: config of what the sums are divided by, ``fldet.CountOverRanks`` if None; see
-            ``fldet.models.losses.normalizers``.
+            ``fldet.losses.normalizers``.
         **kwargs: ``anchor_generator``, ``bbox_coder``, ``loss_cls``, ``loss_bbox``, ``train_cfg``,
             ``test_cfg``, ``norm_cfg``, ``conv_cfg``, ``reg_decoded_bbox`` of MMDetection's head.
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fldet.functional import Alpha, focal_loss
-from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.losses.formulas import Alpha, focal_loss
+from fldet.losses.sigmoid_losses import SigmoidLoss
 from fldet_example.registry import MODELS
 
 
@@ -18,7 +18,7 @@ def poly_focal_loss(x_t: Tensor, gamma: float, epsilon: float) -> Tensor:
     added to the coefficient of j = 1.
 
     Args:
-        x_t: signed logits of any shape; see ``fldet.functional``.
+        x_t: signed logits of any shape; see ``fldet.losses.formulas``.
         gamma: focusing strength, >= 0.
         epsilon: >= -1, so that no coefficient is negative; 0 is the focal loss.
 

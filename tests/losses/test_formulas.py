@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fldet.functional import (
+from fldet.losses.formulas import (
     balance,
     cross_entropy,
     focal_loss,

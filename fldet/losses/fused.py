@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
-from fldet.functional import Alpha, check_alpha, check_integers
-from fldet.ops.eager import eager
+from fldet.losses.eager import eager
+from fldet.losses.formulas import Alpha, check_alpha, check_integers
 
 __all__ = ["Curve", "check_weights", "count_classes", "sigmoid_loss_sum"]
 
@@ -318,7 +318,7 @@ def _level_sum(level: _Level, need_grad: bool, compiled: bool) -> tuple[Tensor, 
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float64), grad
     if x.is_cuda and x.dtype != torch.float64 and _triton_works(x.device):
-        from fldet.ops.sigmoid_loss_triton import triton_sum
+        from fldet.losses.fused_triton import triton_sum
 
         return triton_sum(*_fused_arguments(level), level.curve, grad), grad
     if compiled and grad is not None and _suits_kernel(x):
@@ -333,7 +333,7 @@ def _triton_works(device: torch.device) -> bool:
         return False
     one = torch.ones(1, 1, 1, device=device)
     try:
-        from fldet.ops.sigmoid_loss_triton import triton_sum
+        from fldet.losses.fused_triton import triton_sum
 
         triton_sum(one, one.long(), one, one[0], one[0], Curve(), one.clone()).item()
     except Exception as error:  # whatever Triton, the compiler or the driver raises

@@ -1,4 +1,4 @@
-"""The kernel of ``fldet.ops.sigmoid_loss`` for CUDA, in Triton: one read, one write, one sum."""
+"""The kernel of ``fldet.losses.fused`` for CUDA, in Triton: one read, one write, one sum."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def triton_sum(
         factor: (outer, 1, inner) float32.
         negative: (K, 1) float32 factor of the negatives of each class.
         positive: (K, 1) that of the positives.
-        curve: a ``fldet.ops.sigmoid_loss.Curve``.
+        curve: a ``fldet.losses.fused.Curve``.
         grad: like ``logits``, or None.
     """
     size = logits.numel()

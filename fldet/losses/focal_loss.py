@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fldet.functional import Alpha, focal_loss, focal_loss_star
-from fldet.models.losses.sigmoid_loss import SigmoidLoss
-from fldet.ops.sigmoid_loss import Curve
+from fldet.losses.formulas import Alpha, focal_loss, focal_loss_star
+from fldet.losses.fused import Curve
+from fldet.losses.sigmoid_losses import SigmoidLoss
 from fldet.registry import MODELS
 
 

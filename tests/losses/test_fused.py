@@ -15,10 +15,10 @@ from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fldet.errors import UnavailableError
-from fldet.functional import balance, cross_entropy, focal_loss, focal_loss_star, signed_logits
+from fldet.losses import fused as sigmoid_loss
+from fldet.losses.formulas import balance, cross_entropy, focal_loss, focal_loss_star, signed_logits
+from fldet.losses.fused import Curve, sigmoid_loss_sum
 from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
-from fldet.ops import sigmoid_loss
-from fldet.ops.sigmoid_loss import Curve, sigmoid_loss_sum
 from fldet.registry import MODELS
 
 K = 5
@@ -398,7 +398,7 @@ class OnRows(torch.nn.Module):
 COMPILED = """
 import sys, torch
 from fldet.ops import sigmoid_loss
-from fldet.ops.sigmoid_loss import Curve, sigmoid_loss_sum
+from fldet.losses.fused import Curve, sigmoid_loss_sum
 
 sigmoid_loss._KERNEL_ENTRIES = 100  # 20 rows
 sigmoid_loss._KERNEL_CLASSES = 5
@@ -467,7 +467,7 @@ def test_a_gpu_without_a_c_compiler_has_the_loss_without_the_kernel(monkeypatch,
         raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
 
     triton = SimpleNamespace(triton_sum=triton_sum)
-    monkeypatch.setitem(sys.modules, "fldet.ops.sigmoid_loss_triton", triton)
+    monkeypatch.setitem(sys.modules, "fldet.losses.fused_triton", triton)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
     sigmoid_loss._triton_works.cache_clear()
@@ -493,7 +493,7 @@ def test_too_little_memory_does_not_count_as_no_triton(monkeypatch):
         return torch.zeros(())
 
     triton = SimpleNamespace(triton_sum=triton_sum)
-    monkeypatch.setitem(sys.modules, "fldet.ops.sigmoid_loss_triton", triton)
+    monkeypatch.setitem(sys.modules, "fldet.losses.fused_triton", triton)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     sigmoid_loss._triton_works.cache_clear()
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -569,7 +569,7 @@ def test_the_kernel_is_used_where_it_can_be():
 INTERPRETED = """
 import torch
 from fldet.ops import sigmoid_loss as op
-from fldet.ops.sigmoid_loss_triton import triton_sum
+from fldet.losses.fused_triton import triton_sum
 
 torch.manual_seed(0)
 for shape in ((700, 5, 1), (6, 5, 77)):

@@ -12,7 +12,7 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 from fldet._compat import silence_imports
 from fldet.errors import UnavailableError
-from fldet.ops import _ext as fallback
+from fldet.ops import mmcv_ext as fallback
 from fldet.ops.nms import has_compiled_mmcv
 
 needs_compiled = pytest.mark.skipif(not has_compiled_mmcv(), reason="mmcv has no compiled _ext")

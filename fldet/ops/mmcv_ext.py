@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
-from fldet.functional import sigmoid_focal_loss
-from fldet.ops.eager import eager
+from fldet.losses.eager import eager
+from fldet.losses.formulas import sigmoid_focal_loss
 from fldet.ops.nms import keep_without_mmcv
 from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fldet.functional import sigmoid_focal_loss
+from fldet.losses.formulas import sigmoid_focal_loss
 from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.registry import MODELS
 

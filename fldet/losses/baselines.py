@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fldet.functional import Alpha, cross_entropy, hinge_loss
-from fldet.models.losses.sigmoid_loss import SigmoidLoss
-from fldet.ops.sigmoid_loss import Curve
+from fldet.losses.formulas import Alpha, cross_entropy, hinge_loss
+from fldet.losses.fused import Curve
+from fldet.losses.sigmoid_losses import SigmoidLoss
 from fldet.registry import MODELS
 
 

@@ -5,18 +5,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fldet.functional import Alpha, balance, check_alpha, hard_targets, signed_logits
-from fldet.ops.sigmoid_loss import Curve, check_weights, count_classes, sigmoid_loss_sum
+from fldet.losses.formulas import Alpha, balance, check_alpha, hard_targets, signed_logits
+from fldet.losses.fused import Curve, check_weights, count_classes, sigmoid_loss_sum
 
 
 class SigmoidLoss(nn.Module):
     """A loss over K independent sigmoids for each anchor, balanced by alpha (Sec. 3, 4.1).
 
     Args:
-        formula: the unbalanced loss of signed logits, elementwise; see ``fldet.functional``.
+        formula: the unbalanced loss of signed logits, elementwise; see ``fldet.losses.formulas``.
         use_sigmoid: must be True. The head reads it from the config of the loss to choose between
             K sigmoid outputs and K + 1 softmax outputs; the paper's losses are defined for K.
-        curve: the same loss as ``formula`` in the terms of ``fldet.ops.sigmoid_loss``, where sums
+        curve: the same loss as ``formula`` in the terms of ``fldet.losses.fused``, where sums
             are fast and take little memory; None if it has no such form.
         compiled: make the kernel of the sum on a CPU with ``torch.compile``, for maps in
             channels_last with 16 classes and more: up to a third less time, but it needs a C++

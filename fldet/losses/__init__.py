@@ -1,0 +1,1 @@
+"""The losses: formulas, fused kernels, modules and what they are divided by."""

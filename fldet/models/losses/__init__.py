@@ -1,1 +1,0 @@
-"""Losses: thin registered modules on the formulas of ``fldet.functional``."""
