@@ -45,7 +45,7 @@ OPTIM_WRAPPERS = Registry(
     "optimizer wrapper",
     parent=mmdet_registry.OPTIM_WRAPPERS,
     scope="fldet",
-    locations=["fldet.engine.amp"],
+    locations=["fldet.models.fast.bfloat16"],
 )
 
 

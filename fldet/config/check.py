@@ -30,7 +30,7 @@ EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "v
     *("tta_model", "tta_pipeline"),
     *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.config.options
 }
-# The same, about the training step; see fldet.engine.lean.
+# The same, about the training step; see fldet.models.fast.train_step.
 TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}
 # Variables that configs keep for themselves, although they look like keys of the Runner.
 VARIABLES = re.compile(r"pipeline|^classes$|^img_scales?$|^conv_cfg$")

@@ -14,12 +14,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from fldet.data.random_batches import random_batch
-from fldet.engine import lean
 from fldet.engine.boxes import largest_input
 from fldet.engine.device import describe
 from fldet.engine.resume import Start
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.peak import available_memory, peak_memory
+from fldet.models.fast import train_step as lean
 from fldet.registry import DATASETS, MODELS
 
 log = logging.getLogger("fldet")

@@ -22,13 +22,18 @@ from fldet.engine.checkpoint import (
     read_checkpoint,
     resolve_checkpoint,
 )
-from fldet.engine.cuda_graph import graphed, require_graphs
 from fldet.engine.device import describe, select_device
 from fldet.engine.flops import count_flops
-from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation.peak import measured_rates, peak_memory
 from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages
+from fldet.models.fast.cuda_graph import graphed, require_graphs
+from fldet.models.fast.optimize import (
+    as_in_mmdetection,
+    network_precision,
+    optimized,
+    require_precision,
+)
 from fldet.results import SpeedComparison, SpeedResult
 
 # Images or steps before those that count; a GPU needs more until its libraries have chosen.

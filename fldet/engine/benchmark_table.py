@@ -7,10 +7,10 @@ import torch
 
 from fldet.config.load import load_config
 from fldet.engine.benchmark import benchmark, check_against
-from fldet.engine.cuda_graph import require_graphs
 from fldet.engine.device import select_device
-from fldet.engine.optimize import require_precision
 from fldet.errors import FldetError, UsageError
+from fldet.models.fast.cuda_graph import require_graphs
+from fldet.models.fast.optimize import require_precision
 from fldet.paper import find_table
 from fldet.results import SpeedCell, SpeedResult, SpeedTable
 

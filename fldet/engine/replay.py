@@ -5,13 +5,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fldet.config.prepare import prepare_config
-from fldet.engine.amp import avoid_single_columns
 from fldet.engine.build import build_model
 from fldet.engine.checkpoint import load_weights, read_checkpoint
 from fldet.engine.device import select_device
 from fldet.errors import CheckpointError, NonFiniteError
 from fldet.hooks.examine import examine, load_batch
 from fldet.hooks.nonfinite import describe
+from fldet.models.fast.bfloat16 import avoid_single_columns
 
 
 def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:

@@ -19,11 +19,16 @@ from fldet.engine.checkpoint import (
     resolve_checkpoint,
 )
 from fldet.engine.device import describe, process_group, select_device
-from fldet.engine.optimize import as_in_mmdetection, network_precision, optimized, require_precision
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.hooks.agreement import group_settings
+from fldet.models.fast.optimize import (
+    as_in_mmdetection,
+    network_precision,
+    optimized,
+    require_precision,
+)
 from fldet.processes import adopt_launcher
 from fldet.results import (
     Figures,

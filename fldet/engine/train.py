@@ -17,7 +17,6 @@ from mmengine.logging import MessageHub
 
 from fldet.config.load import options as run_options
 from fldet.config.prepare import prepare_config, scale_learning_rate
-from fldet.engine import lean
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
@@ -39,6 +38,7 @@ from fldet.errors import ConfigError, FldetError, UsageError, explained_file_err
 from fldet.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.hooks.agreement import group_settings
 from fldet.hooks.nonfinite import SKIPPED
+from fldet.models.fast import train_step as lean
 from fldet.processes import (
     adopt_launcher,
     end_with_parent,

@@ -9,11 +9,11 @@ from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine.benchmark import benchmark
 from fldet.engine.build import build_model
-from fldet.engine.cuda_graph import graphed
 from fldet.engine.flops import count_flops
-from fldet.engine.optimize import optimized
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.speed import STAGES, Marks, time_in_turns, time_stages
+from fldet.models.fast.cuda_graph import graphed
+from fldet.models.fast.optimize import optimized
 
 
 def test_times_the_images_of_the_test_set(tiny_config):
@@ -79,7 +79,7 @@ def test_a_recorded_network_is_only_replayed(tiny_config, monkeypatch):
 
     for name in ("Stream", "stream", "graph", "CUDAGraph", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, Nothing)
-    monkeypatch.setattr("fldet.engine.cuda_graph.require_graphs", lambda device: None)
+    monkeypatch.setattr("fldet.models.fast.cuda_graph.require_graphs", lambda device: None)
     plain = build_model(prepare_config(load_config(tiny_config), phases=())).eval()
     model = optimized(plain, precision="fp32")
     graphed(model, random_batch((64, 96)))

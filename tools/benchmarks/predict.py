@@ -30,8 +30,8 @@ from torch import nn
 
 from fldet.config.load import load_config
 from fldet.engine.build import build_model
-from fldet.engine.cuda_graph import graphed
-from fldet.engine.optimize import as_in_mmdetection, has_bfloat16, optimized
+from fldet.models.fast.cuda_graph import graphed
+from fldet.models.fast.optimize import as_in_mmdetection, has_bfloat16, optimized
 from fldet.ops import active_backend
 
 # Of image and way: how many times as fast as MMDetection.

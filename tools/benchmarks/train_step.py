@@ -28,8 +28,8 @@ from mmengine.structures import InstanceData
 from timing import Line, machine, paired, peak_extra_mib, table
 
 from fldet.config.load import load_config
-from fldet.engine import lean
 from fldet.engine.build import build_model
+from fldet.models.fast import train_step as lean
 
 STOCK, STOCK_LOSS = "mmdet float32", "mmdet's head, lean network"
 OURS, UNFOLDED, COMPILED = "fldet lean", "fldet lean, norms unfolded", "fldet lean, compiled"

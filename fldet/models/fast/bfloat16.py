@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from fldet.engine.optimize import has_bfloat16
+from fldet.models.fast.optimize import has_bfloat16
 from fldet.registry import OPTIM_WRAPPERS
 
 BFLOAT16 = "fldet.Bfloat16OptimWrapper"

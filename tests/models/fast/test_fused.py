@@ -9,8 +9,8 @@ from mmcv.cnn import ConvModule
 from mmdet.models.backbones import ResNet, ResNetV1d, ResNeXt
 from torch import nn
 
-from fldet.engine.fused import fuse_rectifiers
-from fldet.engine.optimize import fold_batch_norms
+from fldet.models.fast.fused import fuse_rectifiers
+from fldet.models.fast.optimize import fold_batch_norms
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="for x86 processors"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fldet.engine.fused import fuse_rectifiers
 from fldet.errors import UnavailableError, UsageError
 from fldet.models import RetinaHead
+from fldet.models.fast.fused import fuse_rectifiers
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from fldet.config.load import load_config
 from fldet.engine.build import build_model
-from fldet.engine.optimize import (
+from fldet.errors import UnavailableError, UsageError
+from fldet.models.fast.optimize import (
     as_in_mmdetection,
     fold_batch_norms,
     has_bfloat16,
@@ -19,7 +20,6 @@ from fldet.engine.optimize import (
     optimized,
     require_precision,
 )
-from fldet.errors import UnavailableError, UsageError
 from fldet.registry import MODELS
 
 CPU = torch.device("cpu")
@@ -162,7 +162,7 @@ def test_bfloat16_before_mmdetections_post_processing_is_widened(model):
 
 
 def test_a_processor_without_bfloat16_is_told_so(monkeypatch):
-    monkeypatch.setattr("fldet.engine.optimize.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("fldet.models.fast.optimize.has_bfloat16", lambda device: False)
     with pytest.raises(UnavailableError, match="cpu has no arithmetic for bfloat16"):
         require_precision("bf16", CPU)
     require_precision("fp32", CPU)

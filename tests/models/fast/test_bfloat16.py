@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fldet.engine.amp import avoid_single_columns, wrapper_name
+from fldet.models.fast.bfloat16 import avoid_single_columns, wrapper_name
 
 
 def leave_nan_in_freed_memory():

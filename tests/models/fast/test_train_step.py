@@ -11,12 +11,12 @@ from torch import nn
 
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine import lean
-from fldet.engine.amp import Bfloat16OptimWrapper, wrapper_name
 from fldet.engine.build import build_model
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
+from fldet.models.fast import train_step as lean
+from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, wrapper_name
 
 CPU = torch.device("cpu")
 # 8 channels of the tiny config: see fldet.data.preprocessor
@@ -376,7 +376,7 @@ def gradients_of_the_formula(model, batch):
 
 def test_gpus_without_bfloat16_get_float16_with_a_scaled_loss(monkeypatch):
     for has, name in ((True, "fldet.Bfloat16OptimWrapper"), (False, "AmpOptimWrapper")):
-        monkeypatch.setattr("fldet.engine.amp.has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr("fldet.models.fast.bfloat16.has_bfloat16", lambda device, has=has: has)
         assert wrapper_name(torch.device("cuda")) == name
 
 
@@ -435,7 +435,7 @@ def test_a_run_on_a_gpu_pins_memory_and_fetches_ahead(tiny_config, tmp_path):
 
 def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
-    monkeypatch.setattr("fldet.engine.lean.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("fldet.models.fast.train_step.has_bfloat16", lambda device: False)
     caplog.set_level(logging.INFO, "fldet")
     options = [*WIDER, "train_cfg.max_iters=1", "val_dataloader=None", "channels_last=True"]
     cfg = load_config(tiny_config, [*options, "gradient_checkpointing=True", "amp=True"])

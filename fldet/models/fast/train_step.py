@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fldet.config.check import TRAINING_KEYS
-from fldet.engine.amp import BFLOAT16, FLOAT16, avoid_single_columns, wrapper_name
-from fldet.engine.optimize import foldable_pairs, has_bfloat16
 from fldet.errors import ConfigError, UnavailableError
 from fldet.hooks.examine import changing_modules, copy_buffers, restore_buffers
+from fldet.models.fast.bfloat16 import BFLOAT16, FLOAT16, avoid_single_columns, wrapper_name
+from fldet.models.fast.optimize import foldable_pairs, has_bfloat16
 
 log = logging.getLogger("fldet")
 

@@ -1,0 +1,1 @@
+"""Faster steps and passes: leaner training, bfloat16, folded norms, fused maps, CUDA graphs."""
