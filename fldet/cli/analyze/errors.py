@@ -113,7 +113,7 @@ def collect(
     from fldet.data.annotations import read_annotations
     from fldet.evaluation.detections import check_detections, load_detections
     from fldet.evaluation.ground_truth import read_ground_truth, restrict
-    from fldet.evaluation.metric import map_classes
+    from fldet.evaluation.metrics import map_classes
 
     if source.endswith(".json"):
         ann_file, image_dir = Path(source), images
