@@ -20,7 +20,7 @@ from fldet.analysis.dataset import (
     most_first,
     try_to_read,
 )
-from fldet.anchor_cover import SeenImage
+from fldet.anchors.cover import SeenImage
 from fldet.data.annotations import box_of, flag_of, id_of, is_usable, read_annotations
 from fldet.errors import DataError
 from fldet.pictures.boxes import PALETTE, Image, add_title, draw_boxes

@@ -10,7 +10,7 @@ from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.anchor_cover import AnchorScheme, BoxSet
+    from fldet.anchors.cover import AnchorScheme, BoxSet
     from fldet.engine.init_config import InitResult
 
 EXAMPLES = """\b
@@ -92,7 +92,7 @@ def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None
 
     None if they gain less than two points.
     """
-    from fldet.analysis.anchors import search
+    from fldet.anchors.report import search
     from fldet.engine.init_config import MIN_GAIN
 
     now, choices = search(boxes)

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from fldet.anchors.boxes import largest_input
 from fldet.data.random_batches import random_batch
-from fldet.engine.boxes import largest_input
 from fldet.engine.device import describe
 from fldet.engine.resume import Start
 from fldet.errors import UnavailableError, UsageError

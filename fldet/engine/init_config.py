@@ -14,11 +14,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from fldet import __version__
-from fldet.anchor_cover import AnchorScheme, BoxSet
+from fldet.anchors.boxes import collect_boxes
+from fldet.anchors.cover import AnchorScheme, BoxSet
 from fldet.config.load import load_config
 from fldet.config.text import literal, words
 from fldet.data.formats import FoundData, oddities, recognise, used_classes
-from fldet.engine.boxes import collect_boxes
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import MODELS as REGISTERED

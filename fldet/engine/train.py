@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
+from fldet.anchors.boxes import warn_of_poor_cover
 from fldet.config import options as run_options
 from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
-from fldet.engine.boxes import warn_of_poor_cover
 from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.checkpoint import (
     best_checkpoint,

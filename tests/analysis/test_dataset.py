@@ -9,7 +9,7 @@ import pytest
 
 from fldet.analysis.dataset import Histogram, compute
 from fldet.analysis.dataset_pictures import contact_sheet, cover_sheet, plot
-from fldet.anchor_cover import SeenImage
+from fldet.anchors.cover import SeenImage
 from fldet.errors import DataError
 from fldet.pictures.boxes import color_of
 from fldet.results import to_jsonable

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fldet.config import options as run_options
 from fldet.config.check import validate
 from fldet.config.load import load_config
-from fldet.config import options as run_options
 from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError

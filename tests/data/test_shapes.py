@@ -14,10 +14,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fldet.data.shapes import files as shapes
 from fldet.data.shapes import drawing as shapes_drawing
-from fldet.data.shapes.files import generate_shapes
+from fldet.data.shapes import files as shapes
 from fldet.data.shapes import scene as shapes_scene
+from fldet.data.shapes.files import generate_shapes
 from fldet.data.shapes.scene import CLASSES, draw_image
 from fldet.errors import DataError
 

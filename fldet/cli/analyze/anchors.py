@@ -12,7 +12,7 @@ from fldet.text import terminal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fldet.anchor_cover import BoxSet
+    from fldet.anchors.cover import BoxSet
 
 EXAMPLES = """\b
 Examples:
@@ -49,8 +49,8 @@ def anchors(
     are printed as lines to paste into a config.
     """
     note(f"fldet analyze anchors {from_file or config}")
-    from fldet.analysis.anchors import compute
-    from fldet.analysis.anchors_pictures import plot
+    from fldet.anchors.pictures import plot
+    from fldet.anchors.report import compute
 
     files = []
     if from_file:
@@ -69,7 +69,7 @@ def anchors(
 
 
 def _load(path: Path, config: str | None) -> "BoxSet":
-    from fldet.anchor_cover import BoxSet
+    from fldet.anchors.cover import BoxSet
     from fldet.errors import UsageError
 
     if config:
@@ -94,8 +94,8 @@ def _collect(
             expected="CONFIG or --from FILE",
             hint="fldet analyze anchors configs/retinanet/r50_fpn_1x.py",
         )
+    from fldet.anchors.boxes import collect_boxes
     from fldet.config.load import load_config
-    from fldet.engine.boxes import collect_boxes
 
     return collect_boxes(
         load_config(config, cfg_options),

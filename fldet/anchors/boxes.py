@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
-from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, Floats, best_ious
+from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet, Floats, best_ious
 from fldet.config.prepare import prepare_config
 from fldet.errors import ConfigError, DataError, FldetError, UsageError
 from fldet.registry import DATASETS, TASK_UTILS

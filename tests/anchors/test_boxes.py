@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from fldet.anchor_cover import AnchorScheme, AssignRule
+from fldet.anchors.boxes import anchor_scheme, assign_rule, collect_boxes, warn_of_poor_cover
+from fldet.anchors.cover import AnchorScheme, AssignRule
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.boxes import anchor_scheme, assign_rule, collect_boxes, warn_of_poor_cover
 from fldet.engine.train import train
 from fldet.errors import ConfigError, DataError, UsageError
 from fldet.registry import DATASETS

@@ -6,8 +6,8 @@ import torch
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmengine.structures import InstanceData
 
-from fldet import anchor_cover
-from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, best_ious, iou, match
+from fldet.anchors import cover as anchor_cover
+from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet, best_ious, iou, match
 from fldet.errors import DataError
 from fldet.models.task_modules.anchor_generator import AnchorGenerator
 

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.anchors import (
+from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet, best_ious
+from fldet.anchors.pictures import plot, small_print
+from fldet.anchors.report import (
     RATIO_SETS,
     Choice,
     _advice,
@@ -17,8 +19,6 @@ from fldet.analysis.anchors import (
     scheme_text,
     search,
 )
-from fldet.analysis.anchors_pictures import plot, small_print
-from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, best_ious
 from fldet.results import to_jsonable
 
 SQUARES = AnchorScheme((32, 64), (8, 16), 1, (1.0,))
@@ -148,8 +148,8 @@ def test_config_lines_are_a_config():
 
 
 def test_what_is_pasted_covers_what_is_promised(coco_mini):
+    from fldet.anchors.boxes import collect_boxes
     from fldet.config.load import load_config
-    from fldet.engine.boxes import collect_boxes
 
     boxes = collect_boxes(load_config("retinanet/r50_fpn_1x.py", [f"data_root={coco_mini}"]))
     report = compute(boxes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.anchor_cover import AnchorScheme, AssignRule, BoxSet, best_ious, match
+from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet, best_ious, match
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "max": 1.0}
 BIN = 0.02  # width of the bins of the best IoU

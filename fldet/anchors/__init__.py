@@ -1,0 +1,1 @@
+"""Anchors and the boxes they are to cover: how well they do, and better ones."""
