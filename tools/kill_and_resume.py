@@ -182,7 +182,7 @@ def kill() -> None:
 
 def differences(folder: Path, iterations: int) -> list[str]:
     """Returns a line for each thing in which the two runs differ."""
-    from fldet.engine.checkpoint import read_checkpoint
+    from fldet.checkpoints.files import read_checkpoint
 
     names = "reference", "killed"
     first, second = (

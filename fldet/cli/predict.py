@@ -83,7 +83,7 @@ def predict(
     Images that cannot be read are skipped and named; the exit code is then 1.
     """
     note(f"fldet predict {checkpoint}: loading torch and MMDetection")
-    from fldet.engine.checkpoint import resolve_checkpoint
+    from fldet.checkpoints.files import resolve_checkpoint
     from fldet.engine.launch import relaunch
     from fldet.engine.predict import check_options
     from fldet.engine.predict import predict as run

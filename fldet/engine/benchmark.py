@@ -13,15 +13,15 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from torch import nn
 
-from fldet.config.prepare import prepare_config
-from fldet.data.random_batches import random_batch
-from fldet.engine.build import FldetRunner, build_model
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.config.prepare import prepare_config
+from fldet.data.random_batches import random_batch
+from fldet.engine.build import FldetRunner, build_model
 from fldet.engine.device import describe, select_device
 from fldet.engine.flops import count_flops
 from fldet.errors import ConfigError, UsageError

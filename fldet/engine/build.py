@@ -25,12 +25,12 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
 from fldet.data import CocoDataset
 from fldet.data.coco import require_boxes
 from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
-from fldet.engine.pretrained import explained_downloads
 from fldet.errors import CheckpointError, ConfigError, FldetError, WorkerError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.hooks import BrokenImagesHook

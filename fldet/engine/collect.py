@@ -24,14 +24,14 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fldet.config.prepare import dataset_of, prepare_config
-from fldet.engine.build import build_model, quiet_console, worker_errors
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.config.prepare import dataset_of, prepare_config
+from fldet.engine.build import build_model, quiet_console, worker_errors
 from fldet.engine.device import describe, select_device
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.hooks.progress import make_bar

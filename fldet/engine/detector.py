@@ -20,24 +20,24 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.config.check import validate
-from fldet.config.load import load_config
-from fldet.config.prepare import prepare_config
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
     weights_of,
 )
-from fldet.engine.device import select_device
-from fldet.engine.stored_config import (
+from fldet.checkpoints.stored_config import (
     MOST_PIXELS,
     building,
     explained,
     find_pipeline,
     stored_config,
 )
+from fldet.config.check import validate
+from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
+from fldet.engine.device import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
 from fldet.registry import MODELS
 from fldet.results import Detections

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from fldet import __version__
-from fldet.engine.checkpoint import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
 from fldet.engine.detector import Detector, Image, read_config
 from fldet.engine.onnx_detector import KEY, as_text, load_exported, require
 from fldet.engine.sources import find_items

@@ -16,10 +16,10 @@ from mmengine.registry import init_default_scope
 from fldet import __version__
 from fldet.anchors.boxes import collect_boxes
 from fldet.anchors.cover import AnchorScheme, BoxSet
+from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.text import literal, words
 from fldet.data.formats import FoundData, oddities, recognise, used_classes
-from fldet.engine.checkpoint import read_checkpoint
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import MODELS as REGISTERED
 from fldet.results import write_atomically

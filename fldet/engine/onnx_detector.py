@@ -16,10 +16,10 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.engine.checkpoint import class_tuple
+from fldet.checkpoints.files import class_tuple
+from fldet.checkpoints.stored_config import building, checked, read_literals
 from fldet.engine.detector import Detector, Prepared, as_batch, with_score_thr
 from fldet.engine.device import select_device
-from fldet.engine.stored_config import building, checked, read_literals
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.reading import GIB, read_bytes
 from fldet.registry import MODELS

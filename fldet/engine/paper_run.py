@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fldet.engine.checkpoint import checkpoints, newest_checkpoint
+from fldet.checkpoints.files import checkpoints, newest_checkpoint
 from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import ASKED_TO_END, noted_signals

@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 import torch
 
-from fldet.engine.checkpoint import resolve_checkpoint
+from fldet.checkpoints.files import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
 from fldet.engine.device import describe, process_group
 from fldet.engine.lock import locked

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from fldet.checkpoints.files import load_weights, read_checkpoint
 from fldet.config.prepare import prepare_config
 from fldet.engine.build import build_model
-from fldet.engine.checkpoint import load_weights, read_checkpoint
 from fldet.engine.device import select_device
 from fldet.errors import CheckpointError, NonFiniteError
 from fldet.hooks.examine import examine, load_batch

@@ -15,14 +15,14 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import Tensor
 
-from fldet.config.prepare import our_datasets
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     checkpoints,
     iteration_of,
     usable_checkpoints,
     weights_problem,
 )
+from fldet.config.prepare import our_datasets
 from fldet.errors import CheckpointError, ConfigError, DataError, shorten
 from fldet.hooks import EarlyEndHook
 from fldet.hooks.checkpoint import VALIDATED, identity_of

@@ -10,14 +10,14 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from fldet.config.prepare import prepare_config
-from fldet.engine.build import FldetRunner, build_runner, unwrapped
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.config.prepare import prepare_config
+from fldet.engine.build import FldetRunner, build_runner, unwrapped
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors

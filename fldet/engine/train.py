@@ -16,11 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
 from fldet.anchors.boxes import warn_of_poor_cover
-from fldet.config import options as run_options
-from fldet.config.prepare import prepare_config, scale_learning_rate
-from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
-from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     best_checkpoint,
     forbid_code_in_checkpoints,
     iteration_of,
@@ -29,9 +25,13 @@ from fldet.engine.checkpoint import (
     trusted_checkpoints,
     weights_of,
 )
+from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
+from fldet.config import options as run_options
+from fldet.config.prepare import prepare_config, scale_learning_rate
+from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
+from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.device import describe, process_group, select_device
 from fldet.engine.lock import locked
-from fldet.engine.pretrained import warn_of_frozen_random_weights
 from fldet.engine.resume import Start, find_start, prepare_work_dir, why_finished
 from fldet.engine.signals import Received, noted_signals
 from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors

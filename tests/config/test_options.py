@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fldet.checkpoints.files import read_checkpoint
 from fldet.config import options as run_options
 from fldet.config.check import validate
 from fldet.config.load import load_config
-from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError
 from fldet.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fldet.engine.checkpoint import read_checkpoint
+from fldet.checkpoints.files import read_checkpoint
 from fldet.losses.focal_loss import FocalLoss
 from fldet.models.task_modules.miners import Examples
 from fldet.plugins import SCOPES, find, load

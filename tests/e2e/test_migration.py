@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.detector import Detector
 from fldet.engine.train import train
 

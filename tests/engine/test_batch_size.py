@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from fldet.anchors.boxes import largest_input
+from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine import batch_size
@@ -25,7 +26,6 @@ from fldet.engine.batch_size import (
     parse_batch_size,
     set_batch_size,
 )
-from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.train import train
 from fldet.errors import UnavailableError, UsageError
 

@@ -15,7 +15,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 import fldet
-from fldet.engine.checkpoint import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
 from fldet.engine.detector import Detector, with_score_thr
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, DataError, UsageError

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from fldet.checkpoints.files import newest_checkpoint, read_checkpoint
+from fldet.checkpoints.stored_config import read_literals
 from fldet.config.load import load_config
-from fldet.engine.checkpoint import newest_checkpoint, read_checkpoint
 from fldet.engine.detector import Detector
-from fldet.engine.stored_config import read_literals
 
 NAMES = [
     "{{$SECRET:x}}",

@@ -22,9 +22,9 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
 import fldet
+from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
 from fldet.engine.build import worker_errors
-from fldet.engine.checkpoint import newest_checkpoint
 from fldet.engine.predict import predict
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train

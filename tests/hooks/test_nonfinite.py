@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
+from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.checkpoint import read_checkpoint
 from fldet.engine.replay import replay
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, NonFiniteError

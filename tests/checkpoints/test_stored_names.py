@@ -9,9 +9,9 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
+from fldet.checkpoints.stored_config import checked, find_pipeline
+from fldet.checkpoints.stored_names import DENIED, PLACES, may_stand, place_of
 from fldet.config.names import registries
-from fldet.engine.stored_config import checked, find_pipeline
-from fldet.engine.stored_names import DENIED, PLACES, may_stand, place_of
 from fldet.errors import CheckpointError
 
 CONFIGS = Path(mmdet.__path__[0], ".mim", "configs")

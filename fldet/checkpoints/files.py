@@ -15,8 +15,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from fldet.checkpoints import content as checkpoint_file
 from fldet.data.stream import is_seed
-from fldet.engine import checkpoint_file
 from fldet.errors import CheckpointError, shorten
 from fldet.results import write_atomically
 

@@ -13,10 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fldet.config.load import format_config, load_config
-from fldet.engine.detector import Detector
-from fldet.engine.export import export
-from fldet.engine.stored_config import (
+from fldet.checkpoints.stored_config import (
     DEEPEST,
     MOST_VALUES,
     building,
@@ -24,6 +21,9 @@ from fldet.engine.stored_config import (
     read_literals,
     stored_config,
 )
+from fldet.config.load import format_config, load_config
+from fldet.engine.detector import Detector
+from fldet.engine.export import export
 from fldet.errors import CheckpointError, FldetError
 
 FILE = Path("x.pth")

@@ -12,8 +12,7 @@ from mmengine.runner import save_checkpoint as mmengine_save
 from torch import nn
 
 from fldet import results
-from fldet.engine.benchmark import benchmark
-from fldet.engine.checkpoint import (
+from fldet.checkpoints.files import (
     checkpoint_classes,
     forbid_code_in_checkpoints,
     load_weights,
@@ -22,6 +21,7 @@ from fldet.engine.checkpoint import (
     resolve_checkpoint,
     usable_checkpoints,
 )
+from fldet.engine.benchmark import benchmark
 from fldet.engine.collect import collect_logits
 from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test

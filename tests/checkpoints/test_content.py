@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from fldet.engine import checkpoint_file
-from fldet.engine.checkpoint import read_checkpoint
-from fldet.engine.checkpoint_file import RefusedError
+from fldet.checkpoints import content as checkpoint_file
+from fldet.checkpoints.content import RefusedError
+from fldet.checkpoints.files import read_checkpoint
 from fldet.errors import CheckpointError
 
 

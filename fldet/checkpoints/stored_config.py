@@ -21,8 +21,8 @@ from mmengine.registry import registry
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from fldet.engine.checkpoint import checkpoint_classes, class_tuple, meta_of
-from fldet.engine.stored_names import is_scope, may_stand, place_of
+from fldet.checkpoints.files import checkpoint_classes, class_tuple, meta_of
+from fldet.checkpoints.stored_names import is_scope, may_stand, place_of
 from fldet.errors import CheckpointError, FldetError, shorten
 
 HINT = "if you trust the file, name the config yourself: --config CONFIG"

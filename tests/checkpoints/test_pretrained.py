@@ -6,10 +6,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from fldet.checkpoints import pretrained
+from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config.load import load_config
-from fldet.engine import pretrained
 from fldet.engine.build import build_model
-from fldet.engine.pretrained import warn_of_frozen_random_weights
 from fldet.errors import CheckpointError
 from fldet.registry import MODELS
 

@@ -1,0 +1,1 @@
+"""Checkpoints: files, the configs in them, pretrained weights, the models they make."""
