@@ -14,7 +14,7 @@ _PUBLIC = {
     "load_config": "fldet.config.load",
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
-    "build_model": "fldet.engine.build",
+    "build_model": "fldet.engine.runner",
     "Detector": "fldet.engine.detector",
     "Detections": "fldet.results",
     "FldetError": "fldet.errors",
@@ -33,8 +33,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fldet.config.load import load_config
-    from fldet.engine.build import build_model
     from fldet.engine.detector import Detector
+    from fldet.engine.runner import build_model
     from fldet.engine.test import test
     from fldet.engine.train import train
     from fldet.errors import FldetError

@@ -39,7 +39,9 @@ METRICS = Registry(
     "metric", parent=mmdet_registry.METRICS, scope="fldet", locations=["fldet.evaluation"]
 )
 # what is watched or guarded while a loop runs
-HOOKS = Registry("hook", parent=mmdet_registry.HOOKS, scope="fldet", locations=["fldet.hooks"])
+HOOKS = Registry(
+    "hook", parent=mmdet_registry.HOOKS, scope="fldet", locations=["fldet.engine.hooks"]
+)
 # how one optimizer step is taken (mixed precision)
 OPTIM_WRAPPERS = Registry(
     "optimizer wrapper",

@@ -51,8 +51,8 @@ def init(
 ) -> None:
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
-    from fldet.engine.device import select_device
     from fldet.engine.init_config import SMALL, init_config
+    from fldet.engine.process_group import select_device
 
     result = init_config(
         path,

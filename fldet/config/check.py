@@ -197,7 +197,7 @@ def _default_type(node: Mapping[str, Any], place: str) -> Any:
     """Returns what a run makes of a dict without ``type``; None for any other dict."""
     from torch.utils.data import DataLoader
 
-    from fldet.hooks import EarlyStoppingHook, EMAHook
+    from fldet.engine.hooks import EarlyStoppingHook, EMAHook
 
     train_loop = "EpochBasedTrainLoop" if node.get("by_epoch", True) else "IterBasedTrainLoop"
     loops = {"train_cfg": train_loop, "val_cfg": "ValLoop", "test_cfg": "TestLoop"}

@@ -12,8 +12,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from fldet.engine.hooks import EarlyStoppingHook, EMAHook, TimeBudgetHook
 from fldet.errors import ConfigError
-from fldet.hooks import EarlyStoppingHook, EMAHook, TimeBudgetHook
 
 log = logging.getLogger("fldet")
 

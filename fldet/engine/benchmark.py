@@ -21,9 +21,9 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
-from fldet.engine.build import FldetRunner, build_model
-from fldet.engine.device import describe, select_device
 from fldet.engine.flops import count_flops
+from fldet.engine.process_group import describe, select_device
+from fldet.engine.runner import FldetRunner, build_model
 from fldet.errors import ConfigError, UsageError
 from fldet.evaluation.peak import measured_rates, peak_memory
 from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages

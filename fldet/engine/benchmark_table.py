@@ -7,7 +7,7 @@ import torch
 
 from fldet.config.load import load_config
 from fldet.engine.benchmark import benchmark, check_against
-from fldet.engine.device import select_device
+from fldet.engine.process_group import select_device
 from fldet.errors import FldetError, UsageError
 from fldet.models.fast.cuda_graph import require_graphs
 from fldet.models.fast.optimize import require_precision

@@ -19,7 +19,7 @@ from fldet.config.check import TRAINING_KEYS
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.engine.benchmark import WARMUP, check_against, summarize
-from fldet.engine.device import select_device
+from fldet.engine.process_group import select_device
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
 from fldet.evaluation.peak import peak_memory

@@ -31,10 +31,10 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.prepare import dataset_of, prepare_config
-from fldet.engine.build import build_model, quiet_console, worker_errors
-from fldet.engine.device import describe, select_device
+from fldet.engine.hooks.progress import make_bar
+from fldet.engine.process_group import describe, select_device
+from fldet.engine.runner import build_model, quiet_console, worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
-from fldet.hooks.progress import make_bar
 from fldet.models.dense_heads.retina_head import flatten_levels
 from fldet.registry import DATASETS
 from fldet.results import write_atomically

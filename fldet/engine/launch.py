@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fldet.config.prepare import prepare_config
-from fldet.engine.device import select_device
+from fldet.engine.process_group import select_device
 from fldet.engine.signals import noted_signals
 from fldet.errors import StoppedError, UnavailableError
 from fldet.processes import core_count
@@ -116,6 +116,6 @@ def torchrun_command(arguments: list[str], count: int, max_restarts: int = 0) ->
             skip = not equals
         else:
             kept.append(argument)
-    torchrun = [sys.executable, "-m", "fldet.cli.agent", "--standalone"]
+    torchrun = [sys.executable, "-m", "fldet.engine.agent", "--standalone"]
     torchrun += [f"--nproc_per_node={count}", f"--max_restarts={max_restarts}"]
     return [*torchrun, "-m", "fldet", *kept, "--launcher", "pytorch"]

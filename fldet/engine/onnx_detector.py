@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fldet.checkpoints.files import class_tuple
 from fldet.checkpoints.stored_config import building, checked, read_literals
 from fldet.engine.detector import Detector, Prepared, as_batch, with_score_thr
-from fldet.engine.device import select_device
+from fldet.engine.process_group import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.reading import GIB, read_bytes
 from fldet.registry import MODELS

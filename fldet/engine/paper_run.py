@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fldet.checkpoints.files import checkpoints, newest_checkpoint
-from fldet.engine.device import describe, select_device
 from fldet.engine.lock import is_locked
+from fldet.engine.process_group import describe, select_device
 from fldet.engine.signals import ASKED_TO_END, noted_signals
 from fldet.errors import ConfigError, DataError
 from fldet.evaluation.speed import machine

@@ -31,8 +31,9 @@ import torch
 
 from fldet.checkpoints.files import resolve_checkpoint
 from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
-from fldet.engine.device import describe, process_group
+from fldet.engine.hooks.progress import make_bar
 from fldet.engine.lock import locked
+from fldet.engine.process_group import describe, process_group
 from fldet.engine.sources import SETTINGS, Item, check_source, find_items, fixed_part
 from fldet.errors import (
     DataError,
@@ -42,7 +43,6 @@ from fldet.errors import (
     nearest,
     shorten,
 )
-from fldet.hooks.progress import make_bar
 from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.reading import MIB, MOST_OF_TEXT, read_json

@@ -6,11 +6,11 @@ from mmengine.config import Config
 
 from fldet.checkpoints.files import load_weights, read_checkpoint
 from fldet.config.prepare import prepare_config
-from fldet.engine.build import build_model
-from fldet.engine.device import select_device
+from fldet.engine.hooks.nonfinite import describe
+from fldet.engine.nonfinite import examine, load_batch
+from fldet.engine.process_group import select_device
+from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, NonFiniteError
-from fldet.hooks.examine import examine, load_batch
-from fldet.hooks.nonfinite import describe
 from fldet.models.fast.bfloat16 import avoid_single_columns
 
 

@@ -17,12 +17,12 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.prepare import prepare_config
-from fldet.engine.build import FldetRunner, build_runner, unwrapped
-from fldet.engine.device import describe, process_group, select_device
+from fldet.engine.peers import group_settings
+from fldet.engine.process_group import describe, process_group, select_device
+from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric
-from fldet.hooks.agreement import group_settings
 from fldet.models.fast.optimize import (
     as_in_mmdetection,
     network_precision,

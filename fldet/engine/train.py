@@ -29,15 +29,15 @@ from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config import options as run_options
 from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
-from fldet.engine.build import FldetRunner, build_runner, check_seed, unwrapped
-from fldet.engine.device import describe, process_group, select_device
+from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
+from fldet.engine.hooks.nonfinite import SKIPPED
 from fldet.engine.lock import locked
-from fldet.engine.resume import Start, find_start, prepare_work_dir, why_finished
+from fldet.engine.peers import group_settings
+from fldet.engine.process_group import describe, process_group, select_device
+from fldet.engine.runner import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.signals import Received, noted_signals
+from fldet.engine.start import Start, find_start, prepare_work_dir, why_finished
 from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
-from fldet.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
-from fldet.hooks.agreement import group_settings
-from fldet.hooks.nonfinite import SKIPPED
 from fldet.models.fast import train_step as lean
 from fldet.processes import (
     adopt_launcher,

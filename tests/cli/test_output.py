@@ -96,7 +96,7 @@ def test_the_launcher_names_the_process_that_failed(
 ):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from fldet.cli.agent import describe
+    from fldet.engine.agent import describe
 
     file = tmp_path / "error.json"
     told = fail_in_process(1, error, monkeypatch, TORCHELASTIC_ERROR_FILE=file)
@@ -121,7 +121,7 @@ def test_before_a_restart_and_without_torchrun_a_process_speaks_for_itself(
 def test_a_process_that_was_killed_is_named_with_its_signal():
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from fldet.cli.agent import describe
+    from fldet.engine.agent import describe
 
     failure = ProcessFailure(local_rank=0, pid=7, exitcode=-9, error_file="")
     assert describe(3, failure).startswith("Error: process 3 (pid 7) was ended by SIGKILL\nHint:")

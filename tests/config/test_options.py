@@ -12,9 +12,9 @@ from fldet.checkpoints.files import read_checkpoint
 from fldet.config import options as run_options
 from fldet.config.check import validate
 from fldet.config.load import load_config
+from fldet.engine.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError
-from fldet.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook
 
 OPTIONS = [
     "train_cfg.max_iters=6",

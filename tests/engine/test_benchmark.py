@@ -8,8 +8,8 @@ from mmdet.structures import DetDataSample
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine.benchmark import benchmark
-from fldet.engine.build import build_model
 from fldet.engine.flops import count_flops
+from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.speed import STAGES, Marks, time_in_turns, time_stages
 from fldet.models.fast.cuda_graph import graphed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fldet.analysis.log import compute, read_log
 from fldet.engine import lock
 from fldet.engine.lock import is_locked, locked
-from fldet.engine.resume import prepare_work_dir
+from fldet.engine.start import prepare_work_dir
 from fldet.errors import FldetError
 
 fuzzed = settings(

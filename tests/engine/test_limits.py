@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 import fldet
 from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.build import worker_errors
 from fldet.engine.predict import predict
+from fldet.engine.runner import worker_errors
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import (
@@ -417,7 +417,7 @@ def test_no_connection_unless_weights_are_to_be_downloaded(whole, tiny_coco, tmp
 
 
 def test_the_lines_of_a_run_without_a_checkpoint_go(tmp_path):
-    from fldet.engine.resume import prepare_work_dir
+    from fldet.engine.start import prepare_work_dir
 
     log = tmp_path / "20260101_000000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from fldet.config.load import load_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 from fldet.models import RetinaHead
 from fldet.registry import MODELS
 

@@ -29,7 +29,7 @@ from timing import Line, machine, paired, table
 from torch import nn
 
 from fldet.config.load import load_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 from fldet.models.fast.cuda_graph import graphed
 from fldet.models.fast.optimize import as_in_mmdetection, has_bfloat16, optimized
 from fldet.ops import active_backend

@@ -28,7 +28,7 @@ from mmengine.structures import InstanceData
 from timing import Line, machine, paired, peak_extra_mib, table
 
 from fldet.config.load import load_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 from fldet.models.fast import train_step as lean
 
 STOCK, STOCK_LOSS = "mmdet float32", "mmdet's head, lean network"

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fldet.config.check import TRAINING_KEYS
+from fldet.engine.nonfinite import changing_modules, copy_buffers, restore_buffers
 from fldet.errors import ConfigError, UnavailableError
-from fldet.hooks.examine import changing_modules, copy_buffers, restore_buffers
 from fldet.models.fast.bfloat16 import BFLOAT16, FLOAT16, avoid_single_columns, wrapper_name
 from fldet.models.fast.optimize import foldable_pairs, has_bfloat16
 

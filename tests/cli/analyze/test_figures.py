@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fldet.cli.main import app
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 
 HEAVY = ("torch", "numpy", "mmengine", "mmdet", "rich", "matplotlib")
 

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from fldet.config.load import load_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
 from fldet.models.fast.optimize import (
     as_in_mmdetection,

@@ -12,7 +12,7 @@ from torch import nn
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.build import build_model
+from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
 from fldet.models.fast import train_step as lean

@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from fldet.engine.hooks.checkpoint import VALIDATED, CheckpointHook
+from fldet.engine.hooks.progress import format_duration
+from fldet.engine.peers import Agreement
 from fldet.errors import ConfigError, nearest
-from fldet.hooks.agreement import Agreement
-from fldet.hooks.checkpoint import VALIDATED, CheckpointHook
-from fldet.hooks.progress import format_duration
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")

@@ -31,9 +31,9 @@ from fldet.config.prepare import our_datasets
 from fldet.data import CocoDataset
 from fldet.data.coco import require_boxes
 from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
+from fldet.engine.hooks import BrokenImagesHook
 from fldet.errors import CheckpointError, ConfigError, FldetError, WorkerError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
-from fldet.hooks import BrokenImagesHook
 from fldet.models.fast import train_step as lean
 from fldet.processes import leave_signals_to_parent
 from fldet.registry import MODELS

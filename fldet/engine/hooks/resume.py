@@ -10,10 +10,10 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from fldet.data.stream import ITERATION, seed_everything
+from fldet.engine.hooks.checkpoint import VALIDATED, identity_of, run_identity
+from fldet.engine.hooks.plain_checkpoint import make_plain, take_back
+from fldet.engine.peers import Agreement
 from fldet.errors import CheckpointError, shorten
-from fldet.hooks.agreement import Agreement
-from fldet.hooks.checkpoint import VALIDATED, identity_of, run_identity
-from fldet.hooks.plain_checkpoint import make_plain, take_back
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")

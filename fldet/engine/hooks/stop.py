@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from fldet.engine.hooks.checkpoint import CheckpointHook
+from fldet.engine.peers import Agreement
 from fldet.errors import StoppedError
-from fldet.hooks.agreement import Agreement
-from fldet.hooks.checkpoint import CheckpointHook
 from fldet.registry import HOOKS
 
 

@@ -10,9 +10,7 @@ from mmengine.dist import all_reduce_params, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from fldet.errors import NonFiniteError, PeerError
-from fldet.hooks.agreement import Agreement
-from fldet.hooks.examine import (
+from fldet.engine.nonfinite import (
     Finding,
     Moment,
     changing_modules,
@@ -22,6 +20,8 @@ from fldet.hooks.examine import (
     restore_buffers,
     save_batch,
 )
+from fldet.engine.peers import Agreement
+from fldet.errors import NonFiniteError, PeerError
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")

@@ -1,4 +1,4 @@
-"""``python -m fldet.cli.agent``: torchrun, which names the process that failed and why.
+"""``python -m fldet.engine.agent``: torchrun, which names the process that failed and why.
 
 What ``--gpus N`` starts. torchrun itself prints its own traceback and a table of all processes,
 those it has ended itself among them.

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from fldet.engine.peers import GROUP_TIMEOUT
 from fldet.errors import PeerError, UnavailableError, UsageError
-from fldet.hooks.agreement import GROUP_TIMEOUT
 from fldet.processes import process_count, process_rank, restart_count
 
 

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 import fldet
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.resume import prepare_work_dir, trim_scalars
+from fldet.engine.start import prepare_work_dir, trim_scalars
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError, UsageError
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.logging import HistoryBuffer
 
-from fldet.hooks.progress import ProgressHook, format_duration, training_status
+from fldet.engine.hooks.progress import ProgressHook, format_duration, training_status
 
 
 def runner(done=9, total=100):

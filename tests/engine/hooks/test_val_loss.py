@@ -12,11 +12,11 @@ from mmengine.structures import InstanceData
 
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.build import build_model
+from fldet.engine.hooks import val_loss
+from fldet.engine.hooks.val_loss import ValLossHook, bring_boxes_to_input
+from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError
-from fldet.hooks import val_loss
-from fldet.hooks.val_loss import ValLossHook, bring_boxes_to_input
 from fldet.registry import DATASETS
 
 # Images of 64 pixels become 96 wide and 80 high: the two axes differ.

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fldet.engine.device import process_group, select_device
 from fldet.engine.launch import torchrun_command
+from fldet.engine.process_group import process_group, select_device
 from fldet.errors import PeerError, UnavailableError, UsageError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

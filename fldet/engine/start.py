@@ -23,9 +23,9 @@ from fldet.checkpoints.files import (
     weights_problem,
 )
 from fldet.config.prepare import our_datasets
+from fldet.engine.hooks import EarlyEndHook
+from fldet.engine.hooks.checkpoint import VALIDATED, identity_of
 from fldet.errors import CheckpointError, ConfigError, DataError, shorten
-from fldet.hooks import EarlyEndHook
-from fldet.hooks.checkpoint import VALIDATED, identity_of
 from fldet.reading import GIB, parse_json, read_bytes
 from fldet.registry import MODELS
 from fldet.results import is_temporary_name, write_atomically

@@ -9,8 +9,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from fldet.engine.hooks.draw import DrawHook
 from fldet.errors import DataError
-from fldet.hooks.draw import DrawHook
 from fldet.pictures.boxes import color_of, read_image
 from fldet.registry import DATASETS, HOOKS
 
