@@ -15,7 +15,7 @@ _PUBLIC = {
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
     "build_model": "fldet.engine.runner",
-    "Detector": "fldet.engine.detector",
+    "Detector": "fldet.inference.detector",
     "Detections": "fldet.results",
     "FldetError": "fldet.errors",
 }
@@ -33,11 +33,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fldet.config.load import load_config
-    from fldet.engine.detector import Detector
     from fldet.engine.runner import build_model
     from fldet.engine.test import test
     from fldet.engine.train import train
     from fldet.errors import FldetError
+    from fldet.inference.detector import Detector
     from fldet.results import Detections
 
 _compat.install()

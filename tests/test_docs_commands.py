@@ -77,7 +77,7 @@ ELSEWHERE = {
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
     ),
     "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
-        "tests/engine/test_export.py",
+        "tests/inference/test_export.py",
         'post_process="outside"',
     ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),

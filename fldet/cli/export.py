@@ -57,7 +57,7 @@ def export(
 ) -> None:
     """Write a model as ONNX or TorchScript, and compare it with the checkpoint."""
     note(f"fldet export {checkpoint}: loading torch and MMDetection")
-    from fldet.engine.export import export as run
+    from fldet.inference.export import export as run
 
     result = run(
         checkpoint,

@@ -85,9 +85,9 @@ def predict(
     note(f"fldet predict {checkpoint}: loading torch and MMDetection")
     from fldet.checkpoints.files import resolve_checkpoint
     from fldet.engine.launch import relaunch
-    from fldet.engine.predict import check_options
-    from fldet.engine.predict import predict as run
-    from fldet.engine.sources import check_source
+    from fldet.inference.predict import check_options
+    from fldet.inference.predict import predict as run
+    from fldet.inference.sources import check_source
 
     wanted = formats or ["pictures"]
     if gpus > 1:

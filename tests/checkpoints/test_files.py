@@ -23,10 +23,10 @@ from fldet.checkpoints.files import (
 )
 from fldet.engine.benchmark import benchmark
 from fldet.engine.collect import collect_logits
-from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError
+from fldet.inference.detector import Detector
 
 FILE = Path("x.pth")
 

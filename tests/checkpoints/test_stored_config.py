@@ -22,9 +22,9 @@ from fldet.checkpoints.stored_config import (
     stored_config,
 )
 from fldet.config.load import format_config, load_config
-from fldet.engine.detector import Detector
-from fldet.engine.export import export
 from fldet.errors import CheckpointError, FldetError
+from fldet.inference.detector import Detector
+from fldet.inference.export import export
 
 FILE = Path("x.pth")
 

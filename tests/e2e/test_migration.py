@@ -9,8 +9,8 @@ from mmengine.runner import Runner
 
 from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.detector import Detector
 from fldet.engine.train import train
+from fldet.inference.detector import Detector
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "migration.md"
 

@@ -8,10 +8,10 @@ import pytest
 
 from fldet.config.load import load_config
 from fldet.engine.collect import collect_logits
-from fldet.engine.detector import Detector
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import ConfigError, DataError
+from fldet.inference.detector import Detector
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from fldet.checkpoints.files import newest_checkpoint, read_checkpoint
 from fldet.checkpoints.stored_config import read_literals
 from fldet.config.load import load_config
-from fldet.engine.detector import Detector
+from fldet.inference.detector import Detector
 
 NAMES = [
     "{{$SECRET:x}}",

@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader
 import fldet
 from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.predict import predict
 from fldet.engine.runner import worker_errors
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
@@ -35,6 +34,7 @@ from fldet.errors import (
     WorkerError,
     explained_file_errors,
 )
+from fldet.inference.predict import predict
 
 ROOT = Path(fldet.__file__).parent.parent
 OPTIONS = [
@@ -216,7 +216,7 @@ def test_a_full_disk_in_a_prediction_that_goes_on_later(
     if kind == "coco":  # the lines are there, the two files are not
         predict(tiny_run[1], images, out, **{**options, "formats": ("jsonl",)})
     else:
-        from fldet.engine import predict as module
+        from fldet.inference import predict as module
 
         claimed = module._claimed
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from fldet.checkpoints.files import class_tuple
 from fldet.checkpoints.stored_config import building, checked, read_literals
-from fldet.engine.detector import Detector, Prepared, as_batch, with_score_thr
 from fldet.engine.process_group import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
 from fldet.reading import GIB, read_bytes
 from fldet.registry import MODELS
 from fldet.results import Detections
@@ -36,7 +36,7 @@ class ExportedDetector(Detector):
     Args:
         run: returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes``
             (N, 2), height and width of each image before padding.
-        description: what ``fldet.engine.export.describe_model`` put into the file, checked.
+        description: what ``fldet.inference.export.describe_model`` put into the file, checked.
         device: where the network runs.
     """
 

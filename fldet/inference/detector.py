@@ -1,7 +1,7 @@
 """A trained model as a function from images to boxes.
 
 ``Detector`` reads, prepares and batches; what runs the network is ``_detect_batch``, which an
-exported model replaces (``fldet.engine.onnx_detector``).
+exported model replaces (``fldet.inference.exported``).
 """
 
 import contextlib
@@ -125,7 +125,7 @@ class Detector:
         """
         path = resolve_checkpoint(Path(checkpoint))
         if path.suffix in (".onnx", ".torchscript"):
-            from fldet.engine.onnx_detector import load_exported
+            from fldet.inference.exported import load_exported
 
             return load_exported(path, device, trust=trust)
         chosen = select_device(device)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldet.engine.sources import _item, check_source, find_items, fixed_part
 from fldet.errors import DataError, UsageError
+from fldet.inference.sources import _item, check_source, find_items, fixed_part
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import typer
 
 from fldet.cli.export import export as run_command
 from fldet.config.load import load_config
-from fldet.engine import export as module
-from fldet.engine.detector import Detector
-from fldet.engine.export import as_metadata, export, is_within, match
-from fldet.engine.onnx_detector import as_text, load_exported
-from fldet.engine.predict import predict, read_lines
 from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.inference import export as module
+from fldet.inference.detector import Detector
+from fldet.inference.export import as_metadata, export, is_within, match
+from fldet.inference.exported import as_text, load_exported
+from fldet.inference.predict import predict, read_lines
 from fldet.results import Detections, ParityResult
 
 

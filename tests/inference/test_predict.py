@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldet.engine import predict as module
-from fldet.engine.detector import Detector
 from fldet.engine.lock import locked
-from fldet.engine.predict import Place, predict, read_lines, write_coco
-from fldet.engine.sources import Item
 from fldet.errors import DataError, FileSystemError, UsageError
+from fldet.inference import predict as module
+from fldet.inference.detector import Detector
+from fldet.inference.predict import Place, predict, read_lines, write_coco
+from fldet.inference.sources import Item
 from fldet.pictures.boxes import read_image
 from fldet.results import write_atomically
 

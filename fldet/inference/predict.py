@@ -30,11 +30,9 @@ import numpy as np
 import torch
 
 from fldet.checkpoints.files import resolve_checkpoint
-from fldet.engine.detector import WINDOW, Detector, Prepared, chunks
 from fldet.engine.hooks.progress import make_bar
 from fldet.engine.lock import locked
 from fldet.engine.process_group import describe, process_group
-from fldet.engine.sources import SETTINGS, Item, check_source, find_items, fixed_part
 from fldet.errors import (
     DataError,
     FileSystemError,
@@ -43,6 +41,8 @@ from fldet.errors import (
     nearest,
     shorten,
 )
+from fldet.inference.detector import WINDOW, Detector, Prepared, chunks
+from fldet.inference.sources import SETTINGS, Item, check_source, find_items, fixed_part
 from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.reading import MIB, MOST_OF_TEXT, read_json

@@ -16,9 +16,9 @@ from torch import nn
 
 import fldet
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
-from fldet.engine.detector import Detector, with_score_thr
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, DataError, UsageError
+from fldet.inference.detector import Detector, with_score_thr
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
-from fldet.engine.detector import Detector, Image, read_config
-from fldet.engine.onnx_detector import KEY, as_text, load_exported, require
-from fldet.engine.sources import find_items
 from fldet.errors import DataError, UsageError, explained_file_errors, shorten
+from fldet.inference.detector import Detector, Image, read_config
+from fldet.inference.exported import KEY, as_text, load_exported, require
+from fldet.inference.sources import find_items
 from fldet.results import Detections, ExportResult, ParityResult, atomic_path
 
 log = logging.getLogger("fldet")

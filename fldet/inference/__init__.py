@@ -1,0 +1,1 @@
+"""Finding objects: detectors, folders of images, exported models."""
