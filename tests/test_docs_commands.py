@@ -48,7 +48,7 @@ MARKED_PAGES = {
 }
 
 # It wants a checkpoint of a whole ResNet-18.
-FINETUNE = ("tests/engine/test_init_config.py", 'finetune=tmp_path / "r18.pth"')
+FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {

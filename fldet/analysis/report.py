@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fldet.analysis.error_kinds import KINDS
-from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
+from fldet.analysis.errors.kinds import KINDS
+from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.analysis.log import TrainingLog
-from fldet.analysis.loss_cdf import LossCdf
+from fldet.analysis.loss_cdf.curves import LossCdf
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import Image, read_image

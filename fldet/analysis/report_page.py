@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fldet.analysis.errors_pictures import hex_color, shown_classes, shown_curves
-from fldet.analysis.errors_result import ErrorAnalysis, ap50_of, mean_precision
+from fldet.analysis.errors.matching import AREAS, RECALLS
+from fldet.analysis.errors.pictures import hex_color, shown_classes, shown_curves
+from fldet.analysis.errors.result import ErrorAnalysis, ap50_of, mean_precision
 from fldet.analysis.log import Series, TrainingLog, loss_parts
 from fldet.analysis.log import compute as summarize
-from fldet.analysis.loss_cdf import Curve, LossCdf, procedure_text
-from fldet.analysis.matching import AREAS, RECALLS
+from fldet.analysis.loss_cdf.curves import Curve, LossCdf, procedure_text
 from fldet.analysis.report import STATES, Report, as_data_uri, gallery_data
 from fldet.pictures.svg import Line, legend, line_chart
 from fldet.text import printable

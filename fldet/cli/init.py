@@ -10,8 +10,8 @@ from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
+    from fldet.analysis.init import InitResult
     from fldet.anchors.cover import AnchorScheme, BoxSet
-    from fldet.engine.init_config import InitResult
 
 EXAMPLES = """\b
 Examples:
@@ -51,7 +51,7 @@ def init(
 ) -> None:
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
-    from fldet.engine.init_config import SMALL, init_config
+    from fldet.analysis.init import SMALL, init_config
     from fldet.engine.process_group import select_device
 
     result = init_config(
@@ -92,8 +92,8 @@ def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None
 
     None if they gain less than two points.
     """
+    from fldet.analysis.init import MIN_GAIN
     from fldet.anchors.report import search
-    from fldet.engine.init_config import MIN_GAIN
 
     now, choices = search(boxes)
     affordable = [one for one in choices if one.anchors <= now.anchors]

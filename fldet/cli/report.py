@@ -10,9 +10,9 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.analysis.errors_result import ErrorAnalysis
+    from fldet.analysis.errors.result import ErrorAnalysis
     from fldet.analysis.log import TrainingLog
-    from fldet.analysis.loss_cdf import LossCdf
+    from fldet.analysis.loss_cdf.curves import LossCdf
     from fldet.analysis.report import Report
     from fldet.engine.report import RunRecord
 
@@ -147,7 +147,7 @@ def read_training(work_dir: Path, gaps: list[str]) -> "TrainingLog | None":
 
 def analyse(record: "RunRecord", num_images: int, score_thr: float) -> "ErrorAnalysis | None":
     """Returns what is wrong with the detections, with the images of the gallery."""
-    from fldet.analysis.errors import compute
+    from fldet.analysis.errors.compute import compute
     from fldet.analysis.report import LOWEST_SCORE, split_of
 
     tested = record.tested
@@ -170,7 +170,7 @@ def analyse(record: "RunRecord", num_images: int, score_thr: float) -> "ErrorAna
 
 def find_loss_cdf(record: "RunRecord", work_dir: Path) -> "LossCdf | None":
     """Returns the newest curves of this run's config and checkpoints: in its folder or beside."""
-    from fldet.analysis.loss_cdf import read_curves
+    from fldet.analysis.loss_cdf.curves import read_curves
 
     places = (work_dir, work_dir / "analysis", work_dir.resolve().parent / "analysis")
     files = [file for place in places for file in place.glob("loss_cdf_*.json")]

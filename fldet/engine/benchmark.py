@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from torch import nn
 
+from fldet.analysis.flops.count import count_flops
 from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
@@ -21,7 +22,6 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
-from fldet.engine.flops import count_flops
 from fldet.engine.process_group import describe, select_device
 from fldet.engine.runner import FldetRunner, build_model
 from fldet.errors import ConfigError, UsageError

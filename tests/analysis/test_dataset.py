@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.dataset import Histogram, compute
-from fldet.analysis.dataset_pictures import contact_sheet, cover_sheet, plot
+from fldet.analysis.dataset.pictures import contact_sheet, cover_sheet, plot
+from fldet.analysis.dataset.summary import Histogram, compute
 from fldet.anchors.cover import SeenImage
 from fldet.errors import DataError
 from fldet.pictures.boxes import color_of

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.error_kinds import KINDS, MISSED, ap50_after, judge
-from fldet.analysis.errors import compute
-from fldet.analysis.errors_pictures import hex_color, plot
-from fldet.analysis.errors_result import ap50_of, load, save
-from fldet.analysis.errors_worst import draw_worst
-from fldet.analysis.matching import AREAS, assign, detection_table, object_table, overlaps
+from fldet.analysis.errors.compute import compute
+from fldet.analysis.errors.kinds import KINDS, MISSED, ap50_after, judge
+from fldet.analysis.errors.matching import AREAS, assign, detection_table, object_table, overlaps
+from fldet.analysis.errors.pictures import hex_color, plot
+from fldet.analysis.errors.result import ap50_of, load, save
+from fldet.analysis.errors.worst import draw_worst
 from fldet.errors import DataError
 from fldet.evaluation.coco import _load_engine, _run, evaluate_coco
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth

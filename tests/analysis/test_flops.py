@@ -2,8 +2,8 @@
 
 import cv2
 
-from fldet.analysis.flops import compute, plot
-from fldet.engine.flops import LayerCall, NetworkCosts
+from fldet.analysis.flops.count import LayerCall, NetworkCosts
+from fldet.analysis.flops.report import compute, plot
 
 COSTS = NetworkCosts(
     shape=(64, 96),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fldet.analysis.loss_cdf import (
+from fldet.analysis.loss_cdf.curves import (
     Procedure,
     Sample,
     compute,

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.errors import compute
+from fldet.analysis.errors.compute import compute
 from fldet.analysis.log import Series, TrainingLog
-from fldet.analysis.loss_cdf import Procedure, Sample
-from fldet.analysis.loss_cdf import compute as compute_cdf
+from fldet.analysis.loss_cdf.curves import Procedure, Sample
+from fldet.analysis.loss_cdf.curves import compute as compute_cdf
 from fldet.analysis.report import (
     MAX_BYTES,
     STATES,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from fldet.analysis.dataset import summarize_content
+from fldet.analysis.dataset.summary import summarize_content
 from fldet.cli.data.inspect import look_into
 from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.check import check_data

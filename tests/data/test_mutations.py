@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fldet.analysis.init import make_plan
 from fldet.cli.data.inspect import describe, look_into
 from fldet.data.convert import convert
 from fldet.data.formats import recognise
-from fldet.engine.init_config import make_plan
 from fldet.errors import FldetError
 
 XML = """<?xml version="1.0" encoding="{}"?>

@@ -5,10 +5,10 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
+from fldet.analysis.flops.count import count_flops
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine.benchmark import benchmark
-from fldet.engine.flops import count_flops
 from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
 from fldet.evaluation.speed import STAGES, Marks, time_in_turns, time_stages

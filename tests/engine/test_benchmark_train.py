@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from fldet.analysis.flops.count import count_flops
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine import benchmark_train
 from fldet.engine.benchmark_train import benchmark_training, in_mmdetection
-from fldet.engine.flops import count_flops
 from fldet.engine.process_group import select_device
 from fldet.errors import UsageError
 from fldet.evaluation.speed import TRAINING_STAGES

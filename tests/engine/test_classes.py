@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from fldet.analysis.loss_cdf.logits import collect_logits
 from fldet.config.load import load_config
-from fldet.engine.collect import collect_logits
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import ConfigError, DataError

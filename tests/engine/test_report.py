@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fldet.analysis.loss_cdf import Procedure, Sample, compute, read_curves, write_json
+from fldet.analysis.loss_cdf.curves import Procedure, Sample, compute, read_curves, write_json
 from fldet.cli.main import app
 from fldet.engine.report import collect
 from fldet.engine.test import test as run_test

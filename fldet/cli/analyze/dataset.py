@@ -11,7 +11,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from fldet.analysis.dataset import DatasetSummary
+    from fldet.analysis.dataset.summary import DatasetSummary
 
 EXAMPLES = """\b
 Examples:
@@ -47,8 +47,8 @@ def dataset(
     does; other images as they are in the file.
     """
     note(f"fldet analyze dataset {source}")
-    from fldet.analysis.dataset import summarize_content
-    from fldet.analysis.dataset_pictures import contact_sheet, plot
+    from fldet.analysis.dataset.pictures import contact_sheet, plot
+    from fldet.analysis.dataset.summary import summarize_content
     from fldet.config.prepare import dataset_of
     from fldet.data.annotations import read_annotations
 
@@ -75,8 +75,8 @@ def dataset(
 
 def draw_augmented(cfg: "Config", path: Path) -> bool:
     """Draws training images as the network sees them; False if the config has other anchors."""
-    from fldet.analysis.dataset_pictures import cover_sheet
-    from fldet.engine.augmented import augmented_images
+    from fldet.analysis.dataset.augmented import augmented_images
+    from fldet.analysis.dataset.pictures import cover_sheet
     from fldet.errors import ConfigError
 
     try:

@@ -11,7 +11,7 @@ from fldet.cli.output import Output, command, note, table
 from fldet.cli.test import cell
 
 if TYPE_CHECKING:
-    from fldet.analysis.errors_result import ErrorAnalysis
+    from fldet.analysis.errors.result import ErrorAnalysis
 
 EXAMPLES = """\b
 Examples:
@@ -67,9 +67,9 @@ def errors(
     The kinds of mistakes are those of TIDE, their cost is in AP50. Confusions of classes,
     precision, recall and calibration are drawn too.
     """
-    from fldet.analysis.errors_pictures import plot
-    from fldet.analysis.errors_result import load, save
-    from fldet.analysis.errors_worst import draw_worst
+    from fldet.analysis.errors.pictures import plot
+    from fldet.analysis.errors.result import load, save
+    from fldet.analysis.errors.worst import draw_worst
     from fldet.errors import UsageError
 
     written = []
@@ -109,7 +109,7 @@ def collect(
         DataError: a file is malformed, or a detection names an id that the truth does not have.
         UsageError: as ``dataset_of``.
     """
-    from fldet.analysis.errors import compute
+    from fldet.analysis.errors.compute import compute
     from fldet.data.annotations import read_annotations
     from fldet.evaluation.detections import check_detections, load_detections
     from fldet.evaluation.ground_truth import read_ground_truth, restrict
@@ -145,7 +145,7 @@ def collect(
 
 def summary(analysis: "ErrorAnalysis") -> dict[str, Any]:
     """Returns the figures; curves, matrix and boxes are in the file errors.json."""
-    from fldet.analysis.errors_result import ap50_of
+    from fldet.analysis.errors.result import ap50_of
 
     return {
         "ap50": analysis.ap50,

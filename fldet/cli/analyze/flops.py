@@ -11,7 +11,7 @@ from fldet.cli.benchmark import parse_shape
 from fldet.cli.output import Output, command, note, table
 
 if TYPE_CHECKING:
-    from fldet.analysis.flops import Cost, FlopCount
+    from fldet.analysis.flops.report import Cost, FlopCount
 
 EXAMPLES = """\b
 Examples:
@@ -35,9 +35,9 @@ def flops(
     Parameters, FLOPs and activations, of the parts and of the levels of the pyramid.
     """
     note(f"fldet analyze flops {config}: loading torch and MMDetection")
-    from fldet.analysis.flops import compute, plot
+    from fldet.analysis.flops.count import count_flops
+    from fldet.analysis.flops.report import compute, plot
     from fldet.config.load import load_config
-    from fldet.engine.flops import count_flops
 
     size = parse_shape(shape)
     count = compute(count_flops(load_config(config, cfg_options or ()), size))

@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.analysis.loss_cdf import LossCdf
+    from fldet.analysis.loss_cdf.curves import LossCdf
 
 EXAMPLES = """\b
 Examples:
@@ -67,11 +67,11 @@ def loss_cdf(
     It shows how gamma spreads the loss of a trained model over them.
     """
     note("fldet analyze loss-cdf")
-    from fldet.analysis.loss_cdf import GAMMAS, compute, plot, read_sample, write_json
+    from fldet.analysis.loss_cdf.curves import GAMMAS, compute, plot, read_sample, write_json
 
     if from_file is None:
+        from fldet.analysis.loss_cdf.logits import collect_logits
         from fldet.config.load import load_config
-        from fldet.engine.collect import collect_logits
 
         cfg = load_config(_required(config, "CONFIG"), cfg_options or ())
         weights = Path(_required(checkpoint, "CHECKPOINT"))

@@ -46,7 +46,7 @@ def inspect(path: Data, images: Images = None, json: options.Json = False) -> No
 
 def look_into(found: "FoundData") -> dict[str, Any]:
     """Returns format, root, classes, notes, and the summary of each split."""
-    from fldet.analysis.dataset import summarize_content
+    from fldet.analysis.dataset.summary import summarize_content
     from fldet.data.formats import oddities, used_classes
 
     contents = {split: found.read(split) for split in found.splits}

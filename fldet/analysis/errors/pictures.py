@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fldet.analysis.errors_result import BINS, ErrorAnalysis, mean_precision
-from fldet.analysis.matching import AREAS, RECALLS
+from fldet.analysis.errors.matching import AREAS, RECALLS
+from fldet.analysis.errors.result import BINS, ErrorAnalysis, mean_precision
 from fldet.pictures.boxes import PALETTE
 from fldet.pictures.figure import choose_fonts, label
 from fldet.results import write_atomically

@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
+from fldet.analysis.loss_cdf.logits import Reservoir, collect_logits, split_logits
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.collect import Reservoir, collect_logits, split_logits
 from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, UsageError
 from fldet.models.dense_heads.retina_head import RetinaHead
@@ -32,12 +32,12 @@ def keep(size, stream, pieces=1, seed=0):
 def test_sample_does_not_depend_on_the_pieces_of_the_stream(pieces, monkeypatch):
     stream = np.random.default_rng(1).normal(size=20_000)
     whole = keep(500, stream)
-    monkeypatch.setattr("fldet.engine.collect._CHUNK", 64)  # many rounds of dropping
+    monkeypatch.setattr("fldet.analysis.loss_cdf.logits._CHUNK", 64)  # many rounds of dropping
     np.testing.assert_array_equal(keep(500, stream, pieces), whole)
 
 
 def test_sample_is_uniform_over_the_stream(monkeypatch):
-    monkeypatch.setattr("fldet.engine.collect._CHUNK", 128)
+    monkeypatch.setattr("fldet.analysis.loss_cdf.logits._CHUNK", 128)
     size, parts, rounds = 100, 10, 200
     stream = np.arange(2000)
     counts = sum(

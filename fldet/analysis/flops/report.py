@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fldet.pictures.figure import figure, save
 
 if TYPE_CHECKING:
-    from fldet.engine.flops import NetworkCosts
+    from fldet.analysis.flops.count import NetworkCosts
 
 COUNTED = "convolutions and matrix products, 2 FLOPs for a multiply-add"
 
@@ -72,7 +72,7 @@ def compute(costs: "NetworkCosts") -> FlopCount:
     """Returns the costs of a network by part and level.
 
     Args:
-        costs: of its layers, as ``fldet.engine.flops`` counted them.
+        costs: of its layers, as ``fldet.analysis.flops.count`` counted them.
     """
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
     # (part, piece) -> parameters, FLOPs, activations

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fldet.analysis.dataset import (
+from fldet.analysis.dataset.summary import (
     MEDIUM,
     SMALL,
     DatasetSummary,

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fldet.analysis.errors_pictures import COLORS
-from fldet.analysis.errors_result import DrawnBox, DrawnImage, ErrorAnalysis
+from fldet.analysis.errors.pictures import COLORS
+from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import (

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fldet.analysis.error_kinds import KINDS, MISSED, Judged, ap50_after, judge
-from fldet.analysis.errors_result import (
-    BINS,
-    Calibration,
-    DrawnBox,
-    DrawnImage,
-    ErrorAnalysis,
-    Kind,
-)
-from fldet.analysis.matching import (
+from fldet.analysis.errors.kinds import KINDS, MISSED, Judged, ap50_after, judge
+from fldet.analysis.errors.matching import (
     AREAS,
     Floats,
     Ints,
@@ -26,6 +18,14 @@ from fldet.analysis.matching import (
     match,
     object_table,
     precision_curves,
+)
+from fldet.analysis.errors.result import (
+    BINS,
+    Calibration,
+    DrawnBox,
+    DrawnImage,
+    ErrorAnalysis,
+    Kind,
 )
 from fldet.errors import DataError
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from fldet.analysis.dataset.augmented import augmented_images
 from fldet.anchors.boxes import collect_boxes
 from fldet.anchors.cover import match
 from fldet.config.load import load_config
-from fldet.engine.augmented import augmented_images
 from fldet.errors import ConfigError, DataError
 
 

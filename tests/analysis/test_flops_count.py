@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from fldet.analysis.flops.count import count_flops
 from fldet.config.load import load_config
-from fldet.engine.flops import count_flops
 from fldet.errors import ConfigError
 
 LEVELS = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]  # of an image of 64x96
@@ -44,6 +44,6 @@ def test_the_paper_s_network_costs_what_was_measured(monkeypatch):
 
 
 def test_a_model_without_anchors_is_refused(tiny_config, monkeypatch):
-    monkeypatch.setattr("fldet.engine.flops.MODELS.build", lambda _: torch.nn.Identity())
+    monkeypatch.setattr("fldet.analysis.flops.count.MODELS.build", lambda _: torch.nn.Identity())
     with pytest.raises(ConfigError, match="model 'RetinaNet' has no bbox_head"):
         count_flops(load_config(tiny_config), (64, 64))

@@ -1,0 +1,1 @@
+"""What a detector gets wrong, and what each kind of mistake costs."""

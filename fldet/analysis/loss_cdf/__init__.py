@@ -1,0 +1,1 @@
+"""Figure 4: which anchors the loss comes from."""
