@@ -147,7 +147,7 @@ def benchmark(
     result: SpeedResult | SpeedTable
     name = "speed_" + (Path(config).stem if config else "table1e") + "_train" * train
     if in_table:
-        from fldet.engine.benchmark_table import DEPTHS, SCALES, benchmark_table
+        from fldet.benchmark.table import DEPTHS, SCALES, benchmark_table
 
         kind = "benchmark --scales"
         name += "_table" if config else ""
@@ -164,8 +164,8 @@ def benchmark(
             **as_copy,
         )
     elif train:
+        from fldet.benchmark.training import benchmark_training
         from fldet.config.load import load_config
-        from fldet.engine.benchmark_train import benchmark_training
 
         kind = "benchmark --train"
         result = benchmark_training(
@@ -178,8 +178,8 @@ def benchmark(
             against=against,
         )
     else:
+        from fldet.benchmark.predict import benchmark as run
         from fldet.config.load import load_config
-        from fldet.engine.benchmark import benchmark as run
 
         kind = "benchmark"
         result = run(
@@ -339,7 +339,7 @@ def _write(
     beside = stem.with_name(f"{stem.name}.json") if stem else None
     written = [write_atomically(path, to_json(kind, result)) for path in (out, beside) if path]
     if stem:
-        from fldet.analysis.speed import plot_stages, plot_table
+        from fldet.benchmark.pictures import plot_stages, plot_table
 
         if isinstance(result, SpeedTable):
             if any(cell.result for cell in result.cells):

@@ -15,10 +15,10 @@ from mmengine.registry import init_default_scope
 
 from fldet.anchors.boxes import largest_input
 from fldet.data.random_batches import random_batch
+from fldet.engine.memory import available_memory, peak_memory
 from fldet.engine.process_group import describe
 from fldet.engine.start import Start
 from fldet.errors import UnavailableError, UsageError
-from fldet.evaluation.peak import available_memory, peak_memory
 from fldet.models.fast import train_step as lean
 from fldet.registry import DATASETS, MODELS
 

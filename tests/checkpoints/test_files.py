@@ -13,6 +13,7 @@ from torch import nn
 
 from fldet import results
 from fldet.analysis.loss_cdf.logits import collect_logits
+from fldet.benchmark.predict import benchmark
 from fldet.checkpoints.files import (
     checkpoint_classes,
     forbid_code_in_checkpoints,
@@ -22,7 +23,6 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
     usable_checkpoints,
 )
-from fldet.engine.benchmark import benchmark
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError

@@ -144,7 +144,7 @@ def test_a_table_is_written_as_it_comes_and_a_failed_cell_ends_with_1(monkeypatc
             sizes.append(len(json.loads(file.read_text())["result"]["cells"]))
         return TABLE
 
-    monkeypatch.setattr("fldet.engine.benchmark_table.benchmark_table", fake)
+    monkeypatch.setattr("fldet.benchmark.table.benchmark_table", fake)
     lists = ["--depths", 50, "--depths", 101, "--scales", 400, "--scales", 500]
     code, out, err = run_benchmark(capfd, *lists, "--out", file, "--out-dir", tmp_path / "drawn")
     assert (code, sizes) == (1, [1, 2, 3, 4])
@@ -159,9 +159,7 @@ def test_a_table_is_written_as_it_comes_and_a_failed_cell_ends_with_1(monkeypatc
 
 def test_a_time_of_training_does_not_pass_for_one_of_an_image(monkeypatch, capfd, tmp_path):
     step = dataclasses.replace(SPEED, training=True, batch_size=2)
-    monkeypatch.setattr(
-        "fldet.engine.benchmark_train.benchmark_training", lambda cfg, **options: step
-    )
+    monkeypatch.setattr("fldet.benchmark.training.benchmark_training", lambda cfg, **options: step)
     config, drawn = "retinanet/r50_fpn_1x.py", tmp_path / "drawn"
     code, out, _ = run_benchmark(capfd, config, "--train", "--json", "--out-dir", drawn)
     assert code == 0

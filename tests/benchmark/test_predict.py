@@ -6,12 +6,12 @@ import torch
 from mmdet.structures import DetDataSample
 
 from fldet.analysis.flops.count import count_flops
+from fldet.benchmark.clock import STAGES, Marks, time_in_turns, time_stages
+from fldet.benchmark.predict import benchmark
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.benchmark import benchmark
 from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
-from fldet.evaluation.speed import STAGES, Marks, time_in_turns, time_stages
 from fldet.models.fast.cuda_graph import graphed
 from fldet.models.fast.optimize import optimized
 
@@ -39,7 +39,7 @@ def test_says_where_the_time_goes_and_what_it_was_measured_on(tiny_config):
 
 def test_share_of_the_peak_is_work_over_time_over_the_best_measured_rate(tiny_config, monkeypatch):
     rates = {"conv": 50.0, "matmul": 40.0}
-    monkeypatch.setattr("fldet.engine.benchmark.measured_rates", lambda device, dtype: rates)
+    monkeypatch.setattr("fldet.benchmark.predict.measured_rates", lambda device, dtype: rates)
     cfg = load_config(tiny_config)
     result = benchmark(cfg, num_images=3, shape=(64, 96), device="cpu")
     work = sum(call.flops for call in count_flops(cfg, (64, 96)).calls) / 1e9

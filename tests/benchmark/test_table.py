@@ -2,8 +2,8 @@
 
 import pytest
 
-from fldet.engine import benchmark_table as module
-from fldet.engine.benchmark_table import DEPTHS, SCALES, benchmark_table
+from fldet.benchmark import table as module
+from fldet.benchmark.table import DEPTHS, SCALES, benchmark_table
 from fldet.errors import UnavailableError, UsageError
 from fldet.results import SpeedResult
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fldet.analysis.flops.count import count_flops
+from fldet.benchmark.clock import TIMED, machine, time_in_turns, time_stages
 from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
@@ -22,11 +23,10 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
+from fldet.engine.memory import measured_rates, peak_memory
 from fldet.engine.process_group import describe, select_device
 from fldet.engine.runner import FldetRunner, build_model
 from fldet.errors import ConfigError, UsageError
-from fldet.evaluation.peak import measured_rates, peak_memory
-from fldet.evaluation.speed import TIMED, machine, time_in_turns, time_stages
 from fldet.models.fast.cuda_graph import graphed, require_graphs
 from fldet.models.fast.optimize import (
     as_in_mmdetection,

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from fldet.benchmark.predict import benchmark, check_against
 from fldet.config.load import load_config
-from fldet.engine.benchmark import benchmark, check_against
 from fldet.engine.process_group import select_device
 from fldet.errors import FldetError, UsageError
 from fldet.models.fast.cuda_graph import require_graphs

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from fldet.evaluation.peak import measured_rates, peak_memory
-from fldet.evaluation.speed import Marks
+from fldet.benchmark.clock import Marks
+from fldet.engine.memory import measured_rates, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_peak_is_that_of_the_run_not_what_remains():
 
 
 def test_without_the_files_of_linux_the_function_runs_all_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr("fldet.evaluation.peak._CLEAR", tmp_path / "missing" / "clear_refs")
+    monkeypatch.setattr("fldet.engine.memory._CLEAR", tmp_path / "missing" / "clear_refs")
     calls = []
     peak, words = peak_memory(lambda: calls.append(1), CPU)
     assert math.isnan(peak)

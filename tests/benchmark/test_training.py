@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from fldet.analysis.flops.count import count_flops
+from fldet.benchmark import training as benchmark_train
+from fldet.benchmark.clock import TRAINING_STAGES
+from fldet.benchmark.training import benchmark_training, in_mmdetection
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine import benchmark_train
-from fldet.engine.benchmark_train import benchmark_training, in_mmdetection
 from fldet.engine.process_group import select_device
 from fldet.errors import UsageError
-from fldet.evaluation.speed import TRAINING_STAGES
 
 RATES = {"conv": 50.0, "matmul": 40.0}
 
 
 @pytest.fixture(autouse=True)
 def no_rates(monkeypatch):
-    monkeypatch.setattr("fldet.engine.benchmark.measured_rates", lambda device, dtype: RATES)
+    monkeypatch.setattr("fldet.benchmark.predict.measured_rates", lambda device, dtype: RATES)
 
 
 def test_times_each_stage_of_a_step_on_the_training_images(tiny_config):

@@ -1,0 +1,1 @@
+"""Milliseconds and images per second: of models, of training steps, of the paper's tables."""
