@@ -62,7 +62,7 @@ def report(
 
 
 def _draw(report: "Report", table: "TableReport", folder: Path) -> list[Path]:
-    from fldet.analysis.paper_table import Line, plot
+    from fldet.paper.picture import Line, plot
 
     lines = [Line(row.name, row.paper, row.ours.values, _note(row)) for row in table.rows]
     tau = table.agreement.tau

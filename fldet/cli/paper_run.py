@@ -13,7 +13,7 @@ from fldet.cli.output import Output, command, note, table
 from fldet.text import terminal
 
 if TYPE_CHECKING:
-    from fldet.engine.paper_run import Status
+    from fldet.paper.runner import Status
     from fldet.paper.runs import Run
     from fldet.paper.tiers import Tier
 
@@ -172,12 +172,12 @@ def _run(
 ) -> "tuple[list[Status], int]":
     from fldet.config.load import parse_override
     from fldet.engine.lock import locked
-    from fldet.engine.paper_run import LocalJob, job_environment, run_all, visible_devices
+    from fldet.paper.runner import LocalJob, job_environment, run_all, visible_devices
     from fldet.paper.runs import ask_for
 
     start: Callable[..., Any]
     if executor == "slurm":
-        from fldet.engine.paper_cluster import Cluster
+        from fldet.paper.cluster import Cluster
 
         parameters = dict(map(parse_override, cluster_options))
         folder = work_dir / tier.name / "cluster"
@@ -200,7 +200,7 @@ def _run(
 
 
 def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
-    from fldet.engine.paper_run import known
+    from fldet.paper.runner import known
 
     statuses = [known(run) for run in runs]
     left = minutes_left(statuses, jobs, tier.minutes)

@@ -2,7 +2,7 @@
 
 ``rows`` reads what the paper states, ``tiers`` makes a config of a row and a tier, ``runs`` says
 which runs a table needs and where each lies, ``report`` compares, ``page`` writes it down.
-The runs are done by ``fldet.engine.paper_run``.
+The runs are done by ``fldet.paper.runner``.
 """
 
 from fldet.paper.rows import Comparison, Outcome, Row, Table, compare, find_table, read_tables

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import get_args
 
-from fldet.paper.agreement import DRAWN, Agreement
+from fldet.paper.rank_agreement import DRAWN, Agreement
 from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.runs import ALPHAS
 from fldet.paper.statements import Judgement, Measured

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
-from fldet.paper.agreement import Agreement, agreement
+from fldet.paper.rank_agreement import Agreement, agreement
 from fldet.paper.rows import Row, Table
 from fldet.paper.runs import ALPHAS, Run, check_digest, read_record, result_of, runs_in
 from fldet.paper.statements import Measured, Verdict, judge, read_statements

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from fldet.cli.main import app, expand_lists
 from fldet.cli.paper_run import View, minutes_left
-from fldet.engine.paper_run import Status
+from fldet.paper.runner import Status
 from fldet.paper.runs import Run, Step
 
 

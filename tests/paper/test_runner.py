@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from fldet.engine.paper_run import (
+from fldet.errors import UsageError
+from fldet.paper.runner import (
     BOOT,
     LocalJob,
     job_environment,
@@ -16,7 +17,6 @@ from fldet.engine.paper_run import (
     progress_in,
     run_all,
 )
-from fldet.errors import UsageError
 from fldet.paper.runs import Run, Step, digest_of, read_record
 
 FINE = Step("train", ("--version",))
@@ -185,7 +185,7 @@ def test_progress_is_that_of_the_last_attempt(tmp_path):
 
 def test_cores_and_gpus_are_divided_among_the_slots(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("fldet.engine.paper_run.core_count", lambda: 8)
+    monkeypatch.setattr("fldet.paper.runner.core_count", lambda: 8)
     assert job_environment(0, 2, 1, []) == {"OMP_NUM_THREADS": "4"}
     assert job_environment(0, 1, 1, ["0"]) == {"OMP_NUM_THREADS": "8"}
     found = [job_environment(slot, 3, 2, list("0123"))["CUDA_VISIBLE_DEVICES"] for slot in range(3)]

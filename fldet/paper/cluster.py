@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
-from fldet.engine.paper_run import LocalJob, Status, job_environment, progress_in
 from fldet.errors import UnavailableError, UsageError
+from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
 from fldet.paper.runs import Run, read_record, result_of
 from fldet.results import write_atomically
 

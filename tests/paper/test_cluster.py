@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from fldet.engine.paper_cluster import Cluster, ClusterRun
-from fldet.engine.paper_run import run_all
 from fldet.errors import UnavailableError, UsageError
+from fldet.paper.cluster import Cluster, ClusterRun
+from fldet.paper.runner import run_all
 from fldet.paper.runs import Run, Step, digest_of, read_record
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fldet.analysis.paper_table import Line, plot
+from fldet.paper.picture import Line, plot
 
 ROWS = [
     Line("plain", 31.1, (46.0, 47.5)),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fldet.paper.agreement import DRAWN, agreement, kendall_tau_b
+from fldet.paper.rank_agreement import DRAWN, agreement, kendall_tau_b
 
 
 def test_tau_b_is_that_of_scipy_ties_included():
