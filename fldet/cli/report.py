@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fldet.analysis.errors.result import ErrorAnalysis
     from fldet.analysis.log import TrainingLog
     from fldet.analysis.loss_cdf.curves import LossCdf
-    from fldet.analysis.report import Report
-    from fldet.engine.report import RunRecord
+    from fldet.report.content import Report
+    from fldet.report.record import RunRecord
 
 EXAMPLES = """\b
 Examples:
@@ -61,8 +61,8 @@ def report(
     says which command would add it.
     """
     note(f"fldet report {work_dir}")
-    from fldet.analysis.report_page import render
-    from fldet.engine.report import collect
+    from fldet.report.page import render
+    from fldet.report.record import collect
     from fldet.results import write_atomically
 
     record = collect(work_dir, base=config, overrides=cfg_options or ())
@@ -93,8 +93,8 @@ def compile_report(
     Raises:
         DataError: the folder has neither a training nor a test.
     """
-    from fldet.analysis.report import Report, take_pictures
     from fldet.errors import DataError
+    from fldet.report.content import Report, take_pictures
 
     gaps = list(record.gaps)
     log = read_training(work_dir, gaps)
@@ -148,7 +148,7 @@ def read_training(work_dir: Path, gaps: list[str]) -> "TrainingLog | None":
 def analyse(record: "RunRecord", num_images: int, score_thr: float) -> "ErrorAnalysis | None":
     """Returns what is wrong with the detections, with the images of the gallery."""
     from fldet.analysis.errors.compute import compute
-    from fldet.analysis.report import LOWEST_SCORE, split_of
+    from fldet.report.content import LOWEST_SCORE, split_of
 
     tested = record.tested
     if tested is None:

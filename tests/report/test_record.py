@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from fldet.analysis.loss_cdf.curves import Procedure, Sample, compute, read_curves, write_json
 from fldet.cli.main import app
-from fldet.engine.report import collect
 from fldet.engine.test import test as run_test
 from fldet.errors import ConfigError, DataError
+from fldet.report.record import collect
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,9 @@ from fldet.analysis.errors.compute import compute
 from fldet.analysis.log import Series, TrainingLog
 from fldet.analysis.loss_cdf.curves import Procedure, Sample
 from fldet.analysis.loss_cdf.curves import compute as compute_cdf
-from fldet.analysis.report import (
+from fldet.evaluation.ground_truth import GroundTruth
+from fldet.pictures.svg import MAX_POINTS, Line, line_chart
+from fldet.report.content import (
     MAX_BYTES,
     STATES,
     Report,
@@ -27,9 +29,7 @@ from fldet.analysis.report import (
     split_of,
     take_pictures,
 )
-from fldet.analysis.report_page import render
-from fldet.evaluation.ground_truth import GroundTruth
-from fldet.pictures.svg import MAX_POINTS, Line, line_chart
+from fldet.report.page import render
 from fldet.text import printable
 
 EVIL = "<b onclick=alert(1)>dog</b>&amp;'\""

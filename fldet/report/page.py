@@ -15,8 +15,8 @@ from fldet.analysis.errors.result import ErrorAnalysis, ap50_of, mean_precision
 from fldet.analysis.log import Series, TrainingLog, loss_parts
 from fldet.analysis.log import compute as summarize
 from fldet.analysis.loss_cdf.curves import Curve, LossCdf, procedure_text
-from fldet.analysis.report import STATES, Report, as_data_uri, gallery_data
 from fldet.pictures.svg import Line, legend, line_chart
+from fldet.report.content import STATES, Report, as_data_uri, gallery_data
 from fldet.text import printable
 
 _HERE = Path(__file__).parent
