@@ -113,7 +113,7 @@ def expand_lists(arguments: list[str]) -> list[str]:
     """
     takes = LISTS
     if arguments[:2] == ["paper", "run"]:
-        from fldet.cli import paper_run
+        from fldet.cli.paper import run as paper_run
 
         takes = takes | paper_run.LISTS
     expanded: list[str] = []

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fldet.cli import options, paper_report, paper_run
+from fldet.cli import options
 from fldet.cli.output import Output, command, table
+from fldet.cli.paper import report as paper_report
+from fldet.cli.paper import run as paper_run
 from fldet.results import markdown_table
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-from fldet.cli.paper_run import Tables, TierName, WorkDir
+from fldet.cli.paper.run import Tables, TierName, WorkDir
 
 if TYPE_CHECKING:
     from fldet.paper.report import Report, RowReport, TableReport

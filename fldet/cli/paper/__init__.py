@@ -1,0 +1,1 @@
+"""fldet paper."""
