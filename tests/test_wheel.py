@@ -54,7 +54,7 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
 
 def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
     analysis = installed_wheel / "fldet" / "analysis"
-    for name in ("report_page.css", "report_page.js"):
+    for name in ("page.css", "page.js"):
         assert (analysis / name).stat().st_size > 1000
 
 

@@ -34,7 +34,7 @@ __all__ = [
     "plain",
 ]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def configs_of(package: Path) -> Path:

@@ -57,7 +57,7 @@ def render(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f'<title>{escape(report.title)} · fldet report</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>\n{_asset('report_page.css')}{_state_colors()}</style>\n</head>\n<body>\n"
+        f"<style>\n{_asset('page.css')}{_state_colors()}</style>\n</head>\n<body>\n"
         f'<header><p class="kicker">fldet report</p><h1>{escape(report.title)}</h1>'
         f"{_gaps(report.gaps)}<nav>{links}</nav></header>\n<main>{body}</main>\n"
         f"{_script(report)}</body>\n</html>\n"
@@ -83,7 +83,7 @@ def _script(report: Report) -> str:
         data = data.replace(letter, f"\\u{ord(letter):04x}")
     return (
         f'<script type="application/json" id="data">{data}</script>\n'
-        f"<script>\n{_asset('report_page.js')}</script>\n"
+        f"<script>\n{_asset('page.js')}</script>\n"
     )
 
 

@@ -126,7 +126,7 @@ class LossCdf:
 
 
 def read_sample(path: Path) -> Sample:
-    """Returns the sample in an ``.npz`` that ``fldet.analysis.loss_cdf.logits.collect_logits`` wrote.
+    """Returns the sample in an ``.npz`` that ``collect_logits`` wrote.
 
     Raises:
         DataError: there is no such file, it is another kind of file, or a group is empty.
