@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fldet.engine.train import train
     from fldet.errors import FldetError
     from fldet.inference.detector import Detector
-    from fldet.results import Detections
+    from fldet.inference.results import Detections
 
 _compat.install()
 

@@ -6,8 +6,9 @@ bytes that are no text, or more letters than a file system allows.
 
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 # Control characters but for tab and line feed, marks that change the direction of writing, and
 # halves of a character: so Python reads bytes of a file name that are no text.
@@ -43,3 +44,38 @@ def file_name(name: str, *, marked: bool = False, most: int = 200) -> str:
 def terminal() -> Any:
     """Returns stderr for what redraws itself, as a bar does: in commands it obeys nothing else."""
     return getattr(sys.stderr, "obeying", sys.stderr)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows as a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table(
+    header: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    *,
+    align: Literal["left", "right"] = "right",
+) -> str:
+    """Returns rows as a plain text table; the first column is left aligned, others as asked."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    ruler = tuple("-" * width for width in widths)
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i == 0 or align == "left" else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, ruler, *rows]
+    )
+
+
+def cell(value: float) -> str:
+    """Returns a figure in [0, 1] with three digits, "-" for NaN."""
+    return "-" if value != value else f"{value:.3f}"
+
+
+def duration(minutes: float) -> str:
+    """Returns ``2 h 05 min`` or ``12 min``."""
+    hours, rest = divmod(max(1, round(minutes)), 60)
+    return f"{hours} h {rest:02d} min" if hours else f"{rest} min"

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from fldet import results
-from fldet.results import (
-    SpeedComparison,
+from fldet.benchmark.results import SpeedComparison
+from fldet.files import (
     atomic_file,
     atomic_path,
     is_temporary_name,
     temporary_name,
-    to_jsonable,
     write_atomically,
 )
+from fldet.results import to_jsonable
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from fldet.config.load import load_config
 from fldet.config.text import literal, words
 from fldet.data.formats import FoundData, oddities, recognise, used_classes
 from fldet.errors import CheckpointError, DataError, UsageError
+from fldet.files import write_atomically
 from fldet.registry import MODELS as REGISTERED
-from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fldet.errors import DataError, UsageError, shorten
+from fldet.files import GIB, parse_json, read_bytes
 from fldet.pictures.figure import COLORS, DASHES, figure, label, save
-from fldet.reading import GIB, parse_json, read_bytes
 
 log = logging.getLogger("fldet")
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import DataError
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

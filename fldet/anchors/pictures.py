@@ -10,7 +10,7 @@ import numpy as np
 
 from fldet.anchors.cover import AssignRule
 from fldet.anchors.report import BIN, AnchorReport, Group, scheme_text
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 _BLUE, _ORANGE, _VERMILION = "#0072B2", "#E69F00", "#D55E00"  # Okabe and Ito
 _STYLE = {

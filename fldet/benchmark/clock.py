@@ -1,23 +1,15 @@
 """Time per image of detectors, and where it goes."""
 
 import itertools
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import mmdet
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-
-from fldet import __version__
-from fldet.ops import active_backend
-from fldet.results import commit
 
 TIMED = (
     "from the loaded pixels to the final boxes (test_step): normalisation, network, decoding, "
@@ -123,27 +115,6 @@ def time_stages(
     return dict(zip(STAGES, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
 
 
-def machine() -> dict[str, str]:
-    """Returns what a time depends on besides the model: processor, cores, versions, operators."""
-    facts = {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "mmdet": mmdet.__version__,
-        "fldet": __version__,
-        "nms": active_backend()["nms"],
-    }
-    if state := commit():
-        facts["commit"] = state
-    if torch.cuda.is_available():
-        cudnn: Any = torch.backends.cudnn
-        facts["cuda"], facts["cudnn"] = str(torch.version.cuda), str(cudnn.version())
-        facts["tf32 convolutions"] = str(cudnn.allow_tf32)
-        facts["tf32 products"] = str(torch.backends.cuda.matmul.allow_tf32)
-    return facts
-
-
 def _milliseconds(model: Any, batch: dict[str, Any]) -> float:
     marks = Marks(_device(model))
     model.test_step(batch)
@@ -180,12 +151,3 @@ def _laps(model: Any, batches: Iterator[dict[str, Any]]) -> Iterator[list[float]
 def _device(model: Any) -> torch.device:
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fldet.pictures.figure import COLORS, DASHES, figure, save
 
 if TYPE_CHECKING:
-    from fldet.results import SpeedResult, SpeedTable
+    from fldet.benchmark.results import SpeedResult, SpeedTable
 
 _LOG_FROM = 8  # slowest over fastest point from which the axis of time is logarithmic
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fldet.analysis.flops.count import count_flops
-from fldet.benchmark.clock import TIMED, machine, time_in_turns, time_stages
+from fldet.benchmark.clock import TIMED, time_in_turns, time_stages
+from fldet.benchmark.rates import measured_rates
+from fldet.benchmark.results import SpeedComparison, SpeedResult
 from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
@@ -23,9 +25,10 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
-from fldet.engine.memory import measured_rates, peak_memory
-from fldet.engine.process_group import describe, select_device
+from fldet.devices import describe, select_device
+from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner, build_model
+from fldet.environment import machine
 from fldet.errors import ConfigError, UsageError
 from fldet.models.fast.cuda_graph import graphed, require_graphs
 from fldet.models.fast.optimize import (
@@ -34,7 +37,6 @@ from fldet.models.fast.optimize import (
     optimized,
     require_precision,
 )
-from fldet.results import SpeedComparison, SpeedResult
 
 # Images or steps before those that count; a GPU needs more until its libraries have chosen.
 WARMUP = {"cpu": 3, "cuda": 10}

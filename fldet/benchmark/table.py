@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from fldet.benchmark.predict import benchmark, check_against
+from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedTable
 from fldet.config.load import load_config
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
 from fldet.errors import FldetError, UsageError
 from fldet.models.fast.cuda_graph import require_graphs
 from fldet.models.fast.optimize import require_precision
 from fldet.paper import find_table
-from fldet.results import SpeedCell, SpeedResult, SpeedTable
 
 DEPTHS = (50, 101)
 SCALES = (400, 500, 600, 700, 800)

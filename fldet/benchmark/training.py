@@ -17,16 +17,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fldet.benchmark.clock import TIMED_TRAINING, TRAINING_STAGES, Marks, take_turns
 from fldet.benchmark.predict import WARMUP, check_against, summarize
+from fldet.benchmark.results import SpeedResult
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
+from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
-from fldet.engine.process_group import select_device
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
 from fldet.models.fast import train_step as lean
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper
-from fldet.results import SpeedResult
 
 BOXES = 7  # of a random image; the mean of COCO
 

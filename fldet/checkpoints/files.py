@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fldet.checkpoints import content as checkpoint_file
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 log = logging.getLogger("fldet")
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note, table
+from fldet.cli.output import Output, command, note
+from fldet.text import table
 
 if TYPE_CHECKING:
-    from fldet.results import SpeedCell, SpeedResult, SpeedTable
+    from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedTable
 
 EXAMPLES = """\b
 Examples:
@@ -334,7 +335,9 @@ def _write(
     kind: str, result: "SpeedResult | SpeedTable", out: Path | None, stem: Path | None
 ) -> list[Path]:
     """Writes JSON and, with a stem, pictures; returns the paths."""
-    from fldet.results import SpeedTable, to_json, write_atomically
+    from fldet.benchmark.results import SpeedTable
+    from fldet.files import write_atomically
+    from fldet.results import to_json
 
     beside = stem.with_name(f"{stem.name}.json") if stem else None
     written = [write_atomically(path, to_json(kind, result)) for path in (out, beside) if path]
@@ -352,13 +355,13 @@ def _write(
 
 
 def _describe(result: "SpeedResult | SpeedTable") -> str:
-    from fldet.results import SpeedTable
+    from fldet.benchmark.results import SpeedTable
 
     return describe_table(result) if isinstance(result, SpeedTable) else describe(result)
 
 
 def _essential(result: "SpeedResult | SpeedTable") -> str:
-    from fldet.results import SpeedTable
+    from fldet.benchmark.results import SpeedTable
 
     if isinstance(result, SpeedTable):
         times = (f"{cell.result.median_ms:.1f}" if cell.result else "-" for cell in result.cells)

@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.results import ExportResult
+    from fldet.inference.results import ExportResult
 
 TOLERANCE_MISSED = 3
 

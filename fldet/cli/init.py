@@ -52,7 +52,7 @@ def init(
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
     from fldet.analysis.init import SMALL, init_config
-    from fldet.engine.process_group import select_device
+    from fldet.devices import select_device
 
     result = init_config(
         path,

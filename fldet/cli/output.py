@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
@@ -66,24 +66,6 @@ class Output:
     def _print(text: str) -> None:
         with explained_file_errors("stdout"):
             print(printable(text), file=sys.__stdout__, flush=True)
-
-
-def table(
-    header: tuple[str, ...],
-    rows: Sequence[tuple[str, ...]],
-    *,
-    align: Literal["left", "right"] = "right",
-) -> str:
-    """Returns rows as a plain text table; the first column is left aligned, others as asked."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    ruler = tuple("-" * width for width in widths)
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if i == 0 or align == "left" else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, ruler, *rows]
-    )
 
 
 def is_first_process() -> bool:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note, table
+from fldet.cli.output import Output, command, note
+from fldet.text import table
 
 if TYPE_CHECKING:
     from fldet.config.names import Name

@@ -9,7 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.results import PredictResult
+    from fldet.inference.results import PredictResult
 
 EXAMPLES = """\b
 Examples:

@@ -61,9 +61,9 @@ def report(
     says which command would add it.
     """
     note(f"fldet report {work_dir}")
+    from fldet.files import write_atomically
     from fldet.report.page import render
     from fldet.report.record import collect
-    from fldet.results import write_atomically
 
     record = collect(work_dir, base=config, overrides=cfg_options or ())
     content = compile_report(record, work_dir, num_images=images, score_thr=score_thr)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note, table
+from fldet.cli.output import Output, command, note
+from fldet.text import cell, table
 
 if TYPE_CHECKING:
-    from fldet.results import Figures, PrecisionCheck, TestResult
+    from fldet.engine.results import PrecisionCheck, TestResult
+    from fldet.evaluation.figures import Figures
 
 EXAMPLES = """\b
 Examples:
@@ -152,8 +154,3 @@ def tables(figures: "Figures") -> list[str]:
         f"{figures.num_images} images, {figures.num_detections} detections, "
         f"evaluated by {figures.engine}",
     ]
-
-
-def cell(value: float) -> str:
-    """Returns a figure in [0, 1] with three digits, "-" for NaN."""
-    return "-" if value != value else f"{value:.3f}"

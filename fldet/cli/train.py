@@ -12,7 +12,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from mmengine.config import Config as MMEngineConfig
 
-    from fldet.results import TrainResult
+    from fldet.engine.results import TrainResult
 
 EXAMPLES = """\b
 Examples:

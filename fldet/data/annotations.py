@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from fldet.errors import DataError, nearest, shorten
-from fldet.reading import MOST_OF_ANNOTATIONS, read_json, read_text
+from fldet.files import MOST_OF_ANNOTATIONS, read_json, read_text
 
 LAYOUT = "a COCO file has the lists 'images', 'annotations' and 'categories', each entry its own id"
 FIELDS = {"images": {"id"}, "annotations": set[str](), "categories": {"id", "name"}}

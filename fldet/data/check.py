@@ -28,8 +28,8 @@ from fldet.data.annotations import (
 )
 from fldet.data.image_files import ImageFacts, inspect_image, missing_files
 from fldet.errors import DataError, shorten
+from fldet.files import read_json
 from fldet.processes import leave_signals_to_parent
-from fldet.reading import read_json
 
 UNREADABLE = "annotation file unreadable"
 

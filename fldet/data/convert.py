@@ -8,7 +8,7 @@ from pathlib import Path
 from fldet.data.coco import without_unusable
 from fldet.data.formats import recognise
 from fldet.errors import UsageError
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 log = logging.getLogger("fldet")
 

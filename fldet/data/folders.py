@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.errors import DataError
-from fldet.reading import MOST_OF_TEXT, read_text
+from fldet.files import MOST_OF_TEXT, read_text
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF = {

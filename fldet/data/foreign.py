@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fldet.data.folders import files_below, is_image_name
 from fldet.errors import DataError
-from fldet.reading import KIB, read_bytes
+from fldet.files import KIB, read_bytes
 
 _START = 64 * KIB  # of a file that is looked at
 _FILES = 10  # of a kind that are looked at

@@ -31,7 +31,7 @@ from fldet.data.voc import IMAGE_FOLDERS, LIST, LIST_LAYOUT, XML_FOLDERS
 from fldet.data.yolo import has_labels
 from fldet.data.yolo_settings import NAME_FILES, Settings, has_images, place, read_settings
 from fldet.errors import DataError, UsageError, shorten
-from fldet.reading import MOST_OF_ANNOTATIONS, MOST_OF_SETTINGS, read_bytes
+from fldet.files import MOST_OF_ANNOTATIONS, MOST_OF_SETTINGS, read_bytes
 from fldet.registry import DATASETS
 
 LOOKED_FOR = """one of

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from fldet.errors import DataError
-from fldet.reading import MOST_OF_IMAGE, other_than_file
+from fldet.files import MOST_OF_IMAGE, other_than_file
 
 Image = npt.NDArray[np.uint8]
 

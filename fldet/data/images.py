@@ -11,7 +11,7 @@ from mmengine import fileio
 
 from fldet.data.image_files import header_of, is_complete, read_lines, turned_upright
 from fldet.errors import BrokenImageError, DataError
-from fldet.reading import MOST_OF_IMAGE, other_than_file
+from fldet.files import MOST_OF_IMAGE, other_than_file
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")

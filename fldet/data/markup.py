@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import yaml
 
 from fldet.errors import DataError, shorten
-from fldet.reading import MOST_OF_SETTINGS, MOST_OF_TEXT, decode, read_bytes, read_text
+from fldet.files import MOST_OF_SETTINGS, MOST_OF_TEXT, decode, read_bytes, read_text
 
 MOST_TAGS = 1_000_000  # of an XML file, those that close counted too
 MOST_VALUES = 500_000  # of a YAML file

@@ -12,7 +12,7 @@ from fldet.data.folders import files_below, folder_named, images_by_stem, text_l
 from fldet.data.image_files import image_size
 from fldet.data.yolo_settings import Settings, image_files, read_settings
 from fldet.errors import DataError, collect, shorten
-from fldet.reading import MIB
+from fldet.files import MIB
 from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")

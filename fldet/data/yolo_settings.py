@@ -20,7 +20,7 @@ from fldet.data.folders import (
 from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.data.markup import read_yaml
 from fldet.errors import DataError, shorten
-from fldet.reading import MOST_OF_SETTINGS
+from fldet.files import MOST_OF_SETTINGS
 
 LAYOUT = "data.yaml holds 'names' and folders or lists of images as 'train', 'val', 'test'"
 ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

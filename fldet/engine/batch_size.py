@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from fldet.anchors.boxes import largest_input
 from fldet.data.random_batches import random_batch
+from fldet.data.sizes import largest_input
+from fldet.devices import describe
 from fldet.engine.memory import available_memory, peak_memory
-from fldet.engine.process_group import describe
 from fldet.engine.start import Start
 from fldet.errors import UnavailableError, UsageError
 from fldet.models.fast import train_step as lean

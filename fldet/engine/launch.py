@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fldet.config.prepare import prepare_config
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
 from fldet.engine.signals import noted_signals
 from fldet.errors import StoppedError, UnavailableError
 from fldet.processes import core_count

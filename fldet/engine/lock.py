@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fldet.errors import DataError, UsageError, shorten
+from fldet.files import MOST_OF_SETTINGS, new_temporary_file, parse_json, read_text, temporary_name
 from fldet.processes import agent_identity, process_born, restart_count
-from fldet.reading import MOST_OF_SETTINGS, parse_json, read_text
-from fldet.results import new_temporary_file, temporary_name
 
 log = logging.getLogger("fldet")
 

@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from fldet.data.stream import ITERATION, seed_everything
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 INSTANCES = ("gt_instances", "ignored_instances")
 
@@ -78,30 +78,6 @@ def examine(model: Any, batch: dict[str, Any], moment: Moment) -> Finding:
     values = {name: float(value) for name, value in parts.items()}
     wrong = [f"{name} itself" for name, x in values.items() if not math.isfinite(x)]
     return Finding(values, first or next(iter(seen + wrong[-1:]), ""))
-
-
-def changing_modules(model: nn.Module) -> list[nn.Module]:
-    """Returns the modules whose buffers a forward pass in training may change."""
-    return [
-        module
-        for module in model.modules()
-        if module.training and any(True for _ in module.buffers(recurse=False))
-    ]
-
-
-def copy_buffers(modules: list[nn.Module]) -> list[dict[str, Tensor]]:
-    """Returns copies of the buffers of each module, without those of its children."""
-    return [
-        {name: value.clone() for name, value in module.named_buffers(recurse=False)}
-        for module in modules
-    ]
-
-
-def restore_buffers(modules: list[nn.Module], saved: list[dict[str, Tensor]]) -> None:
-    """Puts back what ``copy_buffers`` returned."""
-    for module, buffers in zip(modules, saved, strict=True):
-        for name, value in buffers.items():
-            getattr(module, name).copy_(value)
 
 
 def save_batch(path: Path, model: nn.Module, batch: dict[str, Any], moment: Moment) -> Path:
@@ -225,3 +201,17 @@ def _level(model: nn.Module, name: str, call: int) -> str:
     if index >= len(strides):
         return ""
     return f" on level P{math.log2(strides[index]):.0f} (stride {strides[index]})"
+
+
+def describe(finding: Finding, moment: Moment, batch: dict[str, Any]) -> str:
+    """Returns the report about a batch: iteration, losses, first tensor, images."""
+    parts = ", ".join(f"{name} {value:.6g}" for name, value in finding.parts.items())
+    state = "finite" if finding.finite else "not finite"
+    return "\n".join(
+        [
+            f"the loss of iteration {moment.iteration} is {state}: {parts}",
+            f"  first tensor that is not finite: {finding.first or 'none'}",
+            f"  learning rate {moment.lr:.6g}, process {moment.rank}",
+            image_names(batch),
+        ]
+    )

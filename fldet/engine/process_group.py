@@ -9,31 +9,8 @@ from typing import Any
 import torch
 
 from fldet.engine.peers import GROUP_TIMEOUT
-from fldet.errors import PeerError, UnavailableError, UsageError
+from fldet.errors import PeerError
 from fldet.processes import process_count, process_rank, restart_count
-
-
-def select_device(name: str = "auto") -> torch.device:
-    """Returns the device by name and makes it the one that MMEngine moves models to.
-
-    Args:
-        name: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        UsageError: a name of another kind.
-        UnavailableError: CUDA is asked for, but torch sees no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {name!r}", expected="auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
-        _check_cuda(name, int(index or 0))
-        if index:
-            torch.cuda.set_device(int(index))
-    _set_mmengine_device(kind)
-    return torch.device(name)
 
 
 @contextmanager
@@ -84,13 +61,6 @@ def is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
-def describe(device: torch.device) -> str:
-    """Returns the device with the name of its hardware where torch knows it."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
-
-
 def _own_store(timeout: timedelta) -> dict[str, Any]:
     """Returns a part of torchrun's store for this attempt alone, where that is needed.
 
@@ -117,24 +87,3 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
 def _leave_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _check_cuda(name: str, index: int) -> None:
-    if not torch.cuda.is_available():
-        raise UnavailableError(
-            f"--device {name}: torch {torch.__version__} sees no CUDA device",
-            expected="a CUDA build of torch and a driver that fits it",
-            hint="use --device cpu, or see what is missing with: fldet doctor",
-        )
-    if index >= torch.cuda.device_count():
-        raise UnavailableError(
-            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices",
-            expected=f"cuda:0 to cuda:{torch.cuda.device_count() - 1}",
-        )
-
-
-def _set_mmengine_device(kind: str) -> None:
-    """MMEngine settles on a device when it is imported; a run may want another."""
-    import mmengine.device.utils
-
-    mmengine.device.utils.DEVICE = kind

@@ -6,9 +6,8 @@ from mmengine.config import Config
 
 from fldet.checkpoints.files import load_weights, read_checkpoint
 from fldet.config.prepare import prepare_config
-from fldet.engine.hooks.nonfinite import describe
-from fldet.engine.nonfinite import examine, load_batch
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
+from fldet.engine.nonfinite import describe, examine, load_batch
 from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, NonFiniteError
 from fldet.models.fast.bfloat16 import avoid_single_columns

@@ -2,17 +2,11 @@
 
 import contextlib
 import copy
-import io
 import itertools
 import logging
-import multiprocessing
-import os
-import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +25,18 @@ from fldet.config.prepare import our_datasets
 from fldet.data import CocoDataset
 from fldet.data.coco import require_boxes
 from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
+from fldet.engine.console import _name_log, quiet_console
 from fldet.engine.hooks import BrokenImagesHook
-from fldet.errors import CheckpointError, ConfigError, FldetError, WorkerError, shorten
+from fldet.engine.workers import _begin_worker, worker_errors
+from fldet.errors import CheckpointError, ConfigError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.files import write_atomically
 from fldet.models.fast import train_step as lean
-from fldet.processes import leave_signals_to_parent
 from fldet.registry import MODELS
-from fldet.results import write_atomically
-from fldet.text import printable
 
 # What a state of the wrong types or sizes makes optimizers, schedules and MMEngine raise.
 _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-# Printed by MMEngine on every run, about nothing that a user can change.
-NOISE = ("FileClient", "HardDiskBackend", "Fast sampler-level resume is unavailable")
 
 # Options of a DataLoader about its processes.
 WORKER_OPTIONS = {"persistent_workers", "prefetch_factor", "multiprocessing_context"}
@@ -246,72 +238,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
-@contextlib.contextmanager
-def worker_errors() -> Iterator[None]:
-    """Raises an expected failure of a loader process without the traceback that torch adds.
-
-    Raises:
-        WorkerError: a loader process was killed, or has no shared memory for its batches.
-    """
-    earlier = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
-    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
-    try:
-        yield
-    except RuntimeError as error:
-        lost = _lost_worker(str(error))
-        if lost is None:
-            raise
-        raise lost from error
-    except FldetError as error:
-        name = f"{type(error).__module__}.{type(error).__name__}"
-        *_, text = re.split(rf"^{re.escape(name)}: ", error.message, flags=re.MULTILINE)
-        if not error.message.startswith("Caught ") or text == error.message:
-            raise
-        raise type(error)(text.strip()) from None
-    finally:
-        Queue._on_queue_feeder_error = staticmethod(earlier)  # type: ignore[attr-defined]
-
-
-def _begin_worker(begin: Callable[[int], None] | None, number: int) -> None:
-    leave_signals_to_parent()
-    if begin:
-        begin(number)
-
-
-def _end_worker(error: Exception, _batch: Any) -> None:
-    """Ends a loader process that cannot hand over a batch.
-
-    Python would drop the batch and go on, and the run would wait for it for ever.
-    """
-    os.write(2, f"a loader process cannot hand over a batch: {error}\n".encode())
-    if multiprocessing.parent_process():
-        os._exit(1)
-
-
-def _lost_worker(text: str) -> WorkerError | None:
-    """Returns what an error of torch says of a lost loader process; None for other errors."""
-    killed = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", text)
-    if not (killed or "shared memory" in text or text.startswith("Too many open files")):
-        return None
-    last = text.splitlines()[-1].split(". ")[0]
-    reason = f"process {killed[1]} {killed[2].strip()}" if killed else last
-    return WorkerError(
-        f"a loader process was lost: {reason}",
-        expected="loader processes that live as long as the run",
-        hint="memory was short (see dmesg), or shared memory: /dev/shm has "
-        f"{_size_of_shared_memory()} (a container gets more by --shm-size 8g), or open files "
-        "(ulimit -n); lower num_workers of the train_dataloader or val_dataloader, 0 needs no "
-        "process; then go on, a training with --resume",
-    )
-
-
-def _size_of_shared_memory() -> str:
-    try:
-        return f"{shutil.disk_usage('/dev/shm').total / 2**20:.0f} MiB"
-    except OSError:
-        return "no room"
-
-
 def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
     """Returns a loop after a look at what would end it later, or make it vain.
 
@@ -342,44 +268,3 @@ def _datasets(dataset: Any) -> Iterator[Any]:
         yield from _datasets(dataset.dataset)
     else:
         yield dataset
-
-
-def quiet_console(logger: MMLogger) -> None:
-    """Sends what the logger shows on the console to stderr, from warnings upwards."""
-    for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(
-            handler, logging.FileHandler
-        ):
-            handler.stream = _Stderr()  # setStream would flush the old one, which may be closed
-            handler.setLevel(max(handler.level, logging.WARNING))
-            handler.addFilter(_is_news)
-
-
-def _name_log(file: str) -> Callable[[logging.LogRecord], None]:
-    """Returns what raises an error of writing to a log; logging prints it and goes on."""
-
-    def handle(_record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            error.filename = file
-        raise  # called while the error is handled
-
-    return handle
-
-
-class _Stderr(io.TextIOBase):
-    """What ``sys.stderr`` is when something is written: a progress bar puts its own stream there.
-
-    Loggers outlive streams: one that keeps a stream may find it closed.
-    """
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(printable(text))
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return not any(text in message for text in NOISE)

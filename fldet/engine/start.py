@@ -26,9 +26,8 @@ from fldet.config.prepare import our_datasets
 from fldet.engine.hooks import EarlyEndHook
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of
 from fldet.errors import CheckpointError, ConfigError, DataError, shorten
-from fldet.reading import GIB, parse_json, read_bytes
+from fldet.files import GIB, is_temporary_name, parse_json, read_bytes, write_atomically
 from fldet.registry import MODELS
-from fldet.results import is_temporary_name, write_atomically
 
 log = logging.getLogger("fldet")
 

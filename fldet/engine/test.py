@@ -17,12 +17,16 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.prepare import prepare_config
+from fldet.devices import describe, select_device
 from fldet.engine.peers import group_settings
-from fldet.engine.process_group import describe, process_group, select_device
+from fldet.engine.process_group import process_group
+from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.evaluation.figures import Figures
+from fldet.files import require_writable, write_atomically
 from fldet.models.fast.optimize import (
     as_in_mmdetection,
     network_precision,
@@ -30,14 +34,7 @@ from fldet.models.fast.optimize import (
     require_precision,
 )
 from fldet.processes import adopt_launcher
-from fldet.results import (
-    Figures,
-    PrecisionCheck,
-    TestResult,
-    require_writable,
-    to_json,
-    write_atomically,
-)
+from fldet.results import to_json
 
 log = logging.getLogger("fldet")
 

@@ -28,12 +28,14 @@ from fldet.checkpoints.files import (
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config import options as run_options
 from fldet.config.prepare import prepare_config, scale_learning_rate
+from fldet.devices import describe, select_device
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.engine.hooks.nonfinite import SKIPPED
 from fldet.engine.lock import locked
 from fldet.engine.peers import group_settings
-from fldet.engine.process_group import describe, process_group, select_device
+from fldet.engine.process_group import process_group
+from fldet.engine.results import TrainResult
 from fldet.engine.runner import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import Start, find_start, prepare_work_dir, why_finished
@@ -46,7 +48,6 @@ from fldet.processes import (
     process_rank,
     restart_count,
 )
-from fldet.results import TrainResult
 
 log = logging.getLogger("fldet")
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from fldet.errors import UnavailableError
 from fldet.evaluation.detections import Detection, check_detections, plain
+from fldet.evaluation.figures import COCO_FIGURES, CocoFigures
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
-from fldet.results import COCO_FIGURES, CocoFigures
 
 Engine = Literal["auto", "faster", "pycocotools"]
 Array = npt.NDArray[np.float64]

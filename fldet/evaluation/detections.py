@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from fldet.errors import DataError, shorten
-from fldet.reading import read_json
-from fldet.results import write_atomically
+from fldet.files import read_json, write_atomically
 
 Detection = Mapping[str, Any]
 

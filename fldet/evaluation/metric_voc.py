@@ -7,11 +7,11 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from fldet.errors import DataError, shorten
+from fldet.evaluation.figures import VocFigures
 from fldet.evaluation.ground_truth import GroundTruth, load_truth, restrict
 from fldet.evaluation.metrics import category_ids_of, warn_of_no_box
 from fldet.evaluation.voc import Floats, Marks, VocRule, boxes_by_image, match_image, summarize
 from fldet.registry import METRICS
-from fldet.results import VocFigures
 
 
 @METRICS.register_module()

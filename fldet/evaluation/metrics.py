@@ -11,9 +11,9 @@ from fldet.data.annotations import missing_classes
 from fldet.errors import DataError
 from fldet.evaluation.coco import Engine, evaluate_coco
 from fldet.evaluation.detections import as_detections, save_detections
+from fldet.evaluation.figures import CocoFigures
 from fldet.evaluation.ground_truth import GroundTruth, load_truth
 from fldet.registry import METRICS
-from fldet.results import CocoFigures
 
 log = logging.getLogger("fldet")
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.evaluation.detections import Detection, check_detections
+from fldet.evaluation.figures import VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
-from fldet.results import VocFigures
 
 Floats = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.int8]

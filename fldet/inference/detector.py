@@ -37,10 +37,10 @@ from fldet.checkpoints.stored_config import (
 from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
+from fldet.inference.results import Detections
 from fldet.registry import MODELS
-from fldet.results import Detections
 
 T = TypeVar("T")
 Image = str | Path | npt.NDArray[np.uint8]

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
 from fldet.errors import DataError, UsageError, explained_file_errors, shorten
+from fldet.files import atomic_path
 from fldet.inference.detector import Detector, Image, read_config
 from fldet.inference.exported import KEY, as_text, load_exported, require
+from fldet.inference.results import Detections, ExportResult, ParityResult
 from fldet.inference.sources import find_items
-from fldet.results import Detections, ExportResult, ParityResult, atomic_path
 
 log = logging.getLogger("fldet")
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from fldet.checkpoints.files import class_tuple
 from fldet.checkpoints.stored_config import building, checked, read_literals
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.files import GIB, read_bytes
 from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
-from fldet.reading import GIB, read_bytes
+from fldet.inference.results import Detections
 from fldet.registry import MODELS
-from fldet.results import Detections
 
 KEY = "fldet"  # the entry of the metadata that describes the model
 Array = npt.NDArray[Any]

@@ -30,9 +30,10 @@ import numpy as np
 import torch
 
 from fldet.checkpoints.files import resolve_checkpoint
+from fldet.devices import describe
 from fldet.engine.hooks.progress import make_bar
 from fldet.engine.lock import locked
-from fldet.engine.process_group import describe, process_group
+from fldet.engine.process_group import process_group
 from fldet.errors import (
     DataError,
     FileSystemError,
@@ -41,12 +42,12 @@ from fldet.errors import (
     nearest,
     shorten,
 )
+from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
 from fldet.inference.detector import WINDOW, Detector, Prepared, chunks
+from fldet.inference.results import Detections, PredictResult
 from fldet.inference.sources import SETTINGS, Item, check_source, find_items, fixed_part
 from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
-from fldet.reading import MIB, MOST_OF_TEXT, read_json
-from fldet.results import Detections, PredictResult, atomic_file, write_atomically
 
 log = logging.getLogger("fldet")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
 from fldet.errors import UnavailableError, UsageError
+from fldet.files import write_atomically
 from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
 from fldet.paper.runs import Run, read_record, result_of
-from fldet.results import write_atomically
 
 JOB = "cluster_job.json"
 DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}

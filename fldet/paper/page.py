@@ -8,7 +8,7 @@ from fldet.paper.rank_agreement import DRAWN, Agreement
 from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.runs import ALPHAS
 from fldet.paper.statements import Judgement, Measured
-from fldet.results import markdown_table
+from fldet.text import markdown_table
 
 __all__ = ["markdown"]
 

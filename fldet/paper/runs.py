@@ -19,9 +19,10 @@ from mmengine.config import Config
 
 from fldet.config.load import find_config, load_config, to_plain
 from fldet.errors import DataError, UsageError, nearest
+from fldet.files import write_atomically
 from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
 from fldet.paper.tiers import Tier, find_tier
-from fldet.results import to_jsonable, write_atomically
+from fldet.results import to_jsonable
 
 __all__ = [
     "ALPHAS",

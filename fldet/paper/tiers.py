@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fldet.config.load import CONFIGS, parse_config
 from fldet.errors import ConfigError, UsageError, nearest
-from fldet.results import write_atomically
+from fldet.files import write_atomically
 
 __all__ = ["Tier", "find_tier"]
 

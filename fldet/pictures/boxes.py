@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from fldet.data.image_files import decode, header_of
 from fldet.errors import DataError
+from fldet.files import MOST_OF_IMAGE, read_bytes
 from fldet.pictures.lettering import drawable, text_mask
-from fldet.reading import MOST_OF_IMAGE, read_bytes
 
 Image = npt.NDArray[np.uint8]
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fldet.files import write_atomically
 from fldet.pictures.lettering import drawable, families
-from fldet.results import write_atomically
 
 # Okabe and Ito (2008), told apart with any colour vision; the light ones are left out.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

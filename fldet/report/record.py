@@ -14,7 +14,7 @@ from fldet.config.prepare import our_datasets, prepare_config
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
-from fldet.reading import read_json
+from fldet.files import read_json
 
 # Filled in by every run, and no choice of its config.
 _NOT_COMPARED = re.compile(

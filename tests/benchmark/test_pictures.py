@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from fldet.benchmark.pictures import conditions, plot_stages, plot_table
-from fldet.results import SpeedCell, SpeedResult, SpeedTable
+from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedTable
 
 RESULT = SpeedResult(10.0, 12.0, 5, (64, 96), "cpu", "float32", 1, stages_ms={"backbone": 6.0})
 

@@ -3,9 +3,9 @@
 import pytest
 
 from fldet.benchmark import table as module
+from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.table import DEPTHS, SCALES, benchmark_table
 from fldet.errors import UnavailableError, UsageError
-from fldet.results import SpeedResult
 
 
 def fake(cfg, **options):

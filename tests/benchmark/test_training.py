@@ -9,7 +9,7 @@ from fldet.benchmark.clock import TRAINING_STAGES
 from fldet.benchmark.training import benchmark_training, in_mmdetection
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.process_group import select_device
+from fldet.devices import select_device
 from fldet.errors import UsageError
 
 RATES = {"conv": 50.0, "matmul": 40.0}

@@ -5,9 +5,9 @@ import sys
 import pytest
 import typer
 
+from fldet.about import commit
 from fldet.cli.output import Output, command, note
 from fldet.errors import DataError, UsageError
-from fldet.results import commit
 
 
 def test_the_three_forms_of_a_result(capfd):

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from fldet.cli.log import set_up_logging
-from fldet.cli.output import Output, note, table
+from fldet.cli.output import Output, note
 from fldet.cli.streams import safe_streams
+from fldet.text import table
 
 NASTY = "\x1b]0;owned\x07 \x9b31m \u202eexe \udcff 箱\r"
 # pytest keeps what is logged, and its processes cannot hand on half a character

@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fldet.benchmark.results import SpeedCell, SpeedComparison, SpeedResult, SpeedTable
 from fldet.cli import benchmark
 from fldet.cli.main import app
+from fldet.engine.results import TestResult
 from fldet.engine.test import check_precision
-from fldet.results import (
-    CocoFigures,
-    SpeedCell,
-    SpeedComparison,
-    SpeedResult,
-    SpeedTable,
-    TestResult,
-)
+from fldet.evaluation.figures import CocoFigures
 
 
 def figures(ap):

@@ -11,10 +11,10 @@ from mmcv.transforms import RandomChoiceResize, RandomResize, Resize
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from fldet.anchors.boxes import largest_input
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
+from fldet.data.sizes import largest_input
 from fldet.engine import batch_size
 from fldet.engine import train as engine
 from fldet.engine.batch_size import (

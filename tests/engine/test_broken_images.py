@@ -9,8 +9,8 @@ import pytest
 from fldet.config.load import load_config
 from fldet.config.prepare import datasets_of, prepare_config
 from fldet.engine.hooks import BrokenImagesHook
-from fldet.engine.runner import worker_errors
 from fldet.engine.train import train
+from fldet.engine.workers import worker_errors
 from fldet.errors import BrokenImageError, DataError, UsageError
 
 

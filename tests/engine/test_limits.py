@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 import fldet
 from fldet.checkpoints.files import newest_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.runner import worker_errors
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
+from fldet.engine.workers import worker_errors
 from fldet.errors import (
     CheckpointError,
     DataError,

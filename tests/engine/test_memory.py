@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from fldet.benchmark.clock import Marks
-from fldet.engine.memory import measured_rates, peak_memory
+from fldet.benchmark.rates import measured_rates
+from fldet.engine.memory import peak_memory
 
 CPU = torch.device("cpu")
 

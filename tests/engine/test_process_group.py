@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from fldet.devices import select_device
 from fldet.engine.launch import torchrun_command
-from fldet.engine.process_group import process_group, select_device
+from fldet.engine.process_group import process_group
 from fldet.errors import PeerError, UnavailableError, UsageError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

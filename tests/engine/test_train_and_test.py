@@ -13,8 +13,8 @@ from fldet.engine.test import check_precision
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
+from fldet.evaluation.figures import CocoFigures
 from fldet.paper import compare, find_table
-from fldet.results import CocoFigures
 
 
 @pytest.fixture(scope="module")

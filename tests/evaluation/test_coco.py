@@ -14,8 +14,8 @@ from mmengine.hooks import CheckpointHook
 
 from fldet.errors import DataError, UnavailableError
 from fldet.evaluation import CocoMetric, evaluate_coco, load_detections, save_detections
+from fldet.evaluation.figures import COCO_FIGURES
 from fldet.registry import METRICS
-from fldet.results import COCO_FIGURES
 
 
 def box(image_id=1, category_id=1, bbox=(10, 10, 20, 20), score=0.9):

@@ -20,7 +20,7 @@ from fldet.inference.detector import Detector
 from fldet.inference.export import as_metadata, export, is_within, match
 from fldet.inference.exported import as_text, load_exported
 from fldet.inference.predict import predict, read_lines
-from fldet.results import Detections, ParityResult
+from fldet.inference.results import Detections, ParityResult
 
 
 def needs_onnx():

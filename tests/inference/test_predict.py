@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from fldet.engine.lock import locked
 from fldet.errors import DataError, FileSystemError, UsageError
+from fldet.files import write_atomically
 from fldet.inference import predict as module
 from fldet.inference.detector import Detector
 from fldet.inference.predict import Place, predict, read_lines, write_coco
 from fldet.inference.sources import Item
 from fldet.pictures.boxes import read_image
-from fldet.results import write_atomically
 
 LOW = 0.05
 

@@ -21,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from timing import Line, machine, paired, table
 
 from fldet.evaluation.coco import evaluate_coco
-from fldet.results import COCO_FIGURES
+from fldet.evaluation.figures import COCO_FIGURES
 
 NUM_CLASSES = 80
 GOAL = 8.0

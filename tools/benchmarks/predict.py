@@ -29,9 +29,10 @@ from timing import Line, machine, paired, table
 from torch import nn
 
 from fldet.config.load import load_config
+from fldet.devices import has_bfloat16
 from fldet.engine.runner import build_model
 from fldet.models.fast.cuda_graph import graphed
-from fldet.models.fast.optimize import as_in_mmdetection, has_bfloat16, optimized
+from fldet.models.fast.optimize import as_in_mmdetection, optimized
 from fldet.ops import active_backend
 
 # Of image and way: how many times as fast as MMDetection.

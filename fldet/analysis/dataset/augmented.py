@@ -7,9 +7,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from fldet.anchors.boxes import anchor_scheme, assign_rule, padded, seeded
+from fldet.anchors.boxes import anchor_scheme, assign_rule
 from fldet.anchors.cover import AnchorScheme, AssignRule, Floats, SeenImage, best_ious
 from fldet.config.prepare import prepare_config
+from fldet.data.sizes import padded, seeded
 from fldet.errors import DataError
 from fldet.pictures.boxes import read_image
 from fldet.registry import DATASETS

@@ -23,9 +23,9 @@ from fldet.analysis.dataset.summary import (
 from fldet.anchors.cover import SeenImage
 from fldet.data.annotations import box_of, flag_of, id_of, is_usable, read_annotations
 from fldet.errors import DataError
+from fldet.files import write_atomically
 from fldet.pictures.boxes import PALETTE, Image, add_title, draw_boxes
 from fldet.pictures.figure import choose_fonts, label
-from fldet.results import write_atomically
 
 _CELL = 480  # longer side of a picture in the contact sheet, in pixels
 _COVER_CELL = 640  # the same where small boxes matter

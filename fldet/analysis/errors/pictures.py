@@ -9,9 +9,9 @@ import numpy as np
 
 from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.result import BINS, ErrorAnalysis, mean_precision
+from fldet.files import write_atomically
 from fldet.pictures.boxes import PALETTE
 from fldet.pictures.figure import choose_fonts, label
-from fldet.results import write_atomically
 
 # Places in PALETTE: a kind has one colour in every picture.
 COLORS = {

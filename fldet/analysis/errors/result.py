@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from fldet.errors import DataError
-from fldet.reading import read_json
-from fldet.results import SCHEMA, to_jsonable, write_atomically
+from fldet.files import read_json, write_atomically
+from fldet.results import SCHEMA, to_jsonable
 
 BINS = 10  # of the scores, equally wide
 

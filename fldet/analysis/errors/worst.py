@@ -11,6 +11,7 @@ from fldet.analysis.errors.pictures import COLORS
 from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
+from fldet.files import write_atomically
 from fldet.pictures.boxes import (
     PALETTE,
     Image,
@@ -20,7 +21,6 @@ from fldet.pictures.boxes import (
     read_image,
     side_by_side,
 )
-from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
 

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from fldet.errors import DataError, UsageError
+from fldet.files import read_json, write_atomically
 from fldet.losses.formulas import focal_loss
 from fldet.pictures.figure import figure, greek, line_style, save
-from fldet.reading import read_json
-from fldet.results import to_jsonable, write_atomically
+from fldet.results import to_jsonable
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 

@@ -31,13 +31,15 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.prepare import dataset_of, prepare_config
+from fldet.devices import describe, select_device
+from fldet.engine.console import quiet_console
 from fldet.engine.hooks.progress import make_bar
-from fldet.engine.process_group import describe, select_device
-from fldet.engine.runner import build_model, quiet_console, worker_errors
+from fldet.engine.runner import build_model
+from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
+from fldet.files import write_atomically
 from fldet.models.dense_heads.retina_head import flatten_levels
 from fldet.registry import DATASETS
-from fldet.results import write_atomically
 
 log = logging.getLogger("fldet")
 

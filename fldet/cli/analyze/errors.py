@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note, table
-from fldet.cli.test import cell
+from fldet.cli.output import Output, command, note
+from fldet.text import cell, table
 
 if TYPE_CHECKING:
     from fldet.analysis.errors.result import ErrorAnalysis

@@ -8,7 +8,8 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.benchmark import parse_shape
-from fldet.cli.output import Output, command, note, table
+from fldet.cli.output import Output, command, note
+from fldet.text import table
 
 if TYPE_CHECKING:
     from fldet.analysis.flops.report import Cost, FlopCount

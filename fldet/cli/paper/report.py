@@ -39,11 +39,12 @@ def report(
     Kendall's tau of the order of the rows with its range and p-value, and which of the paper's
     statements hold here. Rows that diverged or were not run are shown as such.
     """
+    from fldet.files import write_atomically
     from fldet.paper.page import markdown
     from fldet.paper.report import make_report
     from fldet.paper.runs import tables_of
     from fldet.paper.tiers import find_tier
-    from fldet.results import to_json, write_atomically
+    from fldet.results import to_json
 
     chosen = find_tier(tier)
     found = make_report(tables_of(names or (), chosen), chosen, work_dir)

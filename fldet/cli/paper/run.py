@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note, table
-from fldet.text import terminal
+from fldet.cli.output import Output, command, note
+from fldet.text import duration, table, terminal
 
 if TYPE_CHECKING:
     from fldet.paper.runner import Status
@@ -330,12 +330,6 @@ def minutes_left(statuses: "Sequence[Status]", jobs: int, stated: float | None) 
         left = sum(max(0.0, (typical or 0.0) - one.seconds / 60) for one in todo)
         total += left if timing else left / jobs
     return total
-
-
-def duration(minutes: float) -> str:
-    """Returns ``2 h 05 min`` or ``12 min``."""
-    hours, rest = divmod(max(1, round(minutes)), 60)
-    return f"{hours} h {rest:02d} min" if hours else f"{rest} min"
 
 
 def summary(statuses: "Sequence[Status]") -> str:

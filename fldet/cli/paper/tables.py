@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, table
+from fldet.cli.output import Output, command
 from fldet.cli.paper import report as paper_report
 from fldet.cli.paper import run as paper_run
-from fldet.results import markdown_table
+from fldet.text import markdown_table, table
 
 if TYPE_CHECKING:
     from fldet.paper import Comparison, Table

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from mmengine.hooks import Hook
 
+from fldet.files import write_atomically
 from fldet.pictures.boxes import Image, draw_boxes, read_image, side_by_side
 from fldet.registry import HOOKS
-from fldet.results import write_atomically
 from fldet.text import file_name
 
 

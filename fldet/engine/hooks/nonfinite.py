@@ -10,18 +10,10 @@ from mmengine.dist import all_reduce_params, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from fldet.engine.nonfinite import (
-    Finding,
-    Moment,
-    changing_modules,
-    copy_buffers,
-    examine,
-    image_names,
-    restore_buffers,
-    save_batch,
-)
+from fldet.engine.nonfinite import Moment, describe, examine, image_names, save_batch
 from fldet.engine.peers import Agreement
 from fldet.errors import NonFiniteError, PeerError
+from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")
@@ -149,17 +141,3 @@ class NonFiniteHook(Hook):
             dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if mixed else ""
         rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
         return Moment(runner.iter + 1, runner.seed, get_rank(), float(rate), dtype)
-
-
-def describe(finding: Finding, moment: Moment, batch: dict[str, Any]) -> str:
-    """Returns the report about a batch: iteration, losses, first tensor, images."""
-    parts = ", ".join(f"{name} {value:.6g}" for name, value in finding.parts.items())
-    state = "finite" if finding.finite else "not finite"
-    return "\n".join(
-        [
-            f"the loss of iteration {moment.iteration} is {state}: {parts}",
-            f"  first tensor that is not finite: {finding.first or 'none'}",
-            f"  learning rate {moment.lr:.6g}, process {moment.rank}",
-            image_names(batch),
-        ]
-    )

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from fldet.models.fast.optimize import has_bfloat16
 from fldet.registry import OPTIM_WRAPPERS
 
 BFLOAT16 = "fldet.Bfloat16OptimWrapper"
@@ -50,13 +49,3 @@ def avoid_single_columns(model: nn.Module) -> None:
 
 def _widen_single_column(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
     return (F.pad(inputs[0], (0, 1)),) if inputs[0].shape[-1] == 1 else None
-
-
-def wrapper_name(device: torch.device) -> str:
-    """Returns the optimizer wrapper of ``amp`` on a device.
-
-    GPUs without arithmetic for bfloat16 get MMEngine's float16 wrapper, which scales the loss.
-    """
-    if device.type == "cuda" and not has_bfloat16(device):
-        return FLOAT16
-    return BFLOAT16

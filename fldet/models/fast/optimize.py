@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import platform
 from typing import Any, NoReturn, TypeGuard
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fldet.devices import has_bfloat16
 from fldet.errors import UnavailableError, UsageError
 from fldet.models import RetinaHead
 from fldet.models.fast.fused import fuse_rectifiers
@@ -123,18 +123,6 @@ def require_precision(precision: str, device: torch.device) -> None:
             "GPU of compute capability 8.0 or more",
             hint="use --precision fp32",
         )
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Returns whether the device computes in bfloat16, by what torch and oneDNN say."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not torch._C._has_mkldnn:
-        return False
-    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN takes plain AVX512 for enough
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: they may go
-        return any(getattr(torch.cpu, name, bool)() for name in names)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _PredictsOnly(nn.Module):

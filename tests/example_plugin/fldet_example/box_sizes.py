@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, table
+from fldet.cli.output import Output, command
+from fldet.text import table
 
 HEADER = ("file", "boxes", "p5", "median", "p95")
 EXAMPLES = """\b

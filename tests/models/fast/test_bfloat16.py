@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fldet.models.fast.bfloat16 import avoid_single_columns, wrapper_name
+from fldet.config.train_step import wrapper_name
+from fldet.models.fast.bfloat16 import avoid_single_columns
 
 
 def leave_nan_in_freed_memory():

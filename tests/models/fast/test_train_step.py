@@ -12,11 +12,12 @@ from torch import nn
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
+from fldet.config.train_step import wrapper_name
 from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
 from fldet.models.fast import train_step as lean
-from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, wrapper_name
+from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper
 
 CPU = torch.device("cpu")
 # 8 channels of the tiny config: see fldet.data.preprocessor

@@ -6,11 +6,17 @@ formats see text or JSON values only.
 """
 
 import codecs
+import contextlib
+import errno
 import json
 import os
+import re
+import secrets
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fldet.errors import DataError, shorten
 
@@ -147,3 +153,129 @@ def parse_json(text: str, name: str, *, expected: str = "") -> Any:
         ) from None
     except ValueError as error:  # a whole number of more digits than Python converts
         raise DataError(f"{name} is not JSON: {error}", expected=expected) from None
+
+
+# Bytes of a file's name that its temporary name begins with: systems allow 255.
+_MOST_OF_A_NAME = 200
+
+
+def write_atomically(path: Path, data: str | bytes) -> Path:
+    """Writes ``data`` as ``atomic_file`` does and returns ``path``.
+
+    Raises:
+        OSError: the system refuses; its ``filename`` is ``path``.
+    """
+    with atomic_file(path, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Gives a file to write into that takes the name ``path`` when the block ends well.
+
+    A reader sees the old file or the whole new one, never a part, also after a crash of the
+    machine. Text is in UTF-8. Parents are made. Who may read it is what the umask says.
+
+    Args:
+        path: the file.
+        mode: ``w`` or ``wb``.
+
+    Raises:
+        OSError: the system refuses; its ``filename`` is ``path``.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives the temporary name of an empty file, for writers that want a name: ``atomic_file``.
+
+    The file lies in the same folder and is new: no name that somebody could foresee is written to,
+    and no symbolic link is followed.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = new_temporary_file(path)
+        yield temporary
+        _sync(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        # not the temporary name, and none at all for a full disk
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
+    _sync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """Returns a name that nobody can foresee, hidden and in the same folder."""
+    start = os.fsencode(path.name)[:_MOST_OF_A_NAME].decode(errors="ignore")
+    return path.with_name(f".{start}.{secrets.token_hex(4)}")
+
+
+def is_temporary_name(name: str, of: str) -> bool:
+    """Returns whether ``temporary_name`` may have made it.
+
+    Args:
+        name: of a file.
+        of: a regular expression for the whole name that the file would have got.
+    """
+    return bool(re.fullmatch(rf"\.(?:{of})\.[0-9a-f]{{8}}", name))
+
+
+def new_temporary_file(path: Path) -> Path:
+    """Makes an empty file under a ``temporary_name`` and returns it.
+
+    Raises:
+        OSError: the system refuses; its ``filename`` is ``path``.
+    """
+    while True:
+        temporary = temporary_name(path)
+        try:
+            # not mkstemp, whose files nobody else may read: here the umask decides
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        return temporary
+
+
+def require_writable(folder: Path) -> None:
+    """Makes a folder if it is not there, and does nothing else if files can be made in it.
+
+    Raises:
+        OSError: they cannot; its ``filename`` is ``folder``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name last through a crash of the machine, where the system can do that."""
+    if os.name == "posix":
+        with contextlib.suppress(PermissionError):  # a folder that may be written to, not listed
+            _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot
+            raise
+    finally:
+        os.close(handle)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fldet.errors import DataError
-from fldet.reading import parse_json, read_bytes, read_json, read_text
+from fldet.files import parse_json, read_bytes, read_json, read_text
 
 TEXT = "Größe 箱子\n"
 

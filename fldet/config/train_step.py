@@ -1,0 +1,146 @@
+"""The lines of a config that make a training step faster, or smaller in memory."""
+
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from fldet.config.check import TRAINING_KEYS
+from fldet.devices import has_bfloat16
+from fldet.errors import ConfigError
+from fldet.models.fast.bfloat16 import BFLOAT16, FLOAT16
+from fldet.models.fast.train_step import log, require_compiler
+
+STEP = 160  # pixels; 800, 480 and 320 are multiples, and it is one of 32
+
+
+_MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
+
+
+def configure(cfg: Config, device: torch.device) -> None:
+    """Sets what the lines imply for optimizer, preprocessor and loader, in place.
+
+    Args:
+        cfg: of a training.
+        device: where it runs.
+
+    Raises:
+        ConfigError: a value of another kind, or lines that do not go together.
+        UnavailableError: ``compile`` where nothing can be compiled.
+    """
+    for name in TRAINING_KEYS - {"compile"}:
+        unset = name == "amp" and cfg.get(name) is None
+        if not (unset or isinstance(cfg.get(name, False), bool)):
+            raise ConfigError(f"{name} is {cfg[name]!r}", expected="True or False")
+    compiling = _compile_options(cfg)
+    if compiling and cfg.get("gradient_checkpointing"):
+        raise ConfigError(
+            "compile and gradient_checkpointing exclude each other",
+            expected="one of them; the compiler itself chooses what to compute again",
+        )
+    if cfg.get("fold_batch_norms") and cfg.get("sync_bn"):
+        raise ConfigError(
+            "fold_batch_norms and sync_bn exclude each other",
+            expected="one of them; sync_bn puts other norms in the place of those folded",
+        )
+    _set_precision(cfg, device)
+    if cfg.get("channels_last") or compiling:
+        _use_our_preprocessor(cfg, compiling)
+    if compiling:
+        require_compiler(device, compiling["backend"])
+    if device.type == "cuda":
+        cfg.train_dataloader.setdefault("pin_memory", True)
+
+
+def describe(cfg: Config) -> str:
+    """Returns what a run uses, in words; '' for nothing."""
+    compiling = _compile_options(cfg)
+    kind = str(cfg.optim_wrapper.get("type"))
+    words = [
+        kind in _MIXED and f"network in {_MIXED.get(kind)}, losses in float32",
+        cfg.get("channels_last") and "channels_last",
+        cfg.get("fold_batch_norms") and "fixed batch norms folded",
+        compiling and f"compiled, padded to {_in_words(compiling['sizes'])}",
+        cfg.get("gradient_checkpointing") and "gradients with checkpoints",
+    ]
+    return "; ".join(word for word in words if word)
+
+
+def _compile_options(cfg: Config) -> dict[str, Any]:
+    """Returns ``sizes`` and ``backend`` of the line ``compile``, nothing where it is off.
+
+    Raises:
+        ConfigError: a value of another kind.
+    """
+    given = cfg.get("compile", False)
+    if given is False or given is None:
+        return {}
+    options: dict[str, Any] = {"sizes": STEP, "backend": "inductor"}
+    options |= given if isinstance(given, dict) else {}
+    if not (given is True or isinstance(given, dict)) or len(options) != 2:
+        raise ConfigError(
+            f"compile is {given!r}",
+            expected="True, False, or dict(sizes=[(800, 1344), (1344, 800)]), each (height, width)",
+        )
+    return options
+
+
+def _set_precision(cfg: Config, device: torch.device) -> None:
+    """Sets the optimizer's wrapper as ``amp`` says; where it says nothing, the wrapper stays."""
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    amp = cfg.get("amp")
+    if amp is False and kind in _MIXED:
+        use_wrapper(cfg, "OptimWrapper")
+    elif amp and kind not in (*_MIXED, "OptimWrapper"):
+        raise ConfigError(
+            f"amp: optim_wrapper.type is {kind!r}", expected="OptimWrapper, whose place amp takes"
+        )
+    elif amp and (kind == "OptimWrapper" or (kind == FLOAT16 and device.type == "cpu")):
+        use_wrapper(cfg, wrapper_name(device))
+        if device.type == "cpu" and not has_bfloat16(device):
+            log.warning(
+                "amp: this processor has no arithmetic for bfloat16; it is emulated, which is "
+                "slower than float32"
+            )
+    elif amp is None and kind == FLOAT16 and device.type == "cpu":
+        raise ConfigError(
+            f"optim_wrapper.type is {kind!r}, which is for GPUs alone; this is a CPU",
+            expected="OptimWrapper, and amp = True for bfloat16",
+            hint="fldet train with --amp for bfloat16, or with --no-amp for float32",
+        )
+
+
+def use_wrapper(cfg: Config, kind: str) -> None:
+    """Sets the type of the optimizer's wrapper, and drops what MMEngine's for float16 alone has."""
+    cfg.optim_wrapper.type = kind
+    for name in ("dtype", "loss_scale", "use_fsdp"):
+        cfg.optim_wrapper.pop(name, None)
+
+
+def _use_our_preprocessor(cfg: Config, compiling: dict[str, Any]) -> None:
+    preprocessor: Any = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
+    if str(preprocessor.get("type")).rpartition(".")[2] == "DetDataPreprocessor":
+        preprocessor.type = "fldet.DetDataPreprocessor"
+        if compiling:
+            preprocessor.batch_sizes = compiling["sizes"]
+    elif compiling:
+        raise ConfigError(
+            f"compile: data_preprocessor.type is {preprocessor.get('type')!r}",
+            expected="DetDataPreprocessor: batches are padded to few sizes there",
+        )
+
+
+def _in_words(sizes: Any) -> str:
+    if isinstance(sizes, int):
+        return f"sides of multiples of {sizes}"
+    return ", ".join(f"{height}x{width}" for height, width in sizes)
+
+
+def wrapper_name(device: torch.device) -> str:
+    """Returns the optimizer wrapper of ``amp`` on a device.
+
+    GPUs without arithmetic for bfloat16 get MMEngine's float16 wrapper, which scales the loss.
+    """
+    if device.type == "cuda" and not has_bfloat16(device):
+        return FLOAT16
+    return BFLOAT16
