@@ -404,3 +404,19 @@ param_scheduler = [
 {lines}
 ]
 {hooks}"""
+
+
+def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None":
+    """Returns the anchors that cover most boxes, no more of them than now, and both shares.
+
+    None if they gain less than two points.
+    """
+    from fldet.analysis.init import MIN_GAIN
+    from fldet.anchors.report import search
+
+    now, choices = search(boxes)
+    affordable = [one for one in choices if one.anchors <= now.anchors]
+    best = max(affordable, key=lambda one: one.covered)
+    if best.covered - now.covered < MIN_GAIN:
+        return None
+    return best.scheme, best.covered, now.covered

@@ -20,12 +20,12 @@ from fldet.benchmark.predict import WARMUP, check_against, summarize
 from fldet.benchmark.results import SpeedResult
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.prepare import prepare_config
+from fldet.config.train_step import set_train_step, use_wrapper
 from fldet.data.random_batches import random_batch
 from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
-from fldet.models.fast import train_step as lean
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper
 
 BOXES = 7  # of a random image; the mean of COCO
@@ -80,7 +80,7 @@ def benchmark_training(
     if batch_size is not None:
         prepared.train_dataloader.batch_size = batch_size
     plain = in_mmdetection(prepared) if against else None
-    lean.configure(prepared, chosen)
+    set_train_step(prepared, chosen)
     size = prepared.train_dataloader.batch_size
     with tempfile.TemporaryDirectory() as work_dir, contextlib.ExitStack() as stack:
         stack.callback(_close_logs)
@@ -143,7 +143,7 @@ def in_mmdetection(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     for name in TRAINING_KEYS:
         cfg.pop(name, None)
-    lean.use_wrapper(cfg, "OptimWrapper")
+    use_wrapper(cfg, "OptimWrapper")
     if (cfg.model.get("train_cfg") or {}).get("miner"):
         raise _no_counterpart("train_cfg.miner")
     for name in _OURS_ALONE:

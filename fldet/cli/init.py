@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fldet.analysis.init import better_anchors
 from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
     from fldet.analysis.init import InitResult
-    from fldet.anchors.cover import AnchorScheme, BoxSet
 
 EXAMPLES = """\b
 Examples:
@@ -85,22 +85,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         raise UsageError(f"--size {text!r} is not WxH", expected="for example 640x480")
     short, long = sorted(map(int, sides))
     return long, short
-
-
-def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None":
-    """Returns the anchors that cover most boxes, no more of them than now, and both shares.
-
-    None if they gain less than two points.
-    """
-    from fldet.analysis.init import MIN_GAIN
-    from fldet.anchors.report import search
-
-    now, choices = search(boxes)
-    affordable = [one for one in choices if one.anchors <= now.anchors]
-    best = max(affordable, key=lambda one: one.covered)
-    if best.covered - now.covered < MIN_GAIN:
-        return None
-    return best.scheme, best.covered, now.covered
 
 
 def describe(result: "InitResult") -> str:

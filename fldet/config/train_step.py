@@ -1,5 +1,11 @@
-"""The lines of a config that make a training step faster, or smaller in memory."""
+"""The lines of a config that make a training step faster, or smaller in memory.
 
+``amp``, ``channels_last``, ``fold_batch_norms``, ``compile`` and ``gradient_checkpointing``; none
+changes the names of the weights, so checkpoints fit with and without. What they mean for the model
+is in ``fldet.models.fast.train_step``.
+"""
+
+import logging
 from typing import Any
 
 import torch
@@ -8,16 +14,16 @@ from mmengine.config import Config
 from fldet.config.check import TRAINING_KEYS
 from fldet.devices import has_bfloat16
 from fldet.errors import ConfigError
-from fldet.models.fast.bfloat16 import BFLOAT16, FLOAT16
-from fldet.models.fast.train_step import log, require_compiler
 
+log = logging.getLogger("fldet")
+
+
+BFLOAT16, FLOAT16 = "fldet.Bfloat16OptimWrapper", "AmpOptimWrapper"  # the latter is MMEngine's
 STEP = 160  # pixels; 800, 480 and 320 are multiples, and it is one of 32
-
-
 _MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
 
 
-def configure(cfg: Config, device: torch.device) -> None:
+def set_train_step(cfg: Config, device: torch.device) -> None:
     """Sets what the lines imply for optimizer, preprocessor and loader, in place.
 
     Args:
@@ -26,7 +32,6 @@ def configure(cfg: Config, device: torch.device) -> None:
 
     Raises:
         ConfigError: a value of another kind, or lines that do not go together.
-        UnavailableError: ``compile`` where nothing can be compiled.
     """
     for name in TRAINING_KEYS - {"compile"}:
         unset = name == "amp" and cfg.get(name) is None
@@ -46,13 +51,12 @@ def configure(cfg: Config, device: torch.device) -> None:
     _set_precision(cfg, device)
     if cfg.get("channels_last") or compiling:
         _use_our_preprocessor(cfg, compiling)
-    if compiling:
-        require_compiler(device, compiling["backend"])
+    cfg.compile = compiling or False
     if device.type == "cuda":
         cfg.train_dataloader.setdefault("pin_memory", True)
 
 
-def describe(cfg: Config) -> str:
+def train_step_in_words(cfg: Config) -> str:
     """Returns what a run uses, in words; '' for nothing."""
     compiling = _compile_options(cfg)
     kind = str(cfg.optim_wrapper.get("type"))

@@ -1,5 +1,6 @@
 """Sizes of images and boxes after a pipeline, without reading a pixel."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,10 @@ from mmdet.datasets.transforms import FixScaleResize
 from mmdet.datasets.transforms.transforms import rescale_size as floored_size
 from mmengine.config import Config
 
-from fldet.anchors.boxes import log
 from fldet.anchors.cover import Floats
+
+log = logging.getLogger("fldet")
+
 
 _ENLARGING = ("Expand", "Mosaic", "Pad")  # in names of steps whose effect on sizes is not known
 

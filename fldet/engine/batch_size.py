@@ -19,7 +19,7 @@ from fldet.devices import describe
 from fldet.engine.memory import available_memory, peak_memory
 from fldet.engine.start import Start
 from fldet.errors import UnavailableError, UsageError
-from fldet.models.fast import train_step as lean
+from fldet.models.fast.train_step import avoid_faults_of_cpus, set_up_model
 from fldet.registry import DATASETS, MODELS
 
 log = logging.getLogger("fldet")
@@ -57,7 +57,7 @@ def set_batch_size(
     A resumed run keeps those that it was started with, unless another number is asked for.
 
     Args:
-        cfg: prepared, with ``lean.configure`` and ``run_options.configure`` done; before the
+        cfg: prepared, with ``set_train_step`` and ``run_options.configure`` done; before the
             learning rate is scaled.
         asked: ``auto``, a number, or None for the config's.
         start: where the run goes on, None for a new one.
@@ -206,9 +206,9 @@ class TrialStep:
         self.accumulated = min(2, cfg.optim_wrapper.get("accumulative_counts", 1))
         cfg.optim_wrapper.accumulative_counts = self.accumulated
         self.model: Any = MODELS.build(cfg.model)
-        lean.apply(self.model, cfg)
+        set_up_model(self.model, cfg)
         self.model.to(device).train()
-        lean.guard(self.model, cfg)
+        avoid_faults_of_cpus(self.model, cfg)
         self.average = copy.deepcopy(self.model) if cfg.get("ema") else None
         self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.batch = partial(random_batch, shape=shape, num_classes=classes, boxes=boxes)

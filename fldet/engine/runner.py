@@ -31,7 +31,7 @@ from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, ConfigError, shorten
 from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.files import write_atomically
-from fldet.models.fast import train_step as lean
+from fldet.models.fast.train_step import set_up_model
 from fldet.registry import MODELS
 
 # What a state of the wrong types or sizes makes optimizers, schedules and MMEngine raise.
@@ -100,7 +100,7 @@ class FldetRunner(Runner):
     def build_model(self, model: Any) -> nn.Module:
         """Returns the model, changed as the lines for a lean training say."""
         built = super().build_model(model)
-        lean.apply(built, self.cfg)
+        set_up_model(built, self.cfg)
         return built
 
     def _maybe_compile(self, target: str) -> None:

@@ -28,6 +28,7 @@ from fldet.checkpoints.files import (
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config import options as run_options
 from fldet.config.prepare import prepare_config, scale_learning_rate
+from fldet.config.train_step import set_train_step, train_step_in_words
 from fldet.devices import describe, select_device
 from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
@@ -40,7 +41,7 @@ from fldet.engine.runner import FldetRunner, build_runner, check_seed, unwrapped
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import Start, find_start, prepare_work_dir, why_finished
 from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
-from fldet.models.fast import train_step as lean
+from fldet.models.fast.train_step import avoid_faults_of_cpus
 from fldet.processes import (
     adopt_launcher,
     end_with_parent,
@@ -171,7 +172,7 @@ def _prepare(cfg: Config, device: torch.device, amp: bool | None) -> tuple[Confi
     _require_iterations(prepared)
     if amp is not None:
         prepared.amp = amp
-    lean.configure(prepared, device)
+    set_train_step(prepared, device)
     return prepared, run_options.configure(prepared)
 
 
@@ -201,7 +202,7 @@ def _run(
     started = time.perf_counter()
     with closing(training_runner(cfg, launcher, device)) as runner:
         log.info("training on %s, %s", describe(device), _plan(cfg, runner))
-        log.info("training step: %s", lean.describe(cfg) or "in float32")
+        log.info("training step: %s", train_step_in_words(cfg) or "in float32")
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
         if not (cfg.resume or cfg.get("load_from")):
             warn_of_frozen_random_weights(cfg, unwrapped(runner.model))
@@ -227,9 +228,9 @@ def _run(
 
 
 def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
-    """Returns a runner whose model is made ready for training; ``lean.configure`` goes before."""
+    """Returns a runner whose model is made ready for training; ``set_train_step`` goes before."""
     runner = build_runner(cfg, launcher, device)
-    lean.guard(runner.model, cfg)
+    avoid_faults_of_cpus(runner.model, cfg)
     return runner
 
 

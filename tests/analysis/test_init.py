@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from fldet.analysis.init import init_config, iterations, median_scale
-from fldet.cli.init import better_anchors, parse_size
+from fldet.analysis.init import better_anchors, init_config, iterations, median_scale
+from fldet.cli.init import parse_size
 from fldet.config.load import load_config
 from fldet.config.options import configure
 from fldet.config.prepare import prepare_config

@@ -7,7 +7,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fldet.cli.main import app, expand_lists
-from fldet.cli.paper.run import View, minutes_left
+from fldet.cli.paper.view import View, minutes_left
 from fldet.paper.runner import Status
 from fldet.paper.runs import Run, Step
 

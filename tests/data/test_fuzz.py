@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
+from fldet.analysis.dataset.inspect import look_into
 from fldet.analysis.dataset.summary import summarize_content
-from fldet.cli.data.inspect import look_into
 from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.check import check_data
 from fldet.data.coco import CocoDataset

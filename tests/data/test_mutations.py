@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fldet.analysis.dataset.inspect import look_into
 from fldet.analysis.init import make_plan
-from fldet.cli.data.inspect import describe, look_into
+from fldet.cli.data.inspect import describe
 from fldet.data.convert import convert
 from fldet.data.formats import recognise
 from fldet.errors import FldetError

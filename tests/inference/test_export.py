@@ -19,7 +19,8 @@ from fldet.inference import export as module
 from fldet.inference.detector import Detector
 from fldet.inference.export import as_metadata, export, is_within, match
 from fldet.inference.exported import as_text, load_exported
-from fldet.inference.predict import predict, read_lines
+from fldet.inference.folder import read_lines
+from fldet.inference.predict import predict
 from fldet.inference.results import Detections, ParityResult
 
 

@@ -20,7 +20,8 @@ from fldet.errors import DataError, FileSystemError, UsageError
 from fldet.files import write_atomically
 from fldet.inference import predict as module
 from fldet.inference.detector import Detector
-from fldet.inference.predict import Place, predict, read_lines, write_coco
+from fldet.inference.folder import Place, read_lines, write_coco
+from fldet.inference.predict import predict
 from fldet.inference.sources import Item
 from fldet.pictures.boxes import read_image
 

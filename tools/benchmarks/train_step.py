@@ -28,8 +28,9 @@ from mmengine.structures import InstanceData
 from timing import Line, machine, paired, peak_extra_mib, table
 
 from fldet.config.load import load_config
+from fldet.config.train_step import set_train_step
 from fldet.engine.runner import build_model
-from fldet.models.fast import train_step as lean
+from fldet.models.fast.train_step import avoid_faults_of_cpus, set_up_model
 
 STOCK, STOCK_LOSS = "mmdet float32", "mmdet's head, lean network"
 OURS, UNFOLDED, COMPILED = "fldet lean", "fldet lean, norms unfolded", "fldet lean, compiled"
@@ -97,12 +98,12 @@ def make_step(
     if name in (STOCK, STOCK_LOSS):
         use_mmdets_head(cfg)
     cfg.update(copy.deepcopy(LINES[name]))
-    lean.configure(cfg, device)
+    set_train_step(cfg, device)
     torch.manual_seed(0)
     model: Any = build_model(cfg)
-    lean.apply(model, cfg)
+    set_up_model(model, cfg)
     model.to(device).train()
-    lean.guard(model, cfg)
+    avoid_faults_of_cpus(model, cfg)
     if name == STOCK_LOSS:
         model.bbox_head.register_forward_hook(
             lambda _module, _inputs, maps: tuple([m.float() for m in part] for part in maps)

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fldet.analysis.dataset.inspect import look_into
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.data.formats import FoundData
+    pass
 
 Data = Annotated[
     Path,
@@ -42,31 +43,6 @@ def inspect(path: Data, images: Images = None, json: options.Json = False) -> No
     found = recognise(path, images)
     result = look_into(found)
     Output("data inspect", as_json=json).result(result, text=lambda: describe(result))
-
-
-def look_into(found: "FoundData") -> dict[str, Any]:
-    """Returns format, root, classes, notes, and the summary of each split."""
-    from fldet.analysis.dataset.summary import summarize_content
-    from fldet.data.formats import oddities, used_classes
-
-    contents = {split: found.read(split) for split in found.splits}
-    classes, groups = used_classes(contents.values())
-    notes = [
-        *oddities(found, contents),
-        *(f"{name!r} only groups other classes" for name in groups),
-    ]
-    return {
-        "format": found.format,
-        "root": found.root,
-        "classes": classes,
-        "notes": notes,
-        "splits": {
-            split: summarize_content(
-                contents[split], found.splits[split]["ann_file"], found.image_folder(split)
-            )
-            for split in contents
-        },
-    }
 
 
 def describe(result: dict[str, Any]) -> str:

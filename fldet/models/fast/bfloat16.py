@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from fldet.registry import OPTIM_WRAPPERS
 
-BFLOAT16 = "fldet.Bfloat16OptimWrapper"
-FLOAT16 = "AmpOptimWrapper"  # MMEngine's, which scales the loss
-
 
 @OPTIM_WRAPPERS.register_module()
 class Bfloat16OptimWrapper(OptimWrapper):

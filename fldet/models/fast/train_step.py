@@ -18,9 +18,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fldet.config.train_step import _compile_options
 from fldet.errors import ConfigError, UnavailableError
-from fldet.models.fast.bfloat16 import BFLOAT16, avoid_single_columns
+from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, avoid_single_columns
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.models.fast.optimize import foldable_pairs
 
@@ -29,32 +28,31 @@ log = logging.getLogger("fldet")
 MAX_COMPILATIONS = 64  # one for each padded size; torch stops at 8, and goes on uncompiled
 
 
-def apply(model: Any, cfg: Config) -> None:
+def set_up_model(model: Any, cfg: Config) -> None:
     """Changes a detector in place as the lines say, before it is wrapped or trained.
 
     Args:
         model: a single-stage detector of MMDetection.
-        cfg: after ``configure``.
+        cfg: after ``fldet.config.train_step.set_train_step``.
 
     Raises:
         ConfigError: ``compile`` or ``gradient_checkpointing`` with a model that is put together in
             another way.
     """
-    compiling = _compile_options(cfg)
     if cfg.get("channels_last"):
         model.to(memory_format=torch.channels_last)
     if cfg.get("fold_batch_norms"):
         _fold_batch_norms(model.backbone)
     if cfg.get("gradient_checkpointing"):
         _checkpoint_gradients(model)
-    if compiling:
-        _compile(model, compiling["backend"])
+    if cfg.get("compile"):
+        _compile(model, cfg.compile["backend"])
 
 
-def guard(model: nn.Module, cfg: Config) -> None:
+def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
     """Keeps a model on a CPU from torch's faults in bfloat16, in place."""
     on_cpu = next(model.parameters()).device.type == "cpu"
-    if on_cpu and cfg.optim_wrapper.type == BFLOAT16:
+    if on_cpu and cfg.optim_wrapper.type == f"fldet.{Bfloat16OptimWrapper.__name__}":
         avoid_single_columns(model)
 
 
@@ -79,9 +77,6 @@ def require_compiler(device: torch.device, backend: str = "inductor") -> None:
             expected=f"{needs}, and the header files of Python",
             hint="train without: --cfg-options compile=False",
         ) from error
-
-
-# --- the config ---
 
 
 # --- the model ---

@@ -12,12 +12,12 @@ from torch import nn
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.config.train_step import wrapper_name
+from fldet.config.train_step import set_train_step, wrapper_name
 from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
-from fldet.models.fast import train_step as lean
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper
+from fldet.models.fast.train_step import avoid_faults_of_cpus, require_compiler, set_up_model
 
 CPU = torch.device("cpu")
 # 8 channels of the tiny config: see fldet.data.preprocessor
@@ -33,11 +33,11 @@ def make(tiny_config):
         cfg = prepare_config(load_config(tiny_config, [*WIDER, *options]), phases=("train",))
         if compiling:
             cfg.compile = compiling
-        lean.configure(cfg, CPU)
+        set_train_step(cfg, CPU)
         torch.manual_seed(0)
         model = build_model(cfg)
-        lean.apply(model, cfg)
-        lean.guard(model, cfg)
+        set_up_model(model, cfg)
+        avoid_faults_of_cpus(model, cfg)
         return model.train(), cfg
 
     return build
@@ -270,7 +270,7 @@ def test_without_a_compiler_nothing_is_started():
 
     without = torch._inductor.config.patch("cpp.cxx", ("no-such-compiler",))
     with without, pytest.raises(UnavailableError, match=r"torch.compile fails on cpu: .+") as error:
-        lean.require_compiler(CPU)
+        require_compiler(CPU)
     assert "a C++ compiler" in error.value.expected
     assert error.value.hint.endswith("compile=False")
 
@@ -278,7 +278,7 @@ def test_without_a_compiler_nothing_is_started():
 @pytest.mark.slow
 def test_the_compiler_of_this_machine_gives_the_same_step(make):
     try:
-        lean.require_compiler(CPU)
+        require_compiler(CPU)
     except UnavailableError as error:
         pytest.skip(str(error))
     plain, _ = make("model.data_preprocessor.type=fldet.DetDataPreprocessor")
@@ -406,14 +406,14 @@ def test_amp_has_the_last_word_over_the_wrapper(tiny_config, given, amp, device,
     cfg.amp = amp
     optimizer = dict(cfg.optim_wrapper.optimizer)
     cfg.optim_wrapper = {**given, "optimizer": optimizer}
-    lean.configure(cfg, device)
+    set_train_step(cfg, device)
     assert cfg.optim_wrapper == {**used, "optimizer": optimizer}
 
 
 def test_a_scaled_loss_on_a_cpu_is_refused_with_the_ways_out(tiny_config):
     cfg = load_config(tiny_config, ["optim_wrapper.type=AmpOptimWrapper"])
     with pytest.raises(ConfigError, match="'AmpOptimWrapper', which is for GPUs alone") as error:
-        lean.configure(cfg, CPU)
+        set_train_step(cfg, CPU)
     assert "--no-amp" in error.value.hint
 
 
@@ -477,7 +477,7 @@ def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
 def test_lines_that_make_no_sense(tiny_config, options, message):
     cfg = load_config(tiny_config, options)
     with pytest.raises(ConfigError, match=message):
-        lean.configure(cfg, CPU)
+        set_train_step(cfg, CPU)
 
 
 class TwoStages(nn.Module):
@@ -495,7 +495,7 @@ class TwoStages(nn.Module):
 def test_a_detector_of_two_stages_is_refused(line):
     cfg = Config({line: True})
     with pytest.raises(ConfigError, match=f"{line}: a TwoStages without bbox_head has") as error:
-        lean.apply(TwoStages(), cfg)
+        set_up_model(TwoStages(), cfg)
     assert "a single-stage detector" in error.value.expected
 
 
@@ -503,4 +503,4 @@ def test_checkpoints_with_a_head_that_takes_all_levels_at_once():
     model = TwoStages()
     model.bbox_head = nn.Identity()
     with pytest.raises(ConfigError, match="a TwoStages with Identity has no function for a level"):
-        lean.apply(model, Config({"gradient_checkpointing": True}))
+        set_up_model(model, Config({"gradient_checkpointing": True}))
