@@ -6,8 +6,6 @@ Importing this package costs next to nothing: the names below are loaded at firs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fldet import _compat
-
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from fldet.errors import FldetError
     from fldet.inference.detector import Detector
     from fldet.inference.results import Detections
-
-_compat.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,13 @@
 """Lets the OpenMMLab packages work as they are found: with or without compiled operators.
 
-``install`` runs when fldet is imported. It imports nothing but the standard library and only
-leaves import finders behind, so nothing of this costs anything until mmcv or mmdet is imported.
+``install`` runs when a room of fldet is imported that uses them, and not with ``import fldet`` or
+``fldet.losses``. It imports nothing but the standard library and leaves import finders behind.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
@@ -37,7 +37,7 @@ _KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 def install() -> None:
     """Installs the import finders; calling it again changes nothing."""
     if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
-        sys.meta_path[:0] = [_UpstreamMmdetFinder(), _LaneDetectionFinder()]
+        sys.meta_path.insert(0, _AroundFinder())
         # Last, so that a compiled mmcv._ext and a real imgaug win by themselves.
         sys.meta_path.append(_FallbackFinder())
 
@@ -114,24 +114,20 @@ def _raise_missing(self: object, *_args: object, **_kwargs: object) -> NoReturn:
     )
 
 
-class _LaneDetectionFinder:
-    """Lets the one module of mmdet that needs imgaug import it when it is used.
-
-    Imported with mmdet's data sets, imgaug takes a twentieth of the start of a training.
-    """
+class _AroundFinder:
+    """Lets modules of OpenMMLab's packages be imported inside a context: see ``_AROUND``."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "mmdet.datasets.transforms.generate_line":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
+        around = _AROUND.get(name)
+        spec = PathFinder.find_spec(name, path, target) if around else None
+        if around is not None and spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
-                with _imgaug_postponed():
+                with around():
                     load(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
@@ -174,30 +170,19 @@ def _postponed(module_name: str) -> ModuleType:
     return module
 
 
-class _UpstreamMmdetFinder:
+@contextmanager
+def _version_check_passed() -> Iterator[None]:
     """Lets upstream mmdet 3.x pass its version check beside a newer mmcv."""
+    if not _is_distribution("mmdet"):  # onedl's is "onedl-mmdetection"
+        yield
+        return
+    import mmcv
 
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name != "mmdet" or not _is_distribution("mmdet"):  # onedl's is "onedl-mmdetection"
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                import mmcv
-
-                version, mmcv.__version__ = mmcv.__version__, _MMCV_FOR_UPSTREAM_MMDET
-                try:
-                    load(module)
-                finally:
-                    mmcv.__version__ = version
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+    version, mmcv.__version__ = mmcv.__version__, _MMCV_FOR_UPSTREAM_MMDET
+    try:
+        yield
+    finally:
+        mmcv.__version__ = version
 
 
 def _is_distribution(name: str) -> bool:
@@ -208,3 +193,13 @@ def _is_distribution(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+# Modules, and what is in force while each is imported. The lane detection needs imgaug when it is
+# used; imported with mmdet's data sets, that takes a twentieth of the start of a training.
+_AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "mmdet": _version_check_passed,
+    "mmdet.datasets": silence_imports,
+    "mmdet.models": silence_imports,
+    "mmdet.datasets.transforms.generate_line": _imgaug_postponed,
+}

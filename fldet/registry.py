@@ -6,8 +6,12 @@ by itself and looks in the locations given here.
 
 from typing import Any
 
-from mmdet import registry as mmdet_registry
-from mmengine.registry import Registry
+from fldet import _compat
+
+_compat.install()
+
+from mmdet import registry as mmdet_registry  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
 
 # losses, heads, necks, detectors, preprocessors
 MODELS = Registry(
@@ -25,18 +29,24 @@ TASK_UTILS = Registry(
 )
 # data sets: annotation files in, samples out
 DATASETS = Registry(
-    "dataset", parent=mmdet_registry.DATASETS, scope="fldet", locations=["fldet.data"]
+    "dataset",
+    parent=mmdet_registry.DATASETS,
+    scope="fldet",
+    locations=["fldet.data.coco", "fldet.data.voc", "fldet.data.yolo", "fldet.data.shapes.dataset"],
 )
 # steps of a pipeline: what happens to one image and its boxes
 TRANSFORMS = Registry(
     "transform",
     parent=mmdet_registry.TRANSFORMS,
     scope="fldet",
-    locations=["fldet.data"],
+    locations=["fldet.data.images", "fldet.data.transforms"],
 )
 # what turns detections into figures
 METRICS = Registry(
-    "metric", parent=mmdet_registry.METRICS, scope="fldet", locations=["fldet.evaluation"]
+    "metric",
+    parent=mmdet_registry.METRICS,
+    scope="fldet",
+    locations=["fldet.evaluation.metrics", "fldet.evaluation.metric_voc"],
 )
 # what is watched or guarded while a loop runs
 HOOKS = Registry(

@@ -30,7 +30,7 @@ class FussyLoss(nn.Module):
         super().__init__()
 """
 DATA = """
-from fldet.data import CocoDataset
+from fldet.data.coco import CocoDataset
 from {scope}.registry import DATASETS
 @DATASETS.register_module()
 class NewFormat(CocoDataset):

@@ -26,9 +26,9 @@ from fldet.checkpoints.files import (
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.devices import describe, select_device
+from fldet.engine.machine import machine
 from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner, build_model
-from fldet.environment import machine
 from fldet.errors import ConfigError, UsageError
 from fldet.models.fast.cuda_graph import graphed, require_graphs
 from fldet.models.fast.optimize import (

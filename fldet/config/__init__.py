@@ -1,1 +1,5 @@
 """Configs: read, checked, compared, completed."""
+
+from fldet import _compat
+
+_compat.install()

@@ -17,8 +17,6 @@ from mmengine.config import Config
 from fldet.anchors.cover import Floats
 
 log = logging.getLogger("fldet")
-
-
 _ENLARGING = ("Expand", "Mosaic", "Pad")  # in names of steps whose effect on sizes is not known
 
 

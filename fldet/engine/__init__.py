@@ -1,10 +1,5 @@
-"""Building, training and testing on MMEngine's Runner. Plain functions that return results.
+"""Training and testing on MMEngine's Runner. Plain functions that return results."""
 
-Importing the engine imports MMDetection, without the lines that it prints about optional packages.
-"""
+from fldet import _compat
 
-from fldet._compat import silence_imports
-
-with silence_imports():
-    import mmdet.datasets
-    import mmdet.models  # noqa: F401
+_compat.install()

@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader
 from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
-from fldet.data import CocoDataset
-from fldet.data.coco import require_boxes
+from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
 from fldet.engine.console import _name_log, quiet_console
 from fldet.engine.hooks import BrokenImagesHook
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, ConfigError, shorten
-from fldet.evaluation import CocoMetric, VOCMetric
+from fldet.evaluation.metric_voc import VOCMetric
+from fldet.evaluation.metrics import CocoMetric
 from fldet.files import write_atomically
 from fldet.models.fast.train_step import set_up_model
 from fldet.registry import MODELS

@@ -24,8 +24,9 @@ from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
-from fldet.evaluation import CocoMetric, VOCMetric
 from fldet.evaluation.figures import Figures
+from fldet.evaluation.metric_voc import VOCMetric
+from fldet.evaluation.metrics import CocoMetric
 from fldet.files import require_writable, write_atomically
 from fldet.models.fast.optimize import (
     as_in_mmdetection,

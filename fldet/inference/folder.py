@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -22,22 +23,17 @@ from fldet.engine.lock import locked
 from fldet.errors import UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
 from fldet.inference.detector import Detector, Prepared
-from fldet.inference.predict import log
 from fldet.inference.results import Detections
 from fldet.inference.sources import SETTINGS, Item
+
+log = logging.getLogger("fldet")
 
 FORMATS = ("pictures", "coco", "jsonl")
 
 
 MOST_OF_LINE = 64 * MIB  # bytes that a line of predictions may have
-
-
 DEFAULT_OUT = "predictions"
-
-
 GO_ON = "go on with the same command and --resume"
-
-
 PICTURES = "pictures"
 
 

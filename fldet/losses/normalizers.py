@@ -6,14 +6,10 @@ averages the gradients of the processes, so a divisor is per process.
 """
 
 import torch
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from fldet.registry import MODELS
 
-
-@MODELS.register_module()
 class CountOverRanks(nn.Module):
     """The number over the images of all processes, at least 1 (Sec. 4.1; DEVIATION D7).
 
@@ -26,10 +22,15 @@ class CountOverRanks(nn.Module):
         Args:
             counts: (N,) number of examples of each image of this process.
         """
-        return reduce_mean(counts.sum().float()).clamp(min=1 / get_world_size())
+        count = counts.sum().float()
+        if not (dist.is_available() and dist.is_initialized()):
+            return count.clamp(min=1)
+        processes = dist.get_world_size()
+        count /= processes
+        dist.all_reduce(count)
+        return count.clamp(min=1 / processes)
 
 
-@MODELS.register_module()
 class CountPerRank(nn.Module):
     """The number over the images of this process, at least 1, as in MMDetection.
 
@@ -42,7 +43,6 @@ class CountPerRank(nn.Module):
         return counts.sum().float().clamp(min=1)
 
 
-@MODELS.register_module()
 class CountPlusOne(nn.Module):
     """The sum of (number + 1) over the images of this process, as in Detectron, the paper's code.
 
@@ -55,7 +55,6 @@ class CountPlusOne(nn.Module):
         return (counts + 1).sum().float()
 
 
-@MODELS.register_module()
 class MovingAverageCount(nn.Module):
     """A moving average of ``CountPerRank`` over the training steps, as in Detectron2.
 

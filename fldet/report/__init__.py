@@ -1,1 +1,5 @@
 """One page of a run."""
+
+from fldet import _compat
+
+_compat.install()

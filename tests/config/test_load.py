@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fldet.config import load as config
 from fldet.config.load import find_config, format_config, load_config, parse_override, to_plain
-from fldet.config.load import load as config
 from fldet.errors import ConfigError
 
 RETINANET = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"

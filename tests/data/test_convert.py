@@ -1,7 +1,9 @@
 import pytest
 
-from fldet.data import CocoDataset, VOCDataset, YOLODataset
+from fldet.data.coco import CocoDataset
 from fldet.data.convert import convert
+from fldet.data.voc import VOCDataset
+from fldet.data.yolo import YOLODataset
 from fldet.errors import UsageError
 
 

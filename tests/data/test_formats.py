@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from fldet.data import CocoDataset
+from fldet.data.coco import CocoDataset
 from fldet.data.formats import oddities, recognise, used_classes
 from fldet.errors import DataError, UsageError
 

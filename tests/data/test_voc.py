@@ -4,7 +4,8 @@ import os
 import pytest
 from PIL import Image
 
-from fldet.data import CocoDataset, VOCDataset
+from fldet.data.coco import CocoDataset
+from fldet.data.voc import VOCDataset
 from fldet.errors import DataError
 
 OBJECT = """<object><name>{name}</name>{more}<part><name>head</name></part>

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from fldet.data import CocoDataset, YOLODataset
+from fldet.data.coco import CocoDataset
+from fldet.data.yolo import YOLODataset
 from fldet.errors import DataError
 
 

@@ -13,8 +13,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 
 from fldet.errors import DataError, UnavailableError
-from fldet.evaluation import CocoMetric, evaluate_coco, load_detections, save_detections
+from fldet.evaluation.coco import evaluate_coco
+from fldet.evaluation.detections import load_detections, save_detections
 from fldet.evaluation.figures import COCO_FIGURES
+from fldet.evaluation.metrics import CocoMetric
 from fldet.registry import METRICS
 
 

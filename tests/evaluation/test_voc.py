@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fldet.data import VOCDataset
+from fldet.data.voc import VOCDataset
 from fldet.errors import DataError
-from fldet.evaluation import CocoMetric, VOCMetric, evaluate_voc
 from fldet.evaluation.ground_truth import load_truth, read_ground_truth
-from fldet.evaluation.voc import VocRule, average_precisions
+from fldet.evaluation.metric_voc import VOCMetric
+from fldet.evaluation.metrics import CocoMetric
+from fldet.evaluation.voc import VocRule, average_precisions, evaluate_voc
 
 
 def box(image=1, bbox=(10, 10, 20, 20), score=0.9, category=1):

@@ -1,4 +1,4 @@
-"""``fldet paper``."""
+"""``fldet paper list`` and ``show``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,25 +8,10 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command
-from fldet.cli.paper import report as paper_report
-from fldet.cli.paper import run as paper_run
 from fldet.text import markdown_table, table
 
 if TYPE_CHECKING:
     from fldet.paper import Comparison, Table
-
-app = typer.Typer(
-    help="The paper's tables: every row is a config.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-)
-app.command("run", epilog=paper_run.EXAMPLES, short_help="Train and test the rows of the tables.")(
-    paper_run.run
-)
-app.command(
-    "report", epilog=paper_report.EXAMPLES, short_help="Compare the runs of a tier with the paper."
-)(paper_report.report)
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -44,12 +29,6 @@ THREE = ("AP", "AP50", "AP75")
 SIZES = ("AP_S", "AP_M", "AP_L")
 
 
-@app.callback()
-def paper() -> None:
-    """The paper's tables: every row is a config."""
-
-
-@app.command("list", epilog=LIST_EXAMPLES)
 @command
 def list_tables(json: options.Json = False) -> None:
     """List the tables and their rows."""
@@ -67,7 +46,6 @@ def list_tables(json: options.Json = False) -> None:
     Output("paper list", as_json=json).result(tables, text="\n\n".join(lines))
 
 
-@app.command(epilog=SHOW_EXAMPLES)
 @command
 def show(
     names: Annotated[

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 TIMING_MINUTES = 1.0  # of a row of Table 1e on two CPU cores, by order of magnitude
-
-
 REDRAW_SECONDS = 1.0
-
-
 SAY_SECONDS = 60.0  # between two lines about runs under way, where there is no terminal
 
 

@@ -8,7 +8,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from fldet.losses.sigmoid_losses import SigmoidLoss
+from fldet.losses.modules import SigmoidLoss
 from fldet.models.dense_heads.post_process import (
     gather_deltas,
     is_plain_nms,

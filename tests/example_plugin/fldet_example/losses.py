@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fldet.losses.formulas import Alpha, focal_loss
-from fldet.losses.sigmoid_losses import SigmoidLoss
+from fldet.losses.modules import SigmoidLoss
 from fldet_example.registry import MODELS
 
 

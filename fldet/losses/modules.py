@@ -1,11 +1,26 @@
-"""What the losses of the paper share: K independent sigmoids, a sum over anchors, a divisor."""
+"""The paper's losses as modules: K independent sigmoids, a sum over anchors, a divisor.
+
+The focal loss and FL* of the appendix, and what the paper compares them with: cross entropy, and
+the hinge loss it gave up.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from fldet.losses.formulas import Alpha, balance, check_alpha, hard_targets, signed_logits
+from fldet.losses.formulas import (
+    Alpha,
+    balance,
+    check_alpha,
+    cross_entropy,
+    focal_loss,
+    focal_loss_star,
+    hard_targets,
+    hinge_loss,
+    signed_logits,
+)
 from fldet.losses.fused import Curve, check_weights, count_classes, sigmoid_loss_sum
 
 
@@ -153,3 +168,140 @@ def _one_row_per_anchor(cls_score: Tensor, labels: Tensor) -> Tensor:
     """Returns the (N, A * K, H, W) map of a level as (N, H, W, A, K)."""
     num_classes = count_classes(cls_score, labels)
     return cls_score.permute(0, 2, 3, 1).reshape(*labels.shape, num_classes)
+
+
+class FocalLoss(SigmoidLoss):
+    """Alpha-balanced focal loss (Eq. 5; Eq. 4 with ``alpha=None``).
+
+    Args:
+        gamma: focusing strength, >= 0; 0 is cross entropy.
+        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
+
+    Raises:
+        ValueError: ``use_sigmoid`` is not True, or gamma or an alpha is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        alpha: Alpha = 0.25,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(
+            partial(focal_loss, gamma=gamma),
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+            curve=Curve(power=gamma),
+            compiled=compiled,
+        )
+        self.gamma = gamma
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for printing a model."""
+        return f"gamma={self.gamma}, {super().extra_repr()}"
+
+
+class FocalLossStar(SigmoidLoss):
+    """FL*, a loss of nearly the same shape with two parameters (Appendix A, Table 3).
+
+    Args:
+        gamma: steepness, > 0.
+        beta: shift of the curve, in logits.
+        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
+
+    Raises:
+        ValueError: ``use_sigmoid`` is not True, or a parameter is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        beta: float = 1.0,
+        alpha: Alpha = 0.25,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(
+            partial(focal_loss_star, gamma=gamma, beta=beta),
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+            curve=Curve(gain=gamma, shift=beta),
+            compiled=compiled,
+        )
+        self.gamma = gamma
+        self.beta = beta
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for printing a model."""
+        return f"gamma={self.gamma}, beta={self.beta}, {super().extra_repr()}"
+
+
+class CrossEntropyLoss(SigmoidLoss):
+    """Cross entropy (Eq. 1), balanced by alpha (Eq. 3) if one is given.
+
+    Args:
+        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
+        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
+
+    Raises:
+        ValueError: ``use_sigmoid`` is not True, or an alpha is outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: Alpha = None,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(
+            cross_entropy,
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+            curve=Curve(),
+            compiled=compiled,
+        )
+
+
+class HingeLoss(SigmoidLoss):
+    """Hinge loss on p_t (Sec. 5.1): a negative control, which the paper found unstable.
+
+    Args:
+        threshold: the p_t above which an example costs nothing, in (0, 1].
+        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
+        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+
+    Raises:
+        ValueError: ``use_sigmoid`` is not True, or the threshold or an alpha is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        alpha: Alpha = None,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            partial(hinge_loss, threshold=threshold),
+            alpha=alpha,
+            use_sigmoid=use_sigmoid,
+            loss_weight=loss_weight,
+        )
+        self.threshold = threshold
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for printing a model."""
+        return f"threshold={self.threshold}, {super().extra_repr()}"
