@@ -4,13 +4,17 @@
 ``fldet.losses``. It imports nothing but the standard library and leaves import finders behind.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "mmcv_ext.py")
 
@@ -193,6 +197,25 @@ def _is_distribution(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """Keeps a function out of compiled code, as ``torch.compiler.disable`` does.
+
+    That one imports torch's compiler as soon as it decorates something, which takes a third of a
+    second of every start; here only compiled code does.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        import torch
+
+        if torch.compiler.is_compiling():
+            left_alone: Callable[P, R] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+            return left_alone(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 # Modules, and what is in force while each is imported. The lane detection needs imgaug when it is

@@ -1,94 +1,151 @@
-"""Imports go one way, from low to high; docs/how-it-works.md draws the layers."""
+"""Imports go one way, from low floors to high ones; docs/how-it-works.md draws them."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
-
-import pytest
 
 import fldet
 
 ROOT = Path(fldet.__file__).parent
 
-# Each may import its own layer and those before it.
-LAYERS = [
-    {"_compat", "config_text", "errors", "plugins", "results", "annotations", "functional"}
-    | {"anchor_cover", "drawing", "environment", "image_files", "lettering", "ops", "processes"}
-    | {"reading", "text"},
-    {"config"},
-    {"registry"},
-    {
-        "catalog",
-        "config_bounds",
-        "config_check",
-        "config_diff",
-        "config_origin",
-        "config_trees",
-        "paper",
-    }
-    | {"data", "models", "evaluation", "hooks"},
-    {"engine"},
-    {"cli"},
-]
-ANALYSIS_MAY_USE = LAYERS[0]
-OUTSIDE = {"__init__", "__main__"}  # the lazy public names, and the command
+# A room may import those of lower floors, and itself; modules beside the rooms are the ground.
+FLOORS = (
+    ("ground",),
+    ("losses",),
+    ("ops",),
+    ("data",),
+    ("pictures", "models", "evaluation", "config"),
+    ("anchors", "checkpoints"),
+    ("engine",),
+    ("inference", "analysis", "paper"),
+    ("benchmark", "report"),
+    ("cli",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+OUTSIDE = {"__init__.py", "__main__.py"}  # the lazy public names, and the command
+
+MOST_FILES, MOST_LINES = 20, 450
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else "ground"
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Parts of fldet that a file imports anywhere, inside functions too; not for annotations."""
-    tree = ast.parse(path.read_text())
-    only_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    names = []
-    for node in ast.walk(tree):
-        if id(node) in only_types:
-            continue
+def imported_modules(path: Path) -> set[str]:
+    """Modules of fldet that a file imports anywhere, inside functions and for types too."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "fldet":
-            names += [f"fldet.{alias.name}" for alias in node.names]
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
-    parts = {name.split(".")[1] for name in names if name.startswith("fldet.")}
-    return {part for part in parts if not part.startswith("__")}
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in modules if name.startswith("fldet.")}
 
 
-def layer_of(part: str) -> int:
-    return next(index for index, layer in enumerate(LAYERS) if part in layer)
+FILES = [
+    path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.name not in OUTSIDE or path.parent != ROOT
+]
+    path for path in sorted(ROOT.rglob("*.py")) if path.name not in OUTSIDE or path.parent != ROOT
+]
 
 
-FILES = [path for path in sorted(ROOT.rglob("*.py")) if part_of(path) not in OUTSIDE]
+def test_every_room_has_a_floor():
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert rooms | {"ground"} == set(FLOOR)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_only_its_own_layer_and_lower_ones(path):
-    part = part_of(path)
-    imported = imported_parts(path) - {part}
-    if part == "analysis":
-        assert imported <= ANALYSIS_MAY_USE
-    elif part == "cli":
-        assert imported <= set().union(*LAYERS, {"analysis"})
-    else:
-        assert {i for i in imported if layer_of(i) > layer_of(part)} == set()
-
-
-def test_every_part_has_a_layer():
-    parts = {part_of(path) for path in FILES} - {"analysis"}
-    assert parts == set().union(*LAYERS)
-
-
-def test_only_config_reads_config_files_and_only_the_engine_runs():
+def test_imports_only_of_lower_floors_and_of_the_same_room():
+    faults = []
     for path in FILES:
-        text = path.read_text()
-        assert "Config.fromfile(" not in text or part_of(path) == "config"
-        assert "Runner" not in text.replace("Runner's", "") or part_of(path) in (
-            "engine",
-            "config_check",
+        own = room_of(f"fldet.{path.relative_to(ROOT).parts[0].removesuffix('.py')}")
+        for module in sorted(imported_modules(path)):
+            room = room_of(module)
+            if room != own and FLOOR[room] >= FLOOR[own]:
+                faults.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not faults, "\n".join(faults)
+
+
+def test_no_two_analyses_import_each_other():
+    faults = []
+    for path in (ROOT / "analysis").glob("*/*.py"):
+        others = {
+            module.split(".")[2] for module in imported_modules(path) if ".analysis." in module
+        }
+        faults += [f"{path.relative_to(ROOT)}: {name}" for name in others - {path.parent.name}]
+    assert not faults, "\n".join(faults)
+
+
+def test_folders_and_files_are_small_enough_to_look_at():
+    folders = {path.parent for path in FILES}
+    crowded = [folder for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES]
+    long = [path for path in FILES if len(path.read_text().splitlines()) > MOST_LINES]
+    assert (crowded, long) == ([], [])
+
+
+def test_rooms_that_use_openmmlab_prepare_it_first():
+    """Whatever of fldet is imported first, mmdet is imported in the way that it works here."""
+    faults = []
+    for path in FILES:
+        names = {
+            alias for alias in _outer_imports(path) if alias.split(".")[0] in ("mmdet", "mmcv")
+        }
+        inits = (parent / "__init__.py" for parent in path.parents if ROOT in parent.parents)
+        if names and path.parent != ROOT and not any(_prepares(one) for one in inits):
+            faults.append(str(path.relative_to(ROOT)))
+    assert not faults, "\n".join(faults)
+
+
+def _outer_imports(path: Path) -> set[str]:
+    body = ast.parse(path.read_text()).body
+    froms = {node.module for node in body if isinstance(node, ast.ImportFrom) and node.module}
+    plain = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    return froms.union(plain)
+
+
+def _prepares(init: Path) -> bool:
+    text = init.read_text()
+    return "_compat.install()" in text or "import fldet.registry" in text
+
+
+def test_only_config_reads_config_files():
+    for path in FILES:
+        if room_of(f"fldet.{path.relative_to(ROOT).parts[0]}") != "config":
+            assert "Config.fromfile(" not in path.read_text(), path
+
+
+UNCHANGED = """
+import sys
+before = list(sys.meta_path), dict(os.environ)
+import fldet
+assert before == (sys.meta_path, dict(os.environ))
+import torch
+before = list(sys.meta_path), dict(os.environ)
+import fldet.losses.modules, fldet.losses.normalizers
+assert before == (sys.meta_path, dict(os.environ))
+"""
+WITHOUT = """
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmdet', 'mmcv', 'mmengine', 'cv2'):
+            raise ImportError(name)
+
+import sys
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_importing_fldet_changes_nothing_in_the_process():
+    """And the losses need torch alone."""
+    for before in ("import os\n", "import os\n" + WITHOUT):
+        done = subprocess.run(
+            [sys.executable, "-c", before + UNCHANGED],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT.parent)},
         )
+        assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fldet.environment import STAND_IN
+from fldet.engine.doctor import STAND_IN
 
 ROOT = Path(__file__).parents[1]
 WHEELS = sorted((ROOT / "requirements" / "stand-ins").glob("*.whl"))

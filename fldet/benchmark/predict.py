@@ -26,7 +26,7 @@ from fldet.checkpoints.files import (
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.devices import describe, select_device
-from fldet.engine.machine import machine
+from fldet.engine.doctor import machine
 from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner, build_model
 from fldet.errors import ConfigError, UsageError

@@ -8,7 +8,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from fldet.environment import Finding
+    from fldet.engine.doctor import Finding
 
 EXAMPLES = """\b
 Examples:
@@ -23,7 +23,7 @@ MARKS = {"ok": "  ", "warning": "! ", "error": "X "}
 def doctor(json: options.Json = False) -> None:
     """Print versions, operators and devices, and how to mend known troubles."""
     note("fldet doctor: looking at torch, MMDetection and the operators")
-    from fldet.environment import diagnose
+    from fldet.engine.doctor import diagnose
 
     findings = diagnose()
     Output("doctor", as_json=json).result(findings, text=lambda: describe(findings))

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, NoReturn
 import typer
 
 from fldet.cli.group import GroupOfModules
-from fldet.cli.streams import safe_streams
+from fldet.streams import safe_streams
 
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {

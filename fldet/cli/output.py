@@ -108,7 +108,7 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except (Exception, SystemExit) as error:
-            from fldet.environment import culprit, reason
+            from fldet.engine.doctor import culprit, reason
 
             if package := culprit(error):
                 what = f"{package} cannot be imported: {reason(error)}"

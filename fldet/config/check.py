@@ -197,11 +197,9 @@ def _default_type(node: Mapping[str, Any], place: str) -> Any:
     """Returns what a run makes of a dict without ``type``; None for any other dict."""
     from torch.utils.data import DataLoader
 
-    from fldet.engine.hooks import EarlyStoppingHook, EMAHook
-
     train_loop = "EpochBasedTrainLoop" if node.get("by_epoch", True) else "IterBasedTrainLoop"
     loops = {"train_cfg": train_loop, "val_cfg": "ValLoop", "test_cfg": "TestLoop"}
-    hooks = {"ema": EMAHook, "early_stopping": EarlyStoppingHook}
+    hooks = {"ema": "fldet.EMAHook", "early_stopping": "fldet.EarlyStoppingHook"}
     return DataLoader if place.endswith("_dataloader") else loops.get(place) or hooks.get(place)
 
 

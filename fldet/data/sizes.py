@@ -14,9 +14,9 @@ from mmdet.datasets.transforms import FixScaleResize
 from mmdet.datasets.transforms.transforms import rescale_size as floored_size
 from mmengine.config import Config
 
-from fldet.anchors.cover import Floats
-
 log = logging.getLogger("fldet")
+
+Floats = npt.NDArray[np.float32]
 _ENLARGING = ("Expand", "Mosaic", "Pad")  # in names of steps whose effect on sizes is not known
 
 

@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import parse_args, run
 
-from fldet.cli.streams import safe_streams
+from fldet.streams import safe_streams
 
 
 def main(arguments: list[str]) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fldet._compat import eager
 from fldet.errors import UnavailableError
-from fldet.losses.eager import eager
 from fldet.losses.formulas import Alpha, check_alpha, check_integers
 
 __all__ = ["Curve", "check_weights", "count_classes", "sigmoid_loss_sum"]

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fldet._compat import eager
 from fldet.errors import UnavailableError
-from fldet.losses.eager import eager
 
 __all__ = ["batched_nms", "move_classes_apart", "nms"]
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fldet.losses.eager import eager
+from fldet._compat import eager
 from fldet.ops.nms import BACKENDS, Backend, gives, has_compiled_mmcv, require
 
 __all__ = ["roi_align"]

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from fldet.checkpoints.files import checkpoints, newest_checkpoint
 from fldet.devices import describe, select_device
+from fldet.engine.doctor import machine
 from fldet.engine.lock import is_locked
-from fldet.engine.machine import machine
 from fldet.engine.signals import ASKED_TO_END, noted_signals
 from fldet.errors import ConfigError, DataError
 from fldet.paper.runs import Run, Step, check_digest, digest_of, read_record, result_of

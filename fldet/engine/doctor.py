@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from fldet import __version__
 from fldet._compat import silence_imports
+from fldet.about import commit
 
 INSTALL = "pip install -c requirements/constraints.txt -e ."
 
@@ -231,3 +233,37 @@ def _compiler() -> Finding:
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     nothing = "none; torch.compile needs one, and Triton, for a faster loss on a GPU, a C compiler"
     return Finding("c++ compiler", found or nothing)
+
+
+def machine() -> dict[str, str]:
+    """Returns what a time depends on besides the model: processor, cores, versions, operators."""
+    import torch
+
+    from fldet.ops import active_backend
+
+    facts = {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mmdet": version("onedl-mmdetection"),
+        "fldet": __version__,
+        "nms": active_backend()["nms"],
+    }
+    if state := commit():
+        facts["commit"] = state
+    if torch.cuda.is_available():
+        cudnn: Any = torch.backends.cudnn
+        facts["cuda"], facts["cudnn"] = str(torch.version.cuda), str(cudnn.version())
+        facts["tf32 convolutions"] = str(cudnn.allow_tf32)
+        facts["tf32 products"] = str(torch.backends.cuda.matmul.allow_tf32)
+    return facts
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

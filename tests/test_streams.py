@@ -9,7 +9,7 @@ import pytest
 
 from fldet.cli.log import set_up_logging
 from fldet.cli.output import Output, note
-from fldet.cli.streams import safe_streams
+from fldet.streams import safe_streams
 from fldet.text import table
 
 NASTY = "\x1b]0;owned\x07 \x9b31m \u202eexe \udcff 箱\r"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from fldet import environment
-from fldet.environment import diagnose
+from fldet.engine import doctor as environment
+from fldet.engine.doctor import diagnose
 
 
 def findings(name):
