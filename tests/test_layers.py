@@ -46,10 +46,6 @@ def imported_modules(path: Path) -> set[str]:
 
 
 FILES = [
-    path
-    for path in sorted(ROOT.rglob("*.py"))
-    if path.name not in OUTSIDE or path.parent != ROOT
-]
     path for path in sorted(ROOT.rglob("*.py")) if path.name not in OUTSIDE or path.parent != ROOT
 ]
 

@@ -20,6 +20,7 @@ from fldet.benchmark.predict import WARMUP, check_against, summarize
 from fldet.benchmark.results import SpeedResult
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.prepare import prepare_config
+from fldet.config.resolve import settle_training
 from fldet.config.train_step import set_train_step, use_wrapper
 from fldet.data.random_batches import random_batch
 from fldet.devices import select_device
@@ -75,6 +76,7 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
+    prepared.auto_scale_lr = None  # the rate is 0
     if amp:
         prepared.amp = True
     if batch_size is not None:
@@ -180,14 +182,14 @@ class _Trainer:
     """Model and optimizer of a config, and the times of their steps."""
 
     def __init__(self, cfg: Config, device: torch.device, work_dir: str) -> None:
-        cfg = copy.deepcopy(cfg)
+        cfg = settle_training(cfg, device=device)
         cfg.work_dir = work_dir
         cfg.optim_wrapper.optimizer.lr = 0.0
         if cfg.model.get("backbone"):
             cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
         self.device = device
         self.is_compiled = bool(cfg.get("compile"))
-        self.runner = training_runner(cfg, "none", device)
+        self.runner = training_runner(cfg, device)
         self.model: Any = self.runner.model
         self.model.init_weights()
         self.model.train()

@@ -49,18 +49,17 @@ def parse_batch_size(text: str | None) -> int | str | None:
     return int(text)
 
 
-def set_batch_size(
-    cfg: Config, asked: int | str | None, start: Start | None, device: torch.device, launcher: str
+def choose_batch_size(
+    cfg: Config, asked: int | str | None, start: Start, device: torch.device, launcher: str
 ) -> int | None:
-    """Sets the images per step of one process in a config; returns them if they were asked for.
+    """Returns the images per step of one process where they are not the config's, else None.
 
     A resumed run keeps those that it was started with, unless another number is asked for.
 
     Args:
-        cfg: prepared, with ``set_train_step`` and ``run_options.configure`` done; before the
-            learning rate is scaled.
+        cfg: of ``resolve_training``.
         asked: ``auto``, a number, or None for the config's.
-        start: where the run goes on, None for a new one.
+        start: where the run begins.
         device: where it runs.
         launcher: of its processes.
 
@@ -68,7 +67,7 @@ def set_batch_size(
         UsageError: ``auto`` in processes that cannot agree on a number.
         UnavailableError: not even one image fits.
     """
-    if start and asked in (AUTO, None):
+    if start.path and asked in (AUTO, None):
         number = start.images if asked == AUTO else start.info.get(ASKED)
         if number:
             log.info("batch size %d, as the run began", number)
@@ -79,8 +78,6 @@ def set_batch_size(
         )
     else:
         number = find_batch_size(cfg, device) if asked == AUTO else asked
-    if number:
-        cfg.train_dataloader.batch_size = number
     return number
 
 
@@ -92,7 +89,7 @@ def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> in
     CPU, where more images are not faster, it is the config's, if they fit.
 
     Args:
-        cfg: as for ``set_batch_size``; not changed.
+        cfg: of ``resolve_training``; not changed.
         device: where the steps run.
         processes: that will share the memory of a CPU.
 
@@ -189,7 +186,7 @@ class TrialStep:
     """The training step of a config, on noise; a call leaves gradients and images to no one.
 
     Args:
-        cfg: as for ``set_batch_size``; not changed. The network is not compiled, which would take
+        cfg: of ``resolve_training``; not changed. The network is not compiled, which would take
             a minute for each number of images.
         device: where.
         shape: (height, width) of the images.

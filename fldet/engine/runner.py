@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import itertools
 import logging
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import MMLogger
@@ -23,11 +21,11 @@ from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
 from fldet.data.coco import CocoDataset, require_boxes
-from fldet.data.stream import MOST_OF_A_SEED, BatchStream, exact_loader, is_seed
+from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.console import _name_log, quiet_console
 from fldet.engine.hooks import BrokenImagesHook
 from fldet.engine.workers import _begin_worker, worker_errors
-from fldet.errors import CheckpointError, ConfigError, shorten
+from fldet.errors import CheckpointError, shorten
 from fldet.evaluation.metric_voc import VOCMetric
 from fldet.evaluation.metrics import CocoMetric
 from fldet.files import write_atomically
@@ -40,8 +38,6 @@ _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeErr
 
 # Options of a DataLoader about its processes.
 WORKER_OPTIONS = {"persistent_workers", "prefetch_factor", "multiprocessing_context"}
-
-_run_numbers = itertools.count(1)
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -190,31 +186,15 @@ class FldetRunner(Runner):
             super()._init_model_weights()
 
 
-def build_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
-    """Returns a runner for a prepared config; its work dir is made and the config written there.
+def build_runner(cfg: Config) -> FldetRunner:
+    """Returns a runner; its work dir is made and the config written there.
 
-    Every runner gets a name of its own: MMEngine keeps logs and figures by name and second, and two
-    runs that start within one second would share them.
+    Args:
+        cfg: of ``settle_training`` or ``resolve_test``.
     """
-    check_seed(cfg)
-    cfg.launcher = launcher
-    if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device
-        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
-    cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{next(_run_numbers)}"
-    if cfg.get("visualizer"):  # by one name, two runs would write into the first one's folder
-        cfg.visualizer.name = cfg.experiment_name
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(_literal(cfg))
-
-
-def check_seed(cfg: Config) -> None:
-    """Raises a ``ConfigError`` where the seed of a config is none that all generators take."""
-    seed = (cfg.get("randomness") or {}).get("seed")
-    if seed is not None and not is_seed(seed):
-        raise ConfigError(
-            f"the seed is {shorten(seed)}", expected=f"a whole number from 0 to {MOST_OF_A_SEED}"
-        )
 
 
 class _LiteralConfig(Config):

@@ -1,16 +1,19 @@
-"""Where a stopped run goes on, and a work dir as it was at that iteration."""
+"""Where a run begins: its work dir, held and read once, and as it was at that iteration."""
 
 import copy
 import logging
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import Tensor
@@ -19,14 +22,26 @@ from fldet.checkpoints.files import (
     checkpoint_classes,
     checkpoints,
     iteration_of,
+    newest_checkpoint,
+    read_checkpoint,
     usable_checkpoints,
+    weights_of,
     weights_problem,
 )
 from fldet.config.prepare import our_datasets
 from fldet.engine.hooks import EarlyEndHook
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of
-from fldet.errors import CheckpointError, ConfigError, DataError, shorten
+from fldet.engine.lock import locked
+from fldet.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UsageError,
+    explained_file_errors,
+    shorten,
+)
 from fldet.files import GIB, is_temporary_name, parse_json, read_bytes, write_atomically
+from fldet.processes import process_rank, restart_count
 from fldet.registry import MODELS
 
 log = logging.getLogger("fldet")
@@ -42,25 +57,86 @@ _EARLIER_LOCK = r"\.run\.lock\.(?:.+|stale)\.\d+"
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that a run goes on from.
+    """Where a run begins: at the first iteration, or behind a checkpoint of its work dir.
 
     Attributes:
-        path: the file.
+        path: the checkpoint; None for a new run.
         iteration: iterations done.
-        seed: of the run.
+        seed: of the run; None for a new one.
         validated: whether the validation after this iteration is part of it.
         averaged: whether its weights are averages, and those of the run are kept beside them.
         images: of a step of one process.
         info: what the hooks of the run have noted.
+        finished: why nothing is left to do, '' if something is.
     """
 
-    path: Path
-    iteration: int
-    seed: int
-    validated: bool
+    path: Path | None = None
+    iteration: int = 0
+    seed: int | None = None
+    validated: bool = False
     averaged: bool = False
     images: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    finished: str = ""
+
+
+@contextmanager
+def opened_run(
+    cfg: Config, hooks: Sequence[Hook], *, resume: bool, launcher: str, trust: bool
+) -> Iterator[Start]:
+    """Holds the work dir of a run for this process, and yields where the run begins.
+
+    Of several processes the first one holds it for all. A run that torchrun has started again after
+    a failure goes on as with ``resume``.
+
+    Args:
+        cfg: of ``resolve_training``.
+        hooks: of the run; those that may end it early are asked.
+        resume: whether a run that is there may be gone on with.
+        launcher: that started the processes.
+        trust: run the code in checkpoints that cannot be read without.
+
+    Raises:
+        UsageError: another run holds the work dir, or it has one and ``resume`` is not set.
+        CheckpointError: none of its checkpoints can be used, or ``load_from`` cannot be read.
+        ConfigError: the run was begun with another optimizer, schedule or classes.
+        FileSystemError: the work dir cannot be written.
+    """
+    work_dir = Path(cfg.work_dir)
+    is_first = launcher == "none" or process_rank() == 0
+    lock = locked(work_dir) if is_first else nullcontext(False)
+    with explained_file_errors(work_dir), lock as goes_on:
+        if goes_on:
+            log.info("restart %d of at most %d by torchrun", *restart_count())
+            resume = True
+        # under torchrun the first process refuses for all: it alone knows of a restart
+        if is_first or "TORCHELASTIC_RUN_ID" not in os.environ:
+            _require_free(work_dir, resume)
+        start = find_start(work_dir, cfg, trust=trust) if newest_checkpoint(work_dir) else Start()
+        start = replace(start, finished=why_finished(start, cfg, hooks))
+        if start.path:
+            log.info("resuming from %s", start.path)
+            if (cfg.get("randomness") or {}).get("seed") not in (None, start.seed):
+                log.warning("the run began with seed %s and keeps it", start.seed)
+        elif cfg.get("load_from") and "://" not in str(cfg.load_from):
+            path = Path(cfg.load_from)  # read here, where the reason of a refusal can be said
+            weights_of(read_checkpoint(path, trust=trust), path)
+        if is_first and not start.finished:
+            _remove_leftovers(work_dir, start, resume=resume)
+        yield start
+
+
+def _require_free(work_dir: Path, resume: bool) -> None:
+    newest = newest_checkpoint(work_dir)
+    if newest and not resume:
+        raise UsageError(
+            f"{work_dir} already holds a run (its newest checkpoint is {newest.name})",
+            expected="an empty work dir, or --resume to go on with that run",
+            hint="add --resume, or choose another folder: --work-dir "
+            + shlex.quote(f"{work_dir}-2"),
+        )
+    if resume and not newest:
+        log.info("nothing to resume in %s: starting from the first iteration", work_dir)
 
 
 def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
@@ -68,32 +144,41 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
 
     Args:
         work_dir: with at least one file ``iter_N.pth``.
-        cfg: prepared.
+        cfg: of ``resolve_training``.
         trust: run the code in checkpoints that cannot be read without.
 
     Raises:
         CheckpointError: none can be used.
-        ConfigError: the optimizer or the schedule of the run is of another kind than the config's.
+        ConfigError: the optimizer or the schedule of the run is of another kind than the config's,
+            or the run averages its weights and the config does not.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
         problem = weights_problem(model, content, path)
-        if not problem:
-            _require_classes(checkpoint_classes(content, path), cfg, path)
-            _check_optimizer(cfg, model, content, path)
-            info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
-            done = iteration_of(path)
-            return Start(
-                path,
-                done,
-                seed=meta["seed"],
-                validated=info.get(VALIDATED) == done,
-                averaged="ema_state_dict" in content,
-                images=identity_of(meta).get("images per process"),
-                info=info,
+        if problem:
+            log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
+            continue
+        _require_classes(checkpoint_classes(content, path), cfg, path)
+        _check_optimizer(cfg, model, content, path)
+        averaged = "ema_state_dict" in content
+        if averaged and not cfg.get("ema"):
+            raise ConfigError(
+                f"{path} is of a run that averages its weights; the config has ema off",
+                expected="ema as the run began",
+                hint="go on with: --cfg-options ema=True",
             )
-        log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
+        info, meta = dict(content["message_hub"]["runtime_info"]), content["meta"]
+        done = iteration_of(path)
+        return Start(
+            path,
+            done,
+            seed=meta["seed"],
+            validated=info.get(VALIDATED) == done,
+            averaged=averaged,
+            images=identity_of(meta).get("images per process"),
+            info=info,
+        )
     raise CheckpointError(
         f"none of the {len(checkpoints(work_dir))} checkpoints in {work_dir} can be used",
         expected="a whole checkpoint of this config's model; the reasons are above",
@@ -231,14 +316,16 @@ def _require_classes(trained: tuple[str, ...] | None, cfg: Config, path: Path) -
             )
 
 
-def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:
+def why_finished(start: Start, cfg: Config, hooks: Sequence[Hook] = ()) -> str:
     """Returns why a run has nothing left to do, '' if it has: iterations, or a validation.
 
     Args:
         start: where it would go on.
-        cfg: prepared.
+        cfg: of ``resolve_training``.
         hooks: of the run; those that may end it early are asked.
     """
+    if not start.path:
+        return ""
     validates = bool(cfg.get("val_cfg") and cfg.get("val_dataloader"))
     if validates and not start.validated:
         return ""
@@ -248,25 +335,24 @@ def why_finished(start: Start, cfg: Config, hooks: Sequence[Any] = ()) -> str:
     return next(filter(None, reasons), "")
 
 
-def prepare_work_dir(work_dir: Path, start: Start | None, *, resume: bool) -> None:
+def _remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
     """Removes what a run that was cut off has left behind the iteration where it goes on.
 
     Args:
         work_dir: of the run.
-        start: None if it starts from the first iteration.
+        start: where it goes on.
         resume: whether the logs in the folder are of this run.
     """
     for path in _leftovers(work_dir):
         log.info("removed %s, left over from a run that was killed", path)
         path.unlink(missing_ok=True)
-    if start:
+    if start.path:
         # MMEngine reads the path here; after a move of the folder it would be the old one.
         write_atomically(work_dir / "last_checkpoint", str(start.path))
     # A run that was killed before its first checkpoint has left lines too.
-    done, validated = (start.iteration, start.validated) if start else (0, False)
     for path in sorted(work_dir.glob("*/vis_data/*.json")) if resume else ():
         if path.name in ("scalars.json", f"{path.parent.parent.name}.json"):  # of MMEngine
-            trim_scalars(path, done, validated=validated)
+            trim_scalars(path, start.iteration, validated=start.validated)
 
 
 def _leftovers(work_dir: Path) -> Iterator[Path]:

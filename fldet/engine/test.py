@@ -1,6 +1,5 @@
 """Testing a checkpoint: detections, figures, pictures."""
 
-import copy
 import logging
 import time
 from contextlib import closing
@@ -16,13 +15,12 @@ from fldet.checkpoints.files import (
     read_checkpoint,
     resolve_checkpoint,
 )
-from fldet.config.prepare import prepare_config
+from fldet.config.resolve import resolve_test
 from fldet.devices import describe, select_device
 from fldet.engine.peers import group_settings
 from fldet.engine.process_group import process_group
 from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
-from fldet.engine.train import default_work_dir
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation.figures import Figures
 from fldet.evaluation.metric_voc import VOCMetric
@@ -95,19 +93,24 @@ def test(
         require_precision(precision, chosen)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path, trust=trust_checkpoint)
-    prepared = prepare_config(cfg, phases=("test",), classes=checkpoint_classes(content, path))
-    prepared.work_dir = str(work_dir or default_work_dir(cfg) / "test")
-    prepared.update(resume=False, load_from=None)  # the weights are loaded below, strictly
-    _set_options(prepared, show_dir, score_thr, max_images)
+    resolved = resolve_test(
+        cfg,
+        classes=checkpoint_classes(content, path),
+        work_dir=work_dir,
+        draw={"out_dir": str(show_dir), "score_thr": score_thr} if show_dir else None,
+        max_images=max_images,
+        launcher=launcher,
+        device=chosen,
+    )
     with (
-        process_group(launcher, chosen, **group_settings(prepared)),
-        explained_file_errors(prepared.work_dir),
+        process_group(launcher, chosen, **group_settings(resolved)),
+        explained_file_errors(resolved.work_dir),
     ):
         for folder in filter(None, (show_dir, out and out.parent)):
             require_writable(folder)  # it is written into at the end, maybe after hours
-        with closing(build_runner(prepared, launcher, chosen)) as runner:
+        with closing(build_runner(resolved)) as runner:
             _our_metrics(runner)
-            out = _keep_detections(runner, out, Path(prepared.work_dir))
+            out = _keep_detections(runner, out, Path(resolved.work_dir))
             model = unwrapped(runner.model)
             load_weights(model, content, path)
             fast = optimized(model, precision=precision) if precision else None
@@ -125,7 +128,7 @@ def test(
         result = TestResult(
             figures=figures,
             checkpoint=path,
-            work_dir=Path(prepared.work_dir),
+            work_dir=Path(resolved.work_dir),
             results_file=out,
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
@@ -153,16 +156,6 @@ def _stock_figures(runner: FldetRunner, stock: nn.Module) -> Figures:
     runner.test()
     runner.model = own
     return next(iter(_figures(runner).values()))
-
-
-def _set_options(
-    cfg: Config, show_dir: Path | None, score_thr: float, max_images: int | None
-) -> None:
-    if max_images is not None:
-        cfg.test_dataloader.dataset.indices = max_images
-    if show_dir is not None:
-        draw = {"type": "fldet.DrawHook", "out_dir": str(show_dir), "score_thr": score_thr}
-        cfg.custom_hooks = [*copy.deepcopy(cfg.get("custom_hooks") or []), draw]
 
 
 def _keep_detections(runner: FldetRunner, out: Path | None, work_dir: Path) -> Path | None:

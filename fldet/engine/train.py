@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,34 +21,30 @@ from fldet.checkpoints.files import (
     forbid_code_in_checkpoints,
     iteration_of,
     newest_checkpoint,
-    read_checkpoint,
     trusted_checkpoints,
-    weights_of,
 )
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
-from fldet.config import options as run_options
-from fldet.config.prepare import prepare_config, scale_learning_rate
-from fldet.config.train_step import set_train_step, train_step_in_words
+from fldet.config.resolve import (
+    TrainOptions,
+    default_work_dir,
+    resolve_training,
+    settle_training,
+)
+from fldet.config.train_step import train_step_in_words
 from fldet.devices import describe, select_device
-from fldet.engine.batch_size import ASKED, find_batch_size, set_batch_size
+from fldet.engine.batch_size import ASKED, choose_batch_size, find_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
+from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.engine.hooks.nonfinite import SKIPPED
-from fldet.engine.lock import locked
 from fldet.engine.peers import group_settings
 from fldet.engine.process_group import process_group
 from fldet.engine.results import TrainResult
-from fldet.engine.runner import FldetRunner, build_runner, check_seed, unwrapped
+from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.engine.signals import Received, noted_signals
-from fldet.engine.start import Start, find_start, prepare_work_dir, why_finished
-from fldet.errors import ConfigError, FldetError, UsageError, explained_file_errors
-from fldet.models.fast.train_step import avoid_faults_of_cpus
-from fldet.processes import (
-    adopt_launcher,
-    end_with_parent,
-    process_count,
-    process_rank,
-    restart_count,
-)
+from fldet.engine.start import opened_run
+from fldet.errors import FldetError, explained_file_errors
+from fldet.models.fast.train_step import avoid_faults_of_cpus, require_compiler
+from fldet.processes import adopt_launcher, end_with_parent, process_count, restart_count
 
 log = logging.getLogger("fldet")
 
@@ -93,43 +89,31 @@ def train(
     forbid_code_in_checkpoints()
     named_launcher, launcher = launcher, adopt_launcher(launcher)
     chosen = select_device(device)
-    work_dir = work_dir or default_work_dir(cfg)
-    prepared, hooks = _prepare(cfg, chosen, amp)
-    if auto_scale_lr is not None and prepared.get("auto_scale_lr"):
-        prepared.auto_scale_lr.enable = auto_scale_lr
-    if seed is not None:
-        _set_seed(prepared, seed)
-    check_seed(prepared)
-    prepared.work_dir = str(work_dir)
-    _use_our_hooks(prepared)
-    is_first = launcher == "none" or process_rank() == 0
-    lock = locked(work_dir) if is_first else nullcontext(False)
-    with explained_file_errors(work_dir), lock as goes_on:
-        if goes_on:
-            log.info("restart %d of at most %d by torchrun", *restart_count())
-            resume = True
-        # under torchrun the first process refuses for all: it alone knows of a restart
-        if is_first or "TORCHELASTIC_RUN_ID" not in os.environ:
-            _check_work_dir(work_dir, resume)
-        start = _starting_point(prepared, work_dir, trust_checkpoint)
-        finished = why_finished(start, prepared, hooks) if start else ""
-        if finished:
-            log.info("%s is finished: %s", work_dir, finished)
-            return _result(work_dir, start.path if start else None)
-        if not start:
-            _check_load_from(prepared, trust_checkpoint)
-        asked = set_batch_size(prepared, batch_size, start, chosen, launcher)
-        scale_learning_rate(prepared, process_count() if launcher != "none" else 1)
-        if is_first:
-            prepare_work_dir(work_dir, start, resume=resume)
+    resolved = resolve_training(cfg, chosen, TrainOptions(work_dir, seed, amp, auto_scale_lr))
+    hooks, work_dir = hooks_of_lines(resolved), Path(resolved.work_dir)
+    with opened_run(
+        resolved, hooks, resume=resume, launcher=launcher, trust=trust_checkpoint
+    ) as start:
+        if start.finished:
+            log.info("%s is finished: %s", work_dir, start.finished)
+            return _result(work_dir, start.path)
+        images = choose_batch_size(resolved, batch_size, start, chosen, launcher)
+        settled = settle_training(
+            resolved,
+            seed=start.seed,
+            images=images,
+            processes=process_count() if launcher != "none" else 1,
+            launcher=launcher,
+            device=chosen,
+        )
         with (
-            process_group(launcher, chosen, **group_settings(prepared)),
+            process_group(launcher, chosen, **group_settings(settled)),
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):
             options = _options_of_no_config(device, named_launcher, trust_checkpoint)
-            own = [*hooks, BuffersHook(), ResumeHook({ASKED: asked} if asked else {})]
-            return _run(prepared, launcher, chosen, received, own, options)
+            own = [*hooks, BuffersHook(), ResumeHook({ASKED: images} if images else {})]
+            return _run(settled, chosen, received, own, options)
 
 
 def batch_size_of_processes(
@@ -163,17 +147,7 @@ def batch_size_of_processes(
 
 def _find_batch_size(cfg: Config, count: int, device: str, amp: bool | None) -> int:
     chosen = select_device(device)
-    return find_batch_size(_prepare(cfg, chosen, amp)[0], chosen, count)
-
-
-def _prepare(cfg: Config, device: torch.device, amp: bool | None) -> tuple[Config, list[Hook]]:
-    """Returns a config with its lines turned into what they stand for, and their hooks."""
-    prepared = prepare_config(cfg, phases=_phases(cfg))
-    _require_iterations(prepared)
-    if amp is not None:
-        prepared.amp = amp
-    set_train_step(prepared, device)
-    return prepared, run_options.configure(prepared)
+    return find_batch_size(resolve_training(cfg, chosen, TrainOptions(amp=amp)), chosen, count)
 
 
 def _options_of_no_config(device: str, launcher: str, trust: bool) -> list[str]:
@@ -192,7 +166,6 @@ def _options_of_no_config(device: str, launcher: str, trust: bool) -> list[str]:
 
 def _run(
     cfg: Config,
-    launcher: str,
     device: torch.device,
     received: Received,
     hooks: Sequence[Hook],
@@ -200,7 +173,7 @@ def _run(
 ) -> TrainResult:
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
-    with closing(training_runner(cfg, launcher, device)) as runner:
+    with closing(training_runner(cfg, device)) as runner:
         log.info("training on %s, %s", describe(device), _plan(cfg, runner))
         log.info("training step: %s", train_step_in_words(cfg) or "in float32")
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
@@ -227,84 +200,21 @@ def _run(
         return _result(Path(cfg.work_dir), newest, runner.message_hub, seconds, text)
 
 
-def training_runner(cfg: Config, launcher: str, device: torch.device) -> FldetRunner:
-    """Returns a runner whose model is made ready for training; ``set_train_step`` goes before."""
-    runner = build_runner(cfg, launcher, device)
+def training_runner(cfg: Config, device: torch.device) -> FldetRunner:
+    """Returns a runner whose model is made ready for training.
+
+    Args:
+        cfg: of ``settle_training``.
+        device: where it runs.
+
+    Raises:
+        UnavailableError: the config compiles, and nothing can be compiled.
+    """
+    if cfg.get("compile"):
+        require_compiler(device, cfg.compile["backend"])
+    runner = build_runner(cfg)
     avoid_faults_of_cpus(runner.model, cfg)
     return runner
-
-
-def _starting_point(cfg: Config, work_dir: Path, trust: bool) -> Start | None:
-    """Returns where a run goes on, None for a new one; sets the config accordingly."""
-    start = find_start(work_dir, cfg, trust=trust) if newest_checkpoint(work_dir) else None
-    cfg.resume = start is not None
-    if start:
-        log.info("resuming from %s", start.path)
-        if cfg.get("randomness", {}).get("seed") not in (None, start.seed):
-            log.warning("the run began with seed %s and keeps it", start.seed)
-        _set_seed(cfg, start.seed)
-        if start.averaged and not cfg.get("ema"):
-            raise ConfigError(
-                f"{start.path} is of a run that averages its weights; the config has ema off",
-                expected="ema as the run began",
-                hint="go on with: --cfg-options ema=True",
-            )
-    return start
-
-
-def _require_iterations(cfg: Config) -> None:
-    if "max_iters" not in (cfg.get("train_cfg") or {}):
-        raise ConfigError(
-            "train_cfg has no max_iters: fldet trains by iterations, not by epochs",
-            expected="train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=90000, "
-            "val_interval=10000), and schedules with by_epoch=False",
-            hint="_base_ = 'fldet::_base_/schedules/schedule_1x.py' has both",
-        )
-
-
-def _set_seed(cfg: Config, seed: int) -> None:
-    # not setdefault: MMEngine returns a copy of a dict that was not there
-    cfg.randomness = {**(cfg.get("randomness") or {}), "seed": seed}
-
-
-def _use_our_hooks(cfg: Config) -> None:
-    """Lets configs that inherit MMDetection's runtime be resumed as exactly as ours."""
-    hooks = cfg.get("default_hooks") or {}
-    checkpoint, logger = hooks.get("checkpoint") or {}, hooks.get("logger") or {}
-    if checkpoint.get("type") == "CheckpointHook" and checkpoint.get("by_epoch") is False:
-        checkpoint["type"] = "fldet.CheckpointHook"
-    if logger.get("type") == "LoggerHook":
-        logger["type"] = "fldet.LoggerHook"
-        logger.setdefault("log_metric_by_epoch", False)  # else all validations are of step 0
-
-
-def _check_load_from(cfg: Config, trust: bool) -> None:
-    """Reads the file once, where the reason of a refusal can be said."""
-    name = str(cfg.get("load_from") or "")
-    if name and "://" not in name:
-        weights_of(read_checkpoint(Path(name), trust=trust), Path(name))
-
-
-def default_work_dir(cfg: Config) -> Path:
-    """Returns ``work_dirs/`` and the name of the config file, or the config's own ``work_dir``."""
-    return Path(cfg.get("work_dir") or Path("work_dirs", Path(cfg.filename or "run").stem))
-
-
-def _phases(cfg: Config) -> tuple[str, ...]:
-    return ("train", "val") if cfg.get("val_dataloader") else ("train",)
-
-
-def _check_work_dir(work_dir: Path, resume: bool) -> None:
-    newest = newest_checkpoint(work_dir)
-    if newest and not resume:
-        raise UsageError(
-            f"{work_dir} already holds a run (its newest checkpoint is {newest.name})",
-            expected="an empty work dir, or --resume to go on with that run",
-            hint="add --resume, or choose another folder: --work-dir "
-            + shlex.quote(f"{work_dir}-2"),
-        )
-    if resume and not newest:
-        log.info("nothing to resume in %s: starting from the first iteration", work_dir)
 
 
 def _plan(cfg: Config, runner: FldetRunner) -> str:

@@ -8,8 +8,8 @@ from mmengine.registry import init_default_scope
 from fldet.analysis.init import better_anchors, init_config, iterations, median_scale
 from fldet.cli.init import parse_size
 from fldet.config.load import load_config
-from fldet.config.options import configure
 from fldet.config.prepare import prepare_config
+from fldet.engine.hooks.lines import configure
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import DATASETS, MODELS
 

@@ -1,18 +1,15 @@
-"""The lines of a config about how long a run goes on, and on what: each stands for a hook.
-
-``ema``, ``early_stopping``, ``max_time``; and ``accumulate``, which the optimizer follows.
-"""
+"""The lines of a config that each stand for a hook: ``ema``, ``early_stopping``, ``max_time``."""
 
 import logging
 import math
 import re
-import warnings
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from fldet.engine.hooks import EarlyStoppingHook, EMAHook, TimeBudgetHook
+from fldet.engine.hooks.early_end import EarlyStoppingHook, TimeBudgetHook
+from fldet.engine.hooks.ema import EMAHook
 from fldet.errors import ConfigError
 
 log = logging.getLogger("fldet")
@@ -20,16 +17,15 @@ log = logging.getLogger("fldet")
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def configure(cfg: Config) -> list[Hook]:
-    """Sets what ``accumulate`` implies, in place, and returns the hooks of the other lines.
+def hooks_of_lines(cfg: Config) -> list[Hook]:
+    """Returns the hooks that the lines of a config stand for.
 
     Args:
-        cfg: prepared, of a training; before the learning rate is scaled.
+        cfg: of a training.
 
     Raises:
         ConfigError: a value of another kind, or lines that do not go together.
     """
-    _accumulate(cfg)
     hooks: list[Hook] = []
     if _is_on(cfg, "ema"):
         hooks.append(_ema(cfg.ema))
@@ -102,35 +98,6 @@ def _early_stopping(cfg: Config) -> EarlyStoppingHook:
     if not good_delta:
         raise ConfigError(f"early_stopping.min_delta is {hook.min_delta!r}", expected="0 or more")
     return hook
-
-
-def _accumulate(cfg: Config) -> None:
-    """Hands the number to the optimizer; checkpoints and validations come between two steps."""
-    if not _is_on(cfg, "accumulate"):
-        return
-    count: Any = cfg.accumulate
-    if not _is_count(count):
-        raise ConfigError(f"accumulate is {count!r}", expected="batches of a step, at least 1")
-    there = cfg.optim_wrapper.get("accumulative_counts", 1)
-    if count == 1:
-        return
-    if there not in (1, count):
-        raise ConfigError(
-            f"accumulate is {count}, optim_wrapper.accumulative_counts {there}",
-            expected="one of them",
-        )
-    cfg.optim_wrapper.accumulative_counts = count
-    # torch's advice; the schedule counts batches, and the first step comes after some of them
-    warnings.filterwarnings("ignore", "Detected call of .scheduler.step")
-    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-    places = [("default_hooks.checkpoint.interval", checkpoint, "interval")]
-    if cfg.get("val_cfg"):
-        places.append(("train_cfg.val_interval", cfg.train_cfg, "val_interval"))
-    for name, owner, key in places:
-        every = owner.get(key) or 0
-        if every > 0 and every % count:  # gradients that are not applied yet are not saved
-            owner[key] = math.ceil(every / count) * count
-            log.info("%s %d -> %d, a multiple of accumulate", name, every, owner[key])
 
 
 def _is_on(cfg: Config, name: str) -> bool:

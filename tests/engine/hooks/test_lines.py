@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fldet.checkpoints.files import read_checkpoint
-from fldet.config import options as run_options
 from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.engine.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook
+from fldet.engine.hooks import lines as run_options
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError
 
