@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fldet.checkpoints.model import build_model
     from fldet.config.load import load_config
-    from fldet.engine.runner import build_model
     from fldet.engine.test import test
     from fldet.engine.train import train
     from fldet.errors import FldetError

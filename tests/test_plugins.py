@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from fldet.checkpoints.model import build_model
 from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.config.names import Name, registered
 from fldet.config.prepare import our_datasets
-from fldet.engine.runner import build_model
 from fldet.errors import ConfigError, UnavailableError
 from fldet.plugins import COMMANDS, SCOPES, find, installed, load, problem_of
 

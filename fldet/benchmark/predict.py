@@ -23,12 +23,13 @@ from fldet.checkpoints.files import (
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.checkpoints.model import build_model
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
 from fldet.devices import describe, select_device
 from fldet.engine.doctor import machine
 from fldet.engine.memory import peak_memory
-from fldet.engine.runner import FldetRunner, build_model
+from fldet.engine.runner import FldetRunner
 from fldet.errors import ConfigError, UsageError
 from fldet.models.fast.cuda_graph import graphed, require_graphs
 from fldet.models.fast.optimize import (

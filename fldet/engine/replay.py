@@ -4,11 +4,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fldet.checkpoints.files import load_weights, read_checkpoint
+from fldet.checkpoints.files import read_checkpoint
+from fldet.checkpoints.model import model_with_weights
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
 from fldet.engine.nonfinite import describe, examine, load_batch
-from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, NonFiniteError
 from fldet.models.fast.bfloat16 import avoid_single_columns
 
@@ -32,10 +32,7 @@ def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
             f"{path} holds no batch", expected="a file nonfinite_iter_N.pth of a work dir"
         )
     prepared = prepare_config(cfg, phases=("train",))
-    if prepared.model.get("backbone"):
-        prepared.model.backbone.init_cfg = None  # the weights are in the file
-    model = build_model(prepared).to(chosen).train()
-    load_weights(model, content, path)
+    model = model_with_weights(prepared, content, path).to(chosen).train()
     batch, moment = load_batch(content)
     if moment.autocast and chosen.type == "cpu":
         avoid_single_columns(model)

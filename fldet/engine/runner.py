@@ -12,7 +12,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,9 +19,9 @@ from torch.utils.data import DataLoader
 from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
+from fldet.console import _name_log, quiet_console
 from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import BatchStream, exact_loader
-from fldet.engine.console import _name_log, quiet_console
 from fldet.engine.hooks import BrokenImagesHook
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, shorten
@@ -30,7 +29,6 @@ from fldet.evaluation.metric_voc import VOCMetric
 from fldet.evaluation.metrics import CocoMetric
 from fldet.files import write_atomically
 from fldet.models.fast.train_step import set_up_model
-from fldet.registry import MODELS
 
 # What a state of the wrong types or sizes makes optimizers, schedules and MMEngine raise.
 _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -38,25 +36,6 @@ _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeErr
 
 # Options of a DataLoader about its processes.
 WORKER_OPTIONS = {"persistent_workers", "prefetch_factor", "multiprocessing_context"}
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """Returns the model of a config with its initial weights, in training mode, on the CPU.
-
-    Pretrained weights are loaded (and downloaded) where the config names them in ``init_cfg``.
-
-    Args:
-        cfg: as ``load_config`` returned it; only ``model`` and ``default_scope`` are read.
-
-    Raises:
-        CheckpointError: pretrained weights cannot be downloaded.
-    """
-    init_default_scope(cfg.get("default_scope", "mmdet"))
-    quiet_console(MMLogger.get_instance("mmengine"))
-    model = MODELS.build(cfg.model)
-    with explained_downloads(cfg):
-        model.init_weights()
-    return model
 
 
 class FldetRunner(Runner):

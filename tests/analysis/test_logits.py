@@ -8,9 +8,9 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 
 from fldet.analysis.loss_cdf.logits import Reservoir, collect_logits, split_logits
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, UsageError
 from fldet.models.dense_heads.retina_head import RetinaHead
 

@@ -8,9 +8,9 @@ from mmdet.structures import DetDataSample
 from fldet.analysis.flops.count import count_flops
 from fldet.benchmark.clock import STAGES, Marks, time_in_turns, time_stages
 from fldet.benchmark.predict import benchmark
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
 from fldet.models.fast.cuda_graph import graphed
 from fldet.models.fast.optimize import optimized

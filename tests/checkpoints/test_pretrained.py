@@ -7,9 +7,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fldet.checkpoints import pretrained
+from fldet.checkpoints.model import build_model
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config.load import load_config
-from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError
 from fldet.registry import MODELS
 

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 import fldet
 from fldet.config.load import format_config, load_config
 from fldet.config.check import validate
-from fldet.engine.runner import build_model
+from fldet.checkpoints.model import build_model
 from fldet.registry import MODELS
 
 CONFIGS = Path(fldet.__file__).parent.parent / "configs"

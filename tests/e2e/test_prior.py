@@ -7,8 +7,8 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
-from fldet.engine.runner import build_model
 from fldet.registry import DATASETS
 
 ITERATIONS = 40

@@ -7,8 +7,8 @@ import torch
 
 from fldet.analysis.log import compute, read_log
 from fldet.checkpoints.files import read_checkpoint
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
-from fldet.engine.runner import build_model
 from fldet.engine.test import check_precision
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train

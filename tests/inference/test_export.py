@@ -11,9 +11,9 @@ import pytest
 import torch
 import typer
 
+from fldet.checkpoints.model import build_model
 from fldet.cli.export import export as run_command
 from fldet.config.load import load_config
-from fldet.engine.runner import build_model
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.inference import export as module
 from fldet.inference.detector import Detector

@@ -7,8 +7,8 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
-from fldet.engine.runner import build_model
 from fldet.models import RetinaHead
 from fldet.registry import MODELS
 

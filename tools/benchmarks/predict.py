@@ -28,9 +28,9 @@ from mmengine.structures import InstanceData
 from timing import Line, machine, paired, table
 from torch import nn
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.devices import has_bfloat16
-from fldet.engine.runner import build_model
 from fldet.models.fast.cuda_graph import graphed
 from fldet.models.fast.optimize import as_in_mmdetection, optimized
 from fldet.ops import active_backend

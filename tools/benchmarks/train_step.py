@@ -27,9 +27,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from timing import Line, machine, paired, peak_extra_mib, table
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.train_step import set_train_step
-from fldet.engine.runner import build_model
 from fldet.models.fast.train_step import avoid_faults_of_cpus, set_up_model
 
 STOCK, STOCK_LOSS = "mmdet float32", "mmdet's head, lean network"

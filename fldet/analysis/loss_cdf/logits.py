@@ -30,11 +30,11 @@ from fldet.checkpoints.files import (
     read_checkpoint,
     resolve_checkpoint,
 )
+from fldet.checkpoints.model import build_model
 from fldet.config.prepare import dataset_of, prepare_config
+from fldet.console import quiet_console
 from fldet.devices import describe, select_device
-from fldet.engine.console import quiet_console
 from fldet.engine.hooks.progress import make_bar
-from fldet.engine.runner import build_model
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.files import write_atomically

@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from fldet.checkpoints.model import build_model
 from fldet.cli.main import app
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.runner import build_model
 
 HEAVY = ("torch", "numpy", "mmengine", "mmdet", "rich", "matplotlib")
 

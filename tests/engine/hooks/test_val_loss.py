@@ -10,11 +10,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.engine.hooks import val_loss
 from fldet.engine.hooks.val_loss import ValLossHook, bring_boxes_to_input
-from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError
 from fldet.registry import DATASETS

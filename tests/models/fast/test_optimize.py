@@ -9,9 +9,9 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.devices import has_bfloat16
-from fldet.engine.runner import build_model
 from fldet.errors import UnavailableError, UsageError
 from fldet.models.fast.optimize import (
     as_in_mmdetection,

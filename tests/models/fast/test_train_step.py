@@ -10,10 +10,10 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from fldet.checkpoints.files import read_checkpoint
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.config.train_step import set_train_step, wrapper_name
-from fldet.engine.runner import build_model
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper

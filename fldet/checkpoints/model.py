@@ -1,0 +1,95 @@
+"""The model of a config, with the weights of a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from fldet.checkpoints.files import (
+    checkpoint_classes,
+    load_weights,
+    read_checkpoint,
+    resolve_checkpoint,
+)
+from fldet.checkpoints.pretrained import explained_downloads
+from fldet.config.prepare import prepare_config
+from fldet.console import quiet_console
+from fldet.registry import MODELS
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Returns the model of a config with its initial weights, in training mode, on the CPU.
+
+    Pretrained weights are loaded (and downloaded) where the config names them in ``init_cfg``.
+
+    Args:
+        cfg: as ``load_config`` returned it; only ``model`` and ``default_scope`` are read.
+
+    Raises:
+        CheckpointError: pretrained weights cannot be downloaded.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    quiet_console(MMLogger.get_instance("mmengine"))
+    model = MODELS.build(cfg.model)
+    with explained_downloads(cfg):
+        model.init_weights()
+    return model
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to be used.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        cfg: the config, completed, with the classes of the checkpoint.
+        path: the checkpoint.
+    """
+
+    model: nn.Module
+    cfg: Config
+    path: Path
+
+
+def load_model(
+    cfg: Config, checkpoint: Path, *, phases: tuple[str, ...] = (), trust: bool = False
+) -> LoadedModel:
+    """Returns the model of a config with the weights of a checkpoint.
+
+    Args:
+        cfg: as ``load_config`` returned it.
+        checkpoint: the weights, or a work dir: its best checkpoint, else its newest.
+        phases: of ``train``, ``val`` and ``test``, those whose data will be read.
+        trust: run the code in checkpoints that cannot be read without.
+
+    Raises:
+        CheckpointError: unreadable, or of another model than the config's.
+        ConfigError, DataError: as ``prepare_config``.
+    """
+    path = resolve_checkpoint(checkpoint)
+    content = read_checkpoint(path, trust=trust)
+    completed = prepare_config(cfg, phases=phases, classes=checkpoint_classes(content, path))
+    return LoadedModel(model_with_weights(completed, content, path), completed, path)
+
+
+def model_with_weights(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
+    """Returns the model of a config in evaluation mode, on the CPU, with weights that were read.
+
+    No pretrained weights are looked for: all are in the checkpoint.
+
+    Args:
+        cfg: completed.
+        content: what ``read_checkpoint`` returned.
+        path: of the file, for messages.
+
+    Raises:
+        CheckpointError: the weights are of another model.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model: nn.Module = MODELS.build(cfg.model)
+    load_weights(model, content, path)
+    return model.eval()
