@@ -5,14 +5,26 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fldet.about import commit
-
-if TYPE_CHECKING:
-    pass
+from fldet.moved import moved
 
 SCHEMA = 1
+
+__getattr__ = moved(
+    __name__,
+    {
+        "fldet.files": ("write_atomically", "atomic_file", "atomic_path", "require_writable"),
+        "fldet.text": ("markdown_table",),
+        "fldet.evaluation.figures": ("COCO_FIGURES", "Figures", "CocoFigures", "VocFigures"),
+        "fldet.engine.results": ("TrainResult", "PrecisionCheck", "TestResult"),
+        "fldet.benchmark.results": ("SpeedComparison", "SpeedResult", "SpeedCell", "SpeedTable"),
+        "fldet.inference.results": (
+            *("Detections", "PredictResult", "ParityResult", "ExportResult"),
+        ),
+    },
+)
 
 
 def to_json(command: str, value: Any) -> str:

@@ -43,8 +43,7 @@ def test_install_twice_changes_nothing():
 @pytest.mark.parametrize("name", ["mmcv", "mmcv._extra", "imgaug_extra", "json"])
 def test_other_modules_are_left_alone(name):
     assert _compat._FallbackFinder.find_spec(name) is None
-    assert _compat._UpstreamMmdetFinder.find_spec(name) is None
-    assert _compat._LaneDetectionFinder.find_spec(name) is None
+    assert _compat._AroundFinder.find_spec(name) is None
 
 
 class TestImgaug:
@@ -59,7 +58,7 @@ class TestImgaug:
                 return None if hidden else super().find_spec(name, path, target)
 
         sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutImgaug
-        import fldet
+        import fldet.config
     """
 
     def run(self, code):
@@ -90,13 +89,13 @@ class TestImgaug:
 
     def test_a_real_one_wins(self, tmp_path):
         (tmp_path / "imgaug.py").write_text("real = True")
-        printed = run_python("import fldet, imgaug; print(imgaug.real)", path=tmp_path)
+        printed = run_python("import fldet.config, imgaug; print(imgaug.real)", path=tmp_path)
         assert printed == "True\n"
 
     def test_a_real_one_is_not_patched_up(self, tmp_path):
         (tmp_path / "imgaug").mkdir()
         (tmp_path / "imgaug" / "__init__.py").touch()
-        code = "import fldet, importlib.util as u; print(u.find_spec('imgaug.augmenters'))"
+        code = "import fldet.config, importlib.util as u; print(u.find_spec('imgaug.augmenters'))"
         assert run_python(code, path=tmp_path) == "None\n"
 
     def test_mmdet_imports_a_real_one_when_it_needs_it(self, tmp_path):
@@ -107,7 +106,7 @@ class TestImgaug:
         (tmp_path / "imgaug" / "augmenters.py").write_text("Sometimes = dict")
         (augmentables / "lines.py").write_text("LineString = list")
         code = """
-            import sys, fldet
+            import sys, fldet.config
             from mmdet.datasets.transforms import generate_line as lanes
             print("imgaug" in sys.modules)
             print(lanes.iaa.Sometimes(p=1), lanes.LineString("ab"))
@@ -187,7 +186,7 @@ class TestSilenceImports:
         pytest.importorskip("mmdet", reason="mmdet is not installed")
         code = """
             import warnings
-            import fldet
+            import fldet.config
             from fldet._compat import silence_imports
             with silence_imports():
                 import mmdet.datasets, mmdet.models, mmdet.evaluation
@@ -211,12 +210,12 @@ class TestUpstreamMmdet:
     def test_sees_the_version_it_wants(self, site):
         (site / "mmdet-3.3.0.dist-info").mkdir()
         (site / "mmdet-3.3.0.dist-info" / "METADATA").write_text("Name: mmdet\nVersion: 3.3.0\n")
-        code = "import fldet, mmdet, mmcv; print(mmdet.seen, mmcv.__version__)"
+        code = "import fldet.config, mmdet, mmcv; print(mmdet.seen, mmcv.__version__)"
         assert run_python(code, path=site) == "2.1.0 2.3.6\n"
 
     def test_other_distributions_are_left_alone(self, site):
         code = """
-            import fldet
+            import fldet.config
             try:
                 import mmdet
             except AssertionError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fldet import results
+from fldet import files
 from fldet.benchmark.results import SpeedComparison
 from fldet.files import (
     atomic_file,
@@ -102,7 +102,7 @@ def test_a_link_that_waits_at_the_temporary_name_is_not_written_through(
     victim.write_text("precious")
     (tmp_path / ".a.00000000").symlink_to(victim)
     foreseen = iter(["00000000", "11111111"])
-    monkeypatch.setattr(results.secrets, "token_hex", lambda _: next(foreseen))
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: next(foreseen))
     write(tmp_path / "a")
     assert victim.read_text() == "precious"
     assert (tmp_path / "a").read_text() == "x"

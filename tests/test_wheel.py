@@ -53,9 +53,9 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
 
 
 def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
-    analysis = installed_wheel / "fldet" / "analysis"
+    report = installed_wheel / "fldet" / "report"
     for name in ("page.css", "page.js"):
-        assert (analysis / name).stat().st_size > 1000
+        assert (report / name).stat().st_size > 1000
 
 
 def test_the_page_of_the_wheel_has_no_links_into_the_repository(installed_wheel):

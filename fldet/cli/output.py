@@ -20,8 +20,11 @@ from fldet.errors import (
     WorkerError,
     explained_file_errors,
 )
+from fldet.moved import moved
 from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
 from fldet.text import printable
+
+__getattr__ = moved(__name__, {"fldet.text": ("table",)})
 
 P = ParamSpec("P")
 

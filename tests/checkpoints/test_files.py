@@ -11,7 +11,7 @@ import torch
 from mmengine.runner import save_checkpoint as mmengine_save
 from torch import nn
 
-from fldet import results
+from fldet import files
 from fldet.analysis.loss_cdf.logits import collect_logits
 from fldet.benchmark.predict import benchmark
 from fldet.checkpoints.files import (
@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_no_litter(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if step == "write":
-        monkeypatch.setattr(results, "open", fail, raising=False)
+        monkeypatch.setattr(files, "open", fail, raising=False)
     else:
         monkeypatch.setattr(os, step, fail)
     with pytest.raises(CheckpointError, match=r"cannot write .*iter_2.pth: No space left") as error:

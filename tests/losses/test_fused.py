@@ -537,7 +537,7 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setitem(sys.modules, "triton.language", triton.language)
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    path = Path(sigmoid_loss.__file__).with_name("sigmoid_loss_triton.py")
+    path = Path(sigmoid_loss.__file__).with_name("fused_triton.py")
     spec = importlib.util.spec_from_file_location("kernel_without_triton", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

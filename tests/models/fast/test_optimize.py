@@ -162,7 +162,7 @@ def test_bfloat16_before_mmdetections_post_processing_is_widened(model):
 
 
 def test_a_processor_without_bfloat16_is_told_so(monkeypatch):
-    monkeypatch.setattr("fldet.devices.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("fldet.models.fast.optimize.has_bfloat16", lambda device: False)
     with pytest.raises(UnavailableError, match="cpu has no arithmetic for bfloat16"):
         require_precision("bf16", CPU)
     require_precision("fp32", CPU)

@@ -377,7 +377,7 @@ def gradients_of_the_formula(model, batch):
 
 def test_gpus_without_bfloat16_get_float16_with_a_scaled_loss(monkeypatch):
     for has, name in ((True, "fldet.Bfloat16OptimWrapper"), (False, "AmpOptimWrapper")):
-        monkeypatch.setattr("fldet.models.fast.bfloat16.has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr("fldet.config.train_step.has_bfloat16", lambda device, has=has: has)
         assert wrapper_name(torch.device("cuda")) == name
 
 
@@ -436,7 +436,7 @@ def test_a_run_on_a_gpu_pins_memory_and_fetches_ahead(tiny_config, tmp_path):
 
 def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
-    monkeypatch.setattr("fldet.models.fast.train_step.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("fldet.config.train_step.has_bfloat16", lambda device: False)
     caplog.set_level(logging.INFO, "fldet")
     options = [*WIDER, "train_cfg.max_iters=1", "val_dataloader=None", "channels_last=True"]
     cfg = load_config(tiny_config, [*options, "gradient_checkpointing=True", "amp=True"])
@@ -493,7 +493,7 @@ class TwoStages(nn.Module):
 
 @pytest.mark.parametrize("line", ["compile", "gradient_checkpointing"])
 def test_a_detector_of_two_stages_is_refused(line):
-    cfg = Config({line: True})
+    cfg = Config({line: {"backend": "eager"}})
     with pytest.raises(ConfigError, match=f"{line}: a TwoStages without bbox_head has") as error:
         set_up_model(TwoStages(), cfg)
     assert "a single-stage detector" in error.value.expected

@@ -1,0 +1,1 @@
+"""The losses, which have moved to ``fldet.losses``."""

@@ -1,0 +1,33 @@
+"""Addresses of the release before."""
+
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "now"),
+    [
+        ("fldet.functional", "focal_loss", "fldet.losses.formulas"),
+        ("fldet.functional", "Alpha", "fldet.losses.formulas"),
+        ("fldet.annotations", "read_annotations", "fldet.data.annotations"),
+        ("fldet.results", "write_atomically", "fldet.files"),
+        ("fldet.results", "Detections", "fldet.inference.results"),
+        ("fldet.results", "TestResult", "fldet.engine.results"),
+        ("fldet.results", "CocoFigures", "fldet.evaluation.figures"),
+        ("fldet.results", "SpeedResult", "fldet.benchmark.results"),
+        ("fldet.models.losses.sigmoid_loss", "SigmoidLoss", "fldet.losses.modules"),
+        ("fldet.engine.prepare", "prepare_config", "fldet.config.prepare"),
+        ("fldet.cli.output", "table", "fldet.text"),
+    ],
+)
+def test_an_earlier_address_warns_and_leads_to_the_same(module, name, now):
+    with pytest.warns(DeprecationWarning, match=f"{module}.{name} is {now}.{name} now"):
+        found = getattr(import_module(module), name)
+    assert found is getattr(import_module(now), name)
+
+
+@pytest.mark.parametrize("module", ["fldet.functional", "fldet.results", "fldet.cli.output"])
+def test_what_never_was_there_is_not(module):
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        getattr(import_module(module), "nothing")  # noqa: B009
