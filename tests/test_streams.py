@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from fldet.cli.log import set_up_logging
-from fldet.cli.output import Output, note
+from fldet.cli.output import Output, note, set_up_logging
 from fldet.streams import safe_streams
 from fldet.text import table
 

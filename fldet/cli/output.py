@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -93,7 +94,6 @@ def command(body: Callable[P, None]) -> Callable[P, None]:
         try:
             if "launcher" in kwargs:
                 kwargs["launcher"] = adopt_launcher(str(kwargs["launcher"]))
-            from fldet.cli.log import set_up_logging
 
             set_up_logging()
             with contextlib.redirect_stdout(sys.stderr), explained_file_errors():
@@ -149,3 +149,20 @@ def _report(error: Exception, text: str) -> None:
         print(printable(text), file=sys.stderr)
     else:
         print(printable(text), file=sys.stderr)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what ``sys.stderr`` is now: a progress bar puts its own stream there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(prefix + printable(self.format(record)), file=sys.stderr, flush=True)
+
+
+def set_up_logging() -> None:
+    """Has what fldet logs printed on stderr, in the first process alone unless it is an error."""
+    log = logging.getLogger("fldet")
+    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    log.propagate = False
+    if not any(isinstance(handler, _StderrHandler) for handler in log.handlers):
+        log.addHandler(_StderrHandler())

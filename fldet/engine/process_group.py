@@ -1,4 +1,4 @@
-"""Where a run computes: the device, and the processes that share the work."""
+"""The processes that share a run: their group, and what they agree on without touching the GPU."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from fldet.engine.peers import GROUP_TIMEOUT
 from fldet.errors import PeerError
 from fldet.processes import process_count, process_rank, restart_count
+
+GROUP_TIMEOUT = timedelta(seconds=1800)
 
 
 @contextmanager
@@ -87,3 +89,48 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
 def _leave_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def group_settings(cfg: Any) -> dict[str, Any]:
+    """Returns ``backend`` and ``timeout`` of a config's ``env_cfg.dist_cfg``, where they are set.
+
+    ``timeout``, in seconds, is how long a process waits for the others; here it is a timedelta.
+    """
+    settings = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+    found = {name: settings[name] for name in ("backend", "timeout") if name in settings}
+    if "timeout" in found:
+        found["timeout"] = timedelta(seconds=found["timeout"])
+    return found
+
+
+class Agreement:
+    """Lets all processes act on what one of them has seen; made at the same place in each.
+
+    The messages go through gloo, in memory of the host, so that no GPU is waited for.
+
+    Args:
+        cfg: of the run, for ``group_settings``.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self._group: dist.ProcessGroup | None = None
+        if self.needed and dist.get_backend() != "gloo":
+            timeout = group_settings(cfg).get("timeout", GROUP_TIMEOUT)
+            self._group = dist.new_group(backend="gloo", timeout=timeout)
+
+    @property
+    def needed(self) -> bool:
+        """Whether there are other processes."""
+        return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+    def highest(self, value: int) -> int:
+        """Returns the largest ``value`` of all processes; each must call it."""
+        if not self.needed:
+            return value
+        shared = torch.tensor(value)
+        dist.all_reduce(shared, dist.ReduceOp.MAX, self._group)
+        return int(shared)
+
+    def is_same(self, value: int) -> bool:
+        """Returns whether ``value`` is the same in all processes; each must call it."""
+        return self.highest(value) == -self.highest(-value)

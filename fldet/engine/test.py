@@ -17,8 +17,7 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.resolve import resolve_test
 from fldet.devices import describe, select_device
-from fldet.engine.peers import group_settings
-from fldet.engine.process_group import process_group
+from fldet.engine.process_group import group_settings, process_group
 from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.errors import ConfigError, UsageError, explained_file_errors

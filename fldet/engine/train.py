@@ -36,8 +36,7 @@ from fldet.engine.batch_size import ASKED, choose_batch_size, find_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.engine.hooks.nonfinite import SKIPPED
-from fldet.engine.peers import group_settings
-from fldet.engine.process_group import process_group
+from fldet.engine.process_group import group_settings, process_group
 from fldet.engine.results import TrainResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.engine.signals import Received, noted_signals

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 
 from fldet.engine.hooks.checkpoint import VALIDATED, CheckpointHook
 from fldet.engine.hooks.progress import format_duration
-from fldet.engine.peers import Agreement
+from fldet.engine.process_group import Agreement
 from fldet.errors import ConfigError, nearest
 from fldet.registry import HOOKS
 

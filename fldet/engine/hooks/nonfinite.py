@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from fldet.engine.nonfinite import Moment, describe, examine, image_names, save_batch
-from fldet.engine.peers import Agreement
+from fldet.engine.process_group import Agreement
 from fldet.errors import NonFiniteError, PeerError
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.registry import HOOKS

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from fldet.data.stream import ITERATION, seed_everything
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of, run_identity
 from fldet.engine.hooks.plain_checkpoint import make_plain, take_back
-from fldet.engine.peers import Agreement
+from fldet.engine.process_group import Agreement
 from fldet.errors import CheckpointError, shorten
 from fldet.registry import HOOKS
 

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from fldet.engine.hooks.checkpoint import CheckpointHook
-from fldet.engine.peers import Agreement
+from fldet.engine.process_group import Agreement
 from fldet.errors import StoppedError
 from fldet.registry import HOOKS
 
