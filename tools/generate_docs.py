@@ -22,13 +22,13 @@ NEEDS = "Examples with `--gpus`, `--executor slurm` or `/data/coco` need what th
 HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs. -->\n\n"
 FIGURES = (
     "Figures in the last column are the paper's or another project's. No COCO config has been\n"
-    "trained by us: [what has been measured](results.md)."
+    "trained by us: [what has been measured](evidence/results.md)."
 )
 
 # Options of a config that are one line: an example of the value, and what it does.
 FASTER, MACHINE = (
     "[faster training](faster-training.md)",
-    "[own data](own-data.md#fitting-the-machine)",
+    "[own data](fitting.md)",
 )
 ONE_LINE = {
     "amp": ("True", f"the network in bfloat16 or float16: {FASTER}"),
@@ -53,7 +53,7 @@ def main() -> None:
     pages = {
         "docs/cli.md": cli_page(),
         "docs/configs.md": config_page(),
-        "docs/paper-map.md": HEAD + paper_map(),
+        "docs/evidence/paper-map.md": HEAD + paper_map(),
     }
     if "--check" not in sys.argv[1:]:
         for name, text in pages.items():

@@ -1,4 +1,4 @@
-"""The page docs/paper-map.md: where the paper's statements are in configs and code."""
+"""The page docs/evidence/paper-map.md: where the paper's statements are in configs and code."""
 
 import ast
 import re
@@ -91,7 +91,7 @@ def rows() -> str:
         for row in table.rows:
             figures = [f"{row.paper[name]:.1f}" if name in row.paper else "-" for name in THREE]
             lines.append(
-                f"| {row.name} | [{row.config.stem}](../{row.config}) | {' | '.join(figures)} "
+                f"| {row.name} | [{row.config.stem}](../../{row.config}) | {' | '.join(figures)} "
                 f"| {changes(row)} |"
             )
         parts.append("\n".join(lines))

@@ -1,4 +1,4 @@
-# RetinaNet with ResNet-50 and FPN as in the paper (Sec. 4); departures are in docs/deviations.md.
+# RetinaNet with ResNet-50 and FPN as in the paper (Sec. 4); departures are in docs/evidence/deviations.md.
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(
