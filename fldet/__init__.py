@@ -17,12 +17,14 @@ _PUBLIC = {
     "Detections": "fldet.results",
     "FldetError": "fldet.errors",
 }
+_ROOMS = ("benchmark",)  # whose functions are called as fldet.benchmark.benchmark(...)
 
 __all__ = [
     "Detections",
     "Detector",
     "FldetError",
     "__version__",
+    "benchmark",
     "build_model",
     "load_config",
     "test",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fldet import benchmark
     from fldet.checkpoints.model import build_model
     from fldet.config.load import load_config
     from fldet.engine.test import test
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+    if name in _ROOMS:
+        return import_module(f"fldet.{name}")
     raise AttributeError(f"module 'fldet' has no attribute {name!r}")
 
 

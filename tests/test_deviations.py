@@ -14,7 +14,9 @@ def marked():
 
 
 def listed():
-    return re.findall(r"^\| (D\d+) \|", (ROOT / "docs/evidence/deviations.md").read_text(), re.MULTILINE)
+    return re.findall(
+        r"^\| (D\d+) \|", (ROOT / "docs/evidence/deviations.md").read_text(), re.MULTILINE
+    )
 
 
 def test_the_list_is_numbered_without_gaps():

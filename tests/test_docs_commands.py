@@ -94,6 +94,7 @@ SHORT = (
     (r"^(fldet train my_config.py.*)", rf"\1 --cfg-options {FEW_STEPS}"),
     (r"^(fldet paper run .*)", r"\1 --dry-run"),
     (r"^(fldet benchmark .*)", r"\1 --images 2"),
+    (r"^(fldet benchmark table)(?!.*--depths)(.*)", r"\1 --depths 18 --scales 64\2"),
     (r"--depths 50 101 --scales 400 500 600 700 800", "--depths 18 --scales 64"),
     (r"--shape \d+x\d+", "--shape 64x96"),
     (r"--tier TIER", "--tier laptop"),

@@ -22,6 +22,10 @@ TIMED_TRAINING = (
     "its events, the copy to it; not loading the batch (stage load)"
 )
 TRAINING_STAGES = ("load", "preprocess", "forward", "loss", "backward", "optimizer")
+# Images or steps before those that count; a GPU needs more until its libraries have chosen.
+WARMUP = {"cpu": 3, "cuda": 10}
+
+Batch = dict[str, Any]
 
 
 class Marks:
@@ -58,8 +62,44 @@ class Marks:
         return [b - a for a, b in itertools.pairwise(self._moments)]
 
 
+class WatchedBatches:
+    """Passes batches on and notes what they are and how long each was waited for.
+
+    Args:
+        batches: with images in ``inputs``.
+        device: on whose clock the wait is measured.
+
+    Attributes:
+        shapes: (height, width) in pixels of the first image of each batch so far.
+        waits_ms: milliseconds until each of them came.
+    """
+
+    def __init__(self, batches: Iterator[Batch], device: torch.device) -> None:
+        self._batches = batches
+        self._device = device
+        self.shapes: list[tuple[int, int]] = []
+        self.waits_ms: list[float] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            marks = Marks(self._device)
+            batch = next(self._batches, None)
+            if batch is None:
+                return
+            marks.mark()
+            self.waits_ms.append(marks.laps_ms()[0])
+            height, width = batch["inputs"][0].shape[-2:]
+            self.shapes.append((int(height), int(width)))
+            yield batch
+
+    @property
+    def most_frequent_shape(self) -> tuple[int, int]:
+        """The (height, width) of most batches."""
+        return max(set(self.shapes), key=self.shapes.count)
+
+
 def time_in_turns(
-    models: Sequence[nn.Module], batches: Iterable[dict[str, Any]], *, warmup: int = 3
+    models: Sequence[nn.Module], batches: Iterable[Batch], *, warmup: int = 3
 ) -> NDArray[np.float64]:
     """Returns the milliseconds of each image (row) by each model (column).
 
@@ -80,8 +120,8 @@ def time_in_turns(
 
 
 def take_turns(
-    steps: Sequence[Callable[[dict[str, Any]], float]],
-    batches: Iterable[dict[str, Any]],
+    steps: Sequence[Callable[[Batch], float]],
+    batches: Iterable[Batch],
     *,
     warmup: int,
 ) -> NDArray[np.float64]:
@@ -98,9 +138,7 @@ def take_turns(
     return np.array(rows[warmup:], dtype=np.float64)
 
 
-def time_stages(
-    model: nn.Module, batches: Iterable[dict[str, Any]], *, warmup: int = 1
-) -> dict[str, float]:
+def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) -> dict[str, float]:
     """Returns the median milliseconds of each of ``STAGES``.
 
     Args:
@@ -115,14 +153,14 @@ def time_stages(
     return dict(zip(STAGES, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
 
 
-def _milliseconds(model: Any, batch: dict[str, Any]) -> float:
+def _milliseconds(model: Any, batch: Batch) -> float:
     marks = Marks(_device(model))
     model.test_step(batch)
     marks.mark()
     return marks.laps_ms()[0]
 
 
-def _laps(model: Any, batches: Iterator[dict[str, Any]]) -> Iterator[list[float]]:
+def _laps(model: Any, batches: Iterator[Batch]) -> Iterator[list[float]]:
     """Yields the milliseconds of each stage of each image, doing what ``test_step`` does."""
     while True:
         marks = Marks(_device(model))

@@ -1,22 +1,29 @@
 """Measuring how fast the model of a config is."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from numpy.typing import NDArray
 from torch import nn
 
 from fldet.analysis.flops.count import count_flops
-from fldet.benchmark.clock import TIMED, time_in_turns, time_stages
-from fldet.benchmark.rates import measured_rates
-from fldet.benchmark.results import SpeedComparison, SpeedResult
+from fldet.benchmark.clock import (
+    TIMED,
+    WARMUP,
+    Batch,
+    WatchedBatches,
+    time_in_turns,
+    time_stages,
+)
+from fldet.benchmark.results import SpeedResult
+from fldet.benchmark.summary import Timing, check_against, summarize
 from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
@@ -26,8 +33,7 @@ from fldet.checkpoints.files import (
 from fldet.checkpoints.model import build_model
 from fldet.config.prepare import prepare_config
 from fldet.data.random_batches import random_batch
-from fldet.devices import describe, select_device
-from fldet.engine.doctor import machine
+from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner
 from fldet.errors import ConfigError, UsageError
@@ -39,8 +45,32 @@ from fldet.models.fast.optimize import (
     require_precision,
 )
 
-# Images or steps before those that count; a GPU needs more until its libraries have chosen.
-WARMUP = {"cpu": 3, "cuda": 10}
+
+@dataclasses.dataclass(frozen=True)
+class OptimizedCopy:
+    """A faster copy of a model, batch norms folded, to be timed instead of the model.
+
+    Attributes:
+        precision: ``fp32`` or ``bf16``.
+        compile: whether its network is compiled.
+        cuda_graph: whether its network is replayed as CUDA graphs; that needs a GPU and images of
+            one size.
+    """
+
+    precision: str = "fp32"
+    compile: bool = False
+    cuda_graph: bool = False
+
+    def require(self, device: torch.device) -> None:
+        """Checks that a device can run such a copy.
+
+        Raises:
+            UsageError: another ``precision``.
+            UnavailableError: the device lacks what the copy needs.
+        """
+        require_precision(self.precision, device)
+        if self.cuda_graph:
+            require_graphs(device)
 
 
 def benchmark(
@@ -50,9 +80,7 @@ def benchmark(
     num_images: int = 50,
     shape: tuple[int, int] | None = None,
     device: str = "auto",
-    precision: str | None = None,
-    compile: bool = False,
-    cuda_graph: bool = False,
+    copy: OptimizedCopy | None = None,
     against: str | None = None,
     trust_checkpoint: bool = False,
 ) -> SpeedResult:
@@ -65,133 +93,88 @@ def benchmark(
         num_images: images timed, after those for warming up.
         shape: (height, width) in pixels of a random image to use; None takes the test images.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``fp32`` or ``bf16`` times an optimized copy; None the model as it is.
-        compile: time an optimized copy whose network is compiled; in ``fp32`` without
-            ``precision``.
-        cuda_graph: time an optimized copy whose network is replayed as CUDA graphs; needs a GPU
-            and ``shape``.
+        copy: is timed instead of the model; with ``cuda_graph`` it needs ``shape``.
         against: ``mmdet`` times MMDetection's own code too, in float32, in turns.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Raises:
-        UsageError: another ``precision`` or ``against``, or ``cuda_graph`` without ``shape``.
+        UsageError: another precision or ``against``, or CUDA graphs without ``shape``.
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
     check_against(against)
-    if cuda_graph and shape is None:
+    if copy and copy.cuda_graph and shape is None:
         raise UsageError("--cuda-graph needs images of one size", hint="add --shape 800x1333")
     chosen = select_device(device)
-    if precision:
-        require_precision(precision, chosen)
-    if cuda_graph:
-        require_graphs(chosen)
+    if copy:
+        copy.require(chosen)
     model, prepared = _model_and_config(
         cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint
     )
-    models = [model.eval().to(chosen)]
-    if against:
-        models.append(as_in_mmdetection(model))
-    if precision or compile or cuda_graph:
-        models[0] = optimized(model, precision=precision or "fp32", compile=compile)
-    is_optimized = models[0] is not model
+    models = _models_to_time(model.eval().to(chosen), copy, against)
     del model  # a copy alone is what takes memory
-
-    def images() -> Iterator[dict[str, Any]]:
-        return repeat(random_batch(1, shape, 1, boxes=0)) if shape else _test_images(prepared)
-
-    warmup = WARMUP[chosen.type]
-    if compile:
-        _compile_for(models[0], islice(images(), num_images + warmup))
-    if cuda_graph:
-        graphed(models[0], next(images()))
-    first = next(images())
-    timed: Any = models[0]
-    with torch.inference_mode():
-        memory = peak_memory(lambda: timed.test_step(first), chosen)
-    shapes: list[tuple[int, int]] = []
-    batches = _watched(islice(images(), num_images + warmup), shapes)
-    rows = time_in_turns(models, batches, warmup=warmup)
-    stages = time_stages(models[0], islice(images(), min(num_images, 10) + 1))
+    images = partial(_images, prepared, shape)
+    if copy:
+        _get_ready(models[0], copy, images, num_images + WARMUP[chosen.type])
+    timing, stages = _time_images(models, images, num_images, chosen, cfg)
     if shape:
         stages.pop("load", None)  # a random image comes from nowhere
-    network = network_precision(models[0])
     return summarize(
-        rows,
-        device=chosen,
-        shape=max(set(shapes), key=shapes.count),
-        gflop=lambda size: _network_gflop(cfg, size),
-        dtype=getattr(torch, network),
-        memory=memory,
-        against=against,
-        warmup=warmup,
-        precision=network,
+        timing,
+        against,
+        warmup=WARMUP[chosen.type],
         stages_ms=stages,
-        optimized=is_optimized,
-        compiled=compile,
-        cuda_graph=cuda_graph,
+        optimized=copy is not None,
+        compiled=bool(copy and copy.compile),
+        cuda_graph=bool(copy and copy.cuda_graph),
         timed=TIMED,
         weights=str(checkpoint or "random"),
     )
 
 
-def check_against(against: str | None) -> None:
-    """Checks that there is such a comparison.
+def _models_to_time(
+    model: nn.Module, copy: OptimizedCopy | None, against: str | None
+) -> list[nn.Module]:
+    """Returns the model or its copy and, to compare with, the model in MMDetection's way."""
+    stock = [as_in_mmdetection(model)] if against else []
+    if copy:
+        model = optimized(model, precision=copy.precision, compile=copy.compile)
+    return [model, *stock]
 
-    Raises:
-        UsageError: there is not.
-    """
-    if against not in (None, "mmdet"):
-        raise UsageError(f"unknown comparison {against!r}", expected="mmdet")
+
+def _images(cfg: Config, shape: tuple[int, int] | None, count: int) -> Iterator[Batch]:
+    """Returns so many batches of one image: random of a shape, or the test images of a config."""
+    batches = repeat(random_batch(1, shape, 1, boxes=0)) if shape else _test_images(cfg)
+    return islice(batches, count)
 
 
-def summarize(
-    rows: NDArray[np.float64],
-    *,
+def _get_ready(
+    model: nn.Module, copy: OptimizedCopy, images: Callable[[int], Iterator[Batch]], count: int
+) -> None:
+    """Does what is done once and not timed, for the first ``count`` images."""
+    if copy.compile:
+        _compile_for(model, images(count))
+    if copy.cuda_graph:
+        graphed(model, next(images(1)))
+
+
+def _time_images(
+    models: list[nn.Module],
+    images: Callable[[int], Iterator[Batch]],
+    count: int,
     device: torch.device,
-    shape: tuple[int, int],
-    gflop: Callable[[tuple[int, int]], float],
-    dtype: torch.dtype,
-    memory: tuple[float, str],
-    against: str | None = None,
-    batch_size: int = 1,
-    **others: Any,
-) -> SpeedResult:
-    """Returns what times say, with what they were measured on.
-
-    Args:
-        rows: milliseconds of each image or step (row), of the model and of what it is compared
-            with (columns).
-        device: of the model.
-        shape: (height, width) of most images, in pixels.
-        gflop: work of an image or step, for ``shape``.
-        dtype: in which the network computes.
-        memory: as ``peak_memory`` returned it.
-        against: name of the second column.
-        batch_size: images of a row.
-        **others: fields of ``SpeedResult`` as they are.
-    """
-    times = rows[:, 0]
-    median = float(np.median(times))
-    rates, work = measured_rates(device, dtype), gflop(shape)
-    return SpeedResult(
-        median_ms=median,
-        p90_ms=float(np.percentile(times, 90)),
-        p99_ms=float(np.percentile(times, 99)),
-        num_images=len(times),
-        image_shape=shape,
-        device=describe(device),
-        threads=torch.get_num_threads(),
-        images_per_second=1000 * batch_size / float(np.mean(times)),
-        batch_size=batch_size,
-        against=_comparison(against, rows) if against else None,
-        machine=machine(),
-        gflop=work,
-        machine_gflops=rates,
-        peak_share=work / (median / 1000) / max(rates.values()),
-        peak_memory_mib=memory[0],
-        memory=memory[1],
-        **others,
-    )
+    cfg: Config,
+) -> tuple[Timing, dict[str, float]]:
+    """Returns the times of ``count`` images by the models, and the stages of the first model."""
+    timed: Any = models[0]
+    first, warmup = next(images(1)), WARMUP[device.type]
+    with torch.inference_mode():
+        memory = peak_memory(lambda: timed.test_step(first), device)
+    watched = WatchedBatches(images(count + warmup), device)
+    rows = time_in_turns(models, watched, warmup=warmup)
+    stages = time_stages(timed, images(min(count, 10) + 1))
+    shape = watched.most_frequent_shape
+    gflop = _network_gflop(cfg, shape)
+    return Timing(rows, device, network_precision(timed), shape, gflop, memory), stages
 
 
 def _network_gflop(cfg: Config, shape: tuple[int, int]) -> float:
@@ -201,19 +184,13 @@ def _network_gflop(cfg: Config, shape: tuple[int, int]) -> float:
         return math.nan
 
 
-def _compile_for(model: Any, batches: Iterator[dict[str, Any]]) -> None:
+def _compile_for(model: Any, batches: Iterator[Batch]) -> None:
     """Runs a model on one image of each size, so that none is compiled while the clock runs."""
-    seen: list[tuple[int, int]] = []
+    watched = WatchedBatches(batches, torch.device("cpu"))
     with torch.inference_mode():
-        for batch in _watched(batches, seen):
-            if seen.count(seen[-1]) == 1:
+        for batch in watched:
+            if watched.shapes.count(watched.shapes[-1]) == 1:
                 model.test_step(batch)
-
-
-def _comparison(name: str, rows: NDArray[np.float64]) -> SpeedComparison:
-    """Returns how the second column of ``time_in_turns`` compares with the first."""
-    ratios = rows[:, 1] / rows[:, 0]
-    return SpeedComparison(name, float(np.median(rows[:, 1])), float(np.median(ratios)))
 
 
 def _model_and_config(
@@ -232,18 +209,8 @@ def _model_and_config(
     return model, cfg
 
 
-def _test_images(cfg: Config) -> Iterator[dict[str, Any]]:
+def _test_images(cfg: Config) -> Iterator[Batch]:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     cfg.test_dataloader.update(batch_size=1, num_workers=0)
     while True:
         yield from FldetRunner.build_dataloader(cfg.test_dataloader)
-
-
-def _watched(
-    batches: Iterator[dict[str, Any]], shapes: list[tuple[int, int]]
-) -> Iterator[dict[str, Any]]:
-    """Yields the batches on and notes the (height, width) of their images."""
-    for batch in batches:
-        height, width = batch["inputs"][0].shape[-2:]
-        shapes.append((int(height), int(width)))
-        yield batch

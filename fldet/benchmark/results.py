@@ -81,6 +81,11 @@ class SpeedResult:
     peak_memory_mib: float = math.nan
     memory: str = ""
 
+    @property
+    def command(self) -> str:
+        """Name in JSON, the same for all spellings; a step does not pass for an image."""
+        return "benchmark --train" if self.training else "benchmark"
+
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCell:
@@ -112,3 +117,8 @@ class SpeedTable:
 
     config: str
     cells: tuple[SpeedCell, ...]
+
+    @property
+    def command(self) -> str:
+        """Name in JSON, the same for all spellings of the command."""
+        return "benchmark --scales"

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
-from fldet.benchmark.predict import benchmark, check_against
+from fldet.benchmark.predict import OptimizedCopy, benchmark
 from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedTable
+from fldet.benchmark.summary import check_against
 from fldet.config.load import load_config
 from fldet.devices import select_device
 from fldet.errors import FldetError, UsageError
-from fldet.models.fast.cuda_graph import require_graphs
-from fldet.models.fast.optimize import require_precision
 from fldet.paper import find_table
 
 DEPTHS = (50, 101)
@@ -20,7 +19,7 @@ SCALES = (400, 500, 600, 700, 800)
 ASPECT = 640 / 480
 
 
-def benchmark_table(
+def speed_table(
     config: str | None = None,
     *,
     depths: Sequence[int] = DEPTHS,
@@ -42,7 +41,8 @@ def benchmark_table(
         scales: shorter sides of the image in pixels.
         cfg_options: overrides as for ``load_config``.
         on_cell: gets the table so far after each cell.
-        **options: of ``benchmark``, for every cell.
+        **options: of ``benchmark``, for every cell: ``num_images``, ``device``, ``copy``,
+            ``against``.
 
     Raises:
         UsageError: a depth or scale twice or below 1, or an option that no cell could use.
@@ -50,20 +50,23 @@ def benchmark_table(
     """
     for name, values in (("depths", depths), ("scales", scales)):
         if len(set(values)) != len(values) or min(values) < 1:
-            raise UsageError(f"--{name} {_words(values)}", expected="numbers above 0, each once")
+            raise UsageError(
+                f"--{name} {' '.join(map(str, values))}", expected="numbers above 0, each once"
+            )
     check_against(options.get("against"))
     device = select_device(options.get("device", "auto"))
-    if options.get("precision"):
-        require_precision(options["precision"], device)
-    if options.get("cuda_graph"):
-        require_graphs(device)
+    copy: OptimizedCopy | None = options.get("copy")
+    if copy:
+        copy.require(device)
     paper = {} if config else {row.name: row.paper["ms"] for row in find_table("table1e").rows}
     name = config or "retinanet/rDEPTH_fpn_1x.py"
-    table = SpeedTable(name, ())
+    table, overrides = SpeedTable(name, ()), tuple(cfg_options)
     for depth in depths:
         for scale in scales:
-            shape = (scale, round(scale * ASPECT))
-            result, error = _try(config, depth, tuple(cfg_options), {**options, "shape": shape})
+            if copy and copy.compile:
+                torch._dynamo.reset()  # it gives up compiling after some shapes
+            options["shape"] = (scale, round(scale * ASPECT))
+            result, error = _time_cell(config, depth, overrides, options)
             cell = SpeedCell(depth, scale, paper.get(f"R{depth}-{scale}"), result, error)
             table = SpeedTable(name, (*table.cells, cell))
             if on_cell:
@@ -71,16 +74,10 @@ def benchmark_table(
     return table
 
 
-def _words(values: Sequence[int]) -> str:
-    return " ".join(map(str, values))
-
-
-def _try(
+def _time_cell(
     config: str | None, depth: int, cfg_options: tuple[str, ...], options: dict[str, Any]
 ) -> tuple[SpeedResult | None, str]:
     """Returns a result, or why there is none."""
-    if options.get("compile"):
-        torch._dynamo.reset()  # it gives up compiling after some shapes
     overrides = (*cfg_options, f"model.backbone.depth={depth}") if config else cfg_options
     try:
         cfg = load_config(config or f"retinanet/r{depth}_fpn_1x.py", overrides)

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,17 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fldet.benchmark.clock import TIMED_TRAINING, TRAINING_STAGES, Marks, take_turns
-from fldet.benchmark.predict import WARMUP, check_against, summarize
+from fldet.benchmark.clock import (
+    TIMED_TRAINING,
+    TRAINING_STAGES,
+    WARMUP,
+    Batch,
+    Marks,
+    WatchedBatches,
+    take_turns,
+)
 from fldet.benchmark.results import SpeedResult
+from fldet.benchmark.summary import Timing, check_against, summarize
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.prepare import prepare_config
 from fldet.config.resolve import settle_training
@@ -40,7 +49,6 @@ _STOCK = {
     "fldet.AnchorGenerator": "fldet.AnchorGenerator",  # theirs, with the paper's words for it
 }
 _OURS_ALONE = ("normalizer", "prior_prob")
-Batch = dict[str, Any]
 
 
 def benchmark_training(
@@ -81,56 +89,53 @@ def benchmark_training(
         prepared.amp = True
     if batch_size is not None:
         prepared.train_dataloader.batch_size = batch_size
-    plain = in_mmdetection(prepared) if against else None
+    configs = [prepared, in_mmdetection(prepared)] if against else [prepared]
     set_train_step(prepared, chosen)
-    size = prepared.train_dataloader.batch_size
     with tempfile.TemporaryDirectory() as work_dir, contextlib.ExitStack() as stack:
         stack.callback(_close_logs)
-        ours = _Trainer(prepared, chosen, work_dir)
-        random = prepared.model.bbox_head.num_classes if shape else 0
-        batches = _random_batches(size, shape, random) if shape else ours.loader()
-        trainers, precision = [ours], ours.precision
-        first = next(batches)
-        memory = peak_memory(lambda: ours.step(first), chosen)
-        work = ours.gflop(first)
-        if plain:
-            stock = _Trainer(plain, chosen, work_dir)
-            stock.model.load_state_dict(ours.model.state_dict())
-            trainers.append(stock)
-        warmup = WARMUP[chosen.type]
-        waits: list[float] = []
-        shapes: list[tuple[int, int]] = []
-
-        def watched() -> Iterator[Batch]:
-            for _ in range(warmup + steps):
-                marks = Marks(chosen)
-                batch = next(batches)
-                marks.mark()
-                waits.append(marks.laps_ms()[0])
-                height, width = batch["inputs"][0].shape[-2:]
-                shapes.append((int(height), int(width)))
-                yield batch
-
-        rows = take_turns([one.step for one in trainers], watched(), warmup=warmup)
-        stages = ours.stages(steps)
-        if stages and not shape:
-            stages = {"load": float(np.median(waits[warmup:])), **stages}
-        return summarize(
-            rows,
-            device=chosen,
-            shape=max(set(shapes), key=shapes.count),
-            gflop=lambda _: work,
-            dtype=getattr(torch, precision.split()[0]),
-            memory=memory,
-            against=against,
-            batch_size=size,
-            warmup=warmup + 2,
-            precision=precision,
-            stages_ms=stages,
-            compiled=ours.is_compiled,
-            training=True,
-            timed=TIMED_TRAINING,
+        return _time_steps(
+            configs, work_dir, device=chosen, steps=steps, shape=shape, against=against
         )
+
+
+def _time_steps(
+    configs: list[Config],
+    work_dir: str,
+    *,
+    device: torch.device,
+    steps: int,
+    shape: tuple[int, int] | None,
+    against: str | None,
+) -> SpeedResult:
+    """Times steps of the first config, with those of a second one, ``against``, in turns."""
+    ours = _Trainer(configs[0], device, work_dir)
+    size = configs[0].train_dataloader.batch_size
+    if shape:
+        batches = _random_batches(size, shape, configs[0].model.bbox_head.num_classes)
+    else:
+        batches = ours.loader()
+    first = next(batches)
+    memory = peak_memory(lambda: ours.step(first), device)
+    gflop = ours.gflop(first)
+    trainers = [ours, *(_Trainer(cfg, device, work_dir) for cfg in configs[1:])]
+    for stock in trainers[1:]:
+        stock.model.load_state_dict(ours.model.state_dict())
+    warmup = WARMUP[device.type]
+    watched = WatchedBatches(islice(batches, warmup + steps), device)
+    rows = take_turns([one.step for one in trainers], watched, warmup=warmup)
+    stages = ours.stages(steps)
+    if stages and not shape:
+        stages = {"load": float(np.median(watched.waits_ms[warmup:])), **stages}
+    most = watched.most_frequent_shape
+    return summarize(
+        Timing(rows, device, ours.precision, most, gflop, memory, size),
+        against,
+        warmup=warmup + 2,
+        stages_ms=stages,
+        compiled=ours.is_compiled,
+        training=True,
+        timed=TIMED_TRAINING,
+    )
 
 
 def in_mmdetection(cfg: Config) -> Config:
@@ -150,11 +155,11 @@ def in_mmdetection(cfg: Config) -> Config:
         raise _no_counterpart("train_cfg.miner")
     for name in _OURS_ALONE:
         cfg.model.bbox_head.pop(name, None)
-    _replace(cfg.model)
+    _use_stock_parts(cfg.model)
     return cfg
 
 
-def _replace(part: Any) -> None:
+def _use_stock_parts(part: Any) -> None:
     if isinstance(part, dict):
         name = part.get("type")
         if isinstance(name, str) and name.startswith("fldet."):
@@ -164,10 +169,10 @@ def _replace(part: Any) -> None:
             if name == "fldet.FocalLoss" and not isinstance(part.get("alpha", 0.25), float):
                 raise _no_counterpart(f"{name} with alpha={part['alpha']}")
         for value in part.values():
-            _replace(value)
+            _use_stock_parts(value)
     elif isinstance(part, (list, tuple)):
         for value in part:
-            _replace(value)
+            _use_stock_parts(value)
 
 
 def _no_counterpart(name: str) -> UsageError:
@@ -243,12 +248,12 @@ class _Trainer:
             if isinstance(head, nn.Module) and hasattr(head, "loss_by_feat"):
                 done = self.model.data_preprocessor.register_forward_hook(lambda *_: marks.mark())
                 stack.callback(done.remove)
-                _wrap(stack, head, "loss_by_feat", before=marks.mark)
-                _wrap(stack, optimizer, "backward", before=marks.mark, after=marks.mark)
+                _wrap_method(stack, head, "loss_by_feat", before=marks.mark)
+                _wrap_method(stack, optimizer, "backward", before=marks.mark, after=marks.mark)
             yield
 
 
-def _wrap(
+def _wrap_method(
     stack: contextlib.ExitStack, owner: Any, name: str, *, before: Any = None, after: Any = None
 ) -> None:
     """Has a method of one object preceded and followed by a call, as long as the stack is open."""

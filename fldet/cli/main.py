@@ -29,7 +29,7 @@ class RootGroup(GroupOfModules):
         "predict": "Find objects in images or a video, with a checkpoint alone.",
         "export": "Write a model as ONNX or TorchScript, and compare it with the checkpoint.",
         "benchmark": (
-            "Measure the milliseconds per image of a config's model, or of its training step."
+            "Measure milliseconds: of an image, of a training step, of a table by depth and scale."
         ),
         "doctor": "Print versions, operators and devices, and how to mend known troubles.",
         "plugins": (

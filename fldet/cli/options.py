@@ -50,3 +50,17 @@ TrustCheckpoint = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """Returns (height, width) of a text like ``800x1333``.
+
+    Raises:
+        UsageError: another kind of text.
+    """
+    from fldet.errors import UsageError
+
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UsageError(f"--shape {text!r} is not a size", expected="HEIGHTxWIDTH, as in 800x1333")
+    return int(height), int(width)

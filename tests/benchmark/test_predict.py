@@ -6,8 +6,8 @@ import torch
 from mmdet.structures import DetDataSample
 
 from fldet.analysis.flops.count import count_flops
-from fldet.benchmark.clock import STAGES, Marks, time_in_turns, time_stages
-from fldet.benchmark.predict import benchmark
+from fldet.benchmark.clock import STAGES, Marks, WatchedBatches, time_in_turns, time_stages
+from fldet.benchmark.predict import OptimizedCopy, benchmark
 from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
@@ -39,7 +39,7 @@ def test_says_where_the_time_goes_and_what_it_was_measured_on(tiny_config):
 
 def test_share_of_the_peak_is_work_over_time_over_the_best_measured_rate(tiny_config, monkeypatch):
     rates = {"conv": 50.0, "matmul": 40.0}
-    monkeypatch.setattr("fldet.benchmark.predict.measured_rates", lambda device, dtype: rates)
+    monkeypatch.setattr("fldet.benchmark.summary.measured_rates", lambda device, dtype: rates)
     cfg = load_config(tiny_config)
     result = benchmark(cfg, num_images=3, shape=(64, 96), device="cpu")
     work = sum(call.flops for call in count_flops(cfg, (64, 96)).calls) / 1e9
@@ -51,10 +51,10 @@ def test_share_of_the_peak_is_work_over_time_over_the_best_measured_rate(tiny_co
 def test_cuda_graphs_need_one_size_and_a_gpu(tiny_config):
     cfg = load_config(tiny_config)
     with pytest.raises(UsageError, match="needs images of one size") as refused:
-        benchmark(cfg, device="cpu", cuda_graph=True)
+        benchmark(cfg, device="cpu", copy=OptimizedCopy(cuda_graph=True))
     assert "--shape" in refused.value.hint
     with pytest.raises(UnavailableError, match="cpu has no CUDA graphs") as refused:
-        benchmark(cfg, device="cpu", cuda_graph=True, shape=(64, 64))
+        benchmark(cfg, device="cpu", copy=OptimizedCopy(cuda_graph=True), shape=(64, 64))
     assert "--cuda-graph" in refused.value.hint
 
 
@@ -115,7 +115,11 @@ def test_a_replayed_network_finds_what_the_plain_one_finds(tiny_config):
 @pytest.mark.gpu
 def test_times_on_a_gpu_are_those_of_its_events(tiny_config):
     result = benchmark(
-        load_config(tiny_config), num_images=3, shape=(64, 96), device="cuda", cuda_graph=True
+        load_config(tiny_config),
+        num_images=3,
+        shape=(64, 96),
+        device="cuda",
+        copy=OptimizedCopy(cuda_graph=True),
     )
     assert result.cuda_graph
     assert result.warmup == 10
@@ -130,7 +134,7 @@ def test_times_on_a_gpu_are_those_of_its_events(tiny_config):
 def test_times_an_optimized_copy_against_mmdetections_code(tiny_config):
     cfg = load_config(tiny_config)
     result = benchmark(
-        cfg, num_images=3, shape=(64, 96), device="cpu", precision="fp32", against="mmdet"
+        cfg, num_images=3, shape=(64, 96), device="cpu", copy=OptimizedCopy(), against="mmdet"
     )
     assert (result.optimized, result.precision) == (True, "float32")
     assert result.against.name == "mmdet"
@@ -141,7 +145,7 @@ def test_times_an_optimized_copy_against_mmdetections_code(tiny_config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"copy": OptimizedCopy("int8")}, "unknown precision 'int8'"),
         ({"against": "me"}, "unknown comparison"),
     ],
 )
@@ -185,6 +189,24 @@ def test_models_take_turns_and_change_places():
     times = time_in_turns([Named("a"), Named("b")], [{}] * 3, warmup=1)
     assert times.shape == (2, 2)
     assert order == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_batches_are_watched_on_their_way():
+    def batches():
+        for shape in ((64, 96), (96, 64), (64, 96)):
+            time.sleep(0.01)
+            yield random_batch(shape)
+
+    watched = WatchedBatches(batches(), torch.device("cpu"))
+    assert [tuple(batch["inputs"][0].shape) for batch in watched] == [
+        (3, 64, 96),
+        (3, 96, 64),
+        (3, 64, 96),
+    ]
+    assert watched.shapes == [(64, 96), (96, 64), (64, 96)]
+    assert watched.most_frequent_shape == (64, 96)
+    assert len(watched.waits_ms) == 3
+    assert min(watched.waits_ms) >= 9
 
 
 def test_a_detector_without_a_dense_head_has_no_stages():

@@ -1,4 +1,4 @@
-"""What ``fldet benchmark --train`` measures."""
+"""What ``fldet benchmark train`` measures."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ RATES = {"conv": 50.0, "matmul": 40.0}
 
 @pytest.fixture(autouse=True)
 def no_rates(monkeypatch):
-    monkeypatch.setattr("fldet.benchmark.predict.measured_rates", lambda device, dtype: RATES)
+    monkeypatch.setattr("fldet.benchmark.summary.measured_rates", lambda device, dtype: RATES)
 
 
 def test_times_each_stage_of_a_step_on_the_training_images(tiny_config):

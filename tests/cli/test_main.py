@@ -16,6 +16,9 @@ COMMANDS = [
     ["init"],
     ["test"],
     ["benchmark"],
+    ["benchmark", "predict"],
+    ["benchmark", "train"],
+    ["benchmark", "table"],
     ["predict"],
     ["export"],
     ["doctor"],
@@ -53,7 +56,7 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
-    group = words in ([], ["analyze"], ["config"], ["data"], ["paper"])
+    group = words in ([], ["analyze"], ["benchmark"], ["config"], ["data"], ["paper"])
     assert group or "Examples:\n    fldet " in done.stdout
     assert not re.search(r"[\w,:]\.\.\.$", done.stdout, re.M), "a summary is cut off"
     assert "list[" not in done.stdout

@@ -20,8 +20,9 @@ from typing import Any
 FOLDER = Path(__file__).parent
 NO_BENCHMARKS = ("run_all.py", "timing.py")
 CONFIG = "configs/retinanet/r50_fpn_1x.py"
-BENCHMARK = [sys.executable, "-m", "fldet", "benchmark", CONFIG, "--shape", "800x1333", "--json"]
-TRAIN = [*BENCHMARK, "--train", "--amp", "--against", "mmdet", "--images", "20"]
+FLDET, R50 = [sys.executable, "-m", "fldet"], [CONFIG, "--shape", "800x1333", "--json"]
+BENCHMARK = [*FLDET, "benchmark", "predict", *R50]
+TRAIN = [*FLDET, "benchmark", "train", *R50, "--amp", "--against", "mmdet", "--steps", "20"]
 # On a GPU alone: name, command, and the goal in milliseconds of an image.
 ON_GPU: dict[str, tuple[list[str], float | None]] = {
     "R50-800, bf16": ([*BENCHMARK, "--precision", "bf16", "--against", "mmdet"], None),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.benchmark import parse_shape
 from fldet.cli.output import Output, command, note
 from fldet.text import table
 
@@ -40,7 +39,7 @@ def flops(
     from fldet.analysis.flops.report import compute, plot
     from fldet.config.load import load_config
 
-    size = parse_shape(shape)
+    size = options.parse_shape(shape)
     count = compute(count_flops(load_config(config, cfg_options or ()), size))
     name = Path(config).stem
     stem = out_dir / f"flops_{name}_{size[0]}x{size[1]}"

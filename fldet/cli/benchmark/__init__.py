@@ -1,0 +1,45 @@
+"""``fldet benchmark``: one module for each command."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from fldet.cli.benchmark import predict, table, train
+
+
+def in_present_words(words: list[str]) -> list[str]:
+    """Returns the words after ``fldet benchmark`` with the name of a command before them.
+
+    Once there was one command, of which ``--train``, and ``--depths`` or ``--scales``, made the
+    other two; ``--trust-checkpoint`` it took everywhere.
+    """
+    if not words or words[0] in ("predict", "train", "table", "--help"):
+        return words
+    options = {word.partition("=")[0] for word in words}
+    if options & {"--depths", "--scales"}:
+        return ["table", *(word for word in words if word != "--trust-checkpoint")]
+    if "--train" in options:
+        return ["train", *(word for word in words if word not in ("--train", "--trust-checkpoint"))]
+    return ["predict", *words]
+
+
+class BenchmarkGroup(TyperGroup):
+    """Commands of which the first one's name may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses arguments, those of earlier versions too."""
+        return super().parse_args(ctx, in_present_words(args))
+
+
+app = typer.Typer(
+    cls=BenchmarkGroup,
+    help="Measure milliseconds: of an image, of a training step, of a table by depth and scale."
+    "\n\nfldet benchmark CONFIG is short for fldet benchmark predict CONFIG.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=table.EXAMPLES)(table.table)

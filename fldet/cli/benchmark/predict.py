@@ -1,0 +1,83 @@
+"""``fldet benchmark predict``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fldet.cli import options
+from fldet.cli.benchmark.options import (
+    Against,
+    Compile,
+    Out,
+    OutDir,
+    Precision,
+    Shape,
+    copy_to_time,
+    require_new,
+)
+from fldet.cli.benchmark.text import describe_speed
+from fldet.cli.output import Output, command, note
+
+EXAMPLES = """\b
+Examples:
+  fldet benchmark predict configs/retinanet/r50_fpn_1x.py --shape 800x1333
+  fldet benchmark predict configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
+  fldet benchmark predict CONFIG CHECKPOINT --precision bf16 --against mmdet
+"""
+
+
+@command
+def predict(
+    config: options.Config,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Weights or a work dir; random without.", metavar="CHECKPOINT", show_default=False
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images timed after the warm-up.")] = 50,
+    shape: Shape = None,
+    precision: Precision = None,
+    compile: Compile = False,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graph",
+            help="Time a faster copy whose network is replayed as CUDA graphs; needs a GPU and "
+            "--shape.",
+        ),
+    ] = False,
+    against: Against = None,
+    out: Out = None,
+    out_dir: OutDir = None,
+    cfg_options: options.CfgOptions = None,
+    device: options.Device = "auto",
+    trust_checkpoint: options.TrustCheckpoint = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure the milliseconds per image of a config's model."""
+    require_new(out)
+    size = options.parse_shape(shape) if shape else None
+    note(f"fldet benchmark predict {config}: loading torch and MMDetection")
+    from fldet.benchmark.files import write_speed
+    from fldet.benchmark.predict import benchmark
+    from fldet.config.load import load_config
+
+    result = benchmark(
+        load_config(config, cfg_options or ()),
+        checkpoint,
+        num_images=images,
+        shape=size,
+        device=device,
+        copy=copy_to_time(precision, compile, cuda_graph),
+        against=against,
+        trust_checkpoint=trust_checkpoint,
+    )
+    written = write_speed(result, Path(config).stem, out=out, out_dir=out_dir)
+    Output(result.command, as_json=json, quiet=quiet).result(
+        result,
+        text=lambda: describe_speed(result, written),
+        essential=f"{result.median_ms:.1f}",
+    )

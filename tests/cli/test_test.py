@@ -1,0 +1,43 @@
+"""What ``fldet test`` says, and with which exit code it ends."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fldet.cli.main import app
+from fldet.engine.results import TestResult
+from fldet.engine.test import check_precision
+from fldet.evaluation.figures import CocoFigures
+
+
+def figures(ap):
+    return CocoFigures({"AP": ap}, {"cat": ap}, 5, 50, "faster")
+
+
+@pytest.mark.parametrize(
+    ("tested_ap", "code", "verdict"),
+    [
+        (0.398, 0, "difference -0.20 points, within the 0.5 allowed"),
+        (0.380, 3, "difference -2.00 points, MORE than the 0.5 allowed"),
+    ],
+)
+def test_a_missed_tolerance_ends_with_3(monkeypatch, capfd, tiny_config, tested_ap, code, verdict):
+    tested = figures(tested_ap)
+    check = check_precision(figures(0.4), tested, 0.5)
+    result = TestResult(
+        tested, Path("a.pth"), Path("work"), None, (), 1.0, "bfloat16", optimized=True, check=check
+    )
+    monkeypatch.setattr("fldet.engine.test.test", lambda *args, **options: result)
+    done = CliRunner().invoke(app, ["test", str(tiny_config), "a.pth", "--compare"])
+    assert done.exit_code == code
+    assert verdict in describe_output(capfd, done)
+
+
+def describe_output(capfd, done):
+    return done.output + capfd.readouterr().out
+
+
+def test_several_processes_cannot_compare(tiny_config):
+    done = CliRunner().invoke(app, ["test", str(tiny_config), "a.pth", "--compare", "--gpus", "2"])
+    assert done.exit_code == 2
