@@ -12,9 +12,9 @@ _PUBLIC = {
     "load_config": "fldet.config.load",
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
-    "build_model": "fldet.engine.runner",
+    "build_model": "fldet.checkpoints.model",
     "Detector": "fldet.inference.detector",
-    "Detections": "fldet.results",
+    "Detections": "fldet.inference.results",
     "FldetError": "fldet.errors",
 }
 _ROOMS = ("benchmark",)  # whose functions are called as fldet.benchmark.benchmark(...)

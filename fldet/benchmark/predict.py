@@ -24,14 +24,7 @@ from fldet.benchmark.clock import (
 )
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
-from fldet.checkpoints.files import (
-    checkpoint_classes,
-    load_weights,
-    read_checkpoint,
-    resolve_checkpoint,
-)
-from fldet.checkpoints.model import build_model
-from fldet.config.prepare import prepare_config
+from fldet.checkpoints.model import load_model
 from fldet.data.random_batches import random_batch
 from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
@@ -107,12 +100,10 @@ def benchmark(
     chosen = select_device(device)
     if copy:
         copy.require(chosen)
-    model, prepared = _model_and_config(
-        cfg, checkpoint, with_data=shape is None, trust=trust_checkpoint
-    )
-    models = _models_to_time(model.eval().to(chosen), copy, against)
-    del model  # a copy alone is what takes memory
-    images = partial(_images, prepared, shape)
+    loaded = load_model(cfg, checkpoint, phases=() if shape else ("test",), trust=trust_checkpoint)
+    images = partial(_images, loaded.cfg, shape)
+    models = _models_to_time(loaded.model.to(chosen), copy, against)
+    del loaded  # a copy alone is what takes memory
     if copy:
         _get_ready(models[0], copy, images, num_images + WARMUP[chosen.type])
     timing, stages = _time_images(models, images, num_images, chosen, cfg)
@@ -191,22 +182,6 @@ def _compile_for(model: Any, batches: Iterator[Batch]) -> None:
         for batch in watched:
             if watched.shapes.count(watched.shapes[-1]) == 1:
                 model.test_step(batch)
-
-
-def _model_and_config(
-    cfg: Config, checkpoint: Path | None, *, with_data: bool, trust: bool
-) -> tuple[nn.Module, Config]:
-    path = resolve_checkpoint(checkpoint) if checkpoint else None
-    content = read_checkpoint(path, trust=trust) if path else {}
-    phases = ("test",) if with_data else ()
-    classes = checkpoint_classes(content, path) if path else None
-    cfg = prepare_config(cfg, phases=phases, classes=classes)
-    if cfg.model.get("backbone"):
-        cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
-    model = build_model(cfg)
-    if path:
-        load_weights(model, content, path)
-    return model, cfg
 
 
 def _test_images(cfg: Config) -> Iterator[Batch]:

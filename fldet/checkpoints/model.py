@@ -47,22 +47,23 @@ class LoadedModel:
     Attributes:
         model: in evaluation mode, on the CPU.
         cfg: the config, completed, with the classes of the checkpoint.
-        path: the checkpoint.
+        path: the checkpoint; None where the weights are random.
     """
 
     model: nn.Module
     cfg: Config
-    path: Path
+    path: Path | None
 
 
 def load_model(
-    cfg: Config, checkpoint: Path, *, phases: tuple[str, ...] = (), trust: bool = False
+    cfg: Config, checkpoint: Path | None, *, phases: tuple[str, ...] = (), trust: bool = False
 ) -> LoadedModel:
-    """Returns the model of a config with the weights of a checkpoint.
+    """Returns the model of a config with the weights of a checkpoint, or random ones.
 
     Args:
         cfg: as ``load_config`` returned it.
-        checkpoint: the weights, or a work dir: its best checkpoint, else its newest.
+        checkpoint: the weights, or a work dir: its best checkpoint, else its newest. None leaves
+            the initial weights, without pretrained ones.
         phases: of ``train``, ``val`` and ``test``, those whose data will be read.
         trust: run the code in checkpoints that cannot be read without.
 
@@ -70,6 +71,11 @@ def load_model(
         CheckpointError: unreadable, or of another model than the config's.
         ConfigError, DataError: as ``prepare_config``.
     """
+    if checkpoint is None:
+        completed = prepare_config(cfg, phases=phases)
+        if completed.model.get("backbone"):
+            completed.model.backbone.init_cfg = None
+        return LoadedModel(build_model(completed).eval(), completed, None)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path, trust=trust)
     completed = prepare_config(cfg, phases=phases, classes=checkpoint_classes(content, path))
