@@ -24,6 +24,7 @@ SHOW_EXAMPLES = """\b
 Examples:
   fldet config show configs/retinanet/r101_fpn_1.5x.py
   fldet config show configs/retinanet/r50_fpn_1x.py --cfg-options model.backbone.depth=101
+  fldet config show configs/shapes/retinanet_r18_shapes.py --resolved
 """
 DIFF_EXAMPLES = """\b
 Examples:
@@ -57,12 +58,20 @@ def config() -> None:
 def show(
     config: options.Config,
     cfg_options: options.CfgOptions = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print what fldet train would run; needs the data.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Print a config with its bases and overrides merged."""
     from fldet.config.load import format_config, load_config, to_plain
 
     cfg = load_config(config, cfg_options or ())
+    if resolved:
+        from fldet.config.resolve import TrainOptions, resolve_training
+        from fldet.devices import select_device
+
+        cfg = resolve_training(cfg, select_device(), TrainOptions())
     Output("config show", as_json=json).result(to_plain(cfg), text=format_config(cfg))
 
 

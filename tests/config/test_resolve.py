@@ -88,6 +88,17 @@ def test_nothing_writes_to_the_config_of_a_test(frozen, tiny_run, tmp_path, monk
     engine_test.test(*tiny_run, work_dir=tmp_path, show_dir=tmp_path / "p", device="cpu")
 
 
+def test_a_resolved_config_is_shown_and_saved_alike(fldet, tiny_run):
+    """But for what only the run knows: its name, and where it is."""
+    shown = fldet("config", "show", tiny_run[0].filename, "--resolved")
+    assert shown.returncode == 0, shown.stderr
+    saved = load_config(tiny_run[1] / "tiny.py")
+    namespace = {}
+    exec(shown.stdout, namespace)
+    for key in ("model", "train_dataloader", "val_evaluator", "optim_wrapper", "default_hooks"):
+        assert namespace[key] == saved[key].to_dict()
+
+
 def test_the_config_that_was_loaded_stays_as_it_is(tiny_config, tmp_path):
     import torch
 
@@ -107,7 +118,6 @@ def test_the_config_that_was_loaded_stays_as_it_is(tiny_config, tmp_path):
 COUNT = """
 import os, sys
 import mmengine.optim
-from fldet.cli.main import app
 
 entered = set()
 
