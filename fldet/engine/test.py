@@ -110,17 +110,9 @@ def test(
         with closing(build_runner(resolved)) as runner:
             _our_metrics(runner)
             out = _keep_detections(runner, out, Path(resolved.work_dir))
-            model = unwrapped(runner.model)
-            load_weights(model, content, path)
-            fast = optimized(model, precision=precision) if precision else None
-            stock = _stock_figures(runner, as_in_mmdetection(model)) if compare else None
-            runner.model = fast or runner.model
-            log.info(
-                "testing %s on %s in %s", path, describe(chosen), network_precision(runner.model)
-            )
-            started = time.perf_counter()
-            runner.test()
-            seconds = time.perf_counter() - started
+            load_weights(unwrapped(runner.model), content, path)
+            log.info("testing %s on %s", path, describe(chosen))
+            stock, seconds = _test_as_asked(runner, precision, compare=compare)
         if runner.rank:
             return None
         (_, figures), *others = _figures(runner).items()
@@ -133,12 +125,36 @@ def test(
             seconds=seconds,
             others=dict(others),
             precision=network_precision(runner.model),
-            optimized=fast is not None,
+            optimized=precision is not None,
             check=check_precision(stock, figures, max_difference) if stock else None,
             image_ids=_part(runner),
         )
         write_atomically(result.work_dir / "result.json", to_json("test", result))
         return result
+
+
+def _test_as_asked(
+    runner: FldetRunner, precision: str | None, *, compare: bool
+) -> tuple[Figures | None, float]:
+    """Tests the model of a runner, or an optimized copy that takes its place.
+
+    Args:
+        runner: with the weights loaded.
+        precision: of the copy; None tests the model as it is.
+        compare: test MMDetection's own code in float32 first.
+
+    Returns:
+        The figures of MMDetection's code, None without ``compare``; the seconds of the test.
+    """
+    model, stock = unwrapped(runner.model), None
+    if precision:
+        runner.model = optimized(model, precision=precision)
+    if compare:
+        stock = _stock_figures(runner, as_in_mmdetection(model))
+    log.info("the network computes in %s", network_precision(runner.model))
+    started = time.perf_counter()
+    runner.test()
+    return stock, time.perf_counter() - started
 
 
 def check_precision(stock: Figures, tested: Figures, tolerance: float) -> PrecisionCheck:

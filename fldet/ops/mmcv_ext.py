@@ -7,7 +7,7 @@ names while it is imported, hence the module-level ``__getattr__``.
 """
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -43,19 +43,14 @@ def roi_align_forward(
     output: Tensor,
     argmax_y: Tensor,  # noqa: ARG001
     argmax_x: Tensor,  # noqa: ARG001
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    *options: Any,
+    **named: Any,
 ) -> None:
     """Writes the pooled features of ``input`` (B, C, H, W) to ``output`` (R, C, h, w).
 
-    ``pool_mode`` 1 is the average; 0, the maximum, raises ``UnavailableError``.
+    The options are those of ``_pooling``.
     """
-    _check_pool_mode(pool_mode)
-    pooling = Pooling(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    pooling = _pooling(*options, **named)
     if output.numel() > 0:
         output.copy_(pool_features(_widened(input), rois.to(_widened(input)), pooling))
 
@@ -67,16 +62,11 @@ def roi_align_backward(
     argmax_y: Tensor,  # noqa: ARG001
     argmax_x: Tensor,  # noqa: ARG001
     grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    *options: Any,
+    **named: Any,
 ) -> None:
     """Writes the gradient with respect to the features to ``grad_input`` (B, C, H, W)."""
-    _check_pool_mode(pool_mode)
-    pooling = Pooling(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    pooling = _pooling(*options, **named)
     if grad_output.numel() > 0:
         grad = _widened(grad_output)
         grad_input.copy_(pool_features_backward(grad, rois.to(grad), grad_input.shape, pooling))
@@ -127,9 +117,22 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _check_pool_mode(pool_mode: int) -> None:
+def _pooling(
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> Pooling:
+    """Returns the options of mmcv's operator as ours has them.
+
+    Raises:
+        UnavailableError: ``pool_mode`` is 0, the maximum; 1 is the average.
+    """
     if pool_mode != 1:
         raise _missing("roi_align with pool_mode='max'")
+    return Pooling(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
 
 
 def _missing(name: str) -> UnavailableError:
