@@ -69,6 +69,9 @@ def small_model(name):
     model.backbone.base_channels = STEM
     for node in nodes(model):
         node.pop("init_cfg", None)
+        for width in ("conv_out_channels", "fc_out_channels"):  # of the second stage
+            if width in node:
+                node[width] = 32
     neck = model.neck[0] if isinstance(model.neck, list) else model.neck
     given = neck.in_channels
     neck.in_channels = (
