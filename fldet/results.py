@@ -28,6 +28,7 @@ class Analysis(Generic[Result]):
     result: Result
     files: list[Path]
 
+
 __getattr__ = moved(
     __name__,
     {
