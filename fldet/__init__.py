@@ -13,26 +13,34 @@ _PUBLIC = {
     "train": "fldet.engine.train",
     "test": "fldet.engine.test",
     "build_model": "fldet.checkpoints.model",
+    "init_config": "fldet.analysis.init",
+    "inspect_data": "fldet.analysis.dataset.inspect",
     "Detector": "fldet.inference.detector",
     "Detections": "fldet.inference.results",
     "FldetError": "fldet.errors",
 }
-_ROOMS = ("benchmark",)  # whose functions are called as fldet.benchmark.benchmark(...)
+_ROOMS = ("analyze", "benchmark", "report")  # called as fldet.benchmark.benchmark(...)
 
 __all__ = [
     "Detections",
     "Detector",
     "FldetError",
     "__version__",
+    "analyze",
     "benchmark",
     "build_model",
+    "init_config",
+    "inspect_data",
     "load_config",
+    "report",
     "test",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from fldet import benchmark
+    from fldet import analyze, benchmark, report
+    from fldet.analysis.dataset.inspect import inspect_data
+    from fldet.analysis.init import init_config
     from fldet.checkpoints.model import build_model
     from fldet.config.load import load_config
     from fldet.engine.test import test

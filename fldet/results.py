@@ -5,12 +5,29 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fldet.about import commit
 from fldet.moved import moved
 
 SCHEMA = 1
+ANALYSES = Path("work_dirs/analysis")  # where analyses write, unless told otherwise
+
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis(Generic[Result]):
+    """What an analysis found.
+
+    Attributes:
+        result: its figures.
+        files: that it wrote, pictures and data.
+    """
+
+    result: Result
+    files: list[Path]
+
 
 __getattr__ = moved(
     __name__,

@@ -54,7 +54,7 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
 
 def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
     report = installed_wheel / "fldet" / "report"
-    for name in ("page.css", "page.js"):
+    for name in ("page.css", "page.html.j2", "page.js"):
         assert (report / name).stat().st_size > 1000
 
 

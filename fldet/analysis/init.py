@@ -3,7 +3,7 @@
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from fldet import __version__
 from fldet.anchors.boxes import collect_boxes
 from fldet.anchors.cover import AnchorScheme, BoxSet
+from fldet.anchors.report import search
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.text import literal, words
@@ -34,8 +35,6 @@ EPOCHS, FEWEST, MOST = 12, 2000, 90_000  # iterations: of the images, and their 
 FEWEST_OF_SMALL = 1000
 MIN_GAIN = 0.02  # share of the boxes that other anchors must cover besides
 FEW_CLASSES = 20  # so many are written out
-
-Suggest = Callable[[BoxSet], tuple[AnchorScheme, float, float] | None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,6 @@ def init_config(
     size: tuple[int, int] | None = None,
     images: Path | None = None,
     finetune: Path | None = None,
-    suggest: Suggest = lambda _: None,
 ) -> InitResult:
     """Writes a config for the data set at ``path`` and returns what it chose.
 
@@ -103,8 +101,6 @@ def init_config(
             the small model at most 320.
         images: folder of the images, for ``recognise``.
         finetune: checkpoint of a whole detector to start from; None starts from ImageNet weights.
-        suggest: returns better anchors for the training boxes with the shares of the boxes that
-            they and the present ones cover, or None.
 
     Raises:
         UsageError: ``out`` exists or is no ``.py``, or the model is unknown.
@@ -121,7 +117,7 @@ def init_config(
     if finetune:
         plan = replace(plan, finetune=finetune.resolve())
         _check_fit(plan)
-    advice = suggest(_boxes(plan))
+    advice = better_anchors(collect_boxes(_draft(plan)))
     write_atomically(out, config_text(plan, advice))
     load_config(out)
     return InitResult(
@@ -204,9 +200,17 @@ def iterations(images: int, batch_size: int, fewest: int = FEWEST) -> int:
     return min(max(wanted, fewest), MOST)
 
 
-def _boxes(plan: Plan) -> BoxSet:
-    """Returns the training boxes as the network will see them."""
-    return collect_boxes(_draft(plan))
+def better_anchors(boxes: BoxSet) -> tuple[AnchorScheme, float, float] | None:
+    """Returns the anchors that cover most boxes, no more of them than now, and both shares.
+
+    None if they gain less than two points.
+    """
+    now, choices = search(boxes)
+    affordable = [one for one in choices if one.anchors <= now.anchors]
+    best = max(affordable, key=lambda one: one.covered)
+    if best.covered - now.covered < MIN_GAIN:
+        return None
+    return best.scheme, best.covered, now.covered
 
 
 def _draft(plan: Plan) -> Config:
@@ -404,19 +408,3 @@ param_scheduler = [
 {lines}
 ]
 {hooks}"""
-
-
-def better_anchors(boxes: "BoxSet") -> "tuple[AnchorScheme, float, float] | None":
-    """Returns the anchors that cover most boxes, no more of them than now, and both shares.
-
-    None if they gain less than two points.
-    """
-    from fldet.analysis.init import MIN_GAIN
-    from fldet.anchors.report import search
-
-    now, choices = search(boxes)
-    affordable = [one for one in choices if one.anchors <= now.anchors]
-    best = max(affordable, key=lambda one: one.covered)
-    if best.covered - now.covered < MIN_GAIN:
-        return None
-    return best.scheme, best.covered, now.covered

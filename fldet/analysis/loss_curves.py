@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fldet.losses.formulas import cross_entropy, focal_loss, focal_loss_star
 from fldet.pictures.figure import figure, greek, line_style, save
+from fldet.results import ANALYSES, Analysis
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 LANDMARKS = (0.1, 0.5, 0.9, 0.968)  # values of p_t; the last two are those of the paper's text
@@ -54,7 +55,13 @@ class LossCurves:
         return "\n".join(["focal loss in nats", head, "-" * len(head), *rows])
 
 
-def compute() -> LossCurves:
+def analyze_loss_curves(*, out_dir: Path = ANALYSES) -> Analysis[LossCurves]:
+    """Draws Figures 1, 5 and 6 into a folder."""
+    curves = loss_curves()
+    return Analysis(curves, plot_loss_curves(curves, out_dir))
+
+
+def loss_curves() -> LossCurves:
     """Returns the curves; the same at every call."""
     p_t = torch.linspace(0.001, 0.999, _POINTS, dtype=torch.float64)
     x_t = torch.linspace(-5, 5, _POINTS, dtype=torch.float64)
@@ -87,7 +94,7 @@ def _floats(values: Tensor) -> tuple[float, ...]:
     return tuple(values.tolist())
 
 
-def plot(curves: LossCurves, out_dir: Path) -> list[Path]:
+def plot_loss_curves(curves: LossCurves, out_dir: Path) -> list[Path]:
     """Draws the three figures into a folder and returns the paths of PNG and SVG."""
     return [
         *_plot_focal_loss(curves, out_dir / "figure1_focal_loss"),

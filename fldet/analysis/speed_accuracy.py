@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fldet.config.load import CONFIGS
 from fldet.errors import DataError
 from fldet.pictures.figure import COLORS, figure, save
+from fldet.results import ANALYSES, Analysis
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 
@@ -82,7 +84,23 @@ class SpeedAccuracy:
 # --- compute -------------------------------------------------------------------------------------
 
 
-def compute(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
+def analyze_speed_accuracy(
+    measured: Iterable[tuple[str, Path, Path]] = (), *, out_dir: Path = ANALYSES
+) -> Analysis[SpeedAccuracy]:
+    """Draws Figure 2, with measured models beside the paper's.
+
+    Args:
+        measured: as ``speed_accuracy`` takes it.
+        out_dir: where to draw.
+
+    Raises:
+        DataError: a file is missing or is not what it should be.
+    """
+    figure2 = speed_accuracy(CONFIGS / "paper", measured)
+    return Analysis(figure2, plot_speed_accuracy(figure2, out_dir / "figure2_speed_accuracy"))
+
+
+def speed_accuracy(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
     """Returns the points of Figure 2 and the upper envelope of each comparison.
 
     Published points are compared with each other, as in the paper; measured ones with those of the
@@ -203,7 +221,7 @@ def beats(a: Point, b: Point) -> bool:
 # --- picture -------------------------------------------------------------------------------------
 
 
-def plot(result: SpeedAccuracy, stem: Path) -> list[Path]:
+def plot_speed_accuracy(result: SpeedAccuracy, stem: Path) -> list[Path]:
     """Draws Figure 2 and returns the paths of PNG and SVG; ``stem`` is without their ending."""
     with figure(11.5, 7.8) as drawn:
         axes = drawn.add_subplot()

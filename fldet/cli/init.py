@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fldet.analysis.init import better_anchors
 from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
@@ -61,10 +60,9 @@ def init(
         size=parse_size(size),
         images=images,
         finetune=finetune,
-        suggest=better_anchors,
     )
     Output("init", as_json=json, quiet=quiet).result(
-        result, text=lambda: describe(result), essential=result.path
+        result, text=lambda: init_text(result), essential=result.path
     )
     if model != SMALL and select_device("auto").type == "cpu":
         note(f"there is no GPU here: with --model {SMALL} a training takes minutes, not hours")
@@ -87,7 +85,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return long, short
 
 
-def describe(result: "InitResult") -> str:
+def init_text(result: "InitResult") -> str:
     """Returns what was chosen, and the next commands."""
     long, short = result.scale
     lines = {

@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-from fldet.report.content import compile_report
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLES = """\b
 Examples:
@@ -58,25 +54,28 @@ def report(
     says which command would add it.
     """
     note(f"fldet report {work_dir}")
-    from fldet.files import write_atomically
-    from fldet.report.page import render
-    from fldet.report.record import collect
+    from fldet.report import write_report
 
-    record = collect(work_dir, base=config, overrides=cfg_options or ())
-    content = compile_report(record, work_dir, num_images=images, score_thr=score_thr)
-    page = write_atomically(out or work_dir / "report.html", render(content))
+    done = write_report(
+        work_dir,
+        config=config,
+        out=out,
+        images=images,
+        score_thr=score_thr,
+        overrides=cfg_options or (),
+    )
     value = {
-        "page": page,
-        "size_mib": page.stat().st_size / 2**20,
-        "images": len(content.pictures),
-        "gaps": content.gaps,
+        "page": done.page,
+        "size_mib": done.page.stat().st_size / 2**20,
+        "images": len(done.content.pictures),
+        "gaps": done.content.gaps,
     }
     Output("report", as_json=json, quiet=quiet).result(
-        value, text=lambda: describe(value), essential=page
+        value, text=lambda: page_text(value), essential=done.page
     )
 
 
-def describe(value: Mapping[str, Any]) -> str:
+def page_text(value: Mapping[str, Any]) -> str:
     """Returns what is missing, and the path of the page."""
     size = f"{value['images']} images, {value['size_mib']:.1f} MiB"
     return "\n".join([*value["gaps"], f"page  {value['page']} ({size})"])

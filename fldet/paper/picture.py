@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fldet.paper.report import RowReport, TableReport
 from fldet.pictures.figure import COLORS, figure, save
 
 
@@ -25,7 +26,23 @@ class Line:
     note: str = ""
 
 
-def plot(title: str, quantity: str, lines: Sequence[Line], stem: Path) -> list[Path]:
+def plot_table(table: TableReport, tier: str, folder: Path) -> list[Path]:
+    """Draws a table of the report of a tier into a folder; returns the paths of PNG and SVG."""
+    lines = [Line(row.name, row.paper, row.ours.values, _divergence(row)) for row in table.rows]
+    tau = table.agreement.tau
+    agreed = "" if tau is None else f"; Kendall's tau {tau:.2f}"
+    quantity = "AP [%]" if table.quantity == "AP" else "time per image [ms]"
+    title = f"{table.key}, tier {tier}{agreed}"
+    return plot_rows(title, quantity, lines, folder / f"{tier}_{table.key}")
+
+
+def _divergence(row: RowReport) -> str:
+    if not row.ours.diverged:
+        return ""
+    return "diverged" if not row.ours.values else f"{row.ours.diverged} diverged"
+
+
+def plot_rows(title: str, quantity: str, lines: Sequence[Line], stem: Path) -> list[Path]:
     """Draws a table and returns the paths of PNG and SVG.
 
     Both halves have a scale of their own, as the data differ: the order of the rows is what can be

@@ -1,5 +1,5 @@
 """One page of a run."""
 
-from fldet import _compat
+from fldet.report.write import WrittenReport, write_report
 
-_compat.install()
+__all__ = ["WrittenReport", "write_report"]

@@ -4,22 +4,24 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from fldet.analysis.errors.collect import TestedData
+from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.errors.kinds import KINDS
 from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
-from fldet.analysis.log import TrainingLog
-from fldet.analysis.loss_cdf.curves import LossCdf
+from fldet.analysis.log.read import TrainingLog, read_log
+from fldet.analysis.log.summary import summarize_log
+from fldet.analysis.loss_cdf.curves import LossCdf, read_curves
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import Image, read_image
-
-if TYPE_CHECKING:
-    from fldet.report.record import RunRecord
+from fldet.report.record import RunRecord
 
 SIDE = 480  # longer side of an image in the page, in pixels
 MAX_BYTES = 40_000  # of the JPEG of an image: 500 of them, as base64, stay below 30 MB
@@ -46,6 +48,11 @@ class Picture:
     size: tuple[int, int]
     boxes: DrawnImage
     chosen: str
+
+    @property
+    def data_uri(self) -> str:
+        """The image as a ``data:`` address."""
+        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,6 @@ def as_jpeg(image: Image) -> bytes:
     return data
 
 
-def as_data_uri(picture: Picture) -> str:
-    """Returns the image as a ``data:`` address."""
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode('ascii')}"
-
-
 def gallery_data(report: Report) -> dict[str, Any]:
     """Returns what the script of the page needs, in JSON's types.
 
@@ -163,34 +165,36 @@ def _rounded(box: DrawnBox) -> list[float]:
     return [round(value, 1) for value in box.box_xywh]
 
 
-def compile_report(
-    record: "RunRecord", work_dir: Path, *, num_images: int, score_thr: float
-) -> "Report":
-    """Returns what is on the page.
+def report_of(
+    record: RunRecord, work_dir: Path, *, num_images: int = 60, score_thr: float = 0.3
+) -> Report:
+    """Returns what is on the page of a run.
+
+    Args:
+        record: what ``read_run`` found in ``work_dir``.
+        work_dir: with the log of the training.
+        num_images: in the gallery.
+        score_thr: lowest score of confusions; the gallery's first.
 
     Raises:
         DataError: the folder has neither a training nor a test.
     """
-    from fldet.errors import DataError
-    from fldet.report.content import Report, take_pictures
-
     gaps = list(record.gaps)
-    log = read_training(work_dir, gaps)
+    log = _training(work_dir, gaps)
     if log is None and record.result is None:
         raise DataError(
             f"nothing to report in {work_dir}: neither the log of a training nor a test",
             expected="the folder of fldet train, or that of fldet test",
         )
-    errors = analyse(record, num_images, score_thr)
-    loss_cdf = find_loss_cdf(record, work_dir)
+    errors = _errors(record.tested, num_images, score_thr) if record.tested else None
+    loss_cdf = find_loss_cdf(record.config, work_dir)
     if loss_cdf is None:
         gaps.append(
             "No loss of easy and hard examples: fldet analyze loss-cdf "
             f"{work_dir / record.config}.py {work_dir} --out-dir {work_dir}"
         )
     pictures, unread = take_pictures(errors) if errors and num_images else ((), ())
-    figures = record.result["figures"] if record.result else None
-    others = record.result.get("others", {}).values() if record.result else ()
+    result = record.result or {}
     return Report(
         title=record.name,
         facts=facts_of(record, log),
@@ -198,7 +202,7 @@ def compile_report(
         changes=tuple(
             (one.key, _text(one.a, one.in_a), _text(one.b, one.in_b)) for one in record.changes
         ),
-        figures=(figures, *others) if figures else (),
+        figures=(result["figures"], *result.get("others", {}).values()) if result else (),
         log=log,
         errors=errors,
         loss_cdf=loss_cdf,
@@ -211,11 +215,7 @@ def _text(value: Any, there: bool) -> str:
     return repr(value) if there else "-"
 
 
-def read_training(work_dir: Path, gaps: list[str]) -> "TrainingLog | None":
-    """Returns the log of the training, None without one."""
-    from fldet.analysis.log import read_log
-    from fldet.errors import DataError
-
+def _training(work_dir: Path, gaps: list[str]) -> TrainingLog | None:
     try:
         return read_log(work_dir)
     except DataError as error:
@@ -223,52 +223,35 @@ def read_training(work_dir: Path, gaps: list[str]) -> "TrainingLog | None":
         return None
 
 
-def analyse(record: "RunRecord", num_images: int, score_thr: float) -> "ErrorAnalysis | None":
+def _errors(tested: TestedData, num_images: int, score_thr: float) -> ErrorAnalysis:
     """Returns what is wrong with the detections, with the images of the gallery."""
-    from fldet.analysis.errors.compute import compute
-    from fldet.report.content import LOWEST_SCORE, split_of
-
-    tested = record.tested
-    if tested is None:
-        return None
-    num_images = min(num_images, len(tested.truth.images))
-    num_worst, num_random = split_of(num_images)
-    return compute(
-        tested.truth,
-        tested.detections,
-        names=(tested.annotation_file.name, tested.detections_file.name),
+    num_worst, num_random = split_of(min(num_images, len(tested.truth.images)))
+    return find_errors(
+        tested,
         score_thr=score_thr,
         num_worst=num_worst,
         num_random=num_random,
         lowest_score=LOWEST_SCORE,
-        file_names=tested.file_names,
-        image_dir=tested.image_dir.resolve(),
     )
 
 
-def find_loss_cdf(record: "RunRecord", work_dir: Path) -> "LossCdf | None":
+def find_loss_cdf(config: str, work_dir: Path) -> LossCdf | None:
     """Returns the newest curves of this run's config and checkpoints: in its folder or beside."""
-    from fldet.analysis.loss_cdf.curves import read_curves
-
     places = (work_dir, work_dir / "analysis", work_dir.resolve().parent / "analysis")
     files = [file for place in places for file in place.glob("loss_cdf_*.json")]
     for file in sorted(files, key=lambda one: one.stat().st_mtime, reverse=True):
-        found = read_curves(file)
-        weights = work_dir / found.procedure.checkpoint
-        if Path(found.procedure.config).stem == record.config and weights.is_file():
-            return found
+        curves = read_curves(file)
+        weights = work_dir / curves.procedure.checkpoint
+        if Path(curves.procedure.config).stem == config and weights.is_file():
+            return curves
     return None
 
 
-def facts_of(record: "RunRecord", log: "TrainingLog | None") -> dict[str, str]:
+def facts_of(record: RunRecord, log: TrainingLog | None) -> dict[str, str]:
     """Returns what is worth knowing of a run, by name."""
-    from datetime import timedelta
-
-    from fldet.analysis.log import compute
-
     facts = {"config": record.config} if record.config else {}
     if log:
-        summary = compute(log)
+        summary = summarize_log(log)
         facts["iterations"] = f"{summary.iterations:,}"
         if summary.starts > 1:
             facts["starts"] = str(summary.starts)
@@ -280,9 +263,9 @@ def facts_of(record: "RunRecord", log: "TrainingLog | None") -> dict[str, str]:
         facts["tested with"] = f"fldet {record.result['version']}, {record.result['precision']}"
         facts["time of the test"] = f"{record.result['seconds']:.1f} s"
     if record.tested:
-        tested = record.tested
-        facts["data of the test"] = str(tested.annotation_file)
-        facts["images"] = f"{len(tested.truth.images):,}"
-        facts["objects"] = f"{sum(not one['iscrowd'] for one in tested.truth.annotations):,}"
-        facts["classes"] = f"{len(tested.truth.categories):,}"
+        truth = record.tested.truth
+        facts["data of the test"] = str(record.tested.annotation_file)
+        facts["images"] = f"{len(truth.images):,}"
+        facts["objects"] = f"{sum(not one['iscrowd'] for one in truth.annotations):,}"
+        facts["classes"] = f"{len(truth.categories):,}"
     return facts

@@ -1,19 +1,20 @@
 """What a work dir tells of its run, for the page that ``fldet report`` writes."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from fldet.analysis.errors.collect import TestedData, file_names
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
-from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
+from fldet.evaluation.ground_truth import read_ground_truth, restrict
 from fldet.files import read_json
 
 # Filled in by every run, and no choice of its config.
@@ -30,27 +31,6 @@ _LOGGED = {  # by the names in the head of MMEngine's log
     "MMEngine": "MMEngine",
     "OpenCV": "OpenCV",
 }
-
-
-@dataclass(frozen=True)
-class TestedData:
-    """Detections and the truth that they were tested on, images and classes of the test only.
-
-    Attributes:
-        truth: as ``read_ground_truth`` returned it.
-        detections: in the COCO results format, checked against the ids of ``truth``.
-        file_names: by image id.
-        image_dir: folder that ``file_names`` are relative to.
-        annotation_file: of the truth.
-        detections_file: of the detections.
-    """
-
-    truth: GroundTruth
-    detections: list[dict[str, Any]]
-    file_names: dict[Hashable, str]
-    image_dir: Path
-    annotation_file: Path
-    detections_file: Path
 
 
 @dataclass(frozen=True)
@@ -78,7 +58,9 @@ class RunRecord:
     gaps: tuple[str, ...]
 
 
-def collect(work_dir: Path, *, base: str | None = None, overrides: Sequence[str] = ()) -> RunRecord:
+def read_run(
+    work_dir: Path, *, base: str | None = None, overrides: Sequence[str] = ()
+) -> RunRecord:
     """Returns what a work dir tells of its run; what it lacks is a sentence in ``gaps``.
 
     Args:
@@ -119,7 +101,7 @@ def collect(work_dir: Path, *, base: str | None = None, overrides: Sequence[str]
     )
 
 
-def _newest(files: Any) -> Path | None:
+def _newest(files: Iterable[Path]) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
@@ -225,7 +207,7 @@ def _tested_data(
     return TestedData(
         truth=truth,
         detections=detections,
-        file_names={one["id"]: one["file_name"] for one in content["images"] if "file_name" in one},
+        file_names=file_names(content),
         image_dir=kind.image_folder(dataset),
         annotation_file=kind.annotation_file(dataset),
         detections_file=file,

@@ -7,14 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.dataset.pictures import contact_sheet, cover_sheet, plot
-from fldet.analysis.dataset.summary import Histogram, compute
+from fldet.analysis.dataset.pictures import contact_sheet, cover_sheet, plot_summary
+from fldet.analysis.dataset.summary import Histogram, summarize_content
 from fldet.anchors.cover import SeenImage
+from fldet.data.annotations import read_annotations
 from fldet.errors import DataError
 from fldet.pictures.boxes import color_of
 from fldet.results import to_jsonable
 
 BLUE = (178, 114, 0)  # of the bars, in BGR
+
+
+def summarize_file(path, image_dir=None):
+    return summarize_content(read_annotations(path), path.name, image_dir)
 
 
 def write(tmp_path, annotations, *, images=None, categories=("cat", "dog")):
@@ -44,7 +49,7 @@ KNOWN = [
     ("name", "file", "images", "empty", "boxes", "crowd", "sizes", "most"), KNOWN
 )
 def test_counts_of_known_data(request, name, file, images, empty, boxes, crowd, sizes, most):
-    summary = compute(request.getfixturevalue(name) / file)
+    summary = summarize_file(request.getfixturevalue(name) / file)
     assert (summary.images, summary.images_without_objects) == (images, empty)
     assert (summary.boxes, summary.crowd_regions) == (boxes, crowd)
     assert tuple(summary.boxes_per_size.values()) == sizes
@@ -54,7 +59,7 @@ def test_counts_of_known_data(request, name, file, images, empty, boxes, crowd, 
 
 
 def test_classes_and_image_sizes_of_bccd(bccd):
-    summary = compute(bccd / "annotations" / "val.json", bccd / "BCCD" / "JPEGImages")
+    summary = summarize_file(bccd / "annotations" / "val.json", bccd / "BCCD" / "JPEGImages")
     assert summary.boxes_per_class == {"RBC": 967, "WBC": 87, "Platelets": 83}
     assert (summary.image_width, summary.image_height) == ((640, 640), (480, 480))
     assert summary.suspicious == {}
@@ -72,7 +77,7 @@ def test_classes_and_image_sizes_of_bccd(bccd):
 )
 def test_boxes_that_cannot_be_used_are_listed_and_not_counted(bad_inputs, file, kind):
     folder = bad_inputs / "annotations"
-    summary, good = compute(folder / file), compute(folder / "ok.json")
+    summary, good = summarize_file(folder / file), summarize_file(folder / "ok.json")
     assert summary.suspicious == {kind: 1}
     assert summary.boxes == good.boxes - 1
     assert summary.examples[0].kind == kind
@@ -94,30 +99,30 @@ def test_boxes_that_cannot_be_used_are_listed_and_not_counted(bad_inputs, file, 
     ],
 )
 def test_kinds_of_suspicious_boxes(tmp_path, box, kind, counted):
-    summary = compute(write(tmp_path, [{"bbox": box}]))
+    summary = summarize_file(write(tmp_path, [{"bbox": box}]))
     assert summary.suspicious == ({kind: 1} if kind else {})
     assert summary.boxes == counted
 
 
 def test_suspicious_images(bad_inputs):
     folder, images = bad_inputs / "annotations", bad_inputs / "images"
-    assert compute(folder / "image_file_missing.json", images).suspicious == {
+    assert summarize_file(folder / "image_file_missing.json", images).suspicious == {
         "image file missing": 1
     }
-    assert compute(folder / "image_file_missing.json").suspicious == {}
-    twice = compute(folder / "duplicate_image_ids.json").suspicious
+    assert summarize_file(folder / "image_file_missing.json").suspicious == {}
+    twice = summarize_file(folder / "duplicate_image_ids.json").suspicious
     assert twice.pop("image id given twice") == 1
     assert set(twice) == {"unknown image"}
 
 
 def test_at_most_20_examples(tmp_path):
-    summary = compute(write(tmp_path, [{"bbox": [0, 0, 0, 1]}] * 30))
+    summary = summarize_file(write(tmp_path, [{"bbox": [0, 0, 0, 1]}] * 30))
     assert summary.suspicious == {"box of zero size": 30}
     assert [one.annotation_id for one in summary.examples] == list(range(1, 21))
 
 
 def test_crowd_regions_are_no_boxes_but_objects(tmp_path):
-    summary = compute(write(tmp_path, [{"bbox": [0, 0, 50, 50], "iscrowd": 1}]))
+    summary = summarize_file(write(tmp_path, [{"bbox": [0, 0, 50, 50], "iscrowd": 1}]))
     assert (summary.boxes, summary.crowd_regions, summary.images_without_objects) == (0, 1, 0)
 
 
@@ -133,13 +138,13 @@ def test_crowd_regions_are_no_boxes_but_objects(tmp_path):
     ],
 )
 def test_sizes_follow_coco(tmp_path, entry, size):
-    counts = compute(write(tmp_path, [entry])).boxes_per_size
+    counts = summarize_file(write(tmp_path, [entry])).boxes_per_size
     assert counts == {"small": 0, "medium": 0, "large": 0, size: 1}
 
 
 def test_quantiles_and_histograms(tmp_path):
     boxes = [[0, 0, 10, 10], [0, 0, 20, 10], [0, 0, 40, 10]]
-    summary = compute(write(tmp_path, [{"bbox": box} for box in boxes]))
+    summary = summarize_file(write(tmp_path, [{"bbox": box} for box in boxes]))
     assert summary.aspect_ratio["min"] == 1
     assert summary.aspect_ratio["median"] == 2
     assert summary.aspect_ratio["max"] == 4
@@ -155,7 +160,7 @@ def test_quantiles_and_histograms(tmp_path):
 
 
 def test_histograms_hold_every_box(coco_mini):
-    summary = compute(coco_mini / "annotations" / "instances_train2017.json")
+    summary = summarize_file(coco_mini / "annotations" / "instances_train2017.json")
     histogram = summary.histograms["sqrt_area"]
     assert sum(histogram.counts) == sum(summary.histograms["aspect_ratio"].counts) == 834
     assert sum(summary.histograms["boxes_per_image"].counts) == 87
@@ -166,11 +171,11 @@ def test_histograms_hold_every_box(coco_mini):
 
 
 def test_without_annotations(bad_inputs, tmp_path):
-    summary = compute(bad_inputs / "annotations" / "no_annotations_at_all.json")
+    summary = summarize_file(bad_inputs / "annotations" / "no_annotations_at_all.json")
     assert (summary.images, summary.images_without_objects, summary.boxes) == (2, 2, 0)
     assert all(math.isnan(value) for value in summary.aspect_ratio.values())
     assert summary.histograms["sqrt_area"] == Histogram()
-    assert plot(summary, tmp_path / "a.png").stat().st_size > 5000
+    assert plot_summary(summary, tmp_path / "a.png").stat().st_size > 5000
     assert "none" in str(summary)
 
 
@@ -181,27 +186,27 @@ def test_a_class_may_have_any_name(tmp_path, name):
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
     content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": name}]}
     path.write_text(json.dumps(content))
-    assert plot(compute(path), tmp_path / "a.png").stat().st_size > 5000
+    assert plot_summary(summarize_file(path), tmp_path / "a.png").stat().st_size > 5000
 
 
 def test_without_images(tmp_path):
     path = tmp_path / "data.json"
     path.write_text('{"images": [], "annotations": [], "categories": []}')
-    summary = compute(path)
+    summary = summarize_file(path)
     assert (summary.images, summary.image_width) == (0, None)
-    plot(summary, tmp_path / "a.png")
+    plot_summary(summary, tmp_path / "a.png")
     with pytest.raises(DataError, match=r"no image of .* can be read"):
         contact_sheet(path, tmp_path, tmp_path / "b.jpg")
 
 
 def test_missing_keys_are_filled_in_where_possible(bad_inputs):
     folder, images = bad_inputs / "annotations", bad_inputs / "images"
-    full = compute(folder / "ok.json")
-    no_area = compute(folder / "no_area_no_iscrowd.json")
+    full = summarize_file(folder / "ok.json")
+    no_area = summarize_file(folder / "no_area_no_iscrowd.json")
     assert no_area.boxes_per_size == full.boxes_per_size
     assert no_area.crowd_regions == 0
-    assert compute(folder / "no_width_height.json").image_width is None
-    assert compute(folder / "no_width_height.json", images).image_width == full.image_width
+    assert summarize_file(folder / "no_width_height.json").image_width is None
+    assert summarize_file(folder / "no_width_height.json", images).image_width == full.image_width
 
 
 @pytest.mark.parametrize(
@@ -223,11 +228,11 @@ def test_files_that_are_not_coco(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError, match=message):
-        compute(path)
+        summarize_file(path)
 
 
 def test_summary_as_text_and_json(bccd):
-    summary = compute(bccd / "annotations" / "val.json")
+    summary = summarize_file(bccd / "annotations" / "val.json")
     text = str(summary)
     assert "87, 0 without objects" in text
     assert "RBC 967, WBC 87, Platelets 83" in text
@@ -256,15 +261,15 @@ def left_part(picture):
     ],
 )
 def test_plot_has_a_bar_for_each_class(request, tmp_path, name, file, bars):
-    summary = compute(request.getfixturevalue(name) / file)
-    picture = cv2.imread(str(plot(summary, tmp_path / "new" / "a.png")))
+    summary = summarize_file(request.getfixturevalue(name) / file)
+    picture = cv2.imread(str(plot_summary(summary, tmp_path / "new" / "a.png")))
     assert picture.shape == (900, 1400, 3)
     assert max(blue_runs(column) for column in left_part(picture).transpose(1, 0, 2)) == bars
 
 
 def test_plot_without_data_has_no_bars(bad_inputs, tmp_path):
-    summary = compute(bad_inputs / "annotations" / "no_annotations_at_all.json")
-    picture = cv2.imread(str(plot(summary, tmp_path / "a.png")))
+    summary = summarize_file(bad_inputs / "annotations" / "no_annotations_at_all.json")
+    picture = cv2.imread(str(plot_summary(summary, tmp_path / "a.png")))
     assert all(blue_runs(row) == 0 for row in left_part(picture))
 
 

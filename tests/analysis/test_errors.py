@@ -3,15 +3,17 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.errors.compute import compute
+from fldet.analysis.errors.collect import TestedData
+from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.errors.kinds import KINDS, MISSED, ap50_after, judge
 from fldet.analysis.errors.matching import AREAS, assign, detection_table, object_table, overlaps
-from fldet.analysis.errors.pictures import hex_color, plot
+from fldet.analysis.errors.pictures import hex_color, plot_errors
 from fldet.analysis.errors.result import ap50_of, load, save
 from fldet.analysis.errors.worst import draw_worst
 from fldet.errors import DataError
@@ -69,7 +71,7 @@ REPAIRED = {
 
 
 def test_each_kind_once_and_what_it_costs():
-    analysis = compute(SCENE, FOUND)
+    analysis = find_errors(TestedData(SCENE, FOUND))
     assert analysis.ap50 == pytest.approx((CATS + DOGS) / 2 / 101, abs=1e-12)
     assert tuple(analysis.kinds) == KINDS
     for name, kind in analysis.kinds.items():
@@ -94,21 +96,23 @@ def test_each_kind_once_and_what_it_costs():
     ],
 )
 def test_kind_of_a_false_positive(objects, detection, kind):
-    kinds = compute(truth_of(objects), [detection]).kinds
+    kinds = find_errors(TestedData(truth_of(objects), [detection])).kinds
     assert {name for name in KINDS if kinds[name].count and name != "missed"} == {kind}
 
 
 def test_of_two_that_point_to_an_object_the_better_scored_is_repaired():
     truth = truth_of([(CAT, 0), (DOG, 100)])
     found = [entry(DOG, 0, 0.9), entry(DOG, 1, 0.8), entry(DOG, 100, 0.7)]
-    analysis = compute(truth, found)
+    analysis = find_errors(TestedData(truth, found))
     assert analysis.kinds["classification"].count == 2
     assert analysis.ap50 == pytest.approx(0.5 / 3)
     assert analysis.kinds["classification"].ap50_gain == pytest.approx(1 - 0.5 / 3)
 
 
 def test_a_mistake_on_an_object_that_is_found_is_removed():
-    analysis = compute(truth_of([(CAT, 0)]), [entry(CAT, 0, 0.5), entry(CAT, 5, 0.9)])
+    analysis = find_errors(
+        TestedData(truth_of([(CAT, 0)]), [entry(CAT, 0, 0.5), entry(CAT, 5, 0.9)])
+    )
     assert analysis.ap50 == pytest.approx(0.5)
     assert analysis.kinds["localisation"].ap50_gain == pytest.approx(0.5)
     assert analysis.kinds["missed"].count == 0
@@ -173,7 +177,7 @@ HAND_MADE = {
 def test_ap50_of_hand_made_scenes_is_that_of_coco(name, engine):
     truth, found = HAND_MADE[name]
     coco = evaluate_coco(truth, found, engine=engine).summary["AP50"]
-    assert compute(truth, found).ap50 == pytest.approx(coco, abs=1e-12)
+    assert find_errors(TestedData(truth, found)).ap50 == pytest.approx(coco, abs=1e-12)
 
 
 @pytest.mark.parametrize("number", [80, 6])
@@ -185,7 +189,7 @@ def test_ap50_and_every_curve_of_real_truth_are_those_of_coco(mini, seed, number
     for engine in ENGINES:
         _, coco_class, eval_class = _load_engine(engine)
         _, precision = _run(coco_class, eval_class, truth, found)
-        analysis = compute(truth, found)
+        analysis = find_errors(TestedData(truth, found))
         assert analysis.ap50 == pytest.approx(precision[0, :, :, 0, -1].mean(), abs=1e-12)
         for index, area in enumerate(AREAS):
             for label, curve in enumerate(analysis.curves[area]):
@@ -235,41 +239,41 @@ def test_every_wrong_detection_has_one_kind_and_every_lost_object_one_reason(min
 
 
 def test_nothing_found_costs_all_that_is_missed(tmp_path):
-    analysis = compute(SCENE, [])
+    analysis = find_errors(TestedData(SCENE, []))
     assert analysis.ap50 == 0
     assert analysis.kinds["missed"] == type(analysis.kinds["missed"])(6, 6, 1.0)
     assert math.isnan(analysis.calibration.expected_error)
     assert analysis.confusion == ((0, 0, 4), (0, 0, 2), (0, 0, 0))
-    assert len(plot(analysis, tmp_path)) == 8
+    assert len(plot_errors(analysis, tmp_path)) == 8
 
 
 @pytest.mark.parametrize("name", ["$\\frac$", "a$", "箱子", "\ud800", "\x1b[31m\n", "x" * 300])
 def test_a_class_may_have_any_name(tmp_path, name):
-    analysis = compute(SCENE, [entry(CAT, 0, 0.9)])
+    analysis = find_errors(TestedData(SCENE, [entry(CAT, 0, 0.9)]))
     analysis = dataclasses.replace(analysis, classes=(name, name), results=f"{name}.json")
-    assert len(plot(analysis, tmp_path)) == 8
+    assert len(plot_errors(analysis, tmp_path)) == 8
 
 
 def test_without_objects_there_is_no_ap(tmp_path):
-    analysis = compute(truth_of([]), [entry(CAT, 0, 0.9)])
+    analysis = find_errors(TestedData(truth_of([]), [entry(CAT, 0, 0.9)]))
     assert math.isnan(analysis.ap50)
     assert analysis.kinds["background"].count == 1
     assert math.isnan(analysis.kinds["background"].ap50_gain)
     assert analysis.confusion[-1] == (1, 0, 0)
     assert math.isnan(ap50_of(analysis.curves["all"]))
     assert analysis.worst == ()
-    assert len(plot(analysis, tmp_path)) == 8
+    assert len(plot_errors(analysis, tmp_path)) == 8
 
 
 def test_without_images_and_classes(tmp_path):
-    analysis = compute(GroundTruth((), {}, ()), [])
+    analysis = find_errors(TestedData(GroundTruth((), {}, ()), []))
     assert (analysis.images, analysis.confusion) == (0, ((0,),))
-    assert len(plot(analysis, tmp_path)) == 8
+    assert len(plot_errors(analysis, tmp_path)) == 8
 
 
 def test_detections_on_a_crowd_are_neither_right_nor_wrong():
     truth = truth_of([entry(CAT, 0, iscrowd=1), (CAT, 100)])
-    analysis = compute(truth, [entry(CAT, x, 0.9) for x in (0, 1, 2, 100)])
+    analysis = find_errors(TestedData(truth, [entry(CAT, x, 0.9) for x in (0, 1, 2, 100)]))
     assert analysis.ap50 == 1
     assert all(kind.count == 0 for kind in analysis.kinds.values())
     assert analysis.objects == 1
@@ -279,7 +283,7 @@ def test_detections_on_a_crowd_are_neither_right_nor_wrong():
 
 def test_score_outside_0_to_1():
     with pytest.raises(DataError, match=r"detection 1 has the score 3\.5") as caught:
-        compute(SCENE, [entry(CAT, 0, 0.5), entry(CAT, 0, 3.5)])
+        find_errors(TestedData(SCENE, [entry(CAT, 0, 0.5), entry(CAT, 0, 3.5)]))
     assert "[0, 1]" in caught.value.expected
 
 
@@ -317,12 +321,12 @@ def test_assign(iou, counts, crowd, taken, reason):
     ],
 )
 def test_confusions_by_hand(score_thr, matrix):
-    assert compute(SCENE, FOUND, score_thr=score_thr).confusion == matrix
+    assert find_errors(TestedData(SCENE, FOUND), score_thr=score_thr).confusion == matrix
 
 
 def test_confusions_hold_every_object_and_detection_once(mini):
     found = perturbed(mini, 1)
-    analysis = compute(mini, found, score_thr=0.4)
+    analysis = find_errors(TestedData(mini, found), score_thr=0.4)
     judged = judged_of(mini, found)
     matrix = np.array(analysis.confusion)
     per_class = np.bincount(judged.objects.label[judged.matches.counts], minlength=80)
@@ -334,7 +338,7 @@ def test_confusions_hold_every_object_and_detection_once(mini):
 
 
 def test_calibration_by_hand():
-    calibration = compute(SCENE, FOUND).calibration
+    calibration = find_errors(TestedData(SCENE, FOUND)).calibration
     assert calibration.counts == (0, 0, 0, 0, 0, 0, 2, 2, 2, 2)
     np.testing.assert_allclose(calibration.precision[6:], [1, 0, 0, 0.5])
     np.testing.assert_allclose(calibration.mean_score[6:], [0.625, 0.725, 0.825, 0.925])
@@ -358,16 +362,16 @@ def two_images():
 
 
 def test_worst_images_hold_what_is_drawn():
-    (worst,) = compute(*two_images(), file_names={2: "b.png"}).worst
+    (worst,) = find_errors(TestedData(*two_images(), {2: "b.png"})).worst
     assert (worst.image_id, worst.file_name) == (2, "b.png")
     assert [(box.state, box.score) for box in worst.objects] == [("correct", 0.2), ("missed", None)]
     assert [(box.state, box.score) for box in worst.detections] == [("background", 0.8)]
-    assert compute(*two_images(), num_worst=0).worst == ()
+    assert find_errors(TestedData(*two_images()), num_worst=0).worst == ()
 
 
 def test_worst_image_shows_mistakes_in_their_colours(tmp_path):
     cv2.imwrite(str(tmp_path / "b.png"), np.full((50, 150, 3), 128, np.uint8))
-    analysis = compute(*two_images(), file_names={2: "b.png"})
+    analysis = find_errors(TestedData(*two_images(), {2: "b.png"}))
     (path,) = draw_worst(analysis, tmp_path, tmp_path / "out")
     picture = cv2.imread(str(path))
     picture = picture[: -3 * 28]  # without the legend
@@ -383,12 +387,13 @@ def test_worst_image_shows_mistakes_in_their_colours(tmp_path):
 
 def test_images_that_cannot_be_read_are_passed_over(tmp_path):
     for names in ({}, {2: "none.png"}):
-        assert draw_worst(compute(*two_images(), file_names=names), tmp_path, tmp_path) == []
+        assert draw_worst(find_errors(TestedData(*two_images(), names)), tmp_path, tmp_path) == []
 
 
 def test_file_gives_the_same_back(mini, tmp_path):
     for truth, found in ((mini, perturbed(mini, 0)), (truth_of([]), []), two_images()):
-        analysis = compute(truth, found, names=("a.json", "b.json"), image_dir=tmp_path)
+        files = tmp_path, Path("a.json"), Path("b.json")
+        analysis = find_errors(TestedData(truth, found, {}, *files))
         again = load(save(analysis, tmp_path / "errors.json"))
         assert repr(again) == repr(analysis)  # NaN included
 
@@ -405,9 +410,9 @@ def test_files_of_another_kind(tmp_path, content):
 
 
 def test_pictures_are_repeatable_and_coloured_by_kind(mini, tmp_path):
-    analysis = compute(mini, perturbed(mini, 0))
+    analysis = find_errors(TestedData(mini, perturbed(mini, 0)))
     first, second = (
-        {path.name: path.read_bytes() for path in plot(analysis, tmp_path / name)}
+        {path.name: path.read_bytes() for path in plot_errors(analysis, tmp_path / name)}
         for name in ("a", "b")
     )
     assert first == second

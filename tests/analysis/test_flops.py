@@ -3,7 +3,7 @@
 import cv2
 
 from fldet.analysis.flops.count import LayerCall, NetworkCosts
-from fldet.analysis.flops.report import compute, plot
+from fldet.analysis.flops.report import costs_by_part, plot_costs
 
 COSTS = NetworkCosts(
     shape=(64, 96),
@@ -31,7 +31,7 @@ COSTS = NetworkCosts(
 
 
 def test_layers_become_parts_and_levels():
-    count = compute(COSTS)
+    count = costs_by_part(COSTS)
     found = {
         part.total.name: {
             piece.name: (piece.parameters, piece.flops, piece.activations) for piece in part.pieces
@@ -48,7 +48,7 @@ def test_layers_become_parts_and_levels():
 
 
 def test_sums_and_bytes():
-    count = compute(COSTS)
+    count = costs_by_part(COSTS)
     assert count.total.flops == sum(call.flops for call in COSTS.calls)
     assert count.total.parameters == sum(COSTS.parameters.values())
     assert count.parts[0].pieces[0].activations_mib == 1  # 262144 numbers of 4 bytes
@@ -56,7 +56,7 @@ def test_sums_and_bytes():
 
 
 def test_the_figure_names_parts_and_levels(tmp_path):
-    paths = plot(compute(COSTS), tmp_path / "flops", title="tiny")
+    paths = plot_costs(costs_by_part(COSTS), tmp_path / "flops", title="tiny")
     assert [path.name for path in paths] == ["flops.png", "flops.svg"]
     assert cv2.imread(str(paths[0])).shape == (900, 1500, 3)
     text = paths[1].read_text()

@@ -5,18 +5,18 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from fldet.analysis.init import better_anchors, init_config, iterations, median_scale
+from fldet.analysis.init import init_config, iterations, median_scale
 from fldet.cli.init import parse_size
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.engine.hooks.lines import configure
+from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import DATASETS, MODELS
 
 
 def written(path, tmp_path, **options):
     """The result, the text of the config, and the config as a run would have it."""
-    result = init_config(path, tmp_path / "my.py", suggest=better_anchors, **options)
+    result = init_config(path, tmp_path / "my.py", **options)
     cfg = prepare_config(load_config(result.path), phases=("train", "val", "test"))
     return result, result.path.read_text(), cfg
 
@@ -233,7 +233,7 @@ def test_starting_from_a_detector(tiny_coco, roboflow, tmp_path, with_validation
     assert (found.model.backbone.depth, found.model.backbone.init_cfg) == (18, None)
     assert (found.ema, found.early_stopping) == (True, 5 if with_validation else False)
     assert [
-        type(hook).__name__ for hook in configure(prepare_config(found, phases=("train",)))
+        type(hook).__name__ for hook in hooks_of_lines(prepare_config(found, phases=("train",)))
     ] == [
         "EMAHook",
         *(["EarlyStoppingHook"] if with_validation else []),

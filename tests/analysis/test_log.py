@@ -7,7 +7,10 @@ import math
 import cv2
 import pytest
 
-from fldet.analysis.log import Series, compute, plot, read_log, read_logs, smoothed
+from fldet.analysis.log.analyze import read_logs
+from fldet.analysis.log.pictures import plot_logs
+from fldet.analysis.log.read import Series, read_log
+from fldet.analysis.log.summary import smoothed, summarize_log
 from fldet.errors import DataError, UsageError
 from fldet.results import to_jsonable
 
@@ -34,7 +37,7 @@ def test_a_run_is_read_and_summed_up(tmp_path):
     run = read_log(write(tmp_path / "run", [*records, validation(0.2)]))
     assert run.train["loss"] == Series((50, 100, 150), (4.0, 2.0, 1.0))
     assert run.val["AP"] == Series((100, 150), (0.3, 0.2))  # the step in the file is 0
-    summary = compute(run, smooth=2)
+    summary = summarize_log(run, smooth=2)
     assert (summary.name, summary.starts, summary.iterations) == ("run", 1, 150)
     assert summary.losses == {"loss": 1.5, "loss_cls": 1.125, "loss_bbox": 0.375}
     assert (summary.best_ap, summary.best_iteration) == (0.3, 100)
@@ -50,7 +53,7 @@ def test_a_resumed_start_replaces_what_came_after_its_checkpoint(tmp_path):
     assert run.starts == 2
     assert run.train["loss"] == Series((50, 100, 150), (5, 2, 1))
     assert run.val["AP"] == Series((50, 100), (0.1, 0.2))
-    assert compute(run).seconds == 75
+    assert summarize_log(run).seconds == 75
 
 
 def test_a_step_that_is_an_iteration_is_taken_and_an_epoch_is_not(tmp_path):
@@ -169,7 +172,7 @@ def test_smoothing(values, count, means):
 
 def test_a_diverged_run_says_so(tmp_path):
     records = [training(50), training(100, math.nan), training(150, math.inf)]
-    summary = compute(read_log(write(tmp_path, records)))
+    summary = summarize_log(read_log(write(tmp_path, records)))
     assert summary.not_finite == 2
     assert math.isnan(summary.losses["loss"])
     assert summary.best_ap is None
@@ -181,7 +184,7 @@ def test_the_figure_has_log_scale_crosses_and_a_legend_of_runs(tmp_path):
     one = read_log(write(tmp_path / "one", [*steep, validation(0.3)]))
     broken = [training(50, 2.0), training(100, math.nan), validation(math.nan)]
     other = read_log(write(tmp_path / "other", broken))
-    paths = plot([one, other], tmp_path / "log", smooth=2)
+    paths = plot_logs([one, other], tmp_path / "log", smooth=2)
     assert [path.name for path in paths] == ["log.png", "log.svg"]
     assert cv2.imread(str(paths[0])).shape == (1100, 1500, 3)
     text = paths[1].read_text()
@@ -192,9 +195,9 @@ def test_the_figure_has_log_scale_crosses_and_a_legend_of_runs(tmp_path):
 
 def test_a_run_of_one_point_without_times_can_be_drawn(tmp_path):
     run = read_log(write(tmp_path, [{"loss": 1.0, "iter": 3, "step": 3}]))
-    summary = compute(run)
+    summary = summarize_log(run)
     assert math.isnan(summary.seconds)
     assert math.isnan(summary.data_loading_frac)
-    text = plot([run], tmp_path / "log")[1].read_text()
+    text = plot_logs([run], tmp_path / "log")[1].read_text()
     assert "no validation" in text
     assert "NaN or infinite" not in text

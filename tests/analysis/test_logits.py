@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
-from fldet.analysis.loss_cdf.logits import Reservoir, collect_logits, split_logits
+from fldet.analysis.loss_cdf.logits import Reservoir, SampleOptions, collect_logits, split_logits
 from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
@@ -105,7 +105,7 @@ def constant(tiny_config, tmp_path):
 
 def collect(constant, out, **options):
     cfg, path, _ = constant
-    with np.load(collect_logits(cfg, path, out, device="cpu", **options)) as content:
+    with np.load(collect_logits(cfg, path, out, SampleOptions(**options), device="cpu")) as content:
         procedure = json.loads(str(content["procedure"]))
         return content["positives"], content["negatives"], procedure
 
@@ -232,8 +232,8 @@ def test_a_diverged_model_is_named(constant, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": "pixel"}, "unknown window 'pixel'"),
-        ({"split": "dev"}, "unknown split 'dev'"),
+        ({"sampling": SampleOptions(window="pixel")}, "unknown window 'pixel'"),
+        ({"sampling": SampleOptions(split="dev")}, "unknown split 'dev'"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )

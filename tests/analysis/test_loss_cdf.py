@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from fldet.analysis.loss_cdf.curves import (
     Procedure,
     Sample,
-    compute,
     cumulative_loss,
     hardest_share,
-    plot,
+    loss_cdf_of,
+    plot_loss_cdf,
     procedure_text,
     read_sample,
     write_json,
@@ -93,7 +93,7 @@ def test_a_larger_gamma_never_gives_the_easy_part_more(x_t, gamma, more):
 def test_order_of_the_sample_does_not_matter():
     one = sample()
     shuffled = Sample(one.positives[::-1].copy(), np.sort(one.negatives), PROCEDURE)
-    assert compute(one) == compute(shuffled)
+    assert loss_cdf_of(one) == loss_cdf_of(shuffled)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_share_of_the_hardest(curve, fraction, share):
 def test_few_points_keep_the_shape_of_many_examples():
     x_t = np.concatenate([np.full(300_000, 9), np.linspace(-3, 3, 30)]).astype(np.float32)
     full = cumulative_loss(descending(x_t), 2.0)
-    curve = compute(Sample(x_t, x_t, PROCEDURE), [2.0]).negatives[0]
+    curve = loss_cdf_of(Sample(x_t, x_t, PROCEDURE), [2.0]).negatives[0]
     assert len(curve.fraction) <= 1500
     assert (curve.fraction[0], curve.loss[0]) == (0, 0)
     assert (curve.fraction[-1], curve.loss[-1]) == (1, 1)
@@ -131,7 +131,7 @@ def test_extreme_scores():
 @pytest.mark.parametrize("gammas", [[-1.0], [0.0, np.inf], [np.nan], []])
 def test_gammas_without_meaning_are_refused(gammas):
     with pytest.raises(UsageError, match="gammas"):
-        compute(sample(), gammas)
+        loss_cdf_of(sample(), gammas)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_files_that_are_no_sample(tmp_path, content):
 
 
 def test_text_and_json_state_the_shares_and_the_procedure(tmp_path):
-    result = compute(sample(), [0.0, 2.0])
+    result = loss_cdf_of(sample(), [0.0, 2.0])
     assert "5,000 of 5,000 seen" in procedure_text(result)
     text = str(result)
     assert f"{100 * result.negatives[1].hardest_1:.1f} %" in text
@@ -194,7 +194,7 @@ def test_text_and_json_state_the_shares_and_the_procedure(tmp_path):
 
 
 def test_the_figure_has_two_panels_and_names_what_it_shows(tmp_path):
-    png, svg = plot(compute(sample(), [0.0, 0.5, 1.0, 2.0]), tmp_path / "new" / "a.b")
+    png, svg = plot_loss_cdf(loss_cdf_of(sample(), [0.0, 0.5, 1.0, 2.0]), tmp_path / "new" / "a.b")
     assert (png.name, svg.name) == ("a.b.png", "a.b.svg")
     assert cv2.imread(str(png)).shape == (760, 1400, 3)
     text = svg.read_text()
@@ -205,5 +205,5 @@ def test_the_figure_has_two_panels_and_names_what_it_shows(tmp_path):
         "background anchors x classes",
     ):
         assert f"<!-- {words}" in text or words in text
-    again = plot(compute(sample(), [0.0, 0.5, 1.0, 2.0]), tmp_path / "again")
+    again = plot_loss_cdf(loss_cdf_of(sample(), [0.0, 0.5, 1.0, 2.0]), tmp_path / "again")
     assert again[1].read_bytes() == svg.read_bytes()

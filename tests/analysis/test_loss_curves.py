@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.loss_curves import LANDMARKS, compute, plot
+from fldet.analysis.loss_curves import LANDMARKS, loss_curves, plot_loss_curves
 
 
 @pytest.fixture(scope="module")
 def curves():
-    return compute()
+    return loss_curves()
 
 
 def sigmoid(x):
@@ -62,6 +62,6 @@ def test_landmarks_are_those_of_the_text(curves, p_t, factor):
 
 
 def test_three_pictures_in_two_formats(curves, tmp_path):
-    paths = plot(curves, tmp_path)
+    paths = plot_loss_curves(curves, tmp_path)
     assert sorted(path.suffix for path in paths) == [".png"] * 3 + [".svg"] * 3
     assert all(cv2.imread(str(p)).shape == (660, 900, 3) for p in paths if p.suffix == ".png")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fldet.analysis.dataset.inspect import look_into
+from fldet.analysis.dataset.inspect import inspect_found
 from fldet.analysis.init import make_plan
-from fldet.cli.data.inspect import describe
+from fldet.cli.data.inspect import inspection_text
 from fldet.data.convert import convert
 from fldet.data.formats import recognise
 from fldet.errors import FldetError
@@ -80,7 +80,7 @@ def make(root, files):
 def commands(root):
     """What inspect, convert and init do."""
     found = recognise(root)
-    describe(look_into(found))
+    inspection_text(inspect_found(found))
     for split in found.splits:
         convert(root, root.with_name(f"{split}.json"), split)
     make_plan(found, "a", "small")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fldet.analysis.log import compute, read_log
+from fldet.analysis.log.read import read_log
+from fldet.analysis.log.summary import summarize_log
 from fldet.engine import lock
 from fldet.engine.lock import is_locked, locked
 from fldet.engine.start import prepare_work_dir
@@ -88,7 +89,7 @@ def test_a_log_is_read_and_trimmed(work_dir, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     try:
-        summary = compute(read_log(work_dir / "run"))
+        summary = summarize_log(read_log(work_dir / "run"))
         assert summary.iterations >= 0
     except FldetError:
         pass

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from fldet.analysis.log import compute, read_log
+from fldet.analysis.log.read import read_log
+from fldet.analysis.log.summary import summarize_log
 from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
@@ -49,7 +50,7 @@ def test_the_last_iteration_is_logged_whatever_the_interval(
     train(cfg, work_dir=tmp_path / "run", device="cpu")
     run = read_log(tmp_path / "run")
     assert run.train["loss"].iterations == steps
-    assert compute(run).iterations == 4
+    assert summarize_log(run).iterations == 4
 
 
 def test_training_changes_weights_and_they_stay_finite(trained):

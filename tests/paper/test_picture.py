@@ -1,6 +1,6 @@
 import pytest
 
-from fldet.paper.picture import Line, plot
+from fldet.paper.picture import Line, plot_rows
 
 ROWS = [
     Line("plain", 31.1, (46.0, 47.5)),
@@ -11,7 +11,7 @@ ROWS = [
 
 
 def test_both_halves_and_what_did_not_end(tmp_path):
-    png, svg = plot("table1a, tier laptop", "AP [%]", ROWS, tmp_path / "picture")
+    png, svg = plot_rows("table1a, tier laptop", "AP [%]", ROWS, tmp_path / "picture")
     assert png.read_bytes()[:4] == b"\x89PNG"
     text = svg.read_text()
     for words in (
@@ -27,5 +27,5 @@ def test_both_halves_and_what_did_not_end(tmp_path):
 
 @pytest.mark.parametrize("ours", [(), (5.0,)])
 def test_controls_have_no_half_of_the_paper(tmp_path, ours):
-    _, svg = plot("controls", "AP [%]", [Line("hinge", None, ours)], tmp_path / "picture")
+    _, svg = plot_rows("controls", "AP [%]", [Line("hinge", None, ours)], tmp_path / "picture")
     assert "paper:" not in svg.read_text()

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.analysis.errors.compute import compute
-from fldet.analysis.log import Series, TrainingLog
-from fldet.analysis.loss_cdf.curves import Procedure, Sample
-from fldet.analysis.loss_cdf.curves import compute as compute_cdf
+from fldet.analysis.errors.collect import TestedData
+from fldet.analysis.errors.compute import find_errors
+from fldet.analysis.log.read import Series, TrainingLog
+from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.pictures.svg import MAX_POINTS, Line, line_chart
 from fldet.report.content import (
@@ -80,15 +80,8 @@ def analysis(tmp_path_factory):
         (folder / name).parent.mkdir(exist_ok=True)  # the slash of a name makes a folder
         data = cv2.imencode(".png", np.full((60, 80, 3), 128, np.uint8))[1]
         (folder / name).write_bytes(data.tobytes())
-    return compute(
-        TRUTH,
-        FOUND,
-        num_worst=2,
-        num_random=2,
-        lowest_score=0.05,
-        file_names=NAMES,
-        image_dir=folder,
-    )
+    tested = TestedData(TRUTH, FOUND, NAMES, folder)
+    return find_errors(tested, num_worst=2, num_random=2, lowest_score=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +98,7 @@ def report(analysis):
         figures=(FIGURES, {"summary": {"mAP": 0.75}, "per_class": {"cat": 0.75}}),
         log=LOG,
         errors=analysis,
-        loss_cdf=compute_cdf(sample),
+        loss_cdf=loss_cdf_of(sample),
         pictures=pictures,
         gaps=(*gaps, EVIL),
     )
@@ -132,7 +125,7 @@ def test_rows_of_the_gallery(report):
 
 
 def test_images_that_cannot_be_read_are_said(analysis, tmp_path):
-    gone = compute(TRUTH, FOUND, num_random=1, file_names={1: "a.png"}, image_dir=tmp_path)
+    gone = find_errors(TestedData(TRUTH, FOUND, {1: "a.png"}, tmp_path), num_random=1)
     pictures, gaps = take_pictures(gone)
     assert pictures == ()
     assert len(gaps) == 2
@@ -144,7 +137,8 @@ def test_the_sample_is_drawn_from_the_images_that_are_not_the_worst(analysis):
         tuple(range(100)), {CAT: "cat"}, tuple(box(i, CAT, 0, 0, 9) for i in (3, 7))
     )
     found = [box(3, CAT, 0, 0, 9, 0.5)]
-    one, again = (compute(truth, found, num_worst=5, num_random=20) for _ in range(2))
+    tested = TestedData(truth, found)
+    one, again = (find_errors(tested, num_worst=5, num_random=20) for _ in range(2))
     assert [image.image_id for image in one.worst] == [7]  # others cost nothing
     ids = [image.image_id for image in one.others]
     assert len(set(ids)) == 20

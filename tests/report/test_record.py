@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fldet.analysis.loss_cdf.curves import Procedure, Sample, compute, read_curves, write_json
+from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of, read_curves, write_json
 from fldet.cli.main import app
 from fldet.engine.test import test as run_test
 from fldet.errors import ConfigError, DataError
-from fldet.report.record import collect
+from fldet.report.record import read_run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def report(*arguments):
 
 def test_a_run_with_a_test(finished):
     work_dir, source = finished
-    record = collect(work_dir, base=str(source))
+    record = read_run(work_dir, base=str(source))
     assert (record.name, record.config, record.gaps) == ("run", "tiny", ())
     assert record.environment["seed"] == "0"
     assert record.environment["device"]
@@ -86,7 +86,7 @@ def test_the_images_of_a_part_of_the_data_only(run):
     detections = run / "test" / "detections.json"
     kept = [one for one in json.loads(detections.read_text()) if one["image_id"] in (5, 15)]
     detections.write_text(json.dumps(kept))
-    tested = collect(run).tested
+    tested = read_run(run).tested
     assert tested.truth.images == (5, 15)
     assert {one["image_id"] for one in tested.truth.annotations} == {5, 15}
 
@@ -107,7 +107,7 @@ def test_without_detections_there_are_figures(run):
     (run / "test" / "detections.json").rename(run / "test" / "elsewhere.json")
     path = run / "test" / "result.json"
     path.write_text(path.read_text().replace("/finished", "/gone"))
-    record = collect(run)
+    record = read_run(run)
     assert record.tested is None
     assert "kept no detections" in record.gaps[-1]
     assert record.result["figures"]["num_images"] == 6
@@ -116,11 +116,11 @@ def test_without_detections_there_are_figures(run):
 def test_data_that_moved_are_named_and_can_be_given(run, tiny_coco):
     for config in (run / "tiny.py", run / "test" / "tiny.py"):
         config.write_text(config.read_text().replace(str(tiny_coco), "/nowhere"))
-    record = collect(run)
+    record = read_run(run)
     assert record.tested is None
     assert "annotation file not found: /nowhere" in record.gaps[-1]
     assert "--cfg-options data_root=FOLDER" in record.gaps[-1]
-    assert collect(run, overrides=[f"data_root={tiny_coco}/"]).tested is not None
+    assert read_run(run, overrides=[f"data_root={tiny_coco}/"]).tested is not None
 
 
 def test_a_test_alone_has_a_page(run, capfd):
@@ -134,9 +134,9 @@ def test_a_test_alone_has_a_page(run, capfd):
 
 
 def test_the_loss_of_this_run_is_found_and_another_is_not(run, capfd):
-    values = compute(_sample("tiny", "iter_4.pth"))
+    values = loss_cdf_of(_sample("tiny", "iter_4.pth"))
     place = run.parent / "analysis" / "loss_cdf_tiny_val.json"
-    write_json(compute(_sample("other", "iter_4.pth")), place)
+    write_json(loss_cdf_of(_sample("other", "iter_4.pth")), place)
     assert report(run, "--images", 0).exit_code == 0
     assert '<section id="loss"' not in (run / "report.html").read_text()
     write_json(values, place)
@@ -150,7 +150,7 @@ def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
         config.write_text(f"{config.read_text()}\ncustom_imports = dict(imports=['a_plugin'])\n")
     done = report(run, "--config", finished[1], "--images", 0)
     assert done.exit_code == 0, done.output
-    record = collect(run, base=str(finished[1]))
+    record = read_run(run, base=str(finished[1]))
     assert (record.compared_with, record.changes, record.tested) == ("", (), None)
     assert record.result["figures"]["num_images"] == 6
     comparison, gallery = record.gaps
@@ -162,8 +162,8 @@ def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
 
 def test_folders_and_configs_that_are_not_there(tmp_path, run):
     with pytest.raises(DataError, match="no such work dir"):
-        collect(tmp_path / "none")
+        read_run(tmp_path / "none")
     with pytest.raises(ConfigError, match=r"none\.py"):
-        collect(run, base="none.py")
+        read_run(run, base="none.py")
     (tmp_path / "empty").mkdir()
     assert report(tmp_path / "empty").exit_code == 1

@@ -1,31 +1,61 @@
-"""What a folder or file holds, as data."""
+"""``fldet data inspect`` as a function: what a folder or file holds."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from fldet.data.formats import FoundData
+from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
+from fldet.data.formats import FoundData, oddities, recognise, used_classes
 
 
-def look_into(found: "FoundData") -> dict[str, Any]:
-    """Returns format, root, classes, notes, and the summary of each split."""
-    from fldet.analysis.dataset.summary import summarize_content
-    from fldet.data.formats import oddities, used_classes
+@dataclass(frozen=True)
+class DataInspection:
+    """What a data set is, and what is in it.
 
+    Attributes:
+        format: in words.
+        root: folder that the paths of its files are relative to.
+        classes: names in the order of their ids.
+        notes: a sentence for each oddity.
+        splits: what is in each of them.
+    """
+
+    format: str
+    root: Path
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    splits: Mapping[str, DatasetSummary]
+
+
+def inspect_data(path: Path, images: Path | None = None) -> DataInspection:
+    """Returns what the data set in a folder or file is and what is in it.
+
+    Args:
+        path: folder of a data set, or its .json or .yaml file.
+        images: folder of the images, of COCO and VOC; None searches for it.
+
+    Raises:
+        DataError: the format is not recognised, or a file is malformed.
+    """
+    return inspect_found(recognise(path, images))
+
+
+def inspect_found(found: FoundData) -> DataInspection:
+    """Returns what is in a data set that ``recognise`` found."""
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())
-    notes = [
-        *oddities(found, contents),
-        *(f"{name!r} only groups other classes" for name in groups),
-    ]
-    return {
-        "format": found.format,
-        "root": found.root,
-        "classes": classes,
-        "notes": notes,
-        "splits": {
+    return DataInspection(
+        format=found.format,
+        root=found.root,
+        classes=classes,
+        notes=(
+            *oddities(found, contents),
+            *(f"{name!r} only groups other classes" for name in groups),
+        ),
+        splits={
             split: summarize_content(
-                contents[split], found.splits[split]["ann_file"], found.image_folder(split)
+                content, found.splits[split]["ann_file"], found.image_folder(split)
             )
-            for split in contents
+            for split, content in contents.items()
         },
-    }
+    )

@@ -33,7 +33,7 @@ _BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
 _SKY_BLUE_LABEL, _BLUE_LABEL, _VERMILION_LABEL = 1, 4, 5  # labels that are drawn in these colours
 
 
-def plot(summary: DatasetSummary, path: Path) -> Path:
+def plot_summary(summary: DatasetSummary, path: Path) -> Path:
     """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG)."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -17,7 +17,6 @@ from fldet.data.annotations import (
     flag_of,
     has_image,
     image_path,
-    read_annotations,
     stated_size,
 )
 from fldet.errors import DataError
@@ -113,24 +112,18 @@ class DatasetSummary:
 # --- compute -------------------------------------------------------------------------------------
 
 
-def compute(ann_file: Path, image_dir: Path | None = None) -> DatasetSummary:
-    """Returns what is in a data set; a file without annotations is fine.
-
-    Args:
-        ann_file: COCO annotation file. ``area``, ``iscrowd``, ``width`` and ``height`` may be
-            missing; the size of such an image is read from its file where there is a folder.
-        image_dir: folder that ``file_name`` is relative to; None looks at no image.
-
-    Raises:
-        DataError: the file cannot be read or is not COCO.
-    """
-    return summarize_content(read_annotations(ann_file), ann_file.name, image_dir)
-
-
 def summarize_content(
     content: Mapping[str, Any], name: str, image_dir: Path | None = None
 ) -> DatasetSummary:
-    """Returns what ``compute`` does, of the content of a file; ``name`` is for the reader."""
+    """Returns what is in a data set; one without annotations is fine.
+
+    Args:
+        content: of a COCO annotation file, as ``read_annotations`` returned it. ``area``,
+            ``iscrowd``, ``width`` and ``height`` may be missing; the size of such an image is read
+            from its file where there is a folder.
+        name: for the reader.
+        image_dir: folder that ``file_name`` is relative to; None looks at no image.
+    """
     sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     odd = _odd_images(content["images"], image_dir)

@@ -1,57 +1,81 @@
 """What the analysis of mistakes compares: detections and truth."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from fldet.analysis.errors.result import ErrorAnalysis
+from mmengine.config import Config
+
+from fldet.config.prepare import dataset_of
+from fldet.data.annotations import read_annotations
+from fldet.evaluation.detections import check_detections, load_detections
+from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
+from fldet.evaluation.metrics import map_classes
 
 
-def collect(
-    source: str,
-    results: Path,
-    split: str,
-    images: Path | None,
-    worst: int,
-    score_thr: float,
-    overrides: Sequence[str],
-) -> "ErrorAnalysis":
-    """Returns the analysis of a file of detections.
+@dataclass(frozen=True)
+class TestedData:
+    """Detections and the truth that they were tested on, images and classes of the test only.
+
+    Attributes:
+        truth: as ``read_ground_truth`` returned it.
+        detections: in the COCO results format, checked against the ids of ``truth``.
+        file_names: by image id.
+        image_dir: folder that ``file_names`` are relative to, None if unknown.
+        annotation_file: of the truth.
+        detections_file: of the detections.
+    """
+
+    __test__ = False  # pytest takes it for a test
+
+    truth: GroundTruth
+    detections: Sequence[Mapping[str, Any]]
+    file_names: Mapping[Hashable, str] = field(default_factory=dict)
+    image_dir: Path | None = None
+    annotation_file: Path = Path()
+    detections_file: Path = Path()
+
+
+def collect_detections(
+    source: Config | Path, detections_file: Path, *, split: str, image_dir: Path | None
+) -> TestedData:
+    """Returns detections and their truth.
+
+    Args:
+        source: config, whose classes alone count; or annotation file in COCO format.
+        detections_file: in the COCO results format.
+        split: ``train``, ``val`` or ``test``; of a config.
+        image_dir: folder of the images; None takes that of a config.
 
     Raises:
         DataError: a file is malformed, or a detection names an id that the truth does not have.
         UsageError: as ``dataset_of``.
     """
-    from fldet.analysis.errors.compute import compute
-    from fldet.data.annotations import read_annotations
-    from fldet.evaluation.detections import check_detections, load_detections
-    from fldet.evaluation.ground_truth import read_ground_truth, restrict
-    from fldet.evaluation.metrics import map_classes
-
-    if source.endswith(".json"):
-        ann_file, image_dir = Path(source), images
-        content = read_annotations(ann_file)
+    if isinstance(source, Path):
+        annotation_file = source
+        content = read_annotations(source)
         truth = read_ground_truth(content)
     else:
-        from fldet.config.load import load_config
-        from fldet.config.prepare import dataset_of
-
-        kind, dataset = dataset_of(load_config(source, overrides), split)
-        ann_file, image_dir = kind.annotation_file(dataset), images or kind.image_folder(dataset)
+        kind, dataset = dataset_of(source, split)
+        annotation_file = kind.annotation_file(dataset)
+        image_dir = image_dir or kind.image_folder(dataset)
         content = kind.read_truth(dataset)
         truth = read_ground_truth(content)
         classes = map_classes(dataset.metainfo["classes"], truth.categories)
         truth = restrict(truth, None, [one for one in classes if one is not None])
-    detections = load_detections(results)
+    detections = load_detections(detections_file)
     check_detections(detections, images=truth.images, categories=truth.categories)
-    names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
-    return compute(
-        truth,
-        detections,
-        names=(ann_file.name, results.name),
-        score_thr=score_thr,
-        num_worst=worst,
-        file_names=names,
-        image_dir=image_dir and image_dir.resolve(),
+    return TestedData(
+        truth=truth,
+        detections=detections,
+        file_names=file_names(content),
+        image_dir=image_dir,
+        annotation_file=annotation_file,
+        detections_file=detections_file,
     )
+
+
+def file_names(content: Mapping[str, Any]) -> dict[Hashable, str]:
+    """Returns the names of the files in a COCO annotation file's content, by image id."""
+    return {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}

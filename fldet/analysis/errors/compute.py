@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.kinds import KINDS, MISSED, Judged, ap50_after, judge
 from fldet.analysis.errors.matching import (
     AREAS,
@@ -29,43 +29,33 @@ from fldet.analysis.errors.result import (
 )
 from fldet.errors import DataError
 
-if TYPE_CHECKING:
-    from fldet.evaluation.ground_truth import GroundTruth
 
-
-def compute(
-    truth: "GroundTruth",
-    detections: Sequence[Mapping[str, Any]],
+def find_errors(
+    tested: TestedData,
     *,
-    names: tuple[str, str] = ("", ""),
     score_thr: float = 0.3,
     num_worst: int = 10,
     num_random: int = 0,
     lowest_score: float | None = None,
-    file_names: Mapping[Any, str] | None = None,
-    image_dir: Path | None = None,
 ) -> ErrorAnalysis:
     """Returns what is wrong with detections.
 
     Args:
-        truth: as ``read_ground_truth`` returned it.
-        detections: in the COCO results format, checked against the ids of ``truth``.
-        names: of the annotation file and of the results file.
+        tested: detections and the truth that they are held against.
         score_thr: lowest score of the confusion matrix and the pictures.
         num_worst: images to keep that cost most, fewer if fewer have mistakes.
         num_random: images to keep that are drawn from the others, the same in every call.
         lowest_score: of the detections that are kept with their image; None is ``score_thr``.
-        file_names: by image id.
-        image_dir: folder that ``file_names`` are relative to.
 
     Raises:
         DataError: a score is not in [0, 1].
     """
+    truth, detections = tested.truth, tested.detections
     _check_scores(detections)
-    categories = tuple(truth.categories)
+    num_classes = len(truth.categories)
     judged = judge(
-        detection_table(detections, truth.images, categories),
-        object_table(truth.annotations, truth.images, categories),
+        detection_table(detections, truth.images, tuple(truth.categories)),
+        object_table(truth.annotations, truth.images, tuple(truth.categories)),
     )
     ap50 = ap50_after(judged, ())
     kinds = {
@@ -73,40 +63,24 @@ def compute(
         for index, name in enumerate(KINDS)
     }
     cost = _cost_of_images(judged, kinds, len(truth.images))
-    costliest = np.argsort(-cost, kind="stable")
-    worst = costliest[:num_worst][cost[costliest[:num_worst]] > 0]
-    others = np.setdiff1d(costliest, worst)
-    sample = np.random.default_rng(0).permutation(others)[:num_random]
-
-    def images(places: Ints) -> tuple[DrawnImage, ...]:
-        return tuple(
-            _drawn_image(
-                judged,
-                place,
-                truth.images[place],
-                (file_names or {}).get(truth.images[place]),
-                float(cost[place]),
-                score_thr if lowest_score is None else lowest_score,
-            )
-            for place in places.tolist()
-        )
-
+    worst, sample = _choose_images(cost, num_worst, num_random)
+    lowest = score_thr if lowest_score is None else lowest_score
     return ErrorAnalysis(
-        annotations=names[0],
-        results=names[1],
+        annotations=tested.annotation_file.name,
+        results=tested.detections_file.name,
         images=len(truth.images),
         objects=int(judged.matches.counts.sum()),
         detections=len(judged.kind),
         ap50=ap50,
         kinds=kinds,
         classes=tuple(truth.categories.values()),
-        curves=_curves(judged, len(categories)),
+        curves=_curves(judged, num_classes),
         score_thr=score_thr,
-        confusion=_confusion(judged, score_thr, len(categories)),
+        confusion=_confusion(judged, score_thr, num_classes),
         calibration=_calibration(judged),
-        worst=images(worst),
-        image_dir=None if image_dir is None else str(image_dir),
-        others=images(np.sort(sample)),
+        worst=_drawn_images(tested, judged, cost, worst, lowest),
+        image_dir=None if tested.image_dir is None else str(tested.image_dir.resolve()),
+        others=_drawn_images(tested, judged, cost, sample, lowest),
     )
 
 
@@ -201,20 +175,27 @@ def _calibration(judged: Judged) -> Calibration:
 # --- boxes of the images that are kept -----------------------------------------------------------
 
 
-def _drawn_image(
-    judged: Judged,
-    image: int,
-    image_id: Any,
-    file_name: str | None,
-    cost: float,
-    lowest_score: float,
-) -> DrawnImage:
-    return DrawnImage(
-        image_id=image_id,
-        file_name=file_name,
-        cost=cost,
-        objects=_drawn_objects(judged, image),
-        detections=_drawn_detections(judged, image, lowest_score),
+def _choose_images(cost: Floats, num_worst: int, num_random: int) -> tuple[Ints, Ints]:
+    """Returns the places of the costliest images, and of some of the others in their order."""
+    costliest = np.argsort(-cost, kind="stable")
+    worst = costliest[:num_worst][cost[costliest[:num_worst]] > 0]
+    others = np.setdiff1d(costliest, worst)
+    return worst, np.sort(np.random.default_rng(0).permutation(others)[:num_random])
+
+
+def _drawn_images(
+    tested: TestedData, judged: Judged, cost: Floats, places: Ints, lowest_score: float
+) -> tuple[DrawnImage, ...]:
+    """Returns images by their places, with the detections from a score on."""
+    return tuple(
+        DrawnImage(
+            image_id=(image_id := tested.truth.images[place]),
+            file_name=tested.file_names.get(image_id),
+            cost=float(cost[place]),
+            objects=_drawn_objects(judged, place),
+            detections=_drawn_detections(judged, place, lowest_score),
+        )
+        for place in places.tolist()
     )
 
 

@@ -37,7 +37,7 @@ _STYLE = {
 }
 
 
-def plot(analysis: ErrorAnalysis, folder: Path) -> list[Path]:
+def plot_errors(analysis: ErrorAnalysis, folder: Path) -> list[Path]:
     """Draws the four figures, each as PNG and SVG; returns the paths."""
     from matplotlib import rc_context
 

@@ -5,12 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fldet.analysis.flops.count import NetworkCosts
 from fldet.pictures.figure import figure, save
-
-if TYPE_CHECKING:
-    from fldet.analysis.flops.count import NetworkCosts
 
 COUNTED = "convolutions and matrix products, 2 FLOPs for a multiply-add"
 
@@ -68,7 +66,7 @@ class FlopCount:
 # --- compute -------------------------------------------------------------------------------------
 
 
-def compute(costs: "NetworkCosts") -> FlopCount:
+def costs_by_part(costs: NetworkCosts) -> FlopCount:
     """Returns the costs of a network by part and level.
 
     Args:
@@ -135,11 +133,11 @@ def _sum(name: str, costs: Sequence[Cost]) -> Cost:
 # --- plot ----------------------------------------------------------------------------------------
 
 
-def plot(count: FlopCount, stem: Path, *, title: str) -> list[Path]:
+def plot_costs(count: FlopCount, stem: Path, *, title: str) -> list[Path]:
     """Draws FLOPs, activations and parameters, a bar for each part; returns the paths.
 
     Args:
-        count: as ``compute`` returned it.
+        count: as ``costs_by_part`` returned it.
         stem: path without an ending; the figure becomes PNG and SVG.
         title: what the figure is of.
     """

@@ -154,7 +154,7 @@ def read_sample(path: Path) -> Sample:
     return Sample(**groups, procedure=procedure)
 
 
-def compute(sample: Sample, gammas: Sequence[float] = GAMMAS) -> LossCdf:
+def loss_cdf_of(sample: Sample, gammas: Sequence[float] = GAMMAS) -> LossCdf:
     """Returns the curves of Figure 4 for a sample.
 
     Alpha and the number that a loss is divided by cancel: they are the same for all examples of a
@@ -284,7 +284,7 @@ def read_curves(path: Path) -> LossCdf:
         ) from None
 
 
-def plot(result: LossCdf, stem: Path) -> list[Path]:
+def plot_loss_cdf(result: LossCdf, stem: Path) -> list[Path]:
     """Draws Figure 4 and returns the paths of PNG and SVG; ``stem`` is without their ending."""
     with figure(14, 7.6) as drawn:
         left, right = drawn.subplots(1, 2)

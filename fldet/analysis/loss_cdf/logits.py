@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,36 @@ class Reservoir:
         self._filled = self.size
 
 
+@dataclass(frozen=True)
+class SampleOptions:
+    """Which examples a sample is of.
+
+    Attributes:
+        split: of the data: ``train``, ``val`` or ``test``.
+        window: ``anchor-class``, or ``anchor``: of a background anchor the highest score only.
+        num_negatives: negatives to keep, at most.
+        num_positives: positives to keep, at most.
+        max_images: so many images, chosen at random; None takes all.
+        seed: of the choice of images and of both samples.
+    """
+
+    split: str = "val"
+    window: str = "anchor-class"
+    num_negatives: int = 10_000_000
+    num_positives: int = 100_000
+    max_images: int | None = None
+    seed: int = 0
+
+
+_ALL = SampleOptions()
+
+
 def collect_logits(
     cfg: Config,
     checkpoint: Path,
     out: Path,
+    sampling: SampleOptions = _ALL,
     *,
-    split: str = "val",
-    window: str = "anchor-class",
-    num_negatives: int = 10_000_000,
-    num_positives: int = 100_000,
-    max_images: int | None = None,
-    seed: int = 0,
     device: str = "auto",
 ) -> Path:
     """Writes a sample of the signed logits x_t of a model on its data; returns ``out``.
@@ -128,12 +148,7 @@ def collect_logits(
         cfg: as ``load_config`` returned it.
         checkpoint: the weights, or a work dir.
         out: the file to write.
-        split: ``train``, ``val`` or ``test``.
-        window: ``anchor-class``, or ``anchor``: of a background anchor the highest score only.
-        num_negatives: negatives to keep, at most.
-        num_positives: positives to keep, at most.
-        max_images: so many images, chosen at random; None takes all.
-        seed: of the choice of images and of both samples.
+        sampling: which examples.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -141,35 +156,44 @@ def collect_logits(
         CheckpointError: the weights do not fit, or give scores that are not finite.
         ConfigError, DataError, UnavailableError: see ``fldet.errors``.
     """
+    split, window = sampling.split, sampling.window
     if window not in WINDOWS:
         raise UsageError(f"unknown window {window!r}", expected=" or ".join(WINDOWS))
     dataset_of(cfg, split)  # the split is known and is one data set
-    chosen = select_device(device)
+    torch_device = select_device(device)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path)
     prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content, path))
-    model = _model(prepared, content, path).to(chosen)
-    dataset = _dataset(prepared, split, max_images, seed)
-    log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(chosen))
-    positives = Reservoir(num_positives, (seed, 1))
-    negatives = Reservoir(num_negatives, (seed, 2))
+    model = _model(prepared, content, path).to(torch_device)
+    dataset = _dataset(prepared, sampling)
+    log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(torch_device))
     scored = _with_progress(_scored(model, dataset, prepared), len(dataset))
-    with worker_errors():
-        for logits, labels, weights in scored:
-            of_objects, of_background = split_logits(logits, labels, weights, window)
-            positives.add(of_objects.cpu().numpy())
-            negatives.add(of_background.cpu().numpy())
+    positives, negatives = _sampled(scored, sampling)
     procedure = {
         "config": Path(cfg.filename or "config").stem,
         "checkpoint": path.name,
         "split": split,
         "window": window,
         "images": len(dataset),
-        "seed": seed,
+        "seed": sampling.seed,
         "positives_seen": positives.seen,
         "negatives_seen": negatives.seen,
     }
     return _write(out, positives.sample(), negatives.sample(), procedure)
+
+
+def _sampled(
+    scored: Iterator[tuple[Tensor, Tensor, Tensor]], sampling: SampleOptions
+) -> tuple[Reservoir, Reservoir]:
+    """Returns samples of the positives and of the negatives of all images."""
+    positives = Reservoir(sampling.num_positives, (sampling.seed, 1))
+    negatives = Reservoir(sampling.num_negatives, (sampling.seed, 2))
+    with worker_errors():
+        for logits, labels, weights in scored:
+            of_objects, of_background = split_logits(logits, labels, weights, sampling.window)
+            positives.add(of_objects.cpu().numpy())
+            negatives.add(of_background.cpu().numpy())
+    return positives, negatives
 
 
 def split_logits(
@@ -181,7 +205,7 @@ def split_logits(
         logits: (A, K) raw scores of an image's anchors.
         labels: (A,) 0..K-1, and K for background.
         label_weights: (A,) 0 for an ignored anchor.
-        window: see ``collect_logits``.
+        window: as in ``SampleOptions``.
 
     Returns:
         (P,), one for each anchor of an object; and (B * K,) of B background anchors, class by
@@ -222,7 +246,7 @@ def _model(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
     return model
 
 
-def _dataset(cfg: Config, split: str, max_images: int | None, seed: int) -> BaseDataset:
+def _dataset(cfg: Config, sampling: SampleOptions) -> BaseDataset:
     """Returns the images of a split, or a random part of them, prepared as for a test."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
     if not cfg.get("test_dataloader"):
@@ -230,13 +254,14 @@ def _dataset(cfg: Config, split: str, max_images: int | None, seed: int) -> Base
             "the config has neither val_dataloader nor test_dataloader",
             expected="one of them: its pipeline says how images are prepared without augmentation",
         )
-    options = {**cfg[f"{split}_dataloader"].dataset, "test_mode": True}
+    options = {**cfg[f"{sampling.split}_dataloader"].dataset, "test_mode": True}
     options["pipeline"] = cfg.test_dataloader.dataset.pipeline
     dataset = DATASETS.build(options)
     dataset.full_init()
-    if max_images is not None and max_images < len(dataset):
-        chosen = np.random.default_rng((seed, 0)).choice(len(dataset), max_images, replace=False)
-        dataset.get_subset_(sorted(chosen.tolist()))
+    count = sampling.max_images
+    if count is not None and count < len(dataset):
+        random = np.random.default_rng((sampling.seed, 0))
+        dataset.get_subset_(sorted(random.choice(len(dataset), count, replace=False).tolist()))
     return dataset
 
 

@@ -1,18 +1,14 @@
 """``fldet analyze anchors``."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 from fldet.text import terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from fldet.anchors.cover import BoxSet
 
 EXAMPLES = """\b
 Examples:
@@ -49,64 +45,38 @@ def anchors(
     are printed as lines to paste into a config.
     """
     note(f"fldet analyze anchors {from_file or config}")
-    from fldet.anchors.pictures import plot
-    from fldet.anchors.report import compute
-
-    files = []
-    if from_file:
-        boxes = _load(from_file, config)
-        stem = from_file.stem
-    else:
-        boxes = _collect(config, split, max_images, seed, cfg_options or ())
-        stem = f"{boxes.about['config']}_{split}_anchors"
-        files.append(boxes.save(out_dir / f"{stem}.npz"))
-    report = compute(boxes, track=lambda trials: _track(trials, "anchors tried"))
-    files += plot(report, out_dir / f"{stem}.png")
-    Output("analyze anchors", as_json=json).result(
-        {"report": report, "files": files},
-        text=lambda: "\n".join([str(report), *(f"file  {path}" for path in files)]),
-    )
-
-
-def _load(path: Path, config: str | None) -> "BoxSet":
-    from fldet.anchors.cover import BoxSet
+    from fldet.analysis.anchors import analyze_anchors, redraw_anchors
+    from fldet.config.load import load_config
     from fldet.errors import UsageError
 
-    if config:
+    if from_file and config:
         raise UsageError(
-            f"both a config ({config}) and --from {path} are given", expected="one of them"
+            f"both a config ({config}) and --from {from_file} are given", expected="one of them"
         )
-    return BoxSet.load(path)
-
-
-def _collect(
-    config: str | None,
-    split: str,
-    max_images: int | None,
-    seed: int,
-    cfg_options: "Sequence[str]",
-) -> "BoxSet":
-    from fldet.errors import UsageError
-
-    if config is None:
+    if from_file:
+        done = redraw_anchors(from_file, out_dir=out_dir, track=_track)
+    elif config:
+        done = analyze_anchors(
+            load_config(config, cfg_options or ()),
+            split=split,
+            max_images=max_images,
+            seed=seed,
+            out_dir=out_dir,
+            track=_track,
+        )
+    else:
         raise UsageError(
             "no config is given",
             expected="CONFIG or --from FILE",
             hint="fldet analyze anchors configs/retinanet/r50_fpn_1x.py",
         )
-    from fldet.anchors.boxes import collect_boxes
-    from fldet.config.load import load_config
-
-    return collect_boxes(
-        load_config(config, cfg_options),
-        split,
-        max_images=max_images,
-        seed=seed,
-        track=lambda images: _track(images, "images"),
+    Output("analyze anchors", as_json=json).result(
+        {"report": done.result, "files": done.files},
+        text=lambda: "\n".join([str(done.result), *(f"file  {path}" for path in done.files)]),
     )
 
 
-def _track(items: "Sequence[Any]", words: str) -> "Iterable[Any]":
+def _track(items: Sequence[Any], words: str) -> Iterable[Any]:
     """Returns the items behind a progress bar on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import track

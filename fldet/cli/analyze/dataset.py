@@ -1,5 +1,6 @@
 """``fldet analyze dataset``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,6 @@ from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-    from fldet.analysis.dataset.summary import DatasetSummary
 
 EXAMPLES = """\b
 Examples:
@@ -47,47 +46,21 @@ def dataset(
     does; other images as they are in the file.
     """
     note(f"fldet analyze dataset {source}")
-    from fldet.analysis.dataset.pictures import contact_sheet, plot
-    from fldet.analysis.dataset.summary import summarize_content
-    from fldet.config.prepare import dataset_of
-    from fldet.data.annotations import read_annotations
+    from fldet.analysis.dataset.analyze import analyze_dataset
 
-    ann_file, image_dir = Path(source), images
-    cfg = None
-    if not source.endswith(".json"):
-        from fldet.config.load import load_config
-
-        cfg = load_config(source, cfg_options or ())
-        kind, keywords = dataset_of(cfg, split)
-        ann_file, image_dir = kind.annotation_file(keywords), kind.image_folder(keywords)
-    content = kind.read(keywords) if cfg else read_annotations(ann_file)
-    summary = summarize_content(content, ann_file.name, image_dir)
-    pictures = [plot(summary, out_dir / f"{ann_file.stem}.png")]
-    sheet = out_dir / f"{ann_file.stem}_images.jpg"
-    if cfg and split == "train" and draw_augmented(cfg, sheet):
-        pictures.append(sheet)
-    elif image_dir:
-        pictures.append(contact_sheet(content, image_dir, sheet))
+    done = analyze_dataset(
+        config_or_annotation(source, cfg_options or ()), split=split, images=images, out_dir=out_dir
+    )
     Output("analyze dataset", as_json=json).result(
-        {"summary": summary, "pictures": pictures}, text=lambda: describe(summary, pictures)
+        {"summary": done.result, "pictures": done.files},
+        text=lambda: "\n".join([str(done.result), *(f"picture  {path}" for path in done.files)]),
     )
 
 
-def draw_augmented(cfg: "Config", path: Path) -> bool:
-    """Draws training images as the network sees them; False if the config has other anchors."""
-    from fldet.analysis.dataset.augmented import augmented_images
-    from fldet.analysis.dataset.pictures import cover_sheet
-    from fldet.errors import ConfigError
+def config_or_annotation(source: str, overrides: Sequence[str]) -> "Config | Path":
+    """Returns the path of an annotation file in COCO format, or else a config, loaded."""
+    if source.endswith(".json"):
+        return Path(source)
+    from fldet.config.load import load_config
 
-    try:
-        images, class_names, rule = augmented_images(cfg)
-    except ConfigError as error:
-        note(f"images are drawn as they are in the file: {error.message}")
-        return False
-    cover_sheet(images, class_names, rule.pos_iou_thr, path)
-    return True
-
-
-def describe(summary: "DatasetSummary", pictures: list[Path]) -> str:
-    """Returns the counts as text, then the paths of the pictures."""
-    return "\n".join([str(summary), *(f"picture  {path}" for path in pictures)])
+    return load_config(source, overrides)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fldet.analysis.errors.collect import collect
 from fldet.cli import options
+from fldet.cli.analyze.dataset import config_or_annotation
 from fldet.cli.output import Output, command, note
 from fldet.text import cell, table
 
@@ -67,34 +67,35 @@ def errors(
     The kinds of mistakes are those of TIDE, their cost is in AP50. Confusions of classes,
     precision, recall and calibration are drawn too.
     """
-    from fldet.analysis.errors.pictures import plot
-    from fldet.analysis.errors.result import load, save
-    from fldet.analysis.errors.worst import draw_worst
+    from fldet.analysis.errors.analyze import analyze_errors, redraw_errors
     from fldet.errors import UsageError
 
-    written = []
     if from_file and source is None:
         note(f"fldet analyze errors --from {from_file}")
-        analysis = load(from_file)
+        done = redraw_errors(from_file, images=images, out_dir=out_dir)
     elif source and results and not from_file:
         note(f"fldet analyze errors {source} {results}")
-        analysis = collect(source, results, split, images, worst, score_thr, cfg_options or ())
-        written.append(save(analysis, out_dir / "errors.json"))
+        done = analyze_errors(
+            config_or_annotation(source, cfg_options or ()),
+            results,
+            split=split,
+            images=images,
+            out_dir=out_dir,
+            worst=worst,
+            score_thr=score_thr,
+        )
     else:
         raise UsageError(
             "either CONFIG|ANNOTATION and RESULTS, or --from FILE",
             hint="fldet test CONFIG CHECKPOINT --out results.json writes RESULTS",
         )
-    written += plot(analysis, out_dir)
-    image_dir = images or (Path(analysis.image_dir) if analysis.image_dir else None)
-    if image_dir:
-        written += draw_worst(analysis, image_dir, out_dir)
     Output("analyze errors", as_json=json).result(
-        {**summary(analysis), "files": written}, text=lambda: describe(analysis, written)
+        {**figures_of(done.result), "files": done.files},
+        text=lambda: error_text(done.result, done.files),
     )
 
 
-def summary(analysis: "ErrorAnalysis") -> dict[str, Any]:
+def figures_of(analysis: "ErrorAnalysis") -> dict[str, Any]:
     """Returns the figures; curves, matrix and boxes are in the file errors.json."""
     from fldet.analysis.errors.result import ap50_of
 
@@ -114,8 +115,8 @@ def summary(analysis: "ErrorAnalysis") -> dict[str, Any]:
     }
 
 
-def describe(analysis: "ErrorAnalysis", written: list[Path]) -> str:
-    """Returns the kinds as a table, then the paths of what was written."""
+def error_text(analysis: "ErrorAnalysis", files: list[Path]) -> str:
+    """Returns the kinds as a table, then the paths of the files."""
     rows: list[tuple[str, ...]] = [
         (name, str(kind.count), str(kind.confident), cell(kind.ap50_gain))
         for name, kind in analysis.kinds.items()
@@ -130,6 +131,6 @@ def describe(analysis: "ErrorAnalysis", written: list[Path]) -> str:
             "AP50 gained: if this kind alone were repaired; the gains do not add up",
             "",
             f"expected calibration error {cell(analysis.calibration.expected_error)}",
-            *(f"written  {path}" for path in written),
+            *(f"written  {path}" for path in files),
         ]
     )

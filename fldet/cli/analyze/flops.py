@@ -35,21 +35,18 @@ def flops(
     Parameters, FLOPs and activations, of the parts and of the levels of the pyramid.
     """
     note(f"fldet analyze flops {config}: loading torch and MMDetection")
-    from fldet.analysis.flops.count import count_flops
-    from fldet.analysis.flops.report import compute, plot
+    from fldet.analysis.flops.analyze import analyze_flops
     from fldet.config.load import load_config
 
     size = options.parse_shape(shape)
-    count = compute(count_flops(load_config(config, cfg_options or ()), size))
-    name = Path(config).stem
-    stem = out_dir / f"flops_{name}_{size[0]}x{size[1]}"
-    pictures = plot(count, stem, title=name)
+    done = analyze_flops(load_config(config, cfg_options or ()), shape=size, out_dir=out_dir)
     Output("analyze flops", as_json=json).result(
-        {"count": count, "pictures": pictures}, text=lambda: describe(count, pictures)
+        {"count": done.result, "pictures": done.files},
+        text=lambda: cost_text(done.result, done.files),
     )
 
 
-def describe(count: "FlopCount", pictures: Sequence[Path]) -> str:
+def cost_text(count: "FlopCount", pictures: Sequence[Path]) -> str:
     """Returns a row for each part and its pieces, what was counted, and the pictures."""
     rows = []
     for part in count.parts:

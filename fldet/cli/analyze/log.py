@@ -11,7 +11,7 @@ from fldet.cli.output import Output, command, note
 from fldet.text import table
 
 if TYPE_CHECKING:
-    from fldet.analysis.log import RunSummary
+    from fldet.analysis.log.summary import RunSummary
 
 EXAMPLES = """\b
 Examples:
@@ -37,19 +37,16 @@ def log(
     Losses, learning rate, AP and speed; several runs stand beside each other.
     """
     note(f"fldet analyze log {' '.join(map(str, work_dirs))}")
-    from fldet.analysis.log import compute, plot, read_logs
+    from fldet.analysis.log.analyze import analyze_log
 
-    runs = read_logs(work_dirs)
-    summaries = [compute(run, smooth=smooth) for run in runs]
-    stem = "_".join(["log", *(path.resolve().name for path in work_dirs)])[:80]
-    pictures = plot(runs, out_dir / stem, smooth=smooth)
+    done = analyze_log(work_dirs, out_dir=out_dir, smooth=smooth)
     Output("analyze log", as_json=json).result(
-        {"smooth": smooth, "runs": summaries, "pictures": pictures},
-        text=lambda: describe(summaries, smooth, pictures),
+        {"smooth": smooth, "runs": done.result, "pictures": done.files},
+        text=lambda: run_text(done.result, smooth, done.files),
     )
 
 
-def describe(runs: Sequence["RunSummary"], smooth: int, pictures: Sequence[Path]) -> str:
+def run_text(runs: Sequence["RunSummary"], smooth: int, pictures: Sequence[Path]) -> str:
     """Returns a column for each run, then the paths of the pictures."""
     losses = dict.fromkeys(name for run in runs for name in run.losses)
     val_losses = dict.fromkeys(name for run in runs for name in run.val_losses)

@@ -1,15 +1,12 @@
 """``fldet analyze loss-cdf``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-
-if TYPE_CHECKING:
-    from fldet.analysis.loss_cdf.curves import LossCdf
 
 EXAMPLES = """\b
 Examples:
@@ -67,43 +64,30 @@ def loss_cdf(
     It shows how gamma spreads the loss of a trained model over them.
     """
     note("fldet analyze loss-cdf")
-    from fldet.analysis.loss_cdf.curves import GAMMAS, compute, plot, read_sample, write_json
+    from fldet.analysis.loss_cdf.analyze import analyze_loss_cdf, redraw_loss_cdf
+    from fldet.analysis.loss_cdf.curves import GAMMAS
+    from fldet.analysis.loss_cdf.logits import SampleOptions
+    from fldet.config.load import load_config
 
     if from_file is None:
-        from fldet.analysis.loss_cdf.logits import collect_logits
-        from fldet.config.load import load_config
-
-        cfg = load_config(_required(config, "CONFIG"), cfg_options or ())
-        weights = Path(_required(checkpoint, "CHECKPOINT"))
-        stem = out_dir / f"loss_cdf_{Path(cfg.filename).stem}_{split}"
-        sample_file = collect_logits(
-            cfg,
-            weights,
-            _new(stem.with_name(f"{stem.name}.npz")),
-            split=split,
-            window=window,
-            num_negatives=num_negatives,
-            num_positives=num_positives,
-            max_images=max_images,
-            seed=seed,
+        done = analyze_loss_cdf(
+            load_config(_required(config, "CONFIG"), cfg_options or ()),
+            Path(_required(checkpoint, "CHECKPOINT")),
+            SampleOptions(split, window, num_negatives, num_positives, max_images, seed),
+            gammas=gammas or GAMMAS,
+            out_dir=out_dir,
             device=device,
         )
     else:
         _refuse(config, from_file)
-        sample_file, stem = from_file, out_dir / from_file.stem
-    result = compute(read_sample(sample_file), gammas or GAMMAS)
-    files = [
-        sample_file,
-        write_json(result, stem.with_name(f"{stem.name}.json")),
-        *plot(result, stem),
-    ]
-    value = {"shares": result.shares(), "procedure": result.procedure, "files": files}
-    Output("analyze loss-cdf", as_json=json).result(value, text=lambda: describe(result, files))
-
-
-def describe(result: "LossCdf", files: list[Path]) -> str:
-    """Returns the shares as text, then the paths of what was written."""
-    return "\n".join([str(result), "", *(f"{path.suffix[1:]:4}  {path}" for path in files)])
+        done = redraw_loss_cdf(from_file, gammas=gammas or GAMMAS, out_dir=out_dir)
+    curves, files = done.result, done.files
+    Output("analyze loss-cdf", as_json=json).result(
+        {"shares": curves.shares(), "procedure": curves.procedure, "files": files},
+        text=lambda: "\n".join(
+            [str(curves), "", *(f"{path.suffix[1:]:4}  {path}" for path in files)]
+        ),
+    )
 
 
 def _required(value: "str | Path | None", name: str) -> str:
@@ -122,16 +106,3 @@ def _refuse(config: str | None, from_file: Path) -> None:
             f"both CONFIG {config} and --from {from_file}",
             expected="one of them: --from redraws what is in the file",
         )
-
-
-def _new(path: Path) -> Path:
-    """Returns the path of a file that does not exist: a sample may have cost hours."""
-    from fldet.errors import UsageError
-
-    if path.exists():
-        raise UsageError(
-            f"{path} exists already",
-            expected="a new file",
-            hint=f"redraw it with --from {path}, or name another --out-dir",
-        )
-    return path

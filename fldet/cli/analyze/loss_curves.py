@@ -22,11 +22,10 @@ def loss_curves(
 ) -> None:
     """Draw Figures 1, 5 and 6: the losses and their derivatives."""
     note("fldet analyze loss-curves")
-    from fldet.analysis.loss_curves import compute, plot
+    from fldet.analysis.loss_curves import analyze_loss_curves
 
-    curves = compute()
-    pictures = plot(curves, out_dir)
+    done = analyze_loss_curves(out_dir=out_dir)
     Output("analyze loss-curves", as_json=json).result(
-        {"loss_at_p_t_by_gamma": curves.landmarks, "pictures": pictures},
-        text=lambda: "\n".join([str(curves), "", *(f"picture  {path}" for path in pictures)]),
+        {"loss_at_p_t_by_gamma": done.result.landmarks, "pictures": done.files},
+        text=lambda: "\n".join([str(done.result), "", *(f"picture  {one}" for one in done.files)]),
     )

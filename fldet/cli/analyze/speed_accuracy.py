@@ -36,14 +36,13 @@ def speed_accuracy(
     The paper's models, and measured ones beside them.
     """
     note("fldet analyze speed-accuracy")
-    from fldet.analysis.speed_accuracy import compute, plot
-    from fldet.config.load import CONFIGS
+    from fldet.analysis.speed_accuracy import analyze_speed_accuracy
 
-    result = compute(CONFIGS / "paper", [parse_point(text) for text in point or ()])
-    pictures = plot(result, out_dir / "figure2_speed_accuracy")
+    measured = [parse_point(text) for text in point or ()]
+    done = analyze_speed_accuracy(measured, out_dir=out_dir)
     Output("analyze speed-accuracy", as_json=json).result(
-        {"figure": result, "pictures": pictures},
-        text=lambda: "\n".join([str(result), "", *(f"picture  {path}" for path in pictures)]),
+        {"figure": done.result, "pictures": done.files},
+        text=lambda: "\n".join([str(done.result), "", *(f"picture  {one}" for one in done.files)]),
     )
 
 

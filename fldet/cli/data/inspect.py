@@ -1,16 +1,15 @@
 """``fldet data inspect``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fldet.analysis.dataset.inspect import look_into
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    pass
+    from fldet.analysis.dataset.inspect import DataInspection
 
 Data = Annotated[
     Path,
@@ -37,22 +36,20 @@ def inspect(path: Data, images: Images = None, json: options.Json = False) -> No
     Format, splits, images, boxes, classes and oddities.
     """
     note(f"fldet data inspect {path}")
-    import fldet.engine  # noqa: F401  first: MMDetection with operators that mmcv may lack
-    from fldet.data.formats import recognise
+    from fldet.analysis.dataset.inspect import inspect_data
 
-    found = recognise(path, images)
-    result = look_into(found)
-    Output("data inspect", as_json=json).result(result, text=lambda: describe(result))
+    result = inspect_data(path, images)
+    Output("data inspect", as_json=json).result(result, text=lambda: inspection_text(result))
 
 
-def describe(result: dict[str, Any]) -> str:
-    """Returns what ``look_into`` found as text."""
+def inspection_text(result: "DataInspection") -> str:
+    """Returns what ``inspect_data`` found as text."""
     lines = [
-        f"{'format':16}{result['format']}",
-        f"{'root':16}{result['root']}",
-        f"{'splits':16}{', '.join(result['splits'])}",
-        *(f"{'note':16}{text}" for text in result["notes"]),
+        f"{'format':16}{result.format}",
+        f"{'root':16}{result.root}",
+        f"{'splits':16}{', '.join(result.splits)}",
+        *(f"{'note':16}{text}" for text in result.notes),
     ]
-    for split, summary in result["splits"].items():
+    for split, summary in result.splits.items():
         lines += ["", f"{split}:", str(summary)]
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""How training runs went, from the scalars of their logs."""
