@@ -166,7 +166,7 @@ def _run(
     gpus: int,
     work_dir: Path,
 ) -> "tuple[list[Status], int]":
-    from fldet.config.load import parse_override
+    from fldet.config.overrides import parse_override
     from fldet.engine.lock import locked
     from fldet.paper.runner import LocalJob, job_environment, run_all, visible_devices
     from fldet.paper.runs import ask_for
