@@ -41,8 +41,8 @@ def report(
     """
     from fldet.files import write_atomically
     from fldet.paper.page import markdown
+    from fldet.paper.plan import tables_of
     from fldet.paper.report import make_report
-    from fldet.paper.runs import tables_of
     from fldet.paper.tiers import find_tier
     from fldet.results import to_json
 
