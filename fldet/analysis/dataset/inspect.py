@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fldet.data.formats import FoundData
+    from fldet.data.formats.found import FoundData
 
 
 def look_into(found: "FoundData") -> dict[str, Any]:
     """Returns format, root, classes, notes, and the summary of each split."""
     from fldet.analysis.dataset.summary import summarize_content
-    from fldet.data.formats import oddities, used_classes
+    from fldet.data.formats.found import oddities, used_classes
 
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())

@@ -38,7 +38,7 @@ def inspect(path: Data, images: Images = None, json: options.Json = False) -> No
     """
     note(f"fldet data inspect {path}")
     import fldet.engine  # noqa: F401  first: MMDetection with operators that mmcv may lack
-    from fldet.data.formats import recognise
+    from fldet.data.formats.recognise import recognise
 
     found = recognise(path, images)
     result = look_into(found)
