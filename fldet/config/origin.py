@@ -147,39 +147,55 @@ class _History:
             if after is not _MISSING and (names_it or before is _MISSING or before != after):
                 yield Step("set", after, Place(COMMAND_LINE, None, text, count))
 
-    def _in_files(self, file: Path, path: KeyPath) -> list[Step]:
-        """Returns the steps that lead to the value that ``file`` and its bases load with."""
-        value = _get(self._load(file), path)
-        older = [step for base in self.chain[file] for step in self._in_files(base, path)]
-        if value == _get(self._load_begun(file, 0), path):
-            return older
-        return [self._own_step(file, path, value), *older]
+    def _in_files(self, file: Path, path: KeyPath, count: int | None = None) -> list[Step]:
+        """Returns the steps that lead to the value that ``file`` and its bases load with.
 
-    def _own_step(self, file: Path, path: KeyPath, value: Any) -> Step:
+        Args:
+            file: one of the chain.
+            path: of the key.
+            count: how many statements of ``file`` are looked at; None for all.
+        """
+        value = _get(self._load(file) if count is None else self._load_begun(file, count), path)
+        older = [step for base in self.chain[file] for step in self._in_files(base, path)]
+        if value == _get(self._load_begun(file, 0), path) and (older or value is _MISSING):
+            return older
+        return [self._own_step(file, path, value, count), *older]
+
+    def _own_step(self, file: Path, path: KeyPath, value: Any, count: int | None) -> Step:
         """Returns how ``file`` itself came to its value, ``_MISSING`` if it dropped the key."""
-        statement = self._statement(file, path)
-        line = statement.lineno if statement else None
-        place = Place(str(file), line, _lines(file)[line - 1].strip() if line else "", line or 0)
+        number, statement = self._last_change(file, path, value, count)
+        if statement is None:
+            return Step(
+                "computed", None if value is _MISSING else value, Place(str(file), None, "")
+            )
+        line = statement.lineno
+        place = Place(str(file), line, _lines(file)[line - 1].strip(), line)
         if value is _MISSING:
             return Step("deleted", None, place)
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            return Step("computed", value, place)
         # A dict or list equal to a variable that the statement names was handed on.
-        variables = {name: self._load(file).get(name) for name in _names(statement) - {path[0]}}
+        before, after = (self._load_begun(file, number + n) for n in (0, 1))
         for depth in range(1, len(path) + 1):
-            part = _get(self._load(file), path[:depth])
-            if isinstance(part, (dict, list)) and part in variables.values():
-                name = next(name for name in variables if variables[name] == part)
-                inner = self._in_files(file, (name, *path[depth:]))[0]
-                return replace(inner, via=(place, *inner.via))
-        is_assignment = isinstance(statement, (ast.Assign, ast.AnnAssign))
-        return Step("set" if is_assignment else "computed", value, place)
+            part = _get(after, path[:depth])
+            for name in _names(statement) if isinstance(part, (dict, list)) else ():
+                if before.get(name) == part:
+                    inner = self._in_files(file, (name, *path[depth:]), number)[0]
+                    return replace(inner, via=(place, *inner.via))
+        return Step("set", value, place)
 
-    def _statement(self, file: Path, path: KeyPath) -> ast.stmt | None:
-        """Returns the last statement of ``file`` that changes the value."""
-        for number, statement in reversed([*enumerate(parse_config(file).body)]):
+    def _last_change(
+        self, file: Path, path: KeyPath, value: Any, count: int | None
+    ) -> tuple[int, ast.stmt | None]:
+        """Returns place and text of the last statement that changes the value.
+
+        There is none where the text does not load elsewhere, or not up to a statement.
+        """
+        for number, statement in reversed([*enumerate(parse_config(file).body[:count])]):
             before, after = (_get(self._load_begun(file, number + n), path) for n in (0, 1))
-            if before != after:
-                return statement
-        return None
+            if before != after == value:
+                return number, statement
+        return 0, None
 
     def _load_begun(self, file: Path, count: int) -> Any:
         """Returns what the bases of ``file`` and its first ``count`` statements load with."""
@@ -219,8 +235,8 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8").split("\n")
 
 
-def _names(statement: ast.stmt | None) -> set[str]:
+def _names(statement: ast.stmt) -> list[str]:
     """Returns the variables that a statement names, those of ``_base_`` too."""
-    nodes = [*ast.walk(statement)] if statement else []
-    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return attributes | {node.id for node in nodes if isinstance(node, ast.Name)}
+    nodes = [*ast.walk(statement)]
+    attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+    return attributes + [node.id for node in nodes if isinstance(node, ast.Name)]

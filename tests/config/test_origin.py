@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fldet
-from fldet.config.diff import leaves
+from fldet.config.diff import dotted, leaves
 from fldet.config.load import find_config, load_config
 from fldet.config.origin import _MISSING, COMMAND_LINE, _get, _History, origin_of
 from fldet.errors import ConfigError
@@ -226,6 +226,13 @@ def test_each_number_is_found_where_it_stands_and_where_mmengine_loads_it(conten
             [(18, "child:4"), (50, "base:2")],
             "a function",
         ),
+        ("a = b = dict(x=1)", "a.x", [(1, "child:2")], "two names at once"),
+        (
+            "b = dict(k=1)\na = dict(b)\nb = dict(k=3)\nb = dict(a)",
+            "a.k",
+            [(1, "child:2")],
+            "two variables, each from the other",
+        ),
         ("p = [dict(a=i) for i in range(2)]", "p.1.a", [(1, "child:2")], "a comprehension"),
         ("globals()['lr'] = 3", "lr", [(3, "child:2"), (0.01, "base:1")], "no name"),
     ],
@@ -262,6 +269,13 @@ def test_where_only_python_can_name_the_bases_the_file_is_told(why, tmp_path):
     (step,) = origin_of(tmp_path / "c.py", "model.type").steps
     assert (step.action, step.value, where(step.place)) == ("computed", "RetinaNet", "c:None")
     assert where(origin_of(tmp_path / "c.py", "lr").steps[0].place) == "c:2"
+
+
+def test_what_does_not_load_elsewhere_is_computed(why):
+    text = (
+        "from pathlib import Path\nn = len(Path('{{ fileDirname }}/base.py').read_text())\nlr = n"
+    )
+    assert [step[1:] for step in why(text, "lr")] == [("child:None", "computed"), ("base:1", "set")]
 
 
 def test_a_loop_in_the_base_under_an_assignment_in_the_child(why):
@@ -370,6 +384,14 @@ def test_a_list_of_dicts_and_the_one_before(why):
 def test_unknown_key(why, key, match):
     with pytest.raises(ConfigError, match=match):
         why("", key)
+
+
+def test_the_scope_that_mmengine_writes_into_a_base_of_mmdet(tmp_path):
+    (tmp_path / "c.py").write_text(f"_base_ = {MMDET!r}\noptim = dict(_base_.optim_wrapper)")
+    for key in ("model", "optim", "train_dataloader"):
+        origin = origin_of(tmp_path / "c.py", key)
+        named = [name for step in origin.steps if step.action == "part" for name in step.value]
+        assert sorted(named) == sorted(dotted(path) for path, _ in leaves(origin.value))
 
 
 def test_works_where_the_files_are_elsewhere(tmp_path):
