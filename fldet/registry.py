@@ -46,7 +46,7 @@ METRICS = Registry(
     "metric",
     parent=mmdet_registry.METRICS,
     scope="fldet",
-    locations=["fldet.evaluation.metrics", "fldet.evaluation.metric_voc"],
+    locations=["fldet.evaluation.metrics"],
 )
 # what is watched or guarded while a loop runs
 HOOKS = Registry(

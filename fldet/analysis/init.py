@@ -20,7 +20,8 @@ from fldet.anchors.report import search
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.text import literal, words
-from fldet.data.formats import FoundData, oddities, recognise, used_classes
+from fldet.data.formats.found import FoundData, oddities, used_classes
+from fldet.data.formats.recognise import recognise
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.files import write_atomically
 from fldet.registry import MODELS as REGISTERED

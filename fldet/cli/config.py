@@ -104,7 +104,7 @@ def why(
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:
-    """Print which line set a value of a config, and what it overrode."""
+    """Print which statement set a value of a config, and what it overrode."""
     from fldet.config.load import plain
     from fldet.config.origin import origin_of
 
@@ -132,7 +132,7 @@ def _what(step: Step, *, is_first: bool) -> str:
     if step.action == "part":
         return f"gives {', '.join(step.value)}"
     if step.action == "deleted":
-        return "_delete_ drops what was set before"
+        return "drops what was set before"
     verb = "computed" if step.action == "computed" else "set"
     return f"{verb} to {shorten(step.value)}{'' if is_first else ', overridden'}"
 

@@ -1,31 +1,29 @@
-"""Finds which file and line set a value of a config, and what that overrode.
+"""Finds which statement of which file gave a key of a config its value, and what that overrode.
 
-The files are read as syntax trees and merged like the configs themselves, with the line beside each
-value. What the trees say is then compared with the loaded configs, which have the last word: where
-a loop or a function made a value, the file is found by its value alone.
+MMEngine does all the reading and merging. A file whose value is not that of its bases has set it;
+and within the file, the last statement after which the value is another one, when the file is
+loaded cut off there. So loops and functions need no special care.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import ast
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from mmengine.config import Config
+
 from fldet.config.diff import KeyPath, dotted, is_leaf, leaves
-from fldet.config.load import find_config, load_config, parse_override, read_chain, resolve_key
-from fldet.config.trees import (
-    Place,
-    Reader,
-    Setting,
-    Slot,
-    SourceText,
-    copied,
-    descend,
-    dict_in,
-    merged,
-    settings_of,
-    unclear,
-    written,
+from fldet.config.load import (
+    bases_of,
+    find_config,
+    load_config,
+    parse_config,
+    read_chain,
 )
+from fldet.config.overrides import parse_override, resolve_key
 
 __all__ = ["COMMAND_LINE", "Place", "Step", "Origin", "origin_of"]
 
@@ -34,18 +32,34 @@ _MISSING = object()
 
 
 @dataclass(frozen=True)
+class Place:
+    """A statement, or an override.
+
+    Attributes:
+        file: absolute path, or ``--cfg-options``.
+        line: where the statement begins, from 1; None on the command line, and where it is unknown.
+        text: that line, or the override.
+        statement: the line again; for an override, its number.
+    """
+
+    file: str
+    line: int | None
+    text: str
+    statement: int = 0
+
+
+@dataclass(frozen=True)
 class Step:
     """One time that a value was set.
 
     Attributes:
-        action: ``set``: the line gives the value. ``part``: of a dict or a list of dicts, the
-            statement gives the values in ``value``. ``computed``: the file does it by a loop, a
-            function or the like; the line is that of the statement, or None. ``deleted``:
-            ``_delete_=True`` dropped all that was set before.
-        value: the value set; for ``part`` by dotted key, relative to the key asked for; None for
-            ``deleted``; the source text where an earlier value of the same file is not a literal.
-        place: where the value is written.
-        via: places that handed it on, outermost first, such as ``pipeline=train_pipeline``.
+        action: ``set``: an assignment gives the value. ``computed``: another statement does, such
+            as a loop. ``part``: of a dict or a list of dicts, the statement gives the values in
+            ``value``. ``deleted``: the statement drops the key.
+        value: what the file loads with; for ``part`` by dotted key, relative to the key asked for;
+            None for ``deleted``.
+        place: the statement; where it hands on a variable, that of the variable.
+        via: statements that handed it on, outermost first, such as ``loader = dict(pipeline=p)``.
     """
 
     action: str
@@ -61,8 +75,9 @@ class Origin:
     Attributes:
         key: dotted path.
         value: what the loaded config has there.
-        steps: the effective setting first, then what it overrode, back to the first. For a dict
-            or a list of dicts, first the parts that still count, latest first.
+        steps: the effective setting first, then what it overrode, one step for each earlier file
+            that had another value. For a dict or a list of dicts, first the parts that still
+            count, latest first.
     """
 
     key: str
@@ -71,7 +86,7 @@ class Origin:
 
 
 def origin_of(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Origin:
-    """Returns which line set ``key`` of the config in ``path``, and what it overrode.
+    """Returns which statement set ``key`` of the config in ``path``, and what it overrode.
 
     Args:
         path: as for ``load_config``.
@@ -90,6 +105,112 @@ def origin_of(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Orig
     return Origin(key, value, tuple(found))
 
 
+class _History:
+    """The history of the keys of one config with its overrides."""
+
+    def __init__(self, file: Path, overrides: Sequence[str]) -> None:
+        self.file = file
+        self.overrides = list(overrides)
+        self.chain = read_chain(file)
+        self._loaded: dict[tuple[Path, int], Any] = {}
+        self._begun: dict[tuple[Path, int], Any] = {}
+
+    def of_leaf(self, path: KeyPath) -> list[Step]:
+        """Returns the steps of a value, latest first."""
+        return [*self._overridden(path), *self._in_files(self.file, path)]
+
+    def of_container(self, path: KeyPath, value: Any) -> list[Step]:
+        """Returns the parts of a dict by statement, latest first, then what was there before."""
+        parts: dict[tuple[str, int], Step] = {}
+        for relative, item in leaves(value):
+            step = self.of_leaf((*path, *relative))[0]
+            at = (step.place.file, step.place.statement)
+            part = parts.setdefault(at, Step("part", {}, step.place, step.via))
+            part.value[dotted(relative)] = item
+        files = [*map(str, self.chain), COMMAND_LINE]
+        latest_first = sorted(parts, key=lambda at: (files.index(at[0]), at[1]), reverse=True)
+        whole = self._in_files(self.file, path)[1:]
+        older = [step for step in whole if not isinstance(step.value, dict)]  # dicts were merged
+        return [*(parts[at] for at in latest_first), *older]
+
+    def _load(self, file: Path, count: int = 0) -> Any:
+        """Returns the config in ``file`` with the first ``count`` overrides."""
+        if (file, count) not in self._loaded:
+            self._loaded[file, count] = load_config(file, self.overrides[:count]).to_dict()
+        return self._loaded[file, count]
+
+    def _overridden(self, path: KeyPath) -> Iterator[Step]:
+        for count in range(len(self.overrides), 0, -1):
+            text = self.overrides[count - 1]
+            before, after = (_get(self._load(self.file, n), path) for n in (count - 1, count))
+            names_it = parse_override(text)[0].removeprefix("+") == dotted(path)
+            if after is not _MISSING and (names_it or before is _MISSING or before != after):
+                yield Step("set", after, Place(COMMAND_LINE, None, text, count))
+
+    def _in_files(self, file: Path, path: KeyPath, count: int | None = None) -> list[Step]:
+        """Returns the steps that lead to the value that ``file`` and its bases load with.
+
+        Args:
+            file: one of the chain.
+            path: of the key.
+            count: how many statements of ``file`` are looked at; None for all.
+        """
+        value = _get(self._load(file) if count is None else self._load_begun(file, count), path)
+        older = [step for base in self.chain[file] for step in self._in_files(base, path)]
+        if value == _get(self._load_begun(file, 0), path) and (older or value is _MISSING):
+            return older
+        return [self._own_step(file, path, value, count), *older]
+
+    def _own_step(self, file: Path, path: KeyPath, value: Any, count: int | None) -> Step:
+        """Returns how ``file`` itself came to its value, ``_MISSING`` if it dropped the key."""
+        number, statement = self._last_change(file, path, value, count)
+        if statement is None:
+            return Step(
+                "computed", None if value is _MISSING else value, Place(str(file), None, "")
+            )
+        line = statement.lineno
+        place = Place(str(file), line, _lines(file)[line - 1].strip(), line)
+        if value is _MISSING:
+            return Step("deleted", None, place)
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            return Step("computed", value, place)
+        # A dict or list equal to a variable that the statement names was handed on.
+        before, after = (self._load_begun(file, number + n) for n in (0, 1))
+        for depth in range(1, len(path) + 1):
+            part = _get(after, path[:depth])
+            for name in _names(statement) if isinstance(part, (dict, list)) else ():
+                if before.get(name) == part:
+                    inner = self._in_files(file, (name, *path[depth:]), number)[0]
+                    return replace(inner, via=(place, *inner.via))
+        return Step("set", value, place)
+
+    def _last_change(
+        self, file: Path, path: KeyPath, value: Any, count: int | None
+    ) -> tuple[int, ast.stmt | None]:
+        """Returns place and text of the last statement that changes the value.
+
+        There is none where the text does not load elsewhere, or not up to a statement.
+        """
+        for number, statement in reversed([*enumerate(parse_config(file).body[:count])]):
+            before, after = (_get(self._load_begun(file, number + n), path) for n in (0, 1))
+            if before != after == value:
+                return number, statement
+        return 0, None
+
+    def _load_begun(self, file: Path, count: int) -> Any:
+        """Returns what the bases of ``file`` and its first ``count`` statements load with."""
+        if (file, count) not in self._begun:
+            tree = parse_config(file)
+            bases = [
+                base if "::" in base else str(file.parent / base) for base, _ in bases_of(tree)
+            ]
+            end = tree.body[count - 1].end_lineno if count else 0
+            # MMEngine takes the first _base_ of a file and leaves out the others.
+            text = "\n".join((f"_base_ = {bases!r}", *_lines(file)[:end]))
+            self._begun[file, count] = _load_text(text)
+        return self._begun[file, count]
+
+
 def _get(node: Any, path: KeyPath) -> Any:
     """Returns what is at ``path``, or ``_MISSING``."""
     step: Any
@@ -101,105 +222,21 @@ def _get(node: Any, path: KeyPath) -> Any:
     return node
 
 
-class _History:
-    """The history of the keys of one config with its overrides."""
-
-    def __init__(self, file: Path, overrides: Sequence[str]) -> None:
-        self.file = file
-        self.overrides = list(overrides)
-        self.chain = read_chain(file)
-        self._trees: dict[Path, Slot] = {}
-        self._loaded: dict[tuple[Path, int], Any] = {}
-
-    def of_leaf(self, path: KeyPath) -> list[Step]:
-        """Returns the steps of a value, latest first."""
-        return [*self._overridden(path), *self._in_files(self.file, path)]
-
-    def of_container(self, path: KeyPath, value: Any) -> list[Step]:
-        """Returns the parts of a dict by statement, latest first, then what was there before."""
-        slot = descend(self._tree(self.file), path)
-        own = {(place.file, place.statement): place for place in written(slot)}
-        parts: dict[tuple[str, int], Step] = {}
-        for relative, item in leaves(value):
-            step = self.of_leaf((*path, *relative))[0]
-            at = (step.place.file, step.place.statement)
-            part = parts.get(at) or Step("part", {}, own.get(at, step.place), step.via)
-            parts[at] = replace(part, value={**part.value, dotted(relative): item})
-        files = [*map(str, self.chain), COMMAND_LINE]
-        latest_first = sorted(parts, key=lambda at: (files.index(at[0]), at[1]), reverse=True)
-        whole = list(self._steps(settings_of(self._tree(self.file), path), path))
-        return [*(parts[at] for at in latest_first), *whole[1:]]
-
-    def _load(self, file: Path, count: int = 0) -> Any:
-        """Returns the config in ``file`` with the first ``count`` overrides."""
-        if (file, count) not in self._loaded:
-            cfg = load_config(file, self.overrides[:count])
-            self._loaded[file, count] = cfg.to_dict()
-        return self._loaded[file, count]
-
-    def _overridden(self, path: KeyPath) -> Iterator[Step]:
-        for count in range(len(self.overrides), 0, -1):
-            text = self.overrides[count - 1]
-            before, after = (_get(self._load(self.file, n), path) for n in (count - 1, count))
-            names_it = parse_override(text)[0].removeprefix("+") == dotted(path)
-            if after is not _MISSING and (names_it or before is _MISSING or before != after):
-                yield Step("set", after, Place(COMMAND_LINE, None, text, count))
-
-    # --- in the files ---
-
-    def _in_files(self, file: Path, path: KeyPath) -> list[Step]:
-        """Returns the steps that lead to the value that ``file`` and its bases load with."""
-        real = _get(self._load(file), path)
-        if real is _MISSING:
-            return []
-        steps = list(self._steps(settings_of(self._tree(file), path), path))
-        if steps and _agree(steps[0].value, real):
-            return steps
-        # The trees do not tell: the first file that has the value is the one that made it.
-        for base in self.chain[file]:
-            older = self._in_files(base, path)
-            if older and _agree(older[0].value, real):
-                return older
-            steps = steps or older
-        return [self._computed(file, path, real), *steps]
-
-    def _steps(self, settings: Iterable["Setting"], path: KeyPath) -> Iterator[Step]:
-        """Yields the settings up to the first deletion, corrected by what each file loads with."""
-        seen = set()
-        for item in settings:
-            if item.deleted:
-                yield Step("deleted", None, item.place)
-                return
-            owner = Path((*item.via, item.place)[0].file)
-            real = item.value if owner in seen else _get(self._load(owner), path)
-            seen.add(owner)
-            if real is _MISSING or _agree(item.value, real):
-                value = item.value if real is _MISSING else real
-                yield Step("set", value, item.place, item.via)
-            else:
-                yield self._computed(owner, path, real)
-                yield Step("set", item.value, item.place, item.via)
-
-    def _computed(self, file: Path, path: KeyPath, value: Any) -> Step:
-        place = unclear(self._tree(file), path, str(file))
-        return Step("computed", value, place or Place(str(file), None, ""))
-
-    def _tree(self, file: Path) -> "Slot":
-        """Returns ``file`` merged over its bases, as MMEngine does it."""
-        if file not in self._trees:
-            base = dict_in(file, {})
-            for tree in map(self._tree, self.chain[file]):
-                base.value.items.update(copied(tree.value).items)
-            self._trees[file] = merged(Reader(file, base).read(), base)
-        return self._trees[file]
+def _load_text(text: str) -> Any:
+    """Returns what a config of this text loads with, nothing if it does not load."""
+    with TemporaryDirectory() as folder, suppress(Exception):
+        file = Path(folder) / "begun.py"
+        file.write_text(text, encoding="utf-8")
+        return Config.fromfile(file, lazy_import=False, import_custom_modules=False).to_dict()
+    return {}
 
 
-def _agree(read: Any, loaded: Any) -> bool:
-    """Returns whether what was read can be what was loaded; what is no literal can be anything."""
-    if isinstance(read, SourceText):
-        return True
-    if not is_leaf(read):
-        return not is_leaf(loaded)
-    if isinstance(read, (list, tuple)) and type(read) is type(loaded):
-        return len(read) == len(loaded) and all(map(_agree, read, loaded))
-    return bool(read == loaded)
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split("\n")
+
+
+def _names(statement: ast.stmt) -> list[str]:
+    """Returns the variables that a statement names, those of ``_base_`` too."""
+    nodes = [*ast.walk(statement)]
+    attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+    return attributes + [node.id for node in nodes if isinstance(node, ast.Name)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fldet.data.coco import without_unusable
-from fldet.data.formats import recognise
+from fldet.data.formats.recognise import recognise
 from fldet.errors import UsageError
 from fldet.files import write_atomically
 

@@ -25,8 +25,7 @@ from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.hooks import BrokenImagesHook
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, shorten
-from fldet.evaluation.metric_voc import VOCMetric
-from fldet.evaluation.metrics import CocoMetric
+from fldet.evaluation.metrics import BoxMetric
 from fldet.files import write_atomically
 from fldet.models.fast.train_step import set_up_model
 
@@ -207,7 +206,7 @@ def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
     """
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():
-        if isinstance(metric, (CocoMetric, VOCMetric)):
+        if isinstance(metric, BoxMetric):
             metric.check()
     datasets = [*_datasets(loop.dataloader.dataset)]
     ours = [dataset for dataset in datasets if isinstance(dataset, CocoDataset)]

@@ -22,8 +22,7 @@ from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation.figures import Figures
-from fldet.evaluation.metric_voc import VOCMetric
-from fldet.evaluation.metrics import CocoMetric
+from fldet.evaluation.metrics import BoxMetric, CocoMetric
 from fldet.files import require_writable, write_atomically
 from fldet.models.fast.optimize import (
     as_in_mmdetection,
@@ -204,9 +203,9 @@ def _figures(runner: FldetRunner) -> dict[str, Figures]:
     return {str(metric.prefix): metric.figures for metric in _our_metrics(runner) if metric.figures}
 
 
-def _our_metrics(runner: FldetRunner) -> list[CocoMetric | VOCMetric]:
+def _our_metrics(runner: FldetRunner) -> list[BoxMetric]:
     metrics = runner.test_loop.evaluator.metrics
-    found = [metric for metric in metrics if isinstance(metric, (CocoMetric, VOCMetric))]
+    found = [metric for metric in metrics if isinstance(metric, BoxMetric)]
     if not found:
         raise ConfigError(
             "the config's test_evaluator is neither fldet.CocoMetric nor fldet.VOCMetric",

@@ -1,43 +1,133 @@
-"""The COCO figures as a metric of MMEngine's loops."""
+"""The COCO and the VOC figures as metrics of MMEngine's loops."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from fldet.data.annotations import missing_classes
-from fldet.errors import DataError
+from fldet.errors import DataError, shorten
 from fldet.evaluation.coco import Engine, evaluate_coco
 from fldet.evaluation.detections import as_detections, save_detections
-from fldet.evaluation.figures import CocoFigures
-from fldet.evaluation.ground_truth import GroundTruth, load_truth
+from fldet.evaluation.figures import CocoFigures, VocFigures
+from fldet.evaluation.ground_truth import GroundTruth, load_truth, restrict
+from fldet.evaluation.voc import Floats, Marks, VocRule, boxes_by_image, match_image, summarize
 from fldet.registry import METRICS
 
 log = logging.getLogger("fldet")
 
 
-@METRICS.register_module()
-class CocoMetric(BaseMetric):
-    """COCO box figures of a loop over a data set.
+class BoxMetric(BaseMetric):
+    """Figures of boxes over the images that a loop has seen, no others.
 
-    Labels become category ids by class name, whatever the order and the gaps of the ids in the
-    file. The images that were seen are evaluated, no others, so a part of a data set gives the
-    figures of that part. With several processes the results are in the first one's object.
+    So a part of a data set gives the figures of that part. Labels become category ids by class
+    name, whatever the order and the gaps of the ids in the file. With several processes the
+    results are in the first one's object.
 
     Args:
         ann_file: COCO annotation file; fldet fills in that of the data loader.
-        engine: see ``evaluate_coco``.
         dataset: in place of ``ann_file``, ``type`` and keywords of a data set in another format;
             fldet fills in that of the data loader.
-        outfile: where to write the detections, in the format of the COCO server; None does not.
         collect_device: where results of several processes meet, ``cpu`` or ``gpu``.
-        prefix: of the names of the figures: ``coco/AP``. NaN (no ground truth of that kind)
-            never counts as a best value, with ``rule='greater'``.
+        prefix: of the names of the figures. NaN (no ground truth of that kind) never counts as a
+            best value, with ``rule='greater'``.
 
     Attributes:
         figures: result of the last evaluation, None before it.
+    """
+
+    figures: CocoFigures | VocFigures | None = None
+
+    def __init__(
+        self,
+        ann_file: str | None,
+        dataset: Mapping[str, Any] | None,
+        collect_device: str,
+        prefix: str | None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.ann_file = ann_file
+        self.dataset = dataset
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The annotations, read once.
+
+        Raises:
+            DataError: there are none, or they are malformed.
+        """
+        return load_truth(type(self).__name__, self.ann_file, self.dataset)
+
+    @cached_property
+    def category_ids(self) -> list[int | None]:
+        """Category id by label, None for a class that the annotations lack.
+
+        Raises:
+            DataError: the data set has no class names, or none that is in the annotations.
+        """
+        return category_ids_of(self.dataset_meta, self.truth)
+
+    def check(self) -> None:
+        """Reads the annotations; warns where they have no box, for then there are no figures.
+
+        Raises:
+            DataError: as ``truth``.
+        """
+        if not self.truth.annotations:
+            log.warning(
+                "%s have no box: there will be detections, but no figures",
+                self.ann_file or "the annotations",
+            )
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keeps what the figures need of the predictions of a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: dicts with ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in
+                pixels of the original image, ``scores`` (N,), ``labels`` (N,).
+
+        Raises:
+            DataError: a label without a class, an image that the annotations lack; see ``truth``
+                and ``category_ids`` too.
+        """
+        del data_batch
+        for sample in data_samples:
+            image = sample["img_id"]
+            self.results.append((image, self.result_of(image, sample["pred_instances"])))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Returns the figures by name."""
+        # A sampler that pads may have sent an image twice.
+        self.figures = figures = self.evaluate_images(dict(results))
+        return dict(figures.summary)
+
+    def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> Any:
+        """Returns what is kept, and sent between processes, of the predictions of one image."""
+        raise NotImplementedError
+
+    def evaluate_images(self, by_image: dict[Hashable, Any]) -> CocoFigures | VocFigures:
+        """Returns the figures of all images, from what ``result_of`` returned for each."""
+        raise NotImplementedError
+
+
+@METRICS.register_module()
+class CocoMetric(BoxMetric):
+    """COCO box figures of a loop over a data set.
+
+    Args:
+        ann_file: see ``BoxMetric``.
+        engine: see ``evaluate_coco``.
+        outfile: where to write the detections, in the format of the COCO server; None does not.
+        collect_device: see ``BoxMetric``.
+        prefix: of the names of the figures: ``coco/AP``.
+        dataset: see ``BoxMetric``.
+
+    Attributes:
         detections: what was evaluated last, in the COCO results format.
         image_ids: of the images that were evaluated last.
     """
@@ -53,88 +143,96 @@ class CocoMetric(BaseMetric):
         prefix: str | None = None,
         dataset: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.ann_file = ann_file
-        self.dataset = dataset
+        super().__init__(ann_file, dataset, collect_device, prefix)
         self.engine = engine
         self.outfile = outfile
-        self.figures: CocoFigures | None = None
         self.detections: list[dict[str, Any]] = []
         self.image_ids: tuple[Any, ...] = ()
-        self._truth: GroundTruth | None = None
-        self._category_ids: list[int | None] | None = None
 
-    @property
-    def truth(self) -> GroundTruth:
-        """The annotations, read once.
+    def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the predictions of one image in the COCO results format."""
+        return as_detections(image, instances, self.category_ids)
 
-        Raises:
-            DataError: there is none, or it is malformed.
-        """
-        if self._truth is None:
-            self._truth = load_truth("CocoMetric", self.ann_file, self.dataset)
-        return self._truth
-
-    def check(self) -> None:
-        """Reads the annotations; warns where they have no box, for then there are no figures.
-
-        Raises:
-            DataError: as ``truth``.
-        """
-        warn_of_no_box(self.truth, self.ann_file)
-
-    @property
-    def category_ids(self) -> list[int | None]:
-        """Category id by label, None for a class that the annotations lack.
-
-        Raises:
-            DataError: the data set has no class names, or none that is in the file.
-        """
-        if self._category_ids is None:
-            self._category_ids = category_ids_of(self.dataset_meta, self.truth)
-        return self._category_ids
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keeps the predictions of a batch.
-
-        Args:
-            data_batch: not used.
-            data_samples: dicts with ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in
-                pixels of the original image, ``scores`` (N,), ``labels`` (N,).
-
-        Raises:
-            DataError: a label without a class, an image that the file lacks; see ``truth`` and
-                ``category_ids`` too.
-        """
-        del data_batch
-        for sample in data_samples:
-            found = as_detections(sample["img_id"], sample["pred_instances"], self.category_ids)
-            self.results.append((sample["img_id"], found))
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Returns the twelve figures by name; writes ``outfile`` if there is one."""
-        by_image = dict(results)  # a sampler that pads may have sent an image twice
+    def evaluate_images(self, by_image: dict[Hashable, Any]) -> CocoFigures:
+        """Returns the twelve figures; writes ``outfile`` if there is one."""
         self.image_ids = tuple(by_image)
         self.detections = [one for found in by_image.values() for one in found]
         if self.outfile is not None:
             save_detections(Path(self.outfile), self.detections)
-        self.figures = evaluate_coco(
+        return evaluate_coco(
             self.truth,
             self.detections,
             image_ids=by_image,
             category_ids=[one for one in self.category_ids if one is not None],
             engine=self.engine,
         )
-        return dict(self.figures.summary)
 
 
-def warn_of_no_box(truth: GroundTruth, ann_file: str | None) -> None:
-    """Logs a warning where there is nothing to compare detections with."""
-    if not truth.annotations:
-        log.warning(
-            "%s have no box: there will be detections, but no figures",
-            ann_file or "the annotations",
+@METRICS.register_module()
+class VOCMetric(BoxMetric):
+    """Pascal VOC figures of a loop over a data set; see ``fldet.evaluation.voc``.
+
+    Each image is matched as it comes, so that only scores and marks are kept and sent between
+    processes. Crowd regions of a COCO file count as difficult.
+
+    Args:
+        ann_file: see ``BoxMetric``.
+        dataset: see ``BoxMetric``.
+        iou_thr: lowest IoU of a right detection with its box.
+        plus_one: whether a box is x2 - x1 + 1 wide, as in VOC's development kit.
+        collect_device: see ``BoxMetric``.
+        prefix: of the names of the figures: ``voc/mAP``, ``voc/mAP_11``.
+    """
+
+    default_prefix = "voc"
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        dataset: Mapping[str, Any] | None = None,
+        iou_thr: float = 0.5,
+        plus_one: bool = True,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(ann_file, dataset, collect_device, prefix)
+        self.rule = VocRule(iou_thr, plus_one)
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The annotations of the classes of the data set, read once.
+
+        Raises:
+            DataError: there are none, they are malformed, or no class is in them.
+        """
+        truth = load_truth("VOCMetric", self.ann_file, self.dataset)
+        chosen = category_ids_of(self.dataset_meta, truth)
+        return restrict(truth, None, [one for one in chosen if one is not None])
+
+    @cached_property
+    def _boxes(self) -> dict[Hashable, dict[int, tuple[Floats, Marks]]]:
+        return boxes_by_image(self.truth)
+
+    @cached_property
+    def _images(self) -> set[Hashable]:
+        return set(self.truth.images)
+
+    def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> Any:
+        """Returns scores and marks of the predictions of one image."""
+        if image not in self._images:
+            raise DataError(f"the annotations have no image {shorten(image)}")
+        boxes, scores = (
+            instances[key].detach().double().cpu().numpy() for key in ("bboxes", "scores")
         )
+        labels = [self.category_ids[label] for label in instances["labels"].tolist()]
+        known_class = np.array([one is not None for one in labels], bool)
+        categories = np.array([one for one in labels if one is not None], np.int64)
+        truth = self._boxes.get(image, {})
+        return match_image(boxes[known_class], scores[known_class], categories, truth, self.rule)
+
+    def evaluate_images(self, by_image: dict[Hashable, Any]) -> VocFigures:
+        """Returns the figures by both rules of averaging."""
+        return summarize(self.truth, by_image, self.rule)
 
 
 def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:

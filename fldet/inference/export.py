@@ -1,4 +1,4 @@
-"""Exporting a model to ONNX or TorchScript, and comparing it with the checkpoint.
+"""Exporting a model to ONNX or TorchScript.
 
 The file takes images that are resized, normalized and padded; how, is written into its metadata.
 Batch and size are free. With the post-processing inside it gives boxes, without it the raw maps.
@@ -6,15 +6,12 @@ Batch and size are free. With the post-processing inside it gives boxes, without
 
 import json
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.models.dense_heads import AnchorHead
 from mmengine.config import Config
@@ -22,20 +19,14 @@ from torch import Tensor, nn
 
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
-from fldet.errors import DataError, UsageError, explained_file_errors, shorten
+from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
-from fldet.inference.detector import Detector, Image, read_config
+from fldet.inference.detector import Detector, read_config
 from fldet.inference.exported import KEY, as_text, load_exported, require
-from fldet.inference.results import Detections, ExportResult, ParityResult
-from fldet.inference.sources import find_items
-
-log = logging.getLogger("fldet")
+from fldet.inference.parity import compare, first_images, is_within
+from fldet.inference.results import ExportResult
 
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
-BOX_TOLERANCE_PX = 1e-3
-SCORE_TOLERANCE = 1e-4
-MAX_CHECKED = 20
-_FAR_PX = 1.0  # two boxes this far apart are not one and the same
 
 
 def export(
@@ -75,7 +66,7 @@ def export(
         require(package)
     detector = Detector.load(path, config, "cpu")
     cfg = read_config(read_checkpoint(path), path, config)  # of a detector that was just built
-    images = _images(detector, check) if check else []
+    images = first_images(detector, check) if check else []
     _write(detector, describe_model(detector, cfg, where), file, opset)
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
     within = None if parity is None else is_within(parity)
@@ -366,98 +357,3 @@ def _check_options(format: str, post_process: str | None) -> str:
             expected=" or ".join(FORMATS[format]),
         )
     return where
-
-
-# --- comparing ---
-
-
-def compare(
-    reference: Detector, exported: Detector, images: Sequence[Image], score_thr: float = 0.05
-) -> ParityResult:
-    """Returns how far two detectors differ on the same images, and their times.
-
-    Boxes whose score is within the tolerance of the threshold, or of the last place among the
-    most that an image may have, may be missing on either side.
-    """
-    thresholds = (score_thr, *(getattr(one, "lowest_score", 0.0) for one in (reference, exported)))
-    score_thr = max(thresholds)
-    ours, theirs = (one.predict(images, score_thr, 2) for one in (reference, exported))
-    limit = getattr(reference.model.bbox_head, "test_cfg", {}).get("max_per_img", 100)
-    pairs = [match(a, b, score_thr, limit) for a, b in zip(ours, theirs, strict=True)]
-    return ParityResult(
-        images=len(images),
-        boxes=sum(map(len, ours)),
-        box_px=max(box for box, _, _ in pairs),
-        score=max(score for _, score, _ in pairs),
-        unmatched=sum(left for _, _, left in pairs),
-        torch_ms=_median_ms(reference, images, score_thr),
-        exported_ms=_median_ms(exported, images, score_thr),
-    )
-
-
-def match(
-    one: Detections, other: Detections, score_thr: float, limit: int = 100
-) -> tuple[float, float, int]:
-    """Returns the largest difference of boxes (px) and scores, and how many have no partner.
-
-    Args:
-        one: detections in an image.
-        other: those of the other detector.
-        score_thr: lowest score of both.
-        limit: most boxes that an image may have; -1 for any number.
-    """
-    free = set(range(len(other)))
-    box_px = score = 0.0
-    lonely: list[float] = []
-    for row in range(len(one)):
-        apart = {
-            column: float(np.abs(one.boxes[row] - other.boxes[column]).max())
-            for column in free
-            if other.labels[column] == one.labels[row]
-        }
-        partner = min(apart, key=apart.__getitem__, default=None)
-        if partner is None or apart[partner] > _FAR_PX:
-            lonely.append(float(one.scores[row]))
-            continue
-        free.remove(partner)
-        box_px = max(box_px, apart[partner])
-        score = max(score, abs(float(one.scores[row] - other.scores[partner])))
-    lonely += [float(other.scores[column]) for column in free]
-    full = [found for found in (one, other) if 0 < limit <= len(found)]
-    last = max((found.scores.min() for found in full), default=0.0)
-    lowest = max(score_thr, float(last)) + SCORE_TOLERANCE
-    return box_px, score, sum(value > lowest for value in lonely)
-
-
-def is_within(parity: ParityResult) -> bool:
-    """Returns whether an exported model finds what the checkpoint finds."""
-    near = parity.box_px <= BOX_TOLERANCE_PX and parity.score <= SCORE_TOLERANCE
-    return near and not parity.unmatched
-
-
-def _images(detector: Detector, source: str) -> list[Image]:
-    """Returns the first images of a source; what cannot be read is named and left out."""
-    images: list[Image] = []
-    for item in islice(find_items(source), MAX_CHECKED):
-        try:
-            content = item.read()
-            if isinstance(content, DataError):
-                raise content
-            detector.prepare(content)
-            images.append(content)
-        except DataError as error:
-            log.warning("skipped: %s", error.message)
-    if not images:
-        raise DataError(f"no image to compare on in {source}")
-    return images
-
-
-def _median_ms(detector: Detector, images: Sequence[Image], score_thr: float) -> float:
-    """Returns the median time of one image, the first one a warm-up."""
-    times = []
-    for image in (images[0], *images):
-        prepared = detector.prepare(image)
-        started = time.perf_counter()
-        detector.detect([prepared], score_thr, 1)
-        times.append(1000 * (time.perf_counter() - started))
-    return float(np.median(times[1:]))

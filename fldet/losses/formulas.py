@@ -8,12 +8,14 @@ and gradient stay finite for any finite logit.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "Curve",
     "cross_entropy",
     "focal_loss",
     "focal_loss_star",
@@ -28,6 +30,24 @@ Alpha = float | Sequence[float] | None
 
 
 # --- losses as functions of x_t ---
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss of x_t: ``-sigmoid(-u)^power log(sigmoid(u)) / gain`` with ``u = gain * x_t + shift``.
+
+    Cross entropy (Eq. 1) is the default, the focal loss (Eq. 4) has ``power`` gamma, and FL*
+    (Appendix A) has ``gain`` gamma and ``shift`` beta.
+
+    Attributes:
+        power: gamma of the focal loss, >= 0.
+        gain: gamma of FL*, > 0.
+        shift: beta of FL*, in logits.
+    """
+
+    power: float = 0.0
+    gain: float = 1.0
+    shift: float = 0.0
 
 
 def cross_entropy(x_t: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def triton_sum(
         factor: (outer, 1, inner) float32.
         negative: (K, 1) float32 factor of the negatives of each class.
         positive: (K, 1) that of the positives.
-        curve: a ``fldet.losses.fused.Curve``.
+        curve: a ``fldet.losses.formulas.Curve``.
         grad: like ``logits``, or None.
     """
     size = logits.numel()

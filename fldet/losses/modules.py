@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fldet.losses.formulas import (
     Alpha,
+    Curve,
     balance,
     check_alpha,
     cross_entropy,
@@ -21,7 +22,7 @@ from fldet.losses.formulas import (
     hinge_loss,
     signed_logits,
 )
-from fldet.losses.fused import Curve, check_weights, count_classes, sigmoid_loss_sum
+from fldet.losses.fused import check_weights, count_classes, sigmoid_loss_sum
 
 
 class SigmoidLoss(nn.Module):

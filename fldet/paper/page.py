@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import get_args
 
+from fldet.paper.plan import ALPHAS
 from fldet.paper.rank_agreement import DRAWN, Agreement
 from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
-from fldet.paper.runs import ALPHAS
 from fldet.paper.statements import Judgement, Measured
 from fldet.text import markdown_table
 

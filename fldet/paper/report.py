@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
+from fldet.paper.plan import ALPHAS, runs_in
 from fldet.paper.rank_agreement import Agreement, agreement
 from fldet.paper.rows import Row, Table
-from fldet.paper.runs import ALPHAS, Run, check_digest, read_record, result_of, runs_in
+from fldet.paper.runs import Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
 

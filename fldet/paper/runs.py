@@ -1,8 +1,7 @@
-"""The runs that a table needs: one for each row and seed, each in a folder of its own.
+"""A run: a row of a table with one seed, in a folder of its own, and what is known about it.
 
 ``WORK_DIR/TIER/ROW/seed_N/`` holds what ``fldet train`` and ``fldet test`` leave, ``log.txt`` with
-what they said, and ``run.json`` with how far the run is. Rows whose configs are equal share their
-runs: the focal loss with gamma 2 is a row of four tables.
+what they said, and ``run.json`` with how far the run is.
 """
 
 import dataclasses
@@ -10,45 +9,34 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from mmengine.config import Config
 
-from fldet.config.load import find_config, load_config, to_plain
-from fldet.errors import DataError, UsageError, nearest
+from fldet.config.load import load_config, to_plain
+from fldet.errors import DataError, UsageError
 from fldet.files import write_atomically
-from fldet.paper.rows import RESULT, Row, Table, find_table, read_outcome, read_tables
-from fldet.paper.tiers import Tier, find_tier
+from fldet.paper.rows import RESULT, read_outcome
 from fldet.results import to_jsonable
 
 __all__ = [
-    "ALPHAS",
+    "BENCHMARK",
     "Record",
     "Run",
     "Step",
     "ask_for",
     "asked_for",
     "check_digest",
+    "digest",
     "digest_of",
-    "plan",
     "read_record",
     "result_of",
-    "runs_in",
-    "tables_of",
 ]
-
-ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 ASKED = "asked.json"
-
-_SEARCHED = "table1b"
-_TIMED = "table1e"
-_MAIN = "table2"
 
 State = Literal["waiting", "done", "diverged", "failed"]
 
@@ -209,258 +197,19 @@ def asked_for(folder: Path) -> dict[str, set[str]]:
         ) from error
 
 
-def tables_of(names: Sequence[str], tier: Tier) -> list[Table]:
-    """Returns the tables of these names; all that the tier can run if there are none.
-
-    Raises:
-        UsageError: an unknown table, or one that the tier cannot run.
-    """
-    if names:
-        tables = [find_table(name) for name in names]
-    else:
-        tables = [table for table in read_tables() if table.name != _MAIN or tier.is_paper]
-    for table in tables:
-        if table.name == _MAIN and not tier.is_paper:
-            raise UsageError(
-                f"{_MAIN} varies backbone and schedule, which the tier {tier.name} replaces",
-                expected="another table, or --tier full",
-            )
-    return tables
-
-
-def plan(
-    tables: Sequence[Table],
-    tier: Tier,
-    work_dir: Path,
-    *,
-    seeds: Sequence[int],
-    rows: Sequence[str] = (),
-    search_alpha: bool = False,
-    train_options: Sequence[str] = (),
-    test_options: Sequence[str] = (),
-    timing_options: Sequence[str] = (),
-    cfg_options: Sequence[str] = (),
-    gpus: int | None = 1,
-) -> list[Run]:
-    """Returns the runs of tables, seed by seed, after writing their configs.
-
-    Args:
-        tables: from ``tables_of``.
-        tier: what replaces the data, size and schedule.
-        work_dir: folder of all tiers.
-        seeds: each row is run with each of them.
-        rows: only these, by the paper's names or the names of their configs.
-        search_alpha: run the rows of Table 1b with every alpha of Table 1a as well.
-        train_options: further arguments of ``fldet train``.
-        test_options: further arguments of ``fldet test``.
-        timing_options: further arguments of ``fldet benchmark``.
-        cfg_options: overrides of all configs.
-        gpus: processes of each training; None where it is not known.
-
-    Raises:
-        UsageError: a row that none of the tables has.
-    """
-    chosen = _chosen_rows(tables, rows)
-    folder = work_dir / tier.name
-    options = _Options(
-        tuple(train_options), tuple(test_options), tuple(timing_options), tuple(cfg_options), gpus
-    )
-    first = _first_of_equals(tier)
-    runs: dict[Path, Run] = {}
-    for seed in seeds:
-        for table, row in chosen:
-            alphas = ALPHAS if search_alpha and table.name == _SEARCHED else ()
-            for alpha in (None, *alphas):
-                run = _run(table, row, alpha, seed, tier, folder, first, options)
-                known = runs.get(run.folder)
-                if known:  # a row of another table, which may want more steps
-                    names = dict.fromkeys((*known.rows, *run.rows))
-                    steps = dict.fromkeys((*known.steps, *run.steps))
-                    run = dataclasses.replace(known, rows=tuple(names), steps=tuple(steps))
-                runs[run.folder] = run
-    return list(runs.values())
-
-
-@dataclass(frozen=True)
-class _Options:
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    timing: tuple[str, ...]
-    cfg: tuple[str, ...]
-    gpus: int | None
-
-
-def _chosen_rows(tables: Sequence[Table], names: Sequence[str]) -> list[tuple[Table, Row]]:
-    pairs = [(table, row) for table in tables for row in table.rows]
-    if not names:
-        return pairs
-    known = {name for _, row in pairs for name in (row.name, row.config.stem)}
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"no row {name!r} in {', '.join(table.name for table in tables)}",
-                expected=nearest(name, known) or f"one of: {', '.join(r.name for _, r in pairs)}",
-                hint="fldet paper list",
-            )
-    return [(t, row) for t, row in pairs if {row.name, row.config.stem} & set(names)]
-
-
-def _run(
-    table: Table,
-    row: Row,
-    alpha: float | None,
-    seed: int,
-    tier: Tier,
-    folder: Path,
-    first: dict[str, str],
-    options: _Options,
-) -> Run:
-    label = f"{table.name} {row.name}" + ("" if alpha is None else f" with alpha {alpha:g}")
-    if table.name == _TIMED and not tier.is_paper:
-        return _timing(row, label, seed, folder, options)
-    config = tier.write(row.config, folder / "configs", alpha=alpha)
-    name = first.get(_resolve(tier, row.config, alpha).digest, config.stem)
-    if name != config.stem:
-        config = tier.write(_config_of(name), folder / "configs")
-    work_dir = folder / name / f"seed_{seed}"
-    steps = _training(config, work_dir, seed, options)
-    if table.name == _TIMED:
-        steps.append(_benchmark(config, True, (), options))
-    resolved = _resolve(tier, row.config, alpha, options.cfg)
-    return Run(
-        rows=(label,),
-        seed=seed,
-        config=config,
-        folder=work_dir,
-        digest=resolved.digest,
-        steps=tuple(steps),
-        cfg_options=options.cfg,
-        images=options.gpus and options.gpus * resolved.batch_size,
-    )
-
-
-def _training(config: Path, work_dir: Path, seed: int, options: _Options) -> list[Step]:
-    cfg = ("--cfg-options", *options.cfg) if options.cfg else ()
-    place = ("--work-dir", str(work_dir), "--seed", str(seed), "--resume")
-    return [
-        Step("train", ("train", str(config), *place, *options.train, *cfg)),
-        Step(
-            "test",
-            ("test", str(config), *options.test, "--work-dir", str(work_dir / "test"), *cfg),
-            trained=True,
-            makes=str(RESULT),
-        ),
-    ]
-
-
-def _timing(row: Row, label: str, seed: int, folder: Path, options: _Options) -> Run:
-    """Returns the run of a row of Table 1e in a tier that replaces depth and scale.
-
-    The row's own model with random weights is timed, on an image of the usual 4:3.
-    """
-    config = find_config(f"fldet::{row.config.relative_to('configs').as_posix()}")
-    cfg = load_config(config)
-    side = min(cfg.val_dataloader.dataset.pipeline[1].scale)
-    step = _benchmark(config, False, ("--shape", f"{side}x{round(side * 4 / 3)}"), options)
-    work_dir = folder / row.config.stem / f"seed_{seed}"
-    digest = _resolve(find_tier("full"), row.config).digest
-    return Run((label,), seed, config, work_dir, digest, (step,))
-
-
-def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: _Options) -> Step:
-    cfg = ("--cfg-options", *options.cfg) if options.cfg and trained else ()
-    arguments = ("benchmark", str(config), *shape, *options.timing, "--json", *cfg)
-    return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
-
-
-def _first_of_equals(tier: Tier) -> dict[str, str]:
-    """Returns which row's name the runs of a config have, by the digest of the config.
-
-    It is the first in the paper's order, whatever tables are asked for now, and whatever overrides
-    all of them have.
-    """
-    first: dict[str, str] = {}
-    for table in tables_of((), tier):
-        for row in table.rows:
-            if table.name != _TIMED or tier.is_paper:
-                first.setdefault(_resolve(tier, row.config).digest, row.config.stem)
-    return first
-
-
-def _config_of(stem: str) -> Path:
-    rows = (row.config for table in read_tables() for row in table.rows)
-    return next(config for config in rows if config.stem == stem)
-
-
-@dataclass(frozen=True)
-class _Resolved:
-    """What matters of a resolved config: a digest of all of it, and the images of one process."""
-
-    digest: str
-    batch_size: int
-
-
-@cache
-def _resolve(
-    tier: Tier, row: Path, alpha: float | None = None, cfg_options: tuple[str, ...] = ()
-) -> _Resolved:
-    with TemporaryDirectory() as folder:
-        cfg = load_config(tier.write(row, Path(folder), alpha=alpha), cfg_options)
-    return _Resolved(_digest(cfg), cfg.train_dataloader.batch_size)
-
-
 def digest_of(run: Run) -> str:
     """Returns the digest of a run's config as its files are now.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
-    return _digest(load_config(run.config, run.cfg_options))
+    return digest(load_config(run.config, run.cfg_options))
 
 
-def _digest(cfg: Config) -> str:
+def digest(cfg: Config) -> str:
+    """Returns 16 hexadecimal digits that stand for all of a resolved config."""
     text = json.dumps(to_plain(cfg), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def runs_in(work_dir: Path, tier: Tier) -> dict[str, dict[str, list[Run]]]:
-    """Returns the runs that were asked for, done or not, by table and by row.
-
-    A row of the search for alpha is ``ROW with alpha ALPHA``.
-
-    Raises:
-        DataError: they were begun with different overrides or numbers of images a step.
-    """
-    folder = work_dir / tier.name
-    asked = asked_for(folder)
-    names = set().union(*asked.values())
-    trained = [r for name in names if (r := read_record(folder / name)).images is not None]
-    options = {record.cfg_options for record in trained}
-    for what, values in (
-        ("--cfg-options", options),
-        ("numbers of images a step", {record.images for record in trained}),
-    ):
-        if len(values) > 1:
-            raise DataError(
-                f"the runs in {folder} have different {what}: {', '.join(map(str, values))}",
-                expected="the same for all rows that are compared",
-                hint="remove those of one kind, and give each kind a --work-dir of its own",
-            )
-    planned = plan(
-        tables_of((), tier),
-        tier,
-        work_dir,
-        seeds=sorted({int(name.rpartition("seed_")[2]) for name in names}),
-        search_alpha=any("-alpha-" in name for name in names),
-        cfg_options=next(iter(options), ()),
-        gpus=None,
-    )
-    found: dict[str, dict[str, list[Run]]] = {}
-    for run in planned:
-        for table, row in (label.split(" ", 1) for label in run.rows):
-            if run.name in asked.get(table, ()):
-                found.setdefault(table, {}).setdefault(row, []).append(run)
-    return found
 
 
 def check_digest(run: Run, record: Record) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from fldet.files import write_atomically
 from fldet.paper.page import markdown
 from fldet.paper.picture import plot_table
+from fldet.paper.plan import tables_of
 from fldet.paper.report import Report, make_report
-from fldet.paper.runs import tables_of
 from fldet.paper.tiers import find_tier
 from fldet.results import Analysis, to_json
 

@@ -191,8 +191,8 @@ def test_config_why(fldet, tmp_path):
         "      m.a=3",
         "  c.py:2: set to 2, overridden",
         "      m = dict(a=2)",
-        "  base.py:2: set to 1, overridden",
-        "      a=1)",
+        "  base.py:1: set to 1, overridden",
+        "      m = dict(",
     ]
     through = fldet("config", "why", "c.py", "q.p", cwd=tmp_path).stdout.splitlines()
     assert through[1:] == [

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fldet.config import load as config
-from fldet.config.load import find_config, format_config, load_config, parse_override, to_plain
+from fldet.config.load import find_config, format_config, load_config, to_plain
+from fldet.config.overrides import parse_override
 from fldet.errors import ConfigError
 
 RETINANET = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fldet.data.foreign import foreign_format, xml_root
-from fldet.data.formats import recognise
+from fldet.data.formats.recognise import recognise
 from fldet.errors import DataError
 
 VIA = {

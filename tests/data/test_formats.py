@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from fldet.data.coco import CocoDataset
-from fldet.data.formats import oddities, recognise, used_classes
+from fldet.data.formats.found import oddities, used_classes
+from fldet.data.formats.recognise import recognise
 from fldet.errors import DataError, UsageError
 
 

@@ -15,7 +15,7 @@ from fldet.analysis.dataset.summary import summarize_content
 from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.check import check_data
 from fldet.data.coco import CocoDataset
-from fldet.data.formats import recognise
+from fldet.data.formats.recognise import recognise
 from fldet.errors import FldetError
 from fldet.evaluation.coco import evaluate_coco
 

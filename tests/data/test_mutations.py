@@ -13,7 +13,7 @@ from fldet.analysis.dataset.inspect import inspect_found
 from fldet.analysis.init import make_plan
 from fldet.cli.data.inspect import inspection_text
 from fldet.data.convert import convert
-from fldet.data.formats import recognise
+from fldet.data.formats.recognise import recognise
 from fldet.errors import FldetError
 
 XML = """<?xml version="1.0" encoding="{}"?>

@@ -9,8 +9,7 @@ import torch
 from fldet.data.voc import VOCDataset
 from fldet.errors import DataError
 from fldet.evaluation.ground_truth import load_truth, read_ground_truth
-from fldet.evaluation.metric_voc import VOCMetric
-from fldet.evaluation.metrics import CocoMetric
+from fldet.evaluation.metrics import CocoMetric, VOCMetric
 from fldet.evaluation.voc import VocRule, average_precisions, evaluate_voc
 
 

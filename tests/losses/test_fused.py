@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+import itertools
 import logging
 import os
 import shutil
@@ -15,9 +16,16 @@ from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fldet.errors import UnavailableError
-from fldet.losses import fused as sigmoid_loss
-from fldet.losses.formulas import balance, cross_entropy, focal_loss, focal_loss_star, signed_logits
-from fldet.losses.fused import Curve, sigmoid_loss_sum
+from fldet.losses import fused, fused_torch
+from fldet.losses.formulas import (
+    Curve,
+    balance,
+    cross_entropy,
+    focal_loss,
+    focal_loss_star,
+    signed_logits,
+)
+from fldet.losses.fused import sigmoid_loss_sum
 from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.registry import MODELS
 
@@ -38,10 +46,26 @@ ALPHAS = [None, 0.0, 0.25, 1.0, [0.1, 0.5, 0.9, 0.0, 1.0]]
 LAYOUTS = ["rows", "planes", "channels_last", "strided rows", "strided map"]
 
 
+def pairs(*dimensions):
+    """Cases in which any two values of different dimensions meet, as in a Latin square.
+
+    More is not needed: a layout is undone before a loss is computed, and alpha only multiplies it.
+    """
+    columns = range(len(dimensions))
+    first, second, *others = map(len, dimensions)
+    cases = [
+        (i, j, *((i + j) % size for size in others)) for i in range(first) for j in range(second)
+    ]
+    for a, b in itertools.combinations(columns, 2):
+        met = {(case[a], case[b]) for case in cases}
+        assert len(met) == len(dimensions[a]) * len(dimensions[b])
+    return [tuple(dimensions[k][case[k]] for k in columns) for case in cases]
+
+
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Blocks that end inside levels, planes and classes."""
-    monkeypatch.setattr(sigmoid_loss, "_CPU_BLOCK", 32)
+    monkeypatch.setattr(fused_torch, "_CPU_BLOCK", 32)
 
 
 def sample(layout="rows", dtype=torch.float32, positives=0.1, spread=3.0):
@@ -87,10 +111,9 @@ def one_level(logits, labels, weights=None, **keywords):
 # --- the same as the formulas ---
 
 
-@family
-@pytest.mark.parametrize("alpha", ALPHAS, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_value_and_gradient_are_those_of_the_formula(curve, formula, alpha, layout):
+@pytest.mark.parametrize(("name", "alpha", "layout"), pairs([*FAMILIES], ALPHAS, LAYOUTS), ids=str)
+def test_value_and_gradient_are_those_of_the_formula(name, alpha, layout):
+    curve, formula = FAMILIES[name]
     logits, labels, weights = sample(layout, torch.float64)
     expected = value_and_grad(lambda x: by_formula(formula, x, labels, weights, alpha), logits)
     found = value_and_grad(one_level, logits, labels, weights, curve=curve, alpha=alpha)
@@ -286,7 +309,7 @@ class Allocations(TorchDispatchMode):
 
 @pytest.mark.parametrize("layout", ["rows", "planes", "channels_last"])
 def test_nothing_of_the_size_of_the_logits_is_made_but_the_gradient(layout, monkeypatch):
-    monkeypatch.setattr(sigmoid_loss, "_CPU_BLOCK", 8)
+    monkeypatch.setattr(fused_torch, "_CPU_BLOCK", 8)
     logits, labels, weights = sample(layout)
     x = logits.requires_grad_()
     with Allocations(x) as seen:
@@ -397,11 +420,12 @@ class OnRows(torch.nn.Module):
 
 COMPILED = """
 import sys, torch
-from fldet.ops import sigmoid_loss
-from fldet.losses.fused import Curve, sigmoid_loss_sum
+from fldet.losses import fused_torch
+from fldet.losses.formulas import Curve
+from fldet.losses.fused import sigmoid_loss_sum
 
-sigmoid_loss._KERNEL_ENTRIES = 100  # 20 rows
-sigmoid_loss._KERNEL_CLASSES = 5
+fused_torch._KERNEL_ENTRIES = 100  # 20 rows
+fused_torch._KERNEL_CLASSES = 5
 generator = torch.Generator().manual_seed(0)
 labels = torch.randint(0, 6, (72,), generator=generator)
 weights = torch.rand(72, generator=generator)
@@ -419,7 +443,7 @@ for *numbers, dtype in eval(sys.argv[1]):
             value.backward()
             found.append((value.detach(), y.grad))
         torch.testing.assert_close(*found)
-assert sigmoid_loss._kernel.cache_info().currsize == len(eval(sys.argv[1]))
+assert fused_torch._kernel.cache_info().currsize == len(eval(sys.argv[1]))
 """
 
 
@@ -440,9 +464,9 @@ def test_compiled_sums_with_two_gammas_in_one_process_and_in_two(tmp_path):
 def test_a_compiled_sum_needs_a_compiler(monkeypatch):
     from torch._inductor import config
 
-    monkeypatch.setattr(sigmoid_loss, "_KERNEL_ENTRIES", K)
-    monkeypatch.setattr(sigmoid_loss, "_KERNEL_CLASSES", K)
-    sigmoid_loss._kernel.cache_clear()
+    monkeypatch.setattr(fused_torch, "_KERNEL_ENTRIES", K)
+    monkeypatch.setattr(fused_torch, "_KERNEL_CLASSES", K)
+    fused_torch._kernel.cache_clear()
     logits, labels, _ = sample()
     loss = FocalLoss(compiled=True)
     # not monkeypatch, which would leave the setting deleted
@@ -470,7 +494,7 @@ def test_a_gpu_without_a_c_compiler_has_the_loss_without_the_kernel(monkeypatch,
     monkeypatch.setitem(sys.modules, "fldet.losses.fused_triton", triton)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
-    sigmoid_loss._triton_works.cache_clear()
+    fused._triton_works.cache_clear()
     logits, labels, weights = sample()
     settings = dict(curve=Curve(2.0), alpha=0.25)
     expected = value_and_grad(one_level, logits, labels, weights, **settings)
@@ -481,7 +505,7 @@ def test_a_gpu_without_a_c_compiler_has_the_loss_without_the_kernel(monkeypatch,
     warned = {record.getMessage() for record in caplog.records}  # by more than one handler
     assert len(launches) == len(warned) == 1
     assert "Triton fails on cpu: RuntimeError: Failed to find C compiler" in caplog.text
-    sigmoid_loss._triton_works.cache_clear()
+    fused._triton_works.cache_clear()
 
 
 def test_too_little_memory_does_not_count_as_no_triton(monkeypatch):
@@ -495,19 +519,24 @@ def test_too_little_memory_does_not_count_as_no_triton(monkeypatch):
     triton = SimpleNamespace(triton_sum=triton_sum)
     monkeypatch.setitem(sys.modules, "fldet.losses.fused_triton", triton)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    sigmoid_loss._triton_works.cache_clear()
+    fused._triton_works.cache_clear()
     with pytest.raises(RuntimeError, match="out of memory"):
-        sigmoid_loss._triton_works(torch.device("cpu"))
-    assert sigmoid_loss._triton_works(torch.device("cpu"))
-    sigmoid_loss._triton_works.cache_clear()
+        fused._triton_works(torch.device("cpu"))
+    assert fused._triton_works(torch.device("cpu"))
+    fused._triton_works.cache_clear()
+
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.mark.gpu
-@family
-@pytest.mark.parametrize("alpha", [None, 0.25, ALPHAS[-1]], ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_cuda_equals_cpu(curve, formula, alpha, layout, dtype):
+@pytest.mark.parametrize(
+    ("name", "layout", "alpha", "dtype"),
+    pairs([*FAMILIES], LAYOUTS, [None, 0.25, ALPHAS[-1]], DTYPES),
+    ids=str,
+)
+def test_cuda_equals_cpu(name, layout, alpha, dtype):
+    curve, _ = FAMILIES[name]
     logits, labels, weights = sample(layout, dtype)
     settings = dict(curve=curve, alpha=alpha)
     expected = value_and_grad(one_level, logits, labels, weights, **settings)
@@ -537,7 +566,7 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setitem(sys.modules, "triton.language", triton.language)
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    path = Path(sigmoid_loss.__file__).with_name("fused_triton.py")
+    path = Path(fused.__file__).with_name("fused_triton.py")
     spec = importlib.util.spec_from_file_location("kernel_without_triton", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -562,29 +591,30 @@ def test_a_gpu_that_is_not_the_current_one():
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton here")
 @pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="no C compiler here")
 def test_the_kernel_is_used_where_it_can_be():
-    sigmoid_loss._triton_works.cache_clear()
-    assert sigmoid_loss._triton_works(torch.device("cuda:0"))
+    fused._triton_works.cache_clear()
+    assert fused._triton_works(torch.device("cuda:0"))
 
 
 INTERPRETED = """
 import torch
-from fldet.ops import sigmoid_loss as op
+from fldet.losses import fused, fused_torch as op
+from fldet.losses.formulas import Curve
 from fldet.losses.fused_triton import triton_sum
 
 torch.manual_seed(0)
 for shape in ((700, 5, 1), (6, 5, 77)):
-    for curve in (op.Curve(), op.Curve(0.5), op.Curve(2.0), op.Curve(gain=2.0, shift=1.0)):
+    for curve in (Curve(), Curve(0.5), Curve(2.0), Curve(gain=2.0, shift=1.0)):
         x = 5 * torch.randn(shape)
         labels = torch.randint(0, 6, (shape[0], 1, shape[2]))
         alpha = torch.rand(5, 1)
-        level = op._Level(x, labels, torch.rand(labels.shape), 1 - alpha, alpha, curve)
+        level = op.Level(x, labels, torch.rand(labels.shape), 1 - alpha, alpha, curve)
         expected, found = torch.empty_like(x), torch.full_like(x, torch.nan)
-        total = op._blocked_sum(level, expected)
-        other = triton_sum(*op._fused_arguments(level), curve, found)
+        total = op.blocked_sum(level, expected)
+        other = triton_sum(*op.kernel_arguments(level), curve, found)
         torch.testing.assert_close(other, total, rtol=1e-5, atol=0)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
-        assert triton_sum(*op._fused_arguments(level), curve, None) == other
-assert op._triton_works(torch.device("cpu"))
+        assert triton_sum(*op.kernel_arguments(level), curve, None) == other
+assert fused._triton_works(torch.device("cpu"))
 """
 
 

@@ -8,15 +8,17 @@ import pytest
 from fldet.errors import DataError, UsageError
 from fldet.paper import find_table, read_tables
 from fldet.paper.page import markdown
+from fldet.paper.plan import ALPHAS, RunOptions, plan, tables_of
 from fldet.paper.report import make_report
-from fldet.paper.runs import ALPHAS, Record, ask_for, check_digest, plan, read_record, tables_of
+from fldet.paper.runs import Record, ask_for, check_digest, read_record
 from fldet.paper.tiers import find_tier
 
 LAPTOP = find_tier("laptop")
 
 
-def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), **options):
-    runs = plan(tables_of(names, tier), tier, work_dir, seeds=seeds, **options)
+def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), rows=(), search_alpha=False, **options):
+    chosen = {"seeds": seeds, "rows": rows, "search_alpha": search_alpha}
+    runs = plan(tables_of(names, tier), tier, work_dir, **chosen, options=RunOptions(**options))
     ask_for(runs, work_dir / tier.name)
     return runs
 
@@ -48,7 +50,7 @@ def test_rows_of_equal_configs_share_their_runs(tmp_path):
     labels = [label for run in runs for label in run.rows]
     assert len(labels) == 2 * rows
     # whatever table is asked for, and whatever all are told
-    (alone,) = plan_of(tmp_path, "table1c", rows=["3x3"], cfg_options=["train_cfg.max_iters=7"])
+    (alone,) = plan_of(tmp_path, "table1c", rows=["3x3"], cfg=("train_cfg.max_iters=7",))
     assert alone.folder == shared.folder
     assert alone.digest != shared.digest
 
@@ -61,7 +63,7 @@ def test_rows_are_chosen_by_either_name(tmp_path):
 
 
 def test_timings_are_of_the_papers_models_but_for_the_full_tier(tmp_path):
-    run = plan_of(tmp_path, "table1e", rows=["R101-600"], timing_options=["--images", "5"])[0]
+    run = plan_of(tmp_path, "table1e", rows=["R101-600"], timing=("--images", "5"))[0]
     (step,) = run.steps
     assert step.arguments[1].endswith("configs/paper/table1e/r101_600px.py")
     assert step.arguments[2:] == ("--shape", "600x800", "--images", "5", "--json")
@@ -212,10 +214,10 @@ def test_a_search_compares_equal_seeds(tmp_path):
 
 
 def test_the_page_says_how_the_runs_are_made_and_on_what(tmp_path):
-    options = ["data_root=my data"]
-    for run in plan_of(tmp_path, "table3", gpus=2, cfg_options=options):
+    options = ("data_root=my data",)
+    for run in plan_of(tmp_path, "table3", gpus=2, cfg=options):
         finish(run, 30, machines=({"processes": "2"},))
-    for run in plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), gpus=2, cfg_options=options):
+    for run in plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), gpus=2, cfg=options):
         finish(run, 30, machines=({"processes": "2"},))
     for run in plan_of(tmp_path, "table1e"):
         finish(run, 100, machines=({"threads": "1" if "600" in run.rows[0] else "2"},))
@@ -232,7 +234,7 @@ def test_runs_of_another_config_are_not_compared(tmp_path):
     finish(run, 30, digest="another")
     with pytest.raises(UsageError, match="begun with another config"):
         make_report([find_table("table3")], LAPTOP, tmp_path)
-    (other,) = plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), cfg_options=["val_cfg=None"])
+    (other,) = plan_of(tmp_path, "table3", rows=["FL"], seeds=(1,), cfg=("val_cfg=None",))
     finish(other, 30)
     with pytest.raises(DataError, match="different --cfg-options"):
         make_report([find_table("table3")], LAPTOP, tmp_path)

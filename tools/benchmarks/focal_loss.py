@@ -111,7 +111,7 @@ def bandwidth() -> list[dict[str, Any]]:
     The logits are those of eight images of 800 x 1344, more than any cache holds. Counted are one
     read of them and one write of the gradient, 8 bytes for a label and 4 for a weight.
     """
-    from fldet.losses.fused import Curve
+    from fldet.losses.formulas import Curve
     from fldet.losses.fused_triton import triton_sum
 
     anchors, classes = 8 * 201_600, 80

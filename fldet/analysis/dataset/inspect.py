@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
-from fldet.data.formats import FoundData, oddities, recognise, used_classes
+from fldet.data.formats.found import FoundData, oddities, used_classes
+from fldet.data.formats.recognise import recognise
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _sources(
 
 def _recognised(path: Path, splits: list[str]) -> "list[Source]":
     """Returns what ``data inspect`` finds at a path; a COCO file may have no images there."""
-    from fldet.data.formats import recognise
+    from fldet.data.formats.recognise import recognise
     from fldet.errors import DataError, UsageError
     from fldet.registry import dataset_class
 

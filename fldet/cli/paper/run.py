@@ -101,7 +101,7 @@ def run(
     """
     note("fldet paper run: loading torch and MMDetection")
     from fldet.errors import UsageError
-    from fldet.paper.runs import plan, tables_of
+    from fldet.paper.plan import RunOptions, plan, tables_of
     from fldet.paper.tiers import find_tier
 
     if executor not in ("local", "slurm"):
@@ -117,11 +117,13 @@ def run(
         seeds=tuple(dict.fromkeys(seeds or (0,))),
         rows=rows or (),
         search_alpha=search_alpha,
-        train_options=("--device", device, *many),
-        test_options=("--device", device, *many),
-        timing_options=("--device", device, "--images", str(TIMED_IMAGES)),
-        cfg_options=cfg_options or (),
-        gpus=gpus,
+        options=RunOptions(
+            train=("--device", device, *many),
+            test=("--device", device, *many),
+            timing=("--device", device, "--images", str(TIMED_IMAGES)),
+            cfg=tuple(cfg_options or ()),
+            gpus=gpus,
+        ),
     )
     if chosen.is_paper:
         _require_images_of_the_paper(runs, gpus)
@@ -166,7 +168,7 @@ def _run(
     gpus: int,
     work_dir: Path,
 ) -> "tuple[list[Status], int]":
-    from fldet.config.load import parse_override
+    from fldet.config.overrides import parse_override
     from fldet.engine.lock import locked
     from fldet.paper.runner import LocalJob, job_environment, run_all, visible_devices
     from fldet.paper.runs import ask_for

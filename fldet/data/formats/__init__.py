@@ -1,0 +1,5 @@
+"""What kind of data set lies at a path: COCO, Roboflow's COCO, Pascal VOC or YOLO.
+
+Only the path itself and folders with the usual names below it are looked at; the result names, for
+each split, the keywords of the data set class that reads it.
+"""

@@ -1,0 +1,87 @@
+"""Finds out which data set lies at a path."""
+
+import os
+from os.path import isdir  # unlike pathlib's, false for names that cannot be
+from pathlib import Path
+
+from fldet.data.folders import listing
+from fldet.data.foreign import foreign_format
+from fldet.data.formats.coco import find_coco, find_roboflow
+from fldet.data.formats.found import FoundData
+from fldet.data.formats.voc import find_voc
+from fldet.data.formats.yolo import find_yolo, find_yolo_without_yaml
+from fldet.errors import DataError, UsageError
+
+LOOKED_FOR = """one of
+  COCO           a .json file with images, annotations and categories, in PATH or PATH/annotations
+  Roboflow COCO  _annotations.coco.json in PATH/train, PATH/valid, PATH/test
+  Pascal VOC     PATH/ImageSets/Main/*.txt and PATH/Annotations/*.xml, or .xml files in PATH,
+                 PATH/Annotations or PATH/train, PATH/valid, PATH/test
+  YOLO           a .yaml file with 'names', and 'train', 'val' or 'test', in PATH; or classes.txt,
+                 obj.data, obj.names or _darknet.labels with images and labels"""
+
+
+def recognise(path: Path, images: Path | None = None) -> FoundData:
+    """Returns what lies at ``path``.
+
+    Args:
+        path: a folder, or a file (.json, .yaml, or with the names of classes).
+        images: folder of the images, of COCO and VOC; None looks for it.
+
+    Raises:
+        DataError: nothing, more than one thing, or a malformed file.
+        UsageError: ``images`` is no folder, or the format names its images itself.
+    """
+    path = Path(os.path.abspath(path.expanduser()))
+    if not os.path.exists(path):
+        raise DataError(f"there is no {path}", expected="the folder of a data set, or its file")
+    if images is not None:
+        images = Path(os.path.abspath(images.expanduser()))
+        if not isdir(images):
+            raise UsageError(f"folder of images not found: {images}", expected="a folder")
+    found = [
+        *filter(None, (look(path, images) for look in (find_coco, find_roboflow, find_voc))),
+        *filter(None, [find_yolo(path)]),
+    ]
+    found = found or [*filter(None, [find_yolo_without_yaml(path)])]
+    if len(found) > 1:
+        raise DataError(
+            f"{path} looks like {' and like '.join(one.format for one in found)}",
+            expected="one format",
+            hint="name its file (.json, data.yaml) or a folder that holds one of them only",
+        )
+    if not found:
+        raise _unknown(path)
+    if images is not None and found[0].format == "YOLO":
+        raise UsageError(
+            f"the YOLO data at {path} names its images itself", expected="no --images FOLDER"
+        )
+    return found[0]
+
+
+def _unknown(path: Path) -> DataError:
+    """Returns the error that says what lies there; a folder below may be what is meant."""
+    hints = [one for one in listing(path) if one.is_dir() and _may_be_meant(one)]
+    other = None if hints else foreign_format(path)
+    if other is not None:
+        return DataError(
+            f"{path} holds {other.name}, which fldet does not read",
+            expected=LOOKED_FOR,
+            hint=other.advice,
+        )
+    return DataError(
+        f"{path} is no data set that fldet knows",
+        expected=LOOKED_FOR,
+        hint=f"{hints[0]} looks like one" if hints else "",
+    )
+
+
+def _may_be_meant(folder: Path) -> bool:
+    try:
+        finders = (find_roboflow, find_voc, find_yolo, find_yolo_without_yaml)
+        found = [
+            find(folder) for find in finders
+        ]  # of all, for an error counts whatever another finds
+        return any(found)
+    except DataError:
+        return False
