@@ -38,7 +38,7 @@ from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
-from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
+from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
 from fldet.inference.results import Detections
 from fldet.registry import MODELS
 
@@ -91,6 +91,7 @@ class Detector:
         self.pipeline = [dict(step) for step in pipeline]
         self.classes = classes
         self.device = device
+        self.size_divisor = _size_divisor(model)  # what height and width are padded to multiples of
         self._load, self._transform = _build_pipeline(self.pipeline)
         # The file whose config has built but not looked at an image yet.
         self._unproven: Path | None = None
@@ -228,12 +229,6 @@ class Detector:
         """Blames a stored config for errors until it has found objects in a first image."""
         return explained(self._unproven, what) if self._unproven else contextlib.nullcontext()
 
-    @property
-    def size_divisor(self) -> int:
-        """What height and width are padded to a multiple of."""
-        preprocessor: Any = self.model.data_preprocessor
-        return int(getattr(preprocessor, "pad_size_divisor", 1))
-
     def _padded(self, height: int, width: int) -> tuple[int, int]:
         step = self.size_divisor
         return -(-height // step) * step, -(-width // step) * step
@@ -258,6 +253,16 @@ class Detector:
             labels=np.asarray(labels, np.int64),
             names=tuple(self.classes[label] for label in labels),
         )
+
+
+def _size_divisor(model: Any) -> int:
+    divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+    if type(divisor) is not int or divisor < 1:
+        raise ConfigError(
+            f"model.data_preprocessor.pad_size_divisor is {shorten(divisor)}",
+            expected="a number of pixels, at least 1",
+        )
+    return divisor
 
 
 def as_batch(batch: Sequence[Prepared]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 import fldet
-from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import best_checkpoint, read_checkpoint, resolve_checkpoint
+from fldet.config.load import format_config
 from fldet.engine.test import test as run_test
-from fldet.errors import CheckpointError, DataError, UsageError
+from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
 from fldet.inference.detector import Detector, with_score_thr
 
 
@@ -232,3 +233,14 @@ def test_on_a_gpu_the_same_boxes(tiny_run, images):
     here = Detector.load(tiny_run[1], device="cpu").predict(images, score_thr=0.25)
     there = Detector.load(tiny_run[1], device="cuda").predict(images, score_thr=0.25)
     assert [len(one) for one in here] == [len(one) for one in there]
+
+
+@pytest.mark.parametrize("divisor", [None, 0, -32, 1.5, "32", True, [32]])
+def test_a_divisor_that_is_none_is_refused_by_name(tiny_run, tmp_path, divisor):
+    content = read_checkpoint(best_checkpoint(tiny_run[1]))
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.model.data_preprocessor.pad_size_divisor = divisor
+    content["meta"]["cfg"] = format_config(cfg)
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises((CheckpointError, ConfigError), match=r"pad_size_divisor|a\.pth"):
+        Detector.load(tmp_path / "a.pth", device="cpu")
