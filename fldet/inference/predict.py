@@ -23,7 +23,6 @@ import cv2
 import torch
 
 from fldet.devices import describe
-from fldet.engine.hooks.progress import make_bar
 from fldet.engine.process_group import process_group
 from fldet.errors import (
     DataError,
@@ -56,6 +55,7 @@ from fldet.inference.results import Detections, PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
 from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
+from fldet.progress import make_bar
 
 log = logging.getLogger("fldet")
 

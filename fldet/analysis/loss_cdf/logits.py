@@ -6,9 +6,7 @@ The file is all that ``fldet.analysis`` needs; it reads it without a model and w
 import io
 import json
 import logging
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +33,11 @@ from fldet.checkpoints.model import build_model
 from fldet.config.prepare import dataset_of, prepare_config
 from fldet.console import quiet_console
 from fldet.devices import describe, select_device
-from fldet.engine.hooks.progress import make_bar
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.files import write_atomically
 from fldet.models.dense_heads.retina_head import flatten_levels
+from fldet.progress import with_progress
 from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
@@ -167,7 +165,7 @@ def collect_logits(
     model = _model(prepared, content, path).to(torch_device)
     dataset = _dataset(prepared, sampling)
     log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(torch_device))
-    scored = _with_progress(_scored(model, dataset, prepared), len(dataset))
+    scored = with_progress(_scored(model, dataset, prepared), "images", len(dataset), in_log=True)
     positives, negatives = _sampled(scored, sampling)
     procedure = {
         "config": Path(cfg.filename or "config").stem,
@@ -327,16 +325,3 @@ def _ground_truth(
         inside = torch.minimum((boxes * scale).clamp(min=0), edge)  # as training clips them
         parts.append(InstanceData(bboxes=inside, labels=labels).to(device))
     return parts[0], parts[1]
-
-
-def _with_progress(items: Iterator[Any], total: int) -> Iterator[Any]:
-    """Yields the items on, with a bar on a terminal and a line at each tenth elsewhere."""
-    bar = make_bar() if sys.stderr.isatty() else None
-    with bar or nullcontext():
-        task = bar.add_task("images", total=total, status="") if bar else None
-        for done, item in enumerate(items, start=1):
-            yield item
-            if bar is not None and task is not None:
-                bar.update(task, completed=done)
-            elif done % max(1, total // 10) == 0:
-                log.info("images %d/%d", done, total)

@@ -1,6 +1,6 @@
 """``fldet analyze anchors``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-from fldet.text import terminal
+from fldet.progress import with_progress
 
 EXAMPLES = """\b
 Examples:
@@ -54,7 +54,11 @@ def anchors(
             f"both a config ({config}) and --from {from_file} are given", expected="one of them"
         )
     if from_file:
-        done = redraw_anchors(from_file, out_dir=out_dir, track=_track)
+        done = redraw_anchors(
+            from_file,
+            out_dir=out_dir,
+            track=_with_bar,
+        )
     elif config:
         done = analyze_anchors(
             load_config(config, cfg_options or ()),
@@ -62,7 +66,7 @@ def anchors(
             max_images=max_images,
             seed=seed,
             out_dir=out_dir,
-            track=_track,
+            track=_with_bar,
         )
     else:
         raise UsageError(
@@ -76,10 +80,5 @@ def anchors(
     )
 
 
-def _track(items: Sequence[Any], words: str) -> Iterable[Any]:
-    """Returns the items behind a progress bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(file=terminal())
-    return track(items, words, console=console, disable=not console.is_terminal, transient=True)
+def _with_bar(items: Sequence[Any], words: str) -> Iterator[Any]:
+    return with_progress(items, words, len(items))

@@ -1,6 +1,6 @@
 """``fldet data check``."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +9,11 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-from fldet.text import terminal
+from fldet.progress import with_progress
 
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
     from fldet.data.coco import CocoDataset
-    from fldet.data.image_files import ImageFacts
     from fldet.errors import DataError
 
     Source = tuple[Path, Path | None, Callable[[list[DataError]], Any] | None]
@@ -82,7 +81,7 @@ def check(
             *(ann_file, image_dir),
             deep=deep,
             workers=workers or core_count(),
-            track=_track,
+            track=lambda facts, count: with_progress(facts, "images", count),
             read=read,
             seen=seen,
         )
@@ -159,16 +158,6 @@ def _recognised(path: Path, splits: list[str]) -> "list[Source]":
 def _source(kind: "type[CocoDataset]", dataset: "Mapping[str, Any]") -> "Source":
     read = None if kind.reads_coco_file else partial(kind.read, dataset)
     return kind.annotation_file(dataset), kind.image_folder(dataset), read
-
-
-def _track(facts: "Iterable[ImageFacts]", count: int) -> "Iterable[ImageFacts]":
-    """Returns the facts behind a progress bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(file=terminal())
-    hidden = not console.is_terminal
-    return track(facts, "images", count, console=console, disable=hidden, transient=True)
 
 
 def describe(found: "DataCheck", examples: int) -> str:

@@ -6,18 +6,10 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
+from fldet.progress import make_bar
 from fldet.registry import HOOKS
-from fldet.text import terminal
 
 log = logging.getLogger("fldet")
 
@@ -127,20 +119,6 @@ class ProgressHook(Hook):
         else:
             self._bar.stop()
             self._bar = None
-
-
-def make_bar() -> Progress:
-    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        console=Console(file=terminal()),
-        refresh_per_second=2,
-    )
 
 
 def bar_status(runner: Any, window: int) -> str:
