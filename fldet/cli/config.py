@@ -24,7 +24,7 @@ SHOW_EXAMPLES = """\b
 Examples:
   fldet config show configs/retinanet/r101_fpn_1.5x.py
   fldet config show configs/retinanet/r50_fpn_1x.py --cfg-options model.backbone.depth=101
-  fldet config show configs/shapes/retinanet_r18_shapes.py --resolved
+  fldet config show my_config.py --resolved
 """
 DIFF_EXAMPLES = """\b
 Examples:

@@ -122,7 +122,7 @@ def opened_run(
             path = Path(cfg.load_from)  # read here, where the reason of a refusal can be said
             weights_of(read_checkpoint(path, trust=trust), path)
         if is_first and not start.finished:
-            _remove_leftovers(work_dir, start, resume=resume)
+            remove_leftovers(work_dir, start, resume=resume)
         yield start
 
 
@@ -335,7 +335,7 @@ def why_finished(start: Start, cfg: Config, hooks: Sequence[Hook] = ()) -> str:
     return next(filter(None, reasons), "")
 
 
-def _remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
+def remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
     """Removes what a run that was cut off has left behind the iteration where it goes on.
 
     Args:

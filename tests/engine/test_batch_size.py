@@ -20,12 +20,13 @@ from fldet.engine import train as engine
 from fldet.engine.batch_size import (
     TrialStep,
     bounded,
+    choose_batch_size,
     find_batch_size,
     fits_on_gpu,
     largest_batch,
     parse_batch_size,
-    set_batch_size,
 )
+from fldet.engine.start import Start
 from fldet.engine.train import train
 from fldet.errors import UnavailableError, UsageError
 
@@ -263,7 +264,7 @@ def test_a_run_keeps_its_number_and_the_learning_rate_follows(
 
 def test_processes_of_another_launcher_cannot_agree(tiny_config):
     with pytest.raises(UsageError, match="each process would find its own") as error:
-        set_batch_size(load_config(tiny_config), "auto", None, CPU, "slurm")
+        choose_batch_size(load_config(tiny_config), "auto", Start(), CPU, "slurm")
     assert "--gpus N" in error.value.expected
 
 

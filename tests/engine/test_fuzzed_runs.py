@@ -14,7 +14,7 @@ from fldet.analysis.log.read import read_log
 from fldet.analysis.log.summary import summarize_log
 from fldet.engine import lock
 from fldet.engine.lock import is_locked, locked
-from fldet.engine.start import prepare_work_dir
+from fldet.engine.start import Start, remove_leftovers
 from fldet.errors import FldetError
 
 fuzzed = settings(
@@ -93,7 +93,7 @@ def test_a_log_is_read_and_trimmed(work_dir, data):
         assert summary.iterations >= 0
     except FldetError:
         pass
-    prepare_work_dir(work_dir / "run", None, resume=True)
+    remove_leftovers(work_dir / "run", Start(), resume=True)
     for line in path.read_bytes().splitlines():
         assert json.loads(line).get("step", 0) <= 0
 
@@ -120,5 +120,5 @@ def test_what_last_checkpoint_says_is_not_believed(work_dir, data):
     folder = work_dir / "last"
     folder.mkdir(exist_ok=True)
     (folder / "last_checkpoint").write_bytes(data)
-    prepare_work_dir(folder, None, resume=True)
+    remove_leftovers(folder, Start(), resume=True)
     assert (folder / "last_checkpoint").read_bytes() == data

@@ -417,14 +417,14 @@ def test_no_connection_unless_weights_are_to_be_downloaded(whole, tiny_coco, tmp
 
 
 def test_the_lines_of_a_run_without_a_checkpoint_go(tmp_path):
-    from fldet.engine.start import Start, _remove_leftovers
+    from fldet.engine.start import Start, remove_leftovers
 
     log = tmp_path / "20260101_000000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)
     log.write_text('{"lr": 0.1, "step": 1}\n{"lr": 0.1, "step": 2}\n')
-    _remove_leftovers(tmp_path, Start(), resume=False)  # another run, whose log stays
+    remove_leftovers(tmp_path, Start(), resume=False)  # another run, whose log stays
     assert log.read_text().count("step") == 2
-    _remove_leftovers(tmp_path, Start(), resume=True)
+    remove_leftovers(tmp_path, Start(), resume=True)
     assert log.read_text() == ""
 
 

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 import fldet
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
-from fldet.engine.start import prepare_work_dir, trim_scalars
+from fldet.engine.start import Start, remove_leftovers, trim_scalars
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError, UsageError
 
@@ -398,7 +398,7 @@ def test_only_the_logs_of_a_run_are_trimmed(tmp_path):
     for path in (*logs, *others):
         path.write_text('{\n "lr": 1,\n "step": 9}\n{"lr": 1, "step": 9}\n')
     os.mkfifo(folder / "20260101_000000.json.pipe")
-    prepare_work_dir(tmp_path, None, resume=True)
+    remove_leftovers(tmp_path, Start(), resume=True)
     assert [path.read_text() for path in logs] == ["", ""]
     assert all(path.read_text() for path in others)
 
@@ -407,7 +407,7 @@ def test_a_log_that_is_no_file_is_passed_over(tmp_path):
     folder = tmp_path / "20260101_000000" / "vis_data"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "scalars.json")
-    prepare_work_dir(tmp_path, None, resume=True)
+    remove_leftovers(tmp_path, Start(), resume=True)
     assert (folder / "scalars.json").exists()
 
 
@@ -433,7 +433,7 @@ def test_what_a_killed_run_leaves_is_removed_and_nothing_else(tmp_path):
     ]
     for path in (*ours, *theirs):
         path.touch()
-    prepare_work_dir(tmp_path, None, resume=False)
+    remove_leftovers(tmp_path, Start(), resume=False)
     assert [path.name for path in ours if path.exists()] == []
     assert [path.name for path in theirs if not path.exists()] == []
 
@@ -442,9 +442,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_leaves_no_line(tmp_path):
     path = tmp_path / "20260101_000000" / "vis_data" / "scalars.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"lr": 1, "step": 1}\n')
-    prepare_work_dir(tmp_path, None, resume=False)  # of another run, which is not gone on with
+    remove_leftovers(tmp_path, Start(), resume=False)  # of another run, which is not gone on with
     assert path.read_text()
-    prepare_work_dir(tmp_path, None, resume=True)
+    remove_leftovers(tmp_path, Start(), resume=True)
     assert path.read_text() == ""
 
 

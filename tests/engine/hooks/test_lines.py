@@ -11,8 +11,9 @@ import torch
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.check import validate
 from fldet.config.load import load_config
+from fldet.config.resolve import TrainOptions, resolve_training
 from fldet.engine.hooks import EarlyStoppingHook, EMAHook, StopHook, TimeBudgetHook
-from fldet.engine.hooks import lines as run_options
+from fldet.engine.hooks.lines import duration, hooks_of_lines
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError, StoppedError
 
@@ -28,6 +29,13 @@ AVERAGED = [
     *("train_cfg.val_interval=2", "default_hooks.checkpoint.interval=4"),
 ]
 WEIGHT = "bbox_head.retina_cls.weight"
+
+
+def completed(tiny_config, *options):
+    """Returns the tiny config with options, completed, and the hooks of its lines."""
+    cfg = load_config(tiny_config, options)
+    resolved = resolve_training(cfg, torch.device("cpu"), TrainOptions())
+    return resolved, hooks_of_lines(resolved)
 
 
 @pytest.fixture
@@ -71,13 +79,13 @@ def stop_in_validation(monkeypatch, iteration):
     [("2h30m", 9000), ("1d 2h", 93600), ("90m", 5400), ("1.5h", 5400), ("45s", 45), (30, 30)],
 )
 def test_durations(value, seconds):
-    assert run_options.duration(value) == seconds
+    assert duration(value) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "2x", "30", "30m2h", "1h1h", "h", 0, -1, True, [1], "nanh"])
 def test_other_durations_are_refused(value):
     with pytest.raises(ConfigError, match="max_time is") as error:
-        run_options.duration(value)
+        duration(value)
     assert "'2h30m'" in error.value.expected
 
 
@@ -97,7 +105,7 @@ def test_other_durations_are_refused(value):
 )
 def test_values_of_another_kind_are_refused(tiny_config, option, message):
     with pytest.raises(ConfigError, match=message):
-        run_options.configure(load_config(tiny_config, [option]))
+        completed(tiny_config, option)
 
 
 @pytest.mark.parametrize(
@@ -119,15 +127,15 @@ def test_misspelt_lines_name_the_right_ones(tiny_config, line, near):
 
 def test_early_stopping_follows_the_score_of_the_best_checkpoint(tiny_config):
     options = ["default_hooks.checkpoint.save_best=voc/mAP", "early_stopping=3"]
-    (hook,) = run_options.configure(load_config(tiny_config, options))
+    _, (hook,) = completed(tiny_config, *options)
     assert (hook.monitor, hook.patience) == ("voc/mAP", 3)
     with pytest.raises(ConfigError, match="no validation"):
-        run_options.configure(load_config(tiny_config, [*options, "val_dataloader=None"]))
+        completed(tiny_config, *options, "val_dataloader=None")
 
 
 def test_accumulation_keeps_saves_and_validations_between_steps(tiny_config, messages):
-    cfg = load_config(tiny_config, [*OPTIONS, "accumulate=4"])
-    assert run_options.configure(cfg) == []
+    cfg, hooks = completed(tiny_config, *OPTIONS, "accumulate=4")
+    assert hooks == []
     assert cfg.optim_wrapper.accumulative_counts == 4
     assert (cfg.default_hooks.checkpoint.interval, cfg.train_cfg.val_interval) == (4, 4)
     assert "default_hooks.checkpoint.interval 2 -> 4, a multiple of accumulate" in messages.text
