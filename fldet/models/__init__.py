@@ -1,37 +1,28 @@
-"""RetinaNet's own parts; the backbone, the pyramid and the detector are MMDetection's."""
+"""RetinaNet's own parts; the backbone, the pyramid and the detector are MMDetection's.
 
-import fldet.registry  # noqa: F401  (before all that imports mmdet)
-from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
-from fldet.losses.normalizers import (
-    CountOverRanks,
-    CountPerRank,
-    CountPlusOne,
-    MovingAverageCount,
-)
-from fldet.models.dense_heads.retina_head import RetinaHead
-from fldet.models.task_modules.anchor_generator import AnchorGenerator
-from fldet.models.task_modules.max_iou_assigner import MaxIoUAssigner
-from fldet.models.task_modules.miners import OHEM, HardNegatives
+Importing this package registers them: each module of the folders below is imported, and each loss
+and normalizer of ``fldet.losses``, which knows torch alone, gets the name of its class. So a new
+part is one new file.
+"""
+
+from importlib import import_module
+from inspect import getmembers, isclass
+from pathlib import Path
+from pkgutil import iter_modules
+
+from torch import nn
+
+from fldet.losses import modules, normalizers
 from fldet.registry import MODELS
 
-for _part in (
-    *(FocalLoss, FocalLossStar, CrossEntropyLoss, HingeLoss),
-    *(CountOverRanks, CountPerRank, CountPlusOne, MovingAverageCount),
-):
-    MODELS.register_module(module=_part)  # fldet.losses knows torch alone
+FOLDERS = ("backbones", "necks", "dense_heads", "roi_heads", "task_modules")
 
-__all__ = [
-    "OHEM",
-    "AnchorGenerator",
-    "CountOverRanks",
-    "CountPerRank",
-    "CountPlusOne",
-    "CrossEntropyLoss",
-    "FocalLoss",
-    "FocalLossStar",
-    "HardNegatives",
-    "HingeLoss",
-    "MaxIoUAssigner",
-    "MovingAverageCount",
-    "RetinaHead",
-]
+for _folder in FOLDERS:
+    for _module in iter_modules([str(Path(__file__).parent / _folder)]):
+        import_module(f"{__name__}.{_folder}.{_module.name}")
+
+for _place in (modules, normalizers):
+    for _, _class in getmembers(_place, isclass):
+        is_part = _class.__module__ == _place.__name__ and issubclass(_class, nn.Module)
+        if is_part and _class is not modules.SigmoidLoss:  # which has no formula of its own
+            MODELS.register_module(module=_class)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fldet.losses.formulas import sigmoid_focal_loss
-from fldet.models import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.registry import MODELS
 
 LOSSES = [

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fldet.models import CountOverRanks, CountPerRank, CountPlusOne, MovingAverageCount
+from fldet.losses.normalizers import CountOverRanks, CountPerRank, CountPlusOne, MovingAverageCount
 from fldet.registry import MODELS
 
 

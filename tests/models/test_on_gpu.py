@@ -3,15 +3,8 @@
 import pytest
 import torch
 
-from fldet.models import (
-    OHEM,
-    CrossEntropyLoss,
-    FocalLoss,
-    FocalLossStar,
-    HardNegatives,
-    HingeLoss,
-)
-from fldet.models.task_modules.miners import Examples
+from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.models.task_modules.miners import OHEM, Examples, HardNegatives
 
 pytestmark = pytest.mark.gpu
 

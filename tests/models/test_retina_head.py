@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 
 from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
-from fldet.models import RetinaHead
+from fldet.models.dense_heads.retina_head import RetinaHead
 from fldet.registry import MODELS
 
 IMAGE = (96, 128)

@@ -23,7 +23,7 @@ from timing import Line, event_ms, machine, paired, peak_extra_mib, table
 from torch import Tensor
 
 from fldet.losses.formulas import sigmoid_focal_loss
-from fldet.models import FocalLoss
+from fldet.losses.modules import FocalLoss
 from fldet.registry import MODELS
 
 CASES = ((100_000, 80), (200_000, 80), (100_000, 3))  # anchors, classes

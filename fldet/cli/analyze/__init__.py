@@ -1,17 +1,10 @@
-"""``fldet analyze``: one module for each command."""
+"""``fldet analyze``: each module here is a command of its name, with its ``EXAMPLES``."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 import typer
 
-from fldet.cli.analyze import (
-    anchors,
-    dataset,
-    errors,
-    flops,
-    log,
-    loss_cdf,
-    loss_curves,
-    speed_accuracy,
-)
 from fldet.cli.group import GroupWithPlugins
 
 app = typer.Typer(
@@ -21,14 +14,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-app.command(epilog=dataset.EXAMPLES)(dataset.dataset)
-app.command(epilog=anchors.EXAMPLES)(anchors.anchors)
-app.command(epilog=log.EXAMPLES)(log.log)
-app.command(epilog=errors.EXAMPLES)(errors.errors)
-app.command(epilog=flops.EXAMPLES)(flops.flops)
-app.command(epilog=loss_cdf.EXAMPLES)(loss_cdf.loss_cdf)
-app.command(epilog=loss_curves.EXAMPLES)(loss_curves.loss_curves)
-app.command(epilog=speed_accuracy.EXAMPLES)(speed_accuracy.speed_accuracy)
+for _found in iter_modules(__path__):
+    _module = import_module(f"{__name__}.{_found.name}")
+    app.command(epilog=_module.EXAMPLES)(getattr(_module, _found.name))
 
 
 @app.callback()

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fldet.devices import has_bfloat16
 from fldet.errors import UnavailableError, UsageError
-from fldet.models import RetinaHead
+from fldet.models.dense_heads.retina_head import RetinaHead
 from fldet.models.fast.fused import fuse_rectifiers
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
