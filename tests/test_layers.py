@@ -105,7 +105,7 @@ def _outer_imports(path: Path) -> set[str]:
 
 def _prepares(init: Path) -> bool:
     text = init.read_text()
-    return "_compat.install()" in text or "import fldet.registry" in text
+    return "_compat.install()" in text or "from fldet.registry import" in text
 
 
 def test_only_config_reads_config_files():
