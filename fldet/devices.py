@@ -30,7 +30,7 @@ def select_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def describe(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """Returns the device with the name of its hardware where torch knows it."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fldet.benchmark.rates import measured_rates
 from fldet.benchmark.results import SpeedComparison, SpeedResult
-from fldet.devices import describe
+from fldet.devices import device_name
 from fldet.engine.doctor import machine
 from fldet.errors import UsageError
 
@@ -65,7 +65,7 @@ def summarize(timing: Timing, against: str | None, **facts: Any) -> SpeedResult:
         p99_ms=float(np.percentile(times, 99)),
         num_images=len(times),
         image_shape=timing.shape,
-        device=describe(timing.device),
+        device=device_name(timing.device),
         precision=timing.precision,
         threads=torch.get_num_threads(),
         images_per_second=1000 * timing.batch_size / float(np.mean(times)),

@@ -26,12 +26,12 @@ def doctor(json: options.Json = False) -> None:
     from fldet.engine.doctor import diagnose
 
     findings = diagnose()
-    Output("doctor", as_json=json).result(findings, text=lambda: describe(findings))
+    Output("doctor", as_json=json).result(findings, text=lambda: findings_text(findings))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-def describe(findings: "list[Finding]") -> str:
+def findings_text(findings: "list[Finding]") -> str:
     """Returns one line for each finding, and below a trouble the line that mends it."""
     width = max(len(finding.name) for finding in findings)
     lines = []

@@ -69,13 +69,13 @@ def export(
         config=config,
     )
     output = Output("export", as_json=json, quiet=quiet)
-    output.result(result, text=lambda: describe(result), essential=result.file)
+    output.result(result, text=lambda: export_text(result), essential=result.file)
     if result.within_tolerance is False:
         note("the exported model differs from the checkpoint by more than the tolerance")
         raise typer.Exit(TOLERANCE_MISSED)
 
 
-def describe(result: "ExportResult") -> str:
+def export_text(result: "ExportResult") -> str:
     """Returns the file, then how it compares with the checkpoint."""
     lines = [f"{result.file} ({result.size_mib:.1f} MiB, post-processing {result.post_process})"]
     parity = result.parity

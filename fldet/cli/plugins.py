@@ -58,12 +58,12 @@ def plugins(
         "plugins": [{**vars(plugin), "problem": text} for plugin, text in problems.items()],
         "names": found,
     }
-    Output("plugins", as_json=json).result(result, text=lambda: describe(problems, found))
+    Output("plugins", as_json=json).result(result, text=lambda: plugins_text(problems, found))
     if any(problems.values()):
         raise typer.Exit(1)
 
 
-def describe(problems: "dict[Plugin, str]", names: "list[Name]") -> str:
+def plugins_text(problems: "dict[Plugin, str]", names: "list[Name]") -> str:
     """Returns the plug-ins as lines, each with its problem below, and the names as a table."""
     lines = []
     for plugin, problem in problems.items():

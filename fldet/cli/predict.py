@@ -113,13 +113,13 @@ def predict(
     )
     if result is not None:
         output = Output("predict", as_json=json, quiet=quiet)
-        output.result(result, text=lambda: describe(result), essential=result.out)
+        output.result(result, text=lambda: prediction_text(result), essential=result.out)
         if result.skipped:
             note(f"{result.skipped} images could not be read or drawn; exit code 1")
             raise typer.Exit(1)
 
 
-def describe(result: "PredictResult") -> str:
+def prediction_text(result: "PredictResult") -> str:
     """Returns the counts, then the paths of what was written."""
     speed = result.images / max(result.seconds, 1e-9)
     lines = [

@@ -110,14 +110,14 @@ def test(
     if result is not None:
         Output("test", as_json=json, quiet=quiet).result(
             result,
-            text=lambda: describe(result, show_dir),
+            text=lambda: test_text(result, show_dir),
             essential=f"{result.figures.main:.4f}",
         )
         if result.check and not result.check.within:
             raise typer.Exit(TOLERANCE_MISSED)
 
 
-def describe(result: "TestResult", show_dir: Path | None) -> str:
+def test_text(result: "TestResult", show_dir: Path | None) -> str:
     """Returns the figures as tables, then the paths of what was written."""
     lines = tables(result.figures)
     for name, figures in result.others.items():

@@ -124,7 +124,7 @@ def train(
         out = Output("train", as_json=json, quiet=quiet)
         out.result(
             result,
-            text=lambda: describe(result, Path(config).with_suffix(".py").name),
+            text=lambda: training_text(result, Path(config).with_suffix(".py").name),
             essential=result.best_checkpoint or result.last_checkpoint,
         )
 
@@ -136,7 +136,7 @@ def _show_again(cfg: "MMEngineConfig", path: Path, device: str, out: Output) -> 
     out.result({"report": report}, text=report, essential="finite")
 
 
-def describe(result: "TrainResult", config_name: str) -> str:
+def training_text(result: "TrainResult", config_name: str) -> str:
     """Returns what a person wants to know after training: time, figures, paths, what is next."""
     folder = result.work_dir
     lines = [f"trained {result.iterations} iterations in {result.seconds / 60:.1f} minutes"]

@@ -26,12 +26,12 @@ def main(arguments: list[str]) -> int:
         return 128 + stopped.sigval
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
-        print(describe(rank, first), file=sys.stderr)
+        print(failure_text(rank, first), file=sys.stderr)
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     return 0
 
 
-def describe(rank: int, failure: ProcessFailure) -> str:
+def failure_text(rank: int, failure: ProcessFailure) -> str:
     """Returns what the process has said of its end, or which signal ended it."""
     if isinstance(failure.message, dict):
         return f"process {rank}: {failure.message['extraInfo']['py_callstack']}"

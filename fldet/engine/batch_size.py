@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from fldet.data.random_batches import random_batch
 from fldet.data.sizes import largest_input
-from fldet.devices import describe
+from fldet.devices import device_name
 from fldet.engine.memory import available_memory, peak_memory
 from fldet.engine.start import Start
 from fldet.errors import UnavailableError, UsageError
@@ -100,7 +100,7 @@ def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> in
     dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
     shape, boxes = largest_input(cfg, dataset)
     classes = len(dataset.metainfo["classes"])
-    where = f"{describe(device)}, images of {shape[1]}x{shape[0]} with {boxes} boxes"
+    where = f"{device_name(device)}, images of {shape[1]}x{shape[0]} with {boxes} boxes"
     log.info("finding the batch size: training steps on %s", where)
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)

@@ -203,7 +203,7 @@ def _level(model: nn.Module, name: str, call: int) -> str:
     return f" on level P{math.log2(strides[index]):.0f} (stride {strides[index]})"
 
 
-def describe(finding: Finding, moment: Moment, batch: dict[str, Any]) -> str:
+def finding_text(finding: Finding, moment: Moment, batch: dict[str, Any]) -> str:
     """Returns the report about a batch: iteration, losses, first tensor, images."""
     parts = ", ".join(f"{name} {value:.6g}" for name, value in finding.parts.items())
     state = "finite" if finding.finite else "not finite"

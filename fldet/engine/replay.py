@@ -8,7 +8,7 @@ from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import model_with_weights
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
-from fldet.engine.nonfinite import describe, examine, load_batch
+from fldet.engine.nonfinite import examine, finding_text, load_batch
 from fldet.errors import CheckpointError, NonFiniteError
 from fldet.models.fast.bfloat16 import avoid_single_columns
 
@@ -37,7 +37,7 @@ def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
     if moment.autocast and chosen.type == "cpu":
         avoid_single_columns(model)
     finding = examine(model, batch, moment)
-    report = describe(finding, moment, batch)
+    report = finding_text(finding, moment, batch)
     if finding.finite:
         return report
     raise NonFiniteError(report, expected="what the run met: this is the same batch")

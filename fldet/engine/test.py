@@ -16,7 +16,7 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.resolve import resolve_test
-from fldet.devices import describe, select_device
+from fldet.devices import device_name, select_device
 from fldet.engine.process_group import group_settings, process_group
 from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.engine.runner import FldetRunner, build_runner, unwrapped
@@ -110,7 +110,7 @@ def test(
             _our_metrics(runner)
             out = _keep_detections(runner, out, Path(resolved.work_dir))
             load_weights(unwrapped(runner.model), content, path)
-            log.info("testing %s on %s", path, describe(chosen))
+            log.info("testing %s on %s", path, device_name(chosen))
             stock, seconds = _test_as_asked(runner, precision, compare=compare)
         if runner.rank:
             return None

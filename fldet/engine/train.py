@@ -31,7 +31,7 @@ from fldet.config.resolve import (
     settle_training,
 )
 from fldet.config.train_step import train_step_in_words
-from fldet.devices import describe, select_device
+from fldet.devices import device_name, select_device
 from fldet.engine.batch_size import ASKED, choose_batch_size, find_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.engine.hooks.lines import hooks_of_lines
@@ -173,7 +173,7 @@ def _run(
     """Trains, and gives terminal and log back also where the run ends early."""
     started = time.perf_counter()
     with closing(training_runner(cfg, device)) as runner:
-        log.info("training on %s, %s", describe(device), _plan(cfg, runner))
+        log.info("training on %s, %s", device_name(device), _plan(cfg, runner))
         log.info("training step: %s", train_step_in_words(cfg) or "in float32")
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
         if not (cfg.resume or cfg.get("load_from")):

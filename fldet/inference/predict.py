@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import torch
 
-from fldet.devices import describe
+from fldet.devices import device_name
 from fldet.engine.process_group import process_group
 from fldet.errors import (
     DataError,
@@ -134,7 +134,7 @@ def predict(
             settings = _settings(checkpoint, detector, score_thr)
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
-        log.info("predicting on %s", describe(detector.device))
+        log.info("predicting on %s", device_name(detector.device))
         run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
         return _run_all(run, items, patient, coco="coco" in formats)
 

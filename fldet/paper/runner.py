@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fldet.checkpoints.files import checkpoints, newest_checkpoint
-from fldet.devices import describe, select_device
+from fldet.devices import device_name, select_device
 from fldet.engine.doctor import machine
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import ASKED_TO_END, noted_signals
@@ -178,7 +178,7 @@ class LocalJob:
         old = read_record(run.folder)
         here = {
             **machine(),
-            "device": describe(select_device(device)),
+            "device": device_name(select_device(device)),
             "processes": str(1 if run.is_timing else gpus),
             "threads": self._environment.get("OMP_NUM_THREADS", str(core_count())),
         }

@@ -96,15 +96,15 @@ def test_the_launcher_names_the_process_that_failed(
 ):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from fldet.engine.agent import describe
+    from fldet.engine.agent import failure_text
 
     file = tmp_path / "error.json"
     told = fail_in_process(1, error, monkeypatch, TORCHELASTIC_ERROR_FILE=file)
     assert told == code
     assert capsys.readouterr().err == ""
     failure = ProcessFailure(local_rank=1, pid=7, exitcode=code, error_file=str(file))
-    assert describe(1, failure).startswith(f"process 1: {text}")
-    assert str(error) in describe(1, failure)
+    assert failure_text(1, failure).startswith(f"process 1: {text}")
+    assert str(error) in failure_text(1, failure)
 
 
 def test_before_a_restart_and_without_torchrun_a_process_speaks_for_itself(
@@ -121,7 +121,9 @@ def test_before_a_restart_and_without_torchrun_a_process_speaks_for_itself(
 def test_a_process_that_was_killed_is_named_with_its_signal():
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from fldet.engine.agent import describe
+    from fldet.engine.agent import failure_text
 
     failure = ProcessFailure(local_rank=0, pid=7, exitcode=-9, error_file="")
-    assert describe(3, failure).startswith("Error: process 3 (pid 7) was ended by SIGKILL\nHint:")
+    assert failure_text(3, failure).startswith(
+        "Error: process 3 (pid 7) was ended by SIGKILL\nHint:"
+    )

@@ -32,7 +32,7 @@ from fldet.checkpoints.files import (
 from fldet.checkpoints.model import build_model
 from fldet.config.prepare import dataset_of, prepare_config
 from fldet.console import quiet_console
-from fldet.devices import describe, select_device
+from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.files import write_atomically
@@ -164,7 +164,7 @@ def collect_logits(
     prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content, path))
     model = _model(prepared, content, path).to(torch_device)
     dataset = _dataset(prepared, sampling)
-    log.info("%s on %d images of %s, on %s", path, len(dataset), split, describe(torch_device))
+    log.info("%s on %d images of %s, on %s", path, len(dataset), split, device_name(torch_device))
     scored = with_progress(_scored(model, dataset, prepared), "images", len(dataset), in_log=True)
     positives, negatives = _sampled(scored, sampling)
     procedure = {

@@ -67,11 +67,11 @@ def show(
     tables = [find_table(name) for name in names] if names else read_tables()
     rows = {item.name: compare(item, work_dirs) for item in tables}
     Output("paper show", as_json=json).result(
-        rows, text=lambda: "\n\n".join(describe(t, rows[t.name], markdown) for t in tables)
+        rows, text=lambda: "\n\n".join(table_text(t, rows[t.name], markdown) for t in tables)
     )
 
 
-def describe(item: "Table", rows: Sequence["Comparison"], markdown: bool) -> str:
+def table_text(item: "Table", rows: Sequence["Comparison"], markdown: bool) -> str:
     """Returns a table as text: the paper, ours, the difference of AP, all in percent."""
     header = ["row", "paper AP/50/75"]
     columns = [

@@ -10,7 +10,7 @@ from mmengine.dist import all_reduce_params, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from fldet.engine.nonfinite import Moment, describe, examine, image_names, save_batch
+from fldet.engine.nonfinite import Moment, examine, finding_text, image_names, save_batch
 from fldet.engine.process_group import Agreement
 from fldet.errors import NonFiniteError, PeerError
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
@@ -128,7 +128,7 @@ class NonFiniteHook(Hook):
         path = Path(self._runner.work_dir, f"{name}.pth")
         save_batch(path, self._model, self._batch, moment)
         raise NonFiniteError(
-            describe(finding, moment, self._batch),
+            finding_text(finding, moment, self._batch),
             expected="a finite loss; often the learning rate is too high, or a label is wrong",
             hint=f"see it again with: {self.command} {path}",
         )
