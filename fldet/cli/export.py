@@ -37,7 +37,7 @@ def export(
         ),
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(min=18, help="Of ONNX.", show_default="torch's choice")
+        int | None, typer.Option(min=18, help="ONNX opset version.", show_default="torch's choice")
     ] = None,
     check: Annotated[
         str | None,

@@ -29,10 +29,10 @@ def plugins(
     ] = None,
     package: Annotated[
         str | None,
-        typer.Option(help="Names of this package only, as in the last column.", show_default=False),
+        typer.Option(help="Only names of this package, as in the last column.", show_default=False),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Names of MMDetection, MMEngine and torch too.")
+        bool, typer.Option("--all", help="Include names of MMDetection, MMEngine and torch.")
     ] = False,
     json: options.Json = False,
 ) -> None:

@@ -43,7 +43,7 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of what is written.",
+            help="Folder to write into.",
             show_default="predictions; if it holds some, predictions_2, ...",
         ),
     ] = None,
@@ -59,13 +59,16 @@ def predict(
     score_thr: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score that is kept.")
     ] = 0.3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most images at once.")] = 8,
-    every: Annotated[int, typer.Option(min=1, help="Of a video, only each N-th frame.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Largest number of images per batch.")] = 8,
+    every: Annotated[int, typer.Option(min=1, help="Take every N-th frame of a video.")] = 1,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what a run into the folder has left.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue the predictions that an earlier run left in the folder."
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove what a run into the folder has written.")
+        bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
     config: Annotated[
         str | None,

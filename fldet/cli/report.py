@@ -35,14 +35,22 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page.", show_default="WORK_DIR/report.html")
+        Path | None,
+        typer.Option(help="File to write the page to.", show_default="WORK_DIR/report.html"),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=0, help="Images in the gallery: the worst, and as many at random.")
+        int,
+        typer.Option(
+            min=0, help="Number of images in the gallery, half of them the worst, half random."
+        ),
     ] = 60,
     score_thr: Annotated[
         float,
-        typer.Option(min=0.05, max=0.95, help="Lowest score of confusions; the gallery's first."),
+        typer.Option(
+            min=0.05,
+            max=0.95,
+            help="Lowest score in the confusion matrix, and the gallery's initial threshold.",
+        ),
     ] = 0.3,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,

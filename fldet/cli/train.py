@@ -34,11 +34,11 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the work dir.")
+        bool, typer.Option("--resume", help="Resume from the newest checkpoint of the work dir.")
     ] = False,
     cfg_options: options.CfgOptions = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of all random numbers.", show_default="the config's")
+        int | None, typer.Option(help="Seed for all random numbers.", show_default="the config's")
     ] = None,
     device: options.Device = "auto",
     amp: Annotated[

@@ -26,9 +26,13 @@ def anchors(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     max_images: Annotated[
         int | None,
-        typer.Option(min=1, help="Look at so many random images, not all.", show_default=False),
+        typer.Option(
+            min=1, help="Number of random images to look at, instead of all.", show_default=False
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the images and of random sizes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed for the choice of images and for random sizes.")
+    ] = 0,
     cfg_options: options.CfgOptions = None,
     from_file: Annotated[
         Path | None,
@@ -36,7 +40,9 @@ def anchors(
             "--from", help="Boxes that an earlier call saved, in place of CONFIG.", metavar="FILE"
         ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     json: options.Json = False,
 ) -> None:
     """Say and draw how well anchors cover the boxes.

@@ -35,7 +35,9 @@ def dataset(
         Path | None,
         typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:

@@ -45,10 +45,12 @@ def errors(
         Path | None,
         typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path(
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
         "work_dirs/analysis/errors"
     ),
-    worst: Annotated[int, typer.Option(min=0, help="Draw the N images that cost most.")] = 10,
+    worst: Annotated[
+        int, typer.Option(min=0, help="Draw the N images that cost the most AP.")
+    ] = 10,
     score_thr: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Lowest score in confusion matrix and pictures."),

@@ -24,9 +24,11 @@ Examples:
 def flops(
     config: options.Config,
     shape: Annotated[
-        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of the image, before padding.")
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the image, before padding.")
     ] = "800x1333",
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:

@@ -26,7 +26,9 @@ def log(
         list[Path],
         typer.Argument(help="Folders of runs.", metavar="WORK_DIR", show_default=False),
     ],
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     smooth: Annotated[
         int, typer.Option(min=1, help="Logged points that a loss is averaged over.")
     ] = 1,

@@ -42,7 +42,9 @@ def loss_cdf(
     max_images: Annotated[
         int | None, typer.Option(min=1, help="Only N images, at random.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of images and samples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed for the choice of images and samples.")
+    ] = 0,
     window: Annotated[
         str,
         typer.Option(
@@ -54,7 +56,9 @@ def loss_cdf(
         Path | None,
         typer.Option("--from", help="Redraw this sample, without a model.", show_default=False),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Where to write.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder or file to write to.")] = Path(
+        "work_dirs/analysis"
+    ),
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,

@@ -17,7 +17,9 @@ Examples:
 
 @command
 def loss_curves(
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     json: options.Json = False,
 ) -> None:
     """Draw Figures 1, 5 and 6: the losses and their derivatives."""

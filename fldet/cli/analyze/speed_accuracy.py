@@ -28,7 +28,9 @@ def speed_accuracy(
             show_default=False,
         ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Where to draw.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "work_dirs/analysis"
+    ),
     json: options.Json = False,
 ) -> None:
     """Draw Figure 2: accuracy against time.

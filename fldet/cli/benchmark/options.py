@@ -42,7 +42,8 @@ Against = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="New JSON file.", show_default=False)]
 OutDir = Annotated[
-    Path | None, typer.Option(help="Draw into this folder, JSON beside.", show_default=False)
+    Path | None,
+    typer.Option(help="Folder for pictures, with the JSON beside them.", show_default=False),
 ]
 
 

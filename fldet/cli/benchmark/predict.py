@@ -33,7 +33,9 @@ def predict(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="Weights or a work dir; random without.", metavar="CHECKPOINT", show_default=False
+            help="Weights or a work dir; random weights if left out.",
+            metavar="CHECKPOINT",
+            show_default=False,
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images timed after the warm-up.")] = 50,

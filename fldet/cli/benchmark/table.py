@@ -41,7 +41,7 @@ def table(
     ] = None,
     depths: Annotated[
         list[int] | None,
-        typer.Option(metavar="N ...", help="Of the ResNet.", show_default="50 101"),
+        typer.Option(metavar="N ...", help="Depths of the ResNet.", show_default="50 101"),
     ] = None,
     scales: Annotated[
         list[int] | None,

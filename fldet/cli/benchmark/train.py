@@ -26,10 +26,12 @@ def train(
     ] = 50,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images of a step, instead of the config's.", show_default=False),
+        typer.Option(min=1, help="Images per step, instead of the config's.", show_default=False),
     ] = None,
     shape: Shape = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Do the step as fldet train --amp.")] = False,
+    amp: Annotated[
+        bool, typer.Option("--amp", help="Run the step as fldet train --amp does.")
+    ] = False,
     against: Against = None,
     out: Out = None,
     out_dir: OutDir = None,

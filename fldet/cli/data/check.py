@@ -45,7 +45,7 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="train|val|test",
-            help="May be repeated.",
+            help="Split to check, with a config or a data set; may be repeated.",
             show_default="all it has",
         ),
     ] = None,
@@ -54,10 +54,12 @@ def check(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that read images.", show_default="one for each core"),
+        typer.Option(
+            min=1, help="Number of processes that read images.", show_default="one for each core"
+        ),
     ] = None,
     examples: Annotated[
-        int, typer.Option(min=1, help="Problems of each kind in the text; JSON has all.")
+        int, typer.Option(min=1, help="Problems to list of each kind; JSON has them all.")
     ] = 5,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,

@@ -64,7 +64,7 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at a time.", show_default="1; on a cluster all"),
+        typer.Option(min=1, help="Number of runs at a time.", show_default="1; on a cluster all"),
     ] = None,
     search_alpha: Annotated[
         bool,
@@ -85,11 +85,11 @@ def run(
         ),
     ] = None,
     work_dir: WorkDir = Path("work_dirs/paper"),
-    gpus: Annotated[int, typer.Option(min=1, help="Processes of each training.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of processes of each training.")] = 1,
     device: options.Device = "auto",
     cfg_options: options.CfgOptions = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run, and for how long.")
+        bool, typer.Option("--dry-run", help="Print what would be run, and for how long.")
     ] = False,
     json: options.Json = False,
 ) -> None:
