@@ -158,7 +158,7 @@ def _walk(value: Any, path: Path, scope: str) -> Iterator[Problem]:
         return
     scope = str(value.get("_scope_") or scope)
     yield from _check_dict(value, path, scope)
-    if value.get("type") not in FOREIGN:
+    if str(value.get("type")) not in FOREIGN:
         for key, item in value.items():
             if key != "metainfo":
                 yield from _walk(item, (*path, str(key)), scope)

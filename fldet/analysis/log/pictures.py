@@ -12,6 +12,7 @@ from fldet.analysis.log.summary import not_finite, shares, smoothed
 from fldet.pictures.figure import COLORS, DASHES, figure, label, save
 
 LOG_SCALE_FROM = 50  # largest over smallest loss from which the axis is logarithmic
+_LONGEST_NAME = 30  # of a loss in the legend
 RUN_COLORS = (*COLORS[1:], COLORS[0])
 
 _PANELS = [["losses", "ap"], ["losses", "speed"], ["rate", "waiting"]]
@@ -84,7 +85,7 @@ def _loss_legend(axes: Any, runs: Sequence[TrainingLog], styles: Mapping[str, An
 
     grey: dict[str, Any] = {"color": "0.3"}
     handles = [
-        Line2D([], [], ls=style, label=label(name), **grey) for name, style in styles.items()
+        Line2D([], [], ls=style, label=label(_cut(name)), **grey) for name, style in styles.items()
     ]
     if any(loss_parts(run.val) for run in runs):
         handles.append(Line2D([], [], marker="D", ms=8, lw=1.2, label="on validation", **grey))
@@ -93,6 +94,10 @@ def _loss_legend(axes: Any, runs: Sequence[TrainingLog], styles: Mapping[str, An
     if any(not_finite(one) for run in runs for one in drawn_losses(run.train).values()):
         handles.append(Line2D([], [], ls="", **_CROSS, label="NaN or infinite", **grey))
     axes.legend(handles=handles, loc="upper right", handlelength=3)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 _CROSS: dict[str, Any] = {"marker": "x", "ms": 11, "mew": 3}
