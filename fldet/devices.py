@@ -5,6 +5,7 @@ import platform
 import torch
 
 from fldet.errors import UnavailableError, UsageError
+from fldet.numeric import is_whole
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -20,7 +21,7 @@ def select_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if kind not in ("cpu", "cuda") or (index and not is_whole(index)):
         raise UsageError(f"unknown device {name!r}", expected="auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         _check_cuda(name, int(index or 0))

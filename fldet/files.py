@@ -53,23 +53,57 @@ def read_bytes(
     Raises:
         DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
     """
+    with _regular_file(path, what, expected) as file:
+        data: bytes = file.read(most + 1)
+    if len(data) > most and not cut:
+        raise _too_large(path, what, most)
+    return data[:most] if cut else data
+
+
+def read_lines(path: Path, what: str, *, most: int, longest: int) -> Iterator[bytes]:
+    """Yields the lines of a regular file, without holding more than one.
+
+    Args:
+        path: the file; symbolic links are followed.
+        what: its kind, for messages: ``log``.
+        most: bytes that it may have.
+        longest: bytes of a line; of a longer one so many are given, and the rest is passed over.
+
+    Raises:
+        DataError: as ``read_bytes``.
+    """
+    with _regular_file(path, what, "") as file:
+        size, starts = 0, True
+        while piece := file.readline(longest):
+            size += len(piece)
+            if size > most:
+                raise _too_large(path, what, most)
+            if starts:
+                yield piece
+            starts = piece.endswith(b"\n")
+
+
+@contextlib.contextmanager
+def _regular_file(path: Path, what: str, expected: str) -> Iterator[IO[bytes]]:
+    """Gives a file to read from; what the system refuses meanwhile is a ``DataError``."""
     try:
-        facts = path.stat()
-        if kind := other_than_file(facts):
+        if kind := other_than_file(path.stat()):
             raise DataError(f"{path} is {kind}", expected=expected or "a regular file")
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{what} not found: {path}", expected=expected or "a file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}", expected=expected) from None
-    if len(data) > most and not cut:
-        raise DataError(
-            f"{path} is too large for {what.removeprefix('the ')}: {facts.st_size} bytes",
-            expected=f"at most {most} bytes",
-        )
-    return data[:most] if cut else data
+
+
+def _too_large(path: Path, what: str, most: int) -> DataError:
+    size = path.stat().st_size
+    return DataError(
+        f"{path} is too large for {what.removeprefix('the ')}: {size} bytes",
+        expected=f"at most {most} bytes",
+    )
 
 
 def other_than_file(facts: os.stat_result) -> str:

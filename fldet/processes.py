@@ -15,6 +15,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 from fldet.errors import UsageError
+from fldet.numeric import is_whole
 
 LAUNCHERS = ("auto", "none", "pytorch", "slurm", "mpi")
 
@@ -140,7 +141,7 @@ def _slurm_address() -> str:
 
 def _slurm_port() -> int:
     job, step = (
-        int(text) if (text := os.environ.get(name, "")).isdigit() else 0
+        int(text) if is_whole(text := os.environ.get(name, "")) else 0
         for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")
     )
     return _FIRST_SLURM_PORT + (job + 7919 * step) % _SLURM_PORTS

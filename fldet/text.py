@@ -7,6 +7,7 @@ bytes that are no text, or more letters than a file system allows.
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from typing import Any, Literal
 _COMMANDS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _NOT_PRINTABLE = re.compile(f"[{_COMMANDS}]")
 _NOT_IN_NAMES = re.compile(rf"[{_COMMANDS}\t\n/\\\u2028\u2029]")
+_MOST_SECONDS = 1e11
 _MARKED = re.compile(r".*\.[0-9a-f]{16}", re.DOTALL)
 
 
@@ -73,6 +75,11 @@ def table(
 def cell(value: float) -> str:
     """Returns a figure in [0, 1] with three digits, "-" for NaN."""
     return "-" if value != value else f"{value:.3f}"
+
+
+def clock(seconds: float) -> str:
+    """Returns ``2:05:00`` or ``3 days, 2:05:00``; "-" for NaN, less than 0 and far too many."""
+    return str(timedelta(seconds=round(seconds))) if 0 <= seconds <= _MOST_SECONDS else "-"
 
 
 def duration(minutes: float) -> str:

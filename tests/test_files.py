@@ -1,11 +1,12 @@
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from fldet.errors import DataError
-from fldet.files import parse_json, read_bytes, read_json, read_text
+from fldet.files import GIB, MIB, parse_json, read_bytes, read_json, read_lines, read_text
 
 TEXT = "Größe 箱子\n"
 
@@ -98,3 +99,44 @@ def test_json_that_is_none(text, words):
 def test_json_with_the_mark_of_windows(tmp_path):
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(tmp_path / "a.json", "annotation file") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"a", [b"a"]),
+        (b"a\n\nb\n", [b"a\n", b"\n", b"b\n"]),
+        (b"1234567890\nb", [b"12345678", b"b"]),
+        (b"12345678\nb\n", [b"12345678", b"b\n"]),
+        (b"1234567\nb\n", [b"1234567\n", b"b\n"]),
+        (b"1" * 50, [b"1" * 8]),
+    ],
+)
+def test_lines_are_bounded(tmp_path, data, lines):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert [*read_lines(tmp_path / "a.txt", "log", most=50, longest=8)] == lines
+
+
+def test_too_many_bytes_of_lines_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\n" * 26)
+    with pytest.raises(DataError, match=r"a\.txt is too large for log: 52 bytes"):
+        list(read_lines(tmp_path / "a.txt", "log", most=51, longest=8))
+
+
+def test_no_more_than_a_line_is_held(tmp_path):
+    file = tmp_path / "a.txt"
+    with file.open("wb") as opened:
+        opened.truncate(64 * MIB)
+    tracemalloc.start()
+    assert sum(map(len, read_lines(file, "log", most=GIB, longest=MIB))) == MIB
+    assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    tracemalloc.stop()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kinds of files that POSIX has")
+@pytest.mark.parametrize("make", [make_fifo, make_device, Path.mkdir, make_endless_link])
+def test_lines_are_those_of_a_regular_file(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(DataError, match="x"):
+        next(read_lines(tmp_path / "x", "log", most=50, longest=8))

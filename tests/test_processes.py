@@ -56,6 +56,8 @@ def variables(monkeypatch):
         # a step of fewer tasks than the job
         ("slurm", {**SLURM, "SLURM_STEP_NUM_TASKS": "4"}, ("3", "4", "1", "gpu07", "19242")),
         ("slurm", {**SLURM, "SLURM_STEP_ID": "1"}, ("3", "16", "1", "gpu07", "27161")),
+        ("slurm", {**SLURM, "SLURM_STEP_ID": "²"}, ("3", "16", "1", "gpu07", "19242")),
+        ("slurm", {**SLURM, "SLURM_STEP_ID": "9" * 5000}, ("3", "16", "1", "gpu07", "19242")),
         ("slurm", {**SLURM, "MASTER_ADDR": "h", "MASTER_PORT": "9"}, ("3", "16", "1", "h", "9")),
         ("mpi", MPI, ("1", "4", "1", "127.0.0.1", "29500")),
     ],

@@ -1,10 +1,11 @@
+import math
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldet.text import file_name, printable
+from fldet.text import clock, file_name, printable
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=400)
 
@@ -60,3 +61,14 @@ def test_other_names_give_other_files(names):
     for name in made:
         assert 0 < len(name.encode()) <= 200
         assert not set(name) & set("/\\\n\0")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *[(0, "0:00:00"), (75, "0:01:15"), (273_600.4, "3 days, 4:00:00")],
+        *[(value, "-") for value in (math.nan, math.inf, -math.inf, -5, 1e15, 1e300, 10**400)],
+    ],
+)
+def test_a_time_that_no_training_takes_is_a_dash(seconds, text):
+    assert clock(seconds) == text

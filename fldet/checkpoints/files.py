@@ -1,7 +1,6 @@
 """Finding, reading and writing checkpoints. Nothing in a checkpoint is executed unless trusted."""
 
 import logging
-import math
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from fldet.checkpoints import content as checkpoint_file
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
 from fldet.files import write_atomically
+from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")
 
@@ -266,7 +266,7 @@ def _no_run(content: dict[str, Any], iteration: int) -> str:
         return "has no log history"
     info = hub["runtime_info"]
     numbers = (info.get("best_score", 0.0), info.get("validated_iter", 0))
-    if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
+    if not are_numbers(numbers):
         return "has a best score or a validation that is no number"
     return "" if content["optimizer"] else "has no optimizer"
 

@@ -59,8 +59,9 @@ def parse_shape(text: str) -> tuple[int, int]:
         UsageError: another kind of text.
     """
     from fldet.errors import UsageError
+    from fldet.numeric import is_whole
 
     height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+    if not (is_whole(height) and is_whole(width) and int(height) and int(width)):
         raise UsageError(f"--shape {text!r} is not a size", expected="HEIGHTxWIDTH, as in 800x1333")
     return int(height), int(width)

@@ -7,10 +7,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from fldet.errors import shorten
+from fldet.numeric import is_number
 
 __all__ = ["out_of_bounds"]
 
@@ -24,16 +25,19 @@ class Bound(NamedTuple):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    return is_number(value) or (isinstance(value, float) and math.isinf(value))
 
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+_MOST = 2**63 - 1  # of a whole number: what counters hold
+
+
 def _at_least(least: int, hint: str = "", expected: str = "") -> Bound:
     words = expected or f"a whole number, at least {least}"
-    return Bound(lambda value: _is_integer(value) and value >= least, words, hint)
+    return Bound(lambda value: _is_integer(value) and least <= value <= _MOST, words, hint)
 
 
 def _number(low: float, high: float, expected: str) -> Bound:
@@ -57,13 +61,19 @@ _FINITE = _number(0, _LARGEST, "a finite number, at least 0")
 _SHARE = _number(0, 1, "a number from 0 to 1")
 _NO_VALIDATION = "without validation: val_cfg=None val_dataloader=None val_evaluator=None"
 _LENGTH = Bound(  # as 1e5 too
-    lambda value: _is_number(value) and 1 <= value < math.inf and value == int(value),
+    lambda value: _is_number(value) and 1 <= value <= _MOST and value == int(value),
     "a whole number, at least 1",
 )
+_DICT = Bound(lambda value: not value, "a dict")  # which passes in any place
+_DICTS = Bound(lambda value: isinstance(value, (list, tuple)) or value is False, "a list of dicts")
 _TEXT = Bound(lambda value: isinstance(value, (str, os.PathLike)), "a text", "in quotes: '2017'")
 
 # Where in the config, list indices left out. None is let through: it stands for a default.
 BOUNDS = (
+    (r"^((train|val|test)_(dataloader|cfg)|(tta_)?model|optim_wrapper|default_hooks)$", _DICT),
+    (r"^(randomness|auto_scale_lr|env_cfg|log_processor|visualizer)$", _DICT),
+    (r"_dataloader\..*(metainfo|data_prefix|sampler|batch_sampler)$", _DICT),
+    (r"_dataloader\..*pipeline$|^custom_hooks$|^(val|test)_evaluator$", _DICTS),
     (r"^train_cfg\.(max_iters|max_epochs)$", _LENGTH),
     (r"^train_cfg\.val_interval$", _LENGTH._replace(hint=_NO_VALIDATION)),
     (r"^train_cfg\.val_begin$", _at_least(0)),
@@ -106,7 +116,8 @@ def out_of_bounds(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str,
         if value is not None and not isinstance(value, Mapping) and re.search(pattern, place):
             if not bound.holds(value):
                 yield f"{'.'.join(path)} is {shorten(value)}", bound.expected, bound.hint
-            return
+                return
+            break
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from out_of_bounds(item, (*path, str(key)))

@@ -19,7 +19,7 @@ from mmengine.registry import Registry
 from fldet import plugins
 from fldet.config.bounds import out_of_bounds
 from fldet.config.names import names_like, provider_of, registries
-from fldet.errors import ConfigError, UnavailableError, nearest
+from fldet.errors import ConfigError, UnavailableError, nearest, shorten
 
 __all__ = ["validate", "accepted_keywords"]
 
@@ -68,6 +68,8 @@ BUILDER_KEYWORDS = {
 LAYERS = re.compile(r"(_cfgs?|\.cfg|\.dcn|\.sac)$")
 # Names of functions and layers in mmcv.ops, not of anything in a registry.
 MMCV_OPS = re.compile(r"\.(nms|roi_layer)$")
+# Keywords of one class, which is not theirs to choose.
+LINES = {"ema": "fldet.EMAHook", "early_stopping": "fldet.EarlyStoppingHook"}
 # Dicts below are not MMDetection's: names of other libraries, or data.
 FOREIGN = {"Albu"}
 
@@ -156,7 +158,7 @@ def _walk(value: Any, path: Path, scope: str) -> Iterator[Problem]:
         return
     scope = str(value.get("_scope_") or scope)
     yield from _check_dict(value, path, scope)
-    if value.get("type") not in FOREIGN:
+    if str(value.get("type")) not in FOREIGN:
         for key, item in value.items():
             if key != "metainfo":
                 yield from _walk(item, (*path, str(key)), scope)
@@ -165,7 +167,7 @@ def _walk(value: Any, path: Path, scope: str) -> Iterator[Problem]:
 def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Problem]:
     place = ".".join(part for part in path if not part.isdigit())
     kind = next(name for pattern, name in PLACES if re.search(pattern, place))
-    target = node.get("type") or _default_type(node, place)
+    target = LINES.get(place) or node.get("type") or _default_type(node, place)
     if isinstance(target, str):
         name, where = target, f"{'.'.join(path)}.type"
         try:
@@ -182,6 +184,8 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
         if target is None and (kind != "ANY" or name[:1].isupper() or MMCV_OPS.search(place)):
             yield _unknown_type(name, kind, path, place)
     if not callable(target) or MMCV_OPS.search(place):
+        if target is not None and not isinstance(target, str) and kind != "ANY":
+            yield Problem(f"{'.'.join(path)}.type is {shorten(target)}", "the name of a class")
         return
     yield from _use_sigmoid(node, target, path)
     if LAYERS.search(place) and kind != "LOOPS":
@@ -189,7 +193,7 @@ def _check_dict(node: Mapping[str, Any], path: Path, scope: str) -> Iterator[Pro
     known = accepted_keywords(target)
     if known is not None:
         extra = {"type", "_scope_"} | BUILDER_KEYWORDS.get(kind, set())
-        for key in sorted(node.keys() - known - extra):
+        for key in sorted(map(str, node.keys() - known - (set() if place in LINES else extra))):
             yield _unknown_keyword(key, target, known, path)
 
 
@@ -199,8 +203,7 @@ def _default_type(node: Mapping[str, Any], place: str) -> Any:
 
     train_loop = "EpochBasedTrainLoop" if node.get("by_epoch", True) else "IterBasedTrainLoop"
     loops = {"train_cfg": train_loop, "val_cfg": "ValLoop", "test_cfg": "TestLoop"}
-    hooks = {"ema": "fldet.EMAHook", "early_stopping": "fldet.EarlyStoppingHook"}
-    return DataLoader if place.endswith("_dataloader") else loops.get(place) or hooks.get(place)
+    return DataLoader if place.endswith("_dataloader") else loops.get(place)
 
 
 def _resolve(name: str, kind: str, place: str, scope: str) -> Any:

@@ -20,7 +20,8 @@ from mmengine.config import Config
 
 from fldet.config.overrides import apply_overrides
 from fldet.config.text import config_text
-from fldet.errors import ConfigError, nearest
+from fldet.errors import ConfigError, DataError, nearest
+from fldet.files import MOST_OF_TEXT, read_text
 
 __all__ = [
     "load_config",
@@ -234,7 +235,10 @@ def parse_config(file: Path) -> ast.Module:
     Raises:
         ConfigError: a syntax error, or MMEngine's lazy style.
     """
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = read_text(file, "config", most=MOST_OF_TEXT)
+    except DataError as error:
+        raise ConfigError(error.message, expected=error.expected, hint=error.hint) from None
     _check_placeholders(text, file)
     try:
         tree = ast.parse(_without_placeholders(text), str(file))
@@ -245,6 +249,8 @@ def parse_config(file: Path) -> ast.Module:
             expected=f"in the line: {source}" if source else "",
             hint=f"python -m py_compile {file}",
         ) from error
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, nested too deep
+        raise ConfigError(f"{file} cannot be read as Python: {error}") from None
     line = next(_lazy_lines(tree), None)
     if line is not None:
         raise ConfigError(

@@ -14,10 +14,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from fldet.errors import ConfigError, nearest, shorten
+from fldet.numeric import is_whole
 
 __all__ = ["apply_overrides", "parse_override", "resolve_key"]
 
 _MISSING = object()
+_LONGEST, _DEEPEST = 1000, 50  # characters and names of a key
 
 
 def apply_overrides(cfg: Config, overrides: Sequence[str] | Mapping[str, Any]) -> None:
@@ -41,7 +43,7 @@ def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
         ConfigError: there is no such key; the nearest ones are named.
     """
     node: Any = ConfigDict(cfg.items())
-    words = key.split(".")
+    words = _words_of(key)
     path: tuple[str | int, ...] = ()
     for depth in range(len(words)):
         above = tuple(words[:depth])
@@ -79,7 +81,7 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
         ConfigError: there is no ``=`` or no key.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not all(key.removeprefix("+").split(".")):
+    if not equals or not all(_words_of(key.removeprefix("+"))):
         raise ConfigError(
             f"override {shorten(text)} is not of the form key.path=value",
             expected="for example optim_wrapper.optimizer.lr=0.01",
@@ -93,6 +95,29 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
         if is_text or (is_list and (not is_clear or _has_text(cfg, key))):
             return key, value
     return key, parsed
+
+
+def _words_of(key: str) -> list[str]:
+    """Returns the names and numbers that a dotted key is made of.
+
+    Raises:
+        ConfigError: there are too many, or they are too long.
+    """
+    words = key.split(".")
+    if len(key) > _LONGEST or len(words) > _DEEPEST:
+        raise ConfigError(
+            f"config key {shorten(key)} has {len(words)} parts and {len(key)} characters",
+            expected=f"at most {_DEEPEST} parts and {_LONGEST} characters",
+        )
+    return words
+
+
+def _require_text(key: Any, above: tuple[str, ...] = ()) -> None:
+    if not isinstance(key, str):
+        raise ConfigError(
+            f"{'.'.join(above) or 'the config'} cannot have the key {shorten(key)}",
+            expected=f"a name in quotes: {shorten(key)!r}",
+        )
 
 
 _BARE_WORD = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^][(),'"]+""")
@@ -137,7 +162,7 @@ def _has_text(cfg: Config | None, key: str) -> bool:
     """Returns whether the value of a key is a text now."""
     node: Any = cfg
     for word in key.removeprefix("+").split("."):
-        if isinstance(node, (list, tuple)) and word.isdigit() and int(word) < len(node):
+        if isinstance(node, (list, tuple)) and is_whole(word) and int(word) < len(node):
             node = node[int(word)]
         else:
             node = node.get(word) if isinstance(node, (dict, Config)) else None
@@ -162,8 +187,9 @@ class _DictCalls(ast.NodeTransformer):
 
 def _override(cfg: Config, key: str, value: Any) -> None:
     """Sets ``key`` in place; containers on the way are copied, as variables may share them."""
+    _require_text(key)
     name = key.removeprefix("+")
-    keys = name.split(".")
+    keys = _words_of(name)
     root = ConfigDict(cfg.items())
     cfg[keys[0]] = _replaced(root, keys, (), value, create=key != name)[keys[0]]
 
@@ -219,7 +245,7 @@ def _index(node: Any, keys: list[str], above: tuple[str, ...], create: bool) -> 
             expected=f"{parent} to be a dict or a list",
             hint=f"to make it a dict: {parent}=\"{{'{key}': ...}}\"",
         )
-    if key.isdigit() and int(key) < len(node):
+    if is_whole(key) and int(key) < len(node):
         return int(key)
     raise ConfigError(
         f"unknown config key {full!r}: {parent} is a list of {len(node)} and has no {key!r}",
@@ -235,6 +261,7 @@ def _fitted(old: Any, value: Any, path: tuple[str, ...], create: bool) -> Any:
         if fresh.pop("_delete_", False) or not isinstance(old, dict):
             return fresh
         for key, item in fresh.items():
+            _require_text(key, path)
             old = _replaced(old, [key], path, item, create=create)
         return old
     if isinstance(old, (bool, int, float)) and isinstance(value, str) and not create:

@@ -7,7 +7,7 @@ learning rate follows the batch. The resolved config shows every step.
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -150,14 +150,24 @@ def scale_learning_rate(cfg: Config, num_processes: int) -> None:
 
 def _datasets(loader: Any) -> Iterator[Any]:
     """Yields the data sets of a loader, those inside wrappers too."""
-    todo = [loader.get("dataset")] if loader else []
+    todo = [_as_dict(loader, "a loader").get("dataset")] if loader else []
     while todo:
-        dataset = todo.pop(0)
-        if dataset.get("dataset") or dataset.get("datasets"):
-            inner = [dataset["dataset"]] if "dataset" in dataset else list(dataset["datasets"])
-            todo = [*inner, *todo]
-        else:
+        dataset = _as_dict(todo.pop(0), "a data set")
+        if inner := dataset.get("dataset") or dataset.get("datasets"):
+            todo = [*(inner if isinstance(inner, (list, tuple)) else [inner]), *todo]
+        elif isinstance(dataset.get("type"), str):
             yield dataset
+        else:
+            raise ConfigError(
+                f"the type of a data set is {shorten(dataset.get('type'))}",
+                expected="the name of a class: type='CocoDataset'",
+            )
+
+
+def _as_dict(value: Any, what: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{what} of the config is {shorten(value)}", expected="a dict")
+    return value
 
 
 def our_datasets(loader: Any) -> list[tuple[type[CocoDataset], Any]]:
@@ -213,10 +223,9 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
         raise ConfigError(
             f"classes is the text {explicit!r}", expected=f"a tuple of names: ({explicit!r},)"
         )
-    names = tuple(explicit or _classes_of(cfg, stated=True))
-    for name in names:
-        if fault := name_fault(name):
-            raise ConfigError(f"a name in classes {fault}: {shorten(name)}")
+    if explicit and not isinstance(explicit, (list, tuple)):
+        raise ConfigError(f"classes is {shorten(explicit)}", expected="a tuple of names")
+    names = _checked_names(explicit or _classes_of(cfg, stated=True))
     if from_checkpoint:
         names = _in_order_of(from_checkpoint, names)
     names = names or _classes_of(cfg, stated=False)
@@ -237,7 +246,7 @@ def _classes_of(cfg: Config, *, stated: bool) -> tuple[str, ...]:
     """
     for loader in LOADERS:
         datasets = our_datasets(cfg.get(loader))
-        given = [_stated_classes(dataset) for _, dataset in datasets]
+        given = [stated_classes(dataset) for _, dataset in datasets]
         if stated and not any(given):
             continue
         found: dict[str, None] = {}
@@ -252,9 +261,22 @@ def _classes_of(cfg: Config, *, stated: bool) -> tuple[str, ...]:
     return ()
 
 
-def _stated_classes(dataset: Any) -> tuple[str, ...]:
-    names = (dataset.get("metainfo") or {}).get("classes")
-    return tuple(names) if isinstance(names, (list, tuple)) else ()
+def stated_classes(dataset: Any) -> tuple[str, ...]:
+    """Returns the classes that a data set names in the config, none where it names a file or none.
+
+    Raises:
+        ConfigError: they are no names.
+    """
+    names = _as_dict(dataset.get("metainfo") or {}, "metainfo of a data set").get("classes")
+    return _checked_names(names) if isinstance(names, (list, tuple)) else ()
+
+
+def _checked_names(names: Iterable[Any]) -> tuple[str, ...]:
+    names = tuple(names)
+    for name in names:
+        if fault := name_fault(name):
+            raise ConfigError(f"a name in classes {fault}: {shorten(name)}")
+    return names
 
 
 def _in_order_of(trained: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ log = logging.getLogger("fldet")
 
 _run_numbers = itertools.count(1)
 
+_MOST_ACCUMULATED = 100_000  # batches of a step
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -157,12 +159,12 @@ def _require_iterations(cfg: Config) -> None:
 
 def _accumulate(cfg: Config) -> None:
     """Hands the number to the optimizer; checkpoints and validations come between two steps."""
+    there = cfg.optim_wrapper.get("accumulative_counts", 1)
+    _check_accumulated("optim_wrapper.accumulative_counts", there, cfg)
     count: Any = cfg.get("accumulate")
     if count is None or count is False:
         return
-    if not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
-        raise ConfigError(f"accumulate is {count!r}", expected="batches of a step, at least 1")
-    there = cfg.optim_wrapper.get("accumulative_counts", 1)
+    _check_accumulated("accumulate", count, cfg)
     if count == 1:
         return
     if there not in (1, count):
@@ -182,6 +184,18 @@ def _accumulate(cfg: Config) -> None:
         if every > 0 and every % count:  # gradients that are not applied yet are not saved
             owner[key] = math.ceil(every / count) * count
             log.info("%s %d -> %d, a multiple of accumulate", name, every, owner[key])
+
+
+def _check_accumulated(key: str, count: Any, cfg: Config) -> None:
+    if not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
+        raise ConfigError(f"{key} is {shorten(count)}", expected="batches of a step, at least 1")
+    most = min(int(cfg.train_cfg.max_iters), _MOST_ACCUMULATED)
+    if count > most:  # no step would see so many, but the learning rate would follow them
+        raise ConfigError(
+            f"{key} is {shorten(count)}, train_cfg.max_iters {cfg.train_cfg.max_iters}",
+            expected=f"batches of a step, from 1 to {most}",
+            hint="an iteration is one batch: a training of ten steps of 100 has max_iters=1000",
+        )
 
 
 def _set_seed(cfg: Config, seed: int) -> None:

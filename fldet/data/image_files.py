@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -97,6 +97,14 @@ class Header:
     def turn(self) -> int:
         """The orientation that is left to us: OpenCV turns JPEG, PNG and TIFF, others not."""
         return 1 if self.format in _TURNED_BY_OPENCV else self.orientation
+
+
+def for_opencv(path: str) -> Any:
+    """Returns the name of a file as OpenCV takes it: half a character would end the process.
+
+    So Python reads bytes of a name that are no text. Every name for OpenCV passes here.
+    """
+    return os.fsencode(path) if os.name == "posix" else path.encode(errors="replace").decode()
 
 
 def missing_files(paths: Iterable[Path | str]) -> list[str]:
@@ -304,7 +312,7 @@ def _from_header(path: str) -> ImageFacts | None:
         return None
     if header.fault:
         return ImageFacts(fault="image too large", detail=header.fault)
-    if not cv2.haveImageReader(path):
+    if not cv2.haveImageReader(for_opencv(path)):
         return None
     orientation = header.orientation
     if header.format == "PNG" and orientation == 1:

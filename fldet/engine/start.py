@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 import os
 import re
 import shlex
@@ -41,6 +40,7 @@ from fldet.errors import (
     shorten,
 )
 from fldet.files import GIB, is_temporary_name, parse_json, read_bytes, write_atomically
+from fldet.numeric import is_number
 from fldet.processes import process_rank, restart_count
 from fldet.registry import MODELS
 
@@ -280,8 +280,7 @@ def _same_kind(there: Any, here: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     if isinstance(value, Tensor) and value.numel() == 1:  # torch's capturable optimizers
         value = value.item()
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number(value)
 
 
 def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:

@@ -5,9 +5,8 @@ of the original image, and ``score``.
 """
 
 import json
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import numpy as np
 
 from fldet.errors import DataError, shorten
 from fldet.files import read_json, write_atomically
+from fldet.numeric import are_numbers
 
 Detection = Mapping[str, Any]
 
-# Python's own types stand first: checking against the abstract ones is slow.
-_INTEGER, _NUMBER = (int, Integral), (float, int, Real)
-_NUMBERS = {float, int}
+_INTEGER = (int, Integral)  # Python's own stands first: checking against the abstract one is slow
 _DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 _RESULTS = (
     "the COCO results format: a list of objects with image_id, category_id, "
@@ -54,7 +52,7 @@ def check_detections(
         for key, known in known_ids:
             if one[key] not in known:
                 raise DataError(
-                    f"detection {index} has the {key} {one[key]!r}, "
+                    f"detection {index} has the {key} {shorten(one[key])}, "
                     "which the annotation file does not have",
                     expected="ids of the annotation file that is evaluated against, such as "
                     f"{shorten(list(known)[:5])}",
@@ -75,9 +73,7 @@ def _fault(one: Any) -> str:
     box = one["bbox"]
     if not isinstance(box, (list, tuple, Sequence)) or len(box) != 4:
         return "'bbox' is not a list of four numbers"
-    values = (*box, one["score"])
-    numbers = _NUMBERS.issuperset(map(type, values)) or all(isinstance(v, _NUMBER) for v in values)
-    if not (numbers and all(map(math.isfinite, values))):
+    if not are_numbers((*box, one["score"])):
         return "'bbox' or 'score' is not finite"
     return "'bbox' has a negative size" if box[2] < 0 or box[3] < 0 else ""
 

@@ -1,6 +1,5 @@
 """What the evaluation needs of a COCO annotation file, checked."""
 
-import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from fldet.data.annotations import (
     read_annotations,
 )
 from fldet.errors import DataError, shorten
+from fldet.numeric import are_numbers
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,13 @@ def _annotation(
     image, category = id_of(entry["image_id"]), id_of(entry["category_id"])
     box, crowd = box_of(entry), flag_of(entry.get("iscrowd"))
     area = area_of(entry, box)
-    if image is None or box is None or crowd is None or area is None or not _finite(*box, area):
+    if (
+        image is None
+        or box is None
+        or crowd is None
+        or area is None
+        or not are_numbers((*box, area))
+    ):
         raise DataError(
             f"{name} is malformed: {shorten(entry)}",
             expected="'bbox' holds four finite numbers: x, y, width, height; 'area' is none or "
@@ -120,10 +126,6 @@ def _annotation(
         "area": area,
         "iscrowd": int(crowd),
     }
-
-
-def _finite(*values: float) -> bool:
-    return all(map(math.isfinite, values))
 
 
 def restrict(

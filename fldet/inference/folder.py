@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomica
 from fldet.inference.detector import Detector, Prepared
 from fldet.inference.results import Detections
 from fldet.inference.sources import SETTINGS, Item
+from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")
 
@@ -116,7 +116,7 @@ def _is_prediction(line: dict[str, Any]) -> bool:
         isinstance(line.get("file"), str)
         and all(type(value) is int for value in (*sizes, *labels))
         and all(isinstance(box, list) and len(box) == 4 for box in boxes)
-        and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+        and are_numbers(numbers)
         and all(isinstance(name, str) for name in names)
         and len({len(column) for column in columns}) == 1
     )

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fldet.data.image_files import for_opencv
 from fldet.errors import DataError, UsageError
 from fldet.text import file_name
 
@@ -140,7 +141,7 @@ def is_image(file: str) -> bool:
         return False
     if file.lower().endswith(IMAGES):
         return True
-    return os.path.isfile(file) and bool(cv2.haveImageReader(_for_opencv(file)))
+    return os.path.isfile(file) and bool(cv2.haveImageReader(for_opencv(file)))
 
 
 def _from_lines(lines: Any) -> Iterator[Item]:
@@ -238,11 +239,6 @@ def _require_regular(file: str) -> None:
         raise DataError(f"cannot read the image {file}: it is {kind}")
 
 
-def _for_opencv(file: str) -> Any:
-    """Returns a path as OpenCV takes it: text with half a character would end the process."""
-    return os.fsencode(file) if os.name == "posix" else file
-
-
 def _starts_as_gif(file: str) -> bool:
     try:
         with open(file, "rb") as content:
@@ -270,7 +266,7 @@ def _is_text(file: str) -> bool:
 
 def _frames(file: str, every: int) -> Iterator[Item]:
     """Returns the frames of a video; only those that are asked for are decoded."""
-    capture = None if _is_text(file) else cv2.VideoCapture(_for_opencv(file))
+    capture = None if _is_text(file) else cv2.VideoCapture(for_opencv(file))
     if not capture or not capture.isOpened() or capture.get(cv2.CAP_PROP_FOURCC) == _TEXT:
         raise DataError(
             f"OpenCV cannot open {file}, neither as an image nor as a video",

@@ -7,7 +7,7 @@ from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.pictures import shown_curves
 from fldet.analysis.errors.result import Calibration, ErrorAnalysis, ap50_of, mean_precision
 from fldet.analysis.log.pictures import LOG_SCALE_FROM
-from fldet.analysis.log.read import Series, TrainingLog, loss_parts
+from fldet.analysis.log.read import Series, TrainingLog, drawn_losses
 from fldet.analysis.loss_cdf.curves import LossCdf
 from fldet.pictures.svg import Line, legend, line_chart
 from fldet.text import cell
@@ -54,12 +54,13 @@ def calibration_charts(calibration: Calibration) -> list[str]:
 def training_charts(log: TrainingLog) -> list[str]:
     """Returns losses, AP and learning rate over the iterations, those that were logged."""
     losses = [
-        _series(name, one, style) for style, (name, one) in enumerate(loss_parts(log.train).items())
+        _series(name, one, style)
+        for style, (name, one) in enumerate(drawn_losses(log.train).items())
     ]
     styles = {line.name: line.style for line in losses}
     losses += [
         _series(f"{name} on validation", one, styles.get(name, 0), marked=True)
-        for name, one in loss_parts(log.val).items()
+        for name, one in drawn_losses(log.val).items()
     ]
     metrics = [name for name in ("AP", "AP50", "AP75", "mAP", "mAP_11") if name in log.val]
     precisions = [_series(name, log.val[name], i, marked=True) for i, name in enumerate(metrics)]

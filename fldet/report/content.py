@@ -4,7 +4,6 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.pictures.boxes import Image, read_image
 from fldet.report.record import RunRecord
+from fldet.text import clock
 
 SIDE = 480  # longer side of an image in the page, in pixels
 MAX_BYTES = 40_000  # of the JPEG of an image: 500 of them, as base64, stay below 30 MB
@@ -255,8 +255,8 @@ def facts_of(record: RunRecord, log: TrainingLog | None) -> dict[str, str]:
         facts["iterations"] = f"{summary.iterations:,}"
         if summary.starts > 1:
             facts["starts"] = str(summary.starts)
-        if summary.seconds == summary.seconds:
-            facts["time of training"] = str(timedelta(seconds=round(summary.seconds)))
+        if (time := clock(summary.seconds)) != "-":
+            facts["time of training"] = time
     facts |= record.environment
     if record.result:
         facts["tested checkpoint"] = Path(record.result["checkpoint"]).name

@@ -1,5 +1,6 @@
 """What a work dir tells of its run, for the page that ``fldet report`` writes."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,18 @@ from mmengine.config import Config
 from fldet.analysis.errors.collect import TestedData, file_names
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
-from fldet.config.prepare import our_datasets, prepare_config
+from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
-from fldet.files import read_json
+from fldet.files import KIB, other_than_file, read_bytes, read_json
 
 # Filled in by every run, and no choice of its config.
 _NOT_COMPARED = re.compile(
     r"(work_dir|launcher|resume|experiment_name|log_processor|visualizer|auto_scale_lr\.enable"
     r"|default_hooks\.logger\.type)\b"
 )
+_HEAD_OF_LOG = 64 * KIB  # that the environment stands in
 _LOGGED = {  # by the names in the head of MMEngine's log
     "seed": "seed",
     "GPU 0": "device",
@@ -94,7 +96,7 @@ def read_run(
         config=config.stem if config else "",
         compared_with=compared_with,
         changes=changes,
-        environment=_environment(work_dir),
+        environment=_environment(work_dir, gaps),
         result=result,
         tested=tested,
         gaps=tuple(gaps),
@@ -102,7 +104,13 @@ def read_run(
 
 
 def _newest(files: Iterable[Path]) -> Path | None:
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+    """Returns the regular file that was written last; links to nothing are passed over."""
+    times: dict[Path, float] = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            if not other_than_file(facts := file.stat()):
+                times[file] = facts.st_mtime
+    return max(times, key=times.__getitem__, default=None)
 
 
 def _test_command(work_dir: Path, config: Path | None) -> str:
@@ -137,24 +145,26 @@ def _changes(
 
 def _classes(cfg: Config) -> tuple[str, ...]:
     for _, dataset in our_datasets(cfg.get("train_dataloader")):
-        return tuple((dataset.get("metainfo") or {}).get("classes") or ())
+        return stated_classes(dataset)
     return ()
 
 
 # --- log -----------------------------------------------------------------------------------------
 
 
-def _environment(work_dir: Path) -> dict[str, str]:
-    """Returns what the head of the newest log says of seed, device and versions."""
-    logs = sorted(work_dir.glob("*/*.log"))
-    if not logs:
-        return {}
-    with logs[-1].open(encoding="utf-8", errors="replace") as file:
-        lines = [line for line, _ in zip(file, range(200), strict=False)]
+def _environment(work_dir: Path, gaps: list[str]) -> dict[str, str]:
+    """Returns what the head of the newest log that can be read says of seed, device, versions."""
+    head = ""
+    for log in sorted(work_dir.glob("*/*.log"), reverse=True):
+        try:
+            head = read_bytes(log, "log", most=_HEAD_OF_LOG, cut=True).decode(errors="replace")
+            break
+        except DataError as error:
+            gaps.append(f"Not read for seed and versions: {error.message}")
     found = {}
-    for line in lines:
-        pair = re.fullmatch(r" {4}([^:]+): (.*)\n", line)
-        if pair and pair[1] in _LOGGED and pair[2]:
+    for line in head.split("\n")[:200]:
+        pair = re.fullmatch(r" {4}([^:]{1,40}): (.{1,200})", line)
+        if pair and pair[1] in _LOGGED:
             found[_LOGGED[pair[1]]] = pair[2].split(" (")[0] if pair[1] == "Python" else pair[2]
         elif pair and pair[1] == "CUDA available" and pair[2] == "False":
             found["device"] = "CPU"

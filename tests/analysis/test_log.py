@@ -3,15 +3,19 @@
 import json
 import logging
 import math
+import tracemalloc
 
 import cv2
 import pytest
 
-from fldet.analysis.log.analyze import read_logs
+from fldet.analysis.log.analyze import analyze_log, read_logs
 from fldet.analysis.log.pictures import plot_logs
-from fldet.analysis.log.read import Series, read_log
+from fldet.analysis.log.read import MOST_DRAWN, Series, drawn_losses, loss_parts, read_log
 from fldet.analysis.log.summary import smoothed, summarize_log
+from fldet.cli.analyze.log import run_text
 from fldet.errors import DataError, UsageError
+from fldet.files import MIB
+from fldet.report.charts import training_charts
 from fldet.results import to_jsonable
 
 
@@ -131,6 +135,107 @@ def test_a_step_that_cannot_be_is_a_broken_line(tmp_path, step):
 def test_a_number_of_too_many_digits_is_infinite(tmp_path):
     run = read_log(write(tmp_path, [training(50, time=10**400)]))
     assert run.train["time"].values == (math.inf,)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (1e99, 1e99),
+        (1e101, math.inf),
+        (-1e308, -math.inf),
+        (10**300, math.inf),
+        (-(10**400), -math.inf),
+        (1e-101, 0.0),
+        (-5e-324, 0.0),
+        (True, 1.0),
+    ],
+)
+def test_numbers_are_such_as_can_be_drawn(tmp_path, value, read):
+    run = read_log(write(tmp_path, [training(50, time=value)]))
+    assert run.train["time"].values == (read,)
+
+
+EXTREMES = (0, -5, 1e15, 1e99, -1e99, 1e300, 1e308, 1e-99, 5e-324, 10**300, 10**400)
+
+
+@pytest.mark.parametrize("key", ["time", "data_time", "lr", "loss", "coco/AP", "val/loss"])
+@pytest.mark.parametrize("value", [*EXTREMES, math.inf, -math.inf, math.nan])
+def test_extreme_numbers_are_summed_up_and_drawn(tmp_path, key, value):
+    """In fsum, on an axis, in a share of two of them; three in a row, for the mean."""
+    records = [training(step) for step in (50, 2**53 - 1, 2**53)]
+    records = [{**training(10 * i), "coco/AP": 0.1, key: value} for i in (1, 2, 3)] + records
+    validations = [{"coco/AP": 0.1, "val/loss": 1.0, "step": 0, key: value} for _ in range(3)]
+    run = read_log(write(tmp_path, [*records, *validations]))
+    text = run_text([summarize_log(run, smooth=3)], 3, plot_logs([run], tmp_path / "a", smooth=3))
+    assert max(map(len, text.split("\n"))) < 200
+    assert all("<figure" in chart for chart in training_charts(run))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["loss_\ud800", "loss_\x1b[31m", "loss_$x^{", "loss_\n", "loss_" + "W" * 10**5],
+)
+def test_names_are_such_as_can_be_printed_and_drawn(tmp_path, name):
+    records = [training(50, **{name: 7.0}), validation(0.1, **{f"val/{name}": 7.0})]
+    run = read_log(write(tmp_path, records))
+    shown = list(run.train)[-1]
+    assert len(shown) <= 103
+    assert run.val[shown].values == run.train[shown].values == (7.0,)
+    files = plot_logs([run], tmp_path / "a")
+    text = run_text([summarize_log(run)], 1, files) + "".join(training_charts(run))
+    text.encode()
+    assert shown.split("\n")[0][:20] in text
+
+
+def test_a_figure_has_room_for_so_many_losses(tmp_path):
+    many = {f"loss_{i}": 1.0 for i in range(2000)}
+    runs = [read_log(write(tmp_path / one, [training(50, **many)])) for one in "ab"]
+    assert len(loss_parts(runs[0].train)) == 2003
+    assert [*drawn_losses(runs[0].train)][:4] == ["loss", "loss_cls", "loss_bbox", "loss_0"]
+    text = plot_logs(runs, tmp_path / "log")[1].read_text()
+    shown = [i for i in range(2000) if f"loss_{i} -->" in text]
+    assert shown == list(range(MOST_DRAWN - 3))
+    assert "1983 more, not drawn" in text
+    assert sum(chart.count("<li>") for chart in training_charts(runs[0])) == MOST_DRAWN
+
+
+def test_two_runs_with_other_losses_share_the_room(tmp_path):
+    parts = [{f"loss_{one}{i}": 1.0 for i in range(30)} for one in "ab"]
+    runs = [
+        read_log(write(tmp_path / str(i), [training(50, **part)])) for i, part in enumerate(parts)
+    ]
+    text = plot_logs(runs, tmp_path / "log")[1].read_text()
+    assert "43 more, not drawn" in text
+
+
+@pytest.mark.parametrize("most", [19, 20, 39, 40])
+def test_the_numbers_of_a_run_are_bounded(tmp_path, monkeypatch, most):
+    starts = [[training(50), training(100)], [training(150), training(200)]]
+    monkeypatch.setattr("fldet.analysis.log.read._MOST_NUMBERS", most)
+    count = sum(len(record) for start in starts for record in start)
+    folder = write(tmp_path, *starts)
+    if most >= count:
+        assert read_log(folder).starts == 2
+    else:
+        with pytest.raises(DataError, match=f"more than {most} numbers in the log of a run"):
+            read_log(folder)
+
+
+def test_a_line_without_end_is_not_held(tmp_path):
+    file = write(tmp_path, [training(50)]) / "20260101_000000" / "vis_data" / "scalars.json"
+    with file.open("ab") as opened:
+        opened.truncate(64 * MIB)
+    tracemalloc.start()
+    assert read_log(tmp_path).train["loss"].iterations == (50,)
+    assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["\udcff" * 60, "\u7bb1" * 80, "a" * 200])
+def test_the_figure_of_a_run_with_any_name(tmp_path, name):
+    folder = write(tmp_path / name, [training(50)])
+    done = analyze_log([folder], out_dir=tmp_path / "out")
+    assert all(file.is_file() for file in done.files)
 
 
 def test_notes_beside_the_log_are_not_taken_for_it(tmp_path):

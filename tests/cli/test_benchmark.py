@@ -223,6 +223,8 @@ def test_a_time_of_training_does_not_pass_for_one_of_an_image(monkeypatch, capfd
         (["c.py", "w.pth", "--train"], "unexpected extra argument"),
         (["c.py", "--batch-size", "4"], "No such option: --batch-size"),
         (["c.py", "--shape", "800"], "--shape '800' is not a size"),
+        (["c.py", "--shape", "8²x64"], "--shape '8²x64' is not a size"),
+        (["c.py", "--shape", f"64x{'9' * 5000}"], "is not a size"),
         (["c.py", "--out", __file__], "exists already"),
         (["train", "c.py", "--out", __file__], "exists already"),
         (["table", "--out", __file__], "exists already"),

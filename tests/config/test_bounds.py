@@ -11,10 +11,22 @@ OURS = "shapes/retinanet_r18_shapes.py"
 HEAD, ASSIGNER = "model.bbox_head", "model.train_cfg.assigner"
 ANCHORS = f"{HEAD}.anchor_generator"
 CANNOT_BE = {
-    "train_cfg.max_iters": [0, -1, math.inf, math.nan, 2.5, "many", True, [1]],
+    "train_cfg.max_iters": [
+        10**400,
+        2**63,
+        1e300,
+        0,
+        -1,
+        math.inf,
+        math.nan,
+        2.5,
+        "many",
+        True,
+        [1],
+    ],
     "train_cfg.val_interval": [0, -1, 0.5, "often", False],
     "train_cfg.val_begin": [-1, 0.5],
-    "train_dataloader.batch_size": [0, -4, 2.0, "2", True, math.nan],
+    "train_dataloader.batch_size": [10**400, 2**63, 0, -4, 2.0, "2", True, math.nan],
     "val_dataloader.batch_size": [0],
     "train_dataloader.num_workers": [-1, 1.5, "all"],
     "val_dataloader.num_workers": [-1],
@@ -23,12 +35,12 @@ CANNOT_BE = {
     "default_hooks.checkpoint.interval": [-2, 0.5, "often"],
     "default_hooks.checkpoint.max_keep_ckpts": [-2, 1.5],
     "log_processor.window_size": [0, -1],
-    "optim_wrapper.optimizer.lr": [-0.1, math.nan, math.inf, "high", True],
+    "optim_wrapper.optimizer.lr": [10**400, -0.1, math.nan, math.inf, "high", True],
     "optim_wrapper.optimizer.weight_decay": [-0.1, math.nan],
     "optim_wrapper.optimizer.momentum": [-0.1, 1.1, math.nan],
     "optim_wrapper.accumulative_counts": [0, -1, 1.5],
     "optim_wrapper.clip_grad.max_norm": [0, -1, math.nan],
-    "auto_scale_lr.base_batch_size": [0, -16],
+    "auto_scale_lr.base_batch_size": [0, -16, 10**400],
     "randomness.seed": [-1, 2**32, "x"],
     f"{HEAD}.num_classes": [0, -1, 2.5, "3"],
     f"{HEAD}.loss_cls.gamma": [-1, math.nan, math.inf, "2"],
@@ -49,6 +61,15 @@ CANNOT_BE = {
     "train_dataloader.dataset.pipeline.2.scale": [(0, 0), (128, -1), [(1, 1), (0, 1)], 0, "big"],
     "train_dataloader.dataset.max_broken_images": [-1, 0.5],
     "data_root": [2017, ["a"]],
+    "train_dataloader": [5, "x", [{}], True],
+    "val_cfg": [5, "ValLoop"],
+    "model": [5, "RetinaNet", ["x"]],
+    "default_hooks": [[{"type": "X"}], 5],
+    "train_dataloader.dataset.metainfo": [5, "x.txt", [1]],
+    "train_dataloader.dataset.data_prefix": [5, "train"],
+    "train_dataloader.dataset.pipeline": [5, "x", True, 0],
+    "custom_hooks": [5, "x", True],
+    "val_evaluator": [5, "CocoMetric"],
     "val_dataloader.dataset.ann_file": [7],
     "val_dataloader.dataset.data_prefix.img": [2017],
 }
@@ -66,6 +87,10 @@ CAN_BE = {
     f"{ASSIGNER}.neg_iou_thr": [(0.1, 0.5)],
     "train_dataloader.dataset.pipeline.2.scale": [[(64, 64), (96, 96)]],
     "data_root": ["", "2017"],
+    "val_dataloader": [None, False, {}],
+    "custom_hooks": [None, False, [], [{"type": "X"}]],
+    "val_evaluator": [None, {"type": "X"}, [{"type": "X"}]],
+    "train_dataloader.dataset.pipeline": [(), [{"type": "X"}, [{"type": "Y"}]]],
 }
 ROWS = [(key, value) for key, values in CANNOT_BE.items() for value in values]
 
@@ -80,6 +105,13 @@ def found(key, value):
         value = {part: value}
     ((name, below),) = value.items()
     return list(out_of_bounds(below, (name,)))
+
+
+@pytest.mark.parametrize("key", ["custom_hooks", "train_dataloader.dataset.pipeline"])
+@pytest.mark.parametrize("value", [5, "x", 0])
+def test_what_is_in_a_list_of_dicts_is_one(key, value):
+    ((message, expected, _),) = found(key, [{}, value])
+    assert (message, expected) == (f"{key}.1 is {value!r}", "a list of dicts")
 
 
 @pytest.mark.parametrize(("key", "value"), ROWS)

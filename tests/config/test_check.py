@@ -65,6 +65,8 @@ SEEDED = [
         r"pipeline\.2\.type.*\n.*Resize",
         "transform",
     ),
+    ("model.type=5", r"^model\.type is 5\nExpected: the name of a class", "a number as type"),
+    ("model.backbone.type=[1]", r"^model\.backbone\.type is \[1\]", "a list as type"),
     ("val_evaluator.type=CocoMetrics", "did you mean CocoMetric", "metric"),
     ("default_hooks.timer.type=IterTimeHook", "did you mean IterTimerHook", "hook"),
     (

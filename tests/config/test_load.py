@@ -360,11 +360,48 @@ def test_override_leaves_the_variable_it_came_from(small):
         ),
         ("model.backbone.with_cp=maybe", "True or False; it is False", "text for a bool"),
         ("model={'bakbone': {'depth': 1}}", r"'model\.bakbone'", "typo in a dict"),
+        ("pipeline.².scale=1", "a list of 2 and has no '²'", "a digit that is no number"),
+        ("pipeline.½.scale=1", "a list of 2 and has no '½'", "no digit"),
+        (f"pipeline.{'9' * 900}.scale=1", "a list of 2 and has no", "a number that is no index"),
+        (f"pipeline.{'9' * 5000}.scale=1", "has 3 parts and 50", "more digits than int() takes"),
+        (f"+{'a.' * 2000}b=1", "has 2001 parts", "too deep"),
+        (f"{'a.' * 60}b=1", "has 61 parts", "too deep, and not there"),
+        (f"+{'a' * 1001}=1", "and 1001 characters", "too long"),
+        ("model={1: 2}", r"model cannot have the key 1\nExpected: a name in quotes: '1'", "number"),
+        ("model={None: 2}", "model cannot have the key None", "None"),
+        ("model={(1, 2): 2}", r"model cannot have the key \(1, 2\)", "a tuple"),
+        ("model.backbone={'depth': 1, 2: 3}", r"backbone cannot have the key 2", "below"),
+        ("model={'backbone': {True: 3}}", r"backbone cannot have the key True", "in a dict"),
+        ("+model={1: 2}", "model cannot have the key 1", "a key that would be new"),
     ],
 )
 def test_override_that_does_not_fit(small, override, match, why):
     with pytest.raises(ConfigError, match=match):
         load_config(small, [override])
+
+
+@pytest.mark.parametrize("key", [1, None, ("lr",)])
+def test_keys_of_a_mapping_are_texts(small, key):
+    with pytest.raises(ConfigError, match="the config cannot have the key"):
+        load_config(small, {key: 1})
+
+
+def test_a_key_may_be_long_and_deep(small):
+    key = ".".join(["a" * 18] * 50)
+    assert at(load_config(small, [f"+{key}=1"]), key) == 1
+
+
+def test_a_new_dict_may_have_any_keys(small):
+    assert load_config(small, ["+model.names={1: 'a'}"]).model.names == {1: "a"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe\xff", b"lr = '\xe9'", b"lr = 1\0", b"lr = " + b"[" * 10**5, b"\0" * 99]
+)
+def test_a_config_that_is_no_text_or_too_deep(tmp_path, data):
+    (tmp_path / "a.py").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"a\.py"):
+        load_config(tmp_path / "a.py")
 
 
 # --- output ---

@@ -6,7 +6,12 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from fldet.config.load import load_config
-from fldet.config.prepare import prepare_config, scale_learning_rate
+from fldet.config.prepare import (
+    our_datasets,
+    prepare_config,
+    scale_learning_rate,
+    stated_classes,
+)
 from fldet.errors import ConfigError, DataError
 from fldet.registry import DATASETS
 
@@ -143,6 +148,34 @@ def test_without_a_validation_loader_nothing_of_it_is_left(tiny_config):
 def test_what_is_missing_is_named(tiny_config, override, error, message):
     with pytest.raises(error, match=message):
         prepare_config(load_config(tiny_config, [override]), phases=("train",))
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        *(5, "x", [1], True),
+        *({"dataset": one} for one in (5, "x", [1], {"type": 5}, {"type": None}, {"type": ["x"]})),
+        {"dataset": {}},
+        {"dataset": {"dataset": 5}},
+        {"dataset": {"datasets": 5}},
+        {"dataset": {"datasets": [{"type": "CocoDataset"}, 5]}},
+        {"dataset": {"datasets": {"type": 7}}},
+    ],
+)
+def test_a_loader_or_data_set_of_another_type_is_refused(loader):
+    with pytest.raises(ConfigError, match=r"is (5|7|'x'|\[|True|None)"):
+        our_datasets(loader)
+
+
+@pytest.mark.parametrize("metainfo", [5, "x", [1], {"classes": [[1]]}, {"classes": ("a", None)}])
+def test_classes_of_a_data_set_are_names(metainfo):
+    with pytest.raises(ConfigError, match=r"metainfo of a data set|a name in classes is no text"):
+        stated_classes({"type": "CocoDataset", "metainfo": metainfo})
+
+
+@pytest.mark.parametrize("classes", [None, 5, "names.txt", (), {}])
+def test_a_data_set_may_name_no_classes(classes):
+    assert stated_classes({"metainfo": {"classes": classes}}) == ()
 
 
 @pytest.mark.parametrize(

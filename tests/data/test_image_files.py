@@ -1,13 +1,16 @@
 import io
 import os
+import re
 import socket
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
+import fldet
 from fldet.data.image_files import (
     MOST_PIXELS,
     Header,
@@ -19,6 +22,7 @@ from fldet.data.image_files import (
 )
 from fldet.data.images import LoadImage
 from fldet.errors import BrokenImageError, DataError
+from fldet.inference.sources import is_image
 from fldet.pictures.boxes import read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
@@ -127,6 +131,36 @@ def test_damage_in_the_middle_is_only_seen_by_decoding(tmp_path):
     facts = inspect_image(str(tmp_path / "a.jpg"), deep=True)
     assert (facts.fault, facts.width) == ("image damaged", 40)
     assert "Corrupt JPEG data" in facts.detail
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are no text, which POSIX has")
+@pytest.mark.parametrize(
+    "name",
+    [b"d\xff.jpg", b"\xff", b"\xed\xa0\x80.png", "\u7bb1\U0001f600.jpg".encode(), b"\x1b\n.jpg"],
+)
+@pytest.mark.parametrize("data", [JPEG, PNG, b"junk"], ids=["jpeg", "png", "junk"])
+def test_a_name_of_any_bytes(tmp_path, name, data):
+    """OpenCV ended the process at half a character."""
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(data)
+    for facts in (inspect_image(str(path)), inspect_image(str(path), deep=True)):
+        assert (facts.width, bool(facts.fault)) == ((0, True) if data == b"junk" else (40, False))
+    if data == b"junk":
+        with pytest.raises(DataError):
+            read_image(path)
+    else:
+        assert image_size(path) == (40, 20)
+        assert read_image(path).shape == (20, 40, 3)
+        assert LoadImage()({"img_path": str(path)})["img_shape"] == (20, 40)
+        assert is_image(str(path)) is True
+
+
+def test_names_go_to_opencv_in_one_place():
+    """It ends the process where a name has half a character."""
+    given = re.compile(r"(imread|haveImageReader|VideoCapture|imcount|VideoWriter)\w*\((?!\))")
+    for file in Path(fldet.__file__).parent.rglob("*.py"):
+        for line in file.read_text().splitlines():
+            assert not given.search(line) or "(for_opencv(" in line, f"{file}: {line}"
 
 
 def test_a_folder_and_a_forbidden_file_are_no_images(tmp_path):

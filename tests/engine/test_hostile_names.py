@@ -90,6 +90,20 @@ def test_init_writes_names_that_do_nothing(tmp_path, write, folder, fldet):
     assert "hunter2" not in done.stdout + done.stderr + out.read_text()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names that are no text, which POSIX has")
+@pytest.mark.parametrize("write", [write_voc, write_yolo])
+@pytest.mark.parametrize("words", [("data", "inspect"), ("data", "check"), ("init",)])
+def test_an_image_whose_name_is_no_text_ends_no_process(tmp_path, write, words, fldet):
+    write(tmp_path / "data", ["a", "b"])
+    for path in sorted((tmp_path / "data").rglob("0.*")):
+        path.rename(path.with_name(os.fsdecode(b"d\xff") + path.suffix))
+    options = ("--out", tmp_path / "c.py", "--model", "small") if words == ("init",) else ()
+    done = fldet(*words, tmp_path / "data", *options)
+    assert done.returncode in (0, 1), done.stderr
+    words = r"d\udcff.png", "image file missing: 1; first image 2"
+    assert any(word in done.stdout + done.stderr for word in words)
+
+
 def test_the_config_of_a_run_and_its_checkpoint_have_names_that_do_nothing(tmp_path, fldet):
     root, out, work_dir = tmp_path / "{{$SECRET:x}}", tmp_path / "c.py", tmp_path / "w"
     write_coco(root, NAMES)

@@ -16,6 +16,12 @@ def test_the_cpu_can_be_chosen_everywhere():
     assert get_device() == "cpu"
 
 
+@pytest.mark.parametrize("name", ["cuda:²", "cuda:" + "9" * 5000, "cuda:x", "gpu", "cpu:½"])
+def test_other_names_of_devices_are_refused(name):
+    with pytest.raises(UsageError, match="unknown device"):
+        select_device(name)
+
+
 @NO_CUDA
 def test_auto_is_the_cpu_without_cuda():
     assert select_device("auto") == torch.device("cpu")

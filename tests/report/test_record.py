@@ -1,7 +1,9 @@
 """What ``fldet report`` finds in a work dir, and what it does where something is missing."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +160,82 @@ def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
     assert "Failed to import" in comparison
     assert gallery.startswith("No gallery: ")
     assert comparison in " ".join(capfd.readouterr().out.split())
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def link(target):
+    return lambda path: path.symlink_to(target)
+
+
+UNREADABLE = {
+    "pipe": (pipe, "is a pipe, socket or device"),
+    "endless": (link("/dev/zero"), "is a pipe, socket or device"),
+    "to nothing": (link("nowhere"), "log not found"),
+    "to itself": (link("z.log"), "cannot read"),
+    "folder": (Path.mkdir, "is a folder"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kinds of files that POSIX has")
+@pytest.mark.parametrize(("make", "words"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_log_that_cannot_be_read_is_a_gap(finished, run, make, words):
+    folder = max(path.parent for path in run.glob("*/*.log"))
+    make(folder / "z.log")
+    record = read_run(run, base=str(finished[1]))
+    assert record.environment["seed"] == "0"  # of the log before
+    (gap,) = record.gaps
+    assert gap.startswith(f"Not read for seed and versions: {folder / 'z.log'} ") or words in gap
+    assert words in gap
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xfe", b"\0" * 10**6, b"    seed: 7", b"    seed: " + b"9" * 10**6, b"\n" * 10**6],
+)
+def test_of_a_log_the_head_is_read(run, data):
+    folder = max(path.parent for path in run.glob("*/*.log"))
+    (folder / "z.log").write_bytes(data)
+    seed = read_run(run).environment.get("seed")
+    assert seed == ("7" if data == b"    seed: 7" else None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kinds of files that POSIX has")
+@pytest.mark.parametrize(
+    "make", [pipe, Path.mkdir, link("/dev/zero"), link("nowhere"), link("zz.py")]
+)
+@pytest.mark.parametrize("folder", ["", "test"])
+def test_what_is_no_config_is_passed_over(finished, run, make, folder):
+    make(run / folder / "zz.py")
+    record = read_run(run, base=str(finished[1]))
+    assert (record.config, record.gaps) == ("tiny", ())
+    assert record.tested is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"train_dataloader = {value}" for value in (5, "'x'", "[1]", "dict(dataset=5)")),
+        "train_dataloader = dict(dataset=dict(type=5))",
+        "train_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=5))",
+        "train_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=dict(classes=[[1]])))",
+        *(f"test_dataloader = {value}" for value in (5, "'x'", "dict(dataset=5)")),
+        "test_dataloader = dict(dataset=dict(type=5))",
+        "test_dataloader = dict(dataset=dict(datasets=7))",
+        "test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=5))",
+        "test_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=5))",
+        "test_evaluator = 5",
+        "model = 5",
+    ],
+)
+def test_a_config_of_wrong_types_is_a_gap(finished, run, line):
+    (run / "test" / "zz.py").write_text(line)
+    (run / "zz.py").write_text(line)
+    record = read_run(run, base=str(finished[1]))
+    assert record.tested is None
+    assert [gap for gap in record.gaps if gap.startswith("No gallery: ")]
 
 
 def test_folders_and_configs_that_are_not_there(tmp_path, run):

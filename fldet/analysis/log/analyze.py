@@ -9,6 +9,7 @@ from fldet.analysis.log.read import TrainingLog, read_log
 from fldet.analysis.log.summary import RunSummary, summarize_log
 from fldet.errors import UsageError
 from fldet.results import ANALYSES, Analysis
+from fldet.text import file_name
 
 
 def analyze_log(
@@ -26,7 +27,7 @@ def analyze_log(
         UsageError: more runs than there are colours.
     """
     runs = read_logs(work_dirs)
-    stem = "_".join(["log", *(path.resolve().name for path in work_dirs)])[:80]
+    stem = file_name("_".join(["log", *(path.resolve().name for path in work_dirs)])[:80])
     files = plot_logs(runs, out_dir / stem, smooth=smooth)
     return Analysis([summarize_log(run, smooth=smooth) for run in runs], files)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fldet.analysis.log.read import Series, TrainingLog, loss_parts
+from fldet.analysis.log.read import MOST_DRAWN, Series, TrainingLog, drawn_losses, loss_parts
 from fldet.analysis.log.summary import not_finite, shares, smoothed
 from fldet.pictures.figure import COLORS, DASHES, figure, label, save
 
 LOG_SCALE_FROM = 50  # largest over smallest loss from which the axis is logarithmic
+_LONGEST_NAME = 30  # of a loss in the legend
 RUN_COLORS = (*COLORS[1:], COLORS[0])
 
 _PANELS = [["losses", "ap"], ["losses", "speed"], ["rate", "waiting"]]
@@ -55,16 +56,18 @@ def _name_runs(drawn: Any, runs: Sequence[TrainingLog]) -> None:
 
 
 def _draw_losses(axes: Any, runs: Sequence[TrainingLog], smooth: int) -> None:
-    names = list(dict.fromkeys(name for run in runs for name in loss_parts(run.train)))
-    styles = dict(zip(names, DASHES * len(names), strict=False))
+    names = list(dict.fromkeys(name for run in runs for name in drawn_losses(run.train)))
+    styles = dict(zip(names[:MOST_DRAWN], DASHES * MOST_DRAWN, strict=False))
     for run, color in zip(runs, RUN_COLORS, strict=False):
-        for name, one in loss_parts(run.train).items():
+        for name, one in drawn_losses(run.train).items():
+            if name not in styles:
+                continue
             style = {"color": color, "linestyle": styles[name]}
             if smooth > 1:
                 axes.plot(one.iterations, _drawable(one.values), color=color, alpha=0.25, lw=1.5)
             axes.plot(one.iterations, smoothed(one.values, smooth), **style, **_lone(one))
             _mark(axes, not_finite(one), color)
-        for name, one in loss_parts(run.val).items():
+        for name, one in drawn_losses(run.val).items():
             style = {"color": color, "linestyle": styles.get(name, "solid")}
             axes.plot(one.iterations, _drawable(one.values), **style, marker="D", ms=8, lw=1.2)
     values = [v for run in runs for scalars in (run.train, run.val) for v in _positive(scalars)]
@@ -81,12 +84,20 @@ def _loss_legend(axes: Any, runs: Sequence[TrainingLog], styles: Mapping[str, An
     from matplotlib.lines import Line2D
 
     grey: dict[str, Any] = {"color": "0.3"}
-    handles = [Line2D([], [], ls=style, label=name, **grey) for name, style in styles.items()]
+    handles = [
+        Line2D([], [], ls=style, label=label(_cut(name)), **grey) for name, style in styles.items()
+    ]
     if any(loss_parts(run.val) for run in runs):
         handles.append(Line2D([], [], marker="D", ms=8, lw=1.2, label="on validation", **grey))
-    if any(not_finite(one) for run in runs for one in loss_parts(run.train).values()):
+    if left_out := {name for run in runs for name in loss_parts(run.train)} - styles.keys():
+        handles.append(Line2D([], [], ls="", label=f"{len(left_out)} more, not drawn"))
+    if any(not_finite(one) for run in runs for one in drawn_losses(run.train).values()):
         handles.append(Line2D([], [], ls="", **_CROSS, label="NaN or infinite", **grey))
     axes.legend(handles=handles, loc="upper right", handlelength=3)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 _CROSS: dict[str, Any] = {"marker": "x", "ms": 11, "mew": 3}
@@ -134,7 +145,7 @@ def _draw_speed(axes: Any, runs: Sequence[TrainingLog]) -> None:
     for run, color in zip(runs, RUN_COLORS, strict=False):
         times = run.train.get("time", Series())
         rates = [1 / value if value > 0 else math.nan for value in times.values]
-        axes.plot(times.iterations, rates, color=color, **_lone(times))
+        axes.plot(times.iterations, _drawable(rates), color=color, **_lone(times))
     axes.set(ylabel="iterations / s", ylim=(0, None))
 
 
@@ -142,7 +153,7 @@ def _draw_waiting(axes: Any, runs: Sequence[TrainingLog]) -> None:
     for run, color in zip(runs, RUN_COLORS, strict=False):
         part = shares(run.train.get("data_time", Series()), run.train.get("time", Series()))
         percent = [100 * value for value in part.values]
-        axes.plot(part.iterations, percent, color=color, **_lone(part))
+        axes.plot(part.iterations, _drawable(percent), color=color, **_lone(part))
     axes.set(ylabel="waiting for data [%]")
     axes.set_ylim(0, min(100, max(10, axes.get_ylim()[1])))
 
@@ -157,5 +168,5 @@ def _drawable(values: Sequence[float]) -> list[float]:
 
 
 def _positive(scalars: Mapping[str, Series]) -> Iterator[float]:
-    for one in loss_parts(scalars).values():
+    for one in drawn_losses(scalars).values():
         yield from (value for value in one.values if math.isfinite(value) and value > 0)

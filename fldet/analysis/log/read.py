@@ -1,19 +1,26 @@
 """The scalars of training runs, as their logs have them."""
 
+import itertools
 import logging
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fldet.errors import DataError, shorten
-from fldet.files import GIB, parse_json, read_bytes
+from fldet.files import GIB, MIB, parse_json, read_lines
+from fldet.text import printable
 
 log = logging.getLogger("fldet")
 
 _MOST_STEPS = 2**53  # above, numbers on an axis are no longer whole
-_MOST_BITS = 1000  # of a whole number that is a float too
+_LARGEST, _SMALLEST = 1e100, 1e-100  # what is larger counts as infinite, what is smaller as 0
+_MOST_NUMBERS = 20_000_000  # of a run, at about 100 bytes; 10 at each of two million iterations
+_LONGEST_NAME = 100  # of a scalar; the rest is cut off
+
+MOST_DRAWN = 20  # losses in a figure
 
 # MMDetection's own metric calls them otherwise.
 _AP = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"}
@@ -51,6 +58,11 @@ def loss_parts(scalars: Mapping[str, Series]) -> dict[str, Series]:
     return {name: one for name, one in scalars.items() if name.startswith("loss")}
 
 
+def drawn_losses(scalars: Mapping[str, Series]) -> dict[str, Series]:
+    """Returns the losses that a figure has room for: the first so many."""
+    return dict(itertools.islice(loss_parts(scalars).items(), MOST_DRAWN))
+
+
 def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
     """Returns the scalars of all starts of a run as one.
 
@@ -62,15 +74,18 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
         name: of the run; by default that of the folder.
 
     Raises:
-        DataError: there is no such folder, it holds no scalars of a training, or a line is broken
-            that others follow. Broken lines at the end are skipped with a warning.
+        DataError: there is no such folder, it holds no scalars of a training, or more than 20
+            million numbers, or a line is broken that others follow. Broken lines at the end are
+            skipped with a warning.
     """
     if not work_dir.is_dir():
         raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
-    starts = [records for file in _scalar_files(work_dir) if (records := list(_records(file)))]
+    starts = 0
     train: list[tuple[int, dict[str, float]]] = []
     val: list[tuple[int, dict[str, float]]] = []
-    for records in starts:
+    for file in _scalar_files(work_dir):
+        records = _few_records(file, sum(len(one) for _, one in (*train, *val)))
+        starts += bool(records)
         new_train = [(int(one["step"]), one) for one in records if "iter" in one]
         first = new_train[0][0] if new_train else math.inf
         train = [point for point in train if point[0] < first] + new_train
@@ -81,7 +96,7 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
             expected="TIME/vis_data/scalars.json in it, with at least one logged iteration",
             hint="a run logs every 50 iterations: --cfg-options default_hooks.logger.interval=10",
         )
-    return TrainingLog(name or work_dir.resolve().name, len(starts), _series(train), _series(val))
+    return TrainingLog(name or work_dir.resolve().name, starts, _series(train), _series(val))
 
 
 def _scalar_files(work_dir: Path) -> Iterator[Path]:
@@ -93,11 +108,26 @@ def _scalar_files(work_dir: Path) -> Iterator[Path]:
         yield from [path for path in choice if path.is_file()][:1]
 
 
+def _few_records(file: Path, count: int) -> list[dict[str, float]]:
+    """Returns the records of a file, where the numbers of the run so far are so many."""
+    records = []
+    for record in _records(file):
+        count += len(record)
+        if count > _MOST_NUMBERS:
+            raise DataError(
+                f"{file}: more than {_MOST_NUMBERS:,} numbers in the log of a run",
+                expected="fewer logged iterations",
+                hint="keep every tenth of them: awk '!/\"iter\"/ || NR % 10 == 0'",
+            )
+        records.append(record)
+    return records
+
+
 def _records(file: Path) -> Iterator[dict[str, float]]:
     """Yields the numbers of each line that belongs to a training; a test's figures have no step."""
-    text = read_bytes(file, "log", most=GIB).decode(errors="replace")
-    broken = 0  # lines, as far as seen: a kill cuts the last one off, a power loss leaves anything
-    for number, line in enumerate(text.split("\n"), start=1):
+    broken, text = 0, ""  # a kill cuts the last line off, a power loss leaves anything
+    for number, data in enumerate(read_lines(file, "log", most=GIB, longest=MIB), start=1):
+        line = data.decode(errors="replace")
         if not line.strip():
             continue
         try:
@@ -105,12 +135,12 @@ def _records(file: Path) -> Iterator[dict[str, float]]:
             if not isinstance(record, dict) or not _is_step(record.get("step", 0)):
                 raise DataError(str(file))
         except DataError:
-            broken = broken or number
+            if not broken:
+                broken, text = number, shorten(line.strip(), 60)
             continue
         if broken:
-            line = text.split("\n")[broken - 1]
             raise DataError(
-                f"{file}, line {broken} is broken: {shorten(line.strip(), 60)}",
+                f"{file}, line {broken} is broken: {text}",
                 expected="one JSON object with an integer 'step', as MMEngine writes them",
             )
         if "step" in record:
@@ -129,10 +159,21 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     for key, value in record.items():
         if isinstance(value, (int, float)):
             name = key.removeprefix("train/").removeprefix("val/").removeprefix("val/")
-            # a whole number of hundreds of digits is no float
-            small = not isinstance(value, int) or value.bit_length() < _MOST_BITS
-            plain[_AP.get(name.rpartition("/")[2], name)] = value if small else math.inf
+            plain[_plain_name(_AP.get(name.rpartition("/")[2], name))] = _bounded(value)
     return plain
+
+
+def _plain_name(name: str) -> str:
+    """Returns a name that can be printed and drawn; the same text for the same name."""
+    text = printable(name[: _LONGEST_NAME + 1])
+    return sys.intern(text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}...")
+
+
+def _bounded(value: float) -> float:
+    """Returns a number with which figures can be computed and drawn, or one that is not finite."""
+    if abs(value) > _LARGEST:
+        return math.inf if value > 0 else -math.inf
+    return 0.0 if abs(value) < _SMALLEST else value
 
 
 def _validations(records: Sequence[dict[str, float]]) -> Iterator[tuple[int, dict[str, float]]]:

@@ -1,5 +1,6 @@
 """``fldet analyze log``."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
-from fldet.text import table
+from fldet.text import clock, table
 
 if TYPE_CHECKING:
     from fldet.analysis.log.summary import RunSummary
@@ -63,7 +64,7 @@ def run_text(runs: Sequence["RunSummary"], smooth: int, pictures: Sequence[Path]
         ("best AP", *(_best(run) for run in runs)),
         ("seconds per iteration", *(_number(run.seconds_per_iteration, 3) for run in runs)),
         ("waiting for data", *(_percent(run.data_loading_frac) for run in runs)),
-        ("time of training", *(_duration(run.seconds) for run in runs)),
+        ("time of training", *(clock(run.seconds) for run in runs)),
     ]
     if any(run.not_finite for run in runs):
         rows.append(("points with NaN or inf", *(str(run.not_finite) for run in runs)))
@@ -74,20 +75,16 @@ def run_text(runs: Sequence["RunSummary"], smooth: int, pictures: Sequence[Path]
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if not 1e9 < abs(value) < math.inf else f"{value:.{digits}e}"
 
 
 def _best(run: "RunSummary") -> str:
     if run.best_ap is None:
         return "-"
-    return f"{run.best_ap:.3f} at {run.best_iteration:,}"
+    return f"{_number(run.best_ap, 3)} at {run.best_iteration:,}"
 
 
 def _percent(value: float) -> str:
-    return "-" if value != value else f"{100 * value:.0f} %"
-
-
-def _duration(seconds: float) -> str:
-    from datetime import timedelta
-
-    return "-" if seconds != seconds else str(timedelta(seconds=round(seconds)))
+    return f"{100 * value:.0f} %" if abs(value) < 1e9 else "-"

@@ -8,6 +8,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
 from fldet.errors import CheckpointError
+from fldet.numeric import is_whole
 from fldet.registry import HOOKS
 
 # In the checkpoint: the iteration whose validation is part of it.
@@ -121,6 +122,6 @@ def _older(folder: Path, template: str, step: int) -> list[Path]:
     steps = [
         int(text)
         for path in folder.glob(f"{prefix}*{suffix}")
-        if (text := path.name[len(prefix) : -len(suffix)]).isdigit()
+        if is_whole(text := path.name[len(prefix) : -len(suffix)])
     ]
     return [folder / template.format(n) for n in sorted(steps, reverse=True) if n <= step]

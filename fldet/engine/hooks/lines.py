@@ -1,7 +1,6 @@
 """The lines of a config that each stand for a hook: ``ema``, ``early_stopping``, ``max_time``."""
 
 import logging
-import math
 import re
 from typing import Any
 
@@ -10,11 +9,13 @@ from mmengine.hooks import Hook
 
 from fldet.engine.hooks.early_end import EarlyStoppingHook, TimeBudgetHook
 from fldet.engine.hooks.ema import EMAHook
-from fldet.errors import ConfigError
+from fldet.errors import ConfigError, shorten
+from fldet.numeric import is_number
 
 log = logging.getLogger("fldet")
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_LONGEST = 1e12  # seconds, that is 30,000 years
 
 
 def hooks_of_lines(cfg: Config) -> list[Hook]:
@@ -43,7 +44,7 @@ def duration(value: Any) -> float:
         ConfigError: it is something else, or not positive.
     """
     seconds = 0.0
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         seconds = float(value)
     elif isinstance(value, str):
         text = value.replace(" ", "")
@@ -51,9 +52,9 @@ def duration(value: Any) -> float:
         in_order = [unit for _, unit in parts] == [u for u in _UNITS if u in text]
         if in_order and "".join(map("".join, parts)) == text:
             seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds <= _LONGEST:
         raise ConfigError(
-            f"max_time is {value!r}",
+            f"max_time is {shorten(value)}",
             expected="a time as '2h30m', '45m' or '1d', or a positive number of seconds",
         )
     return seconds
@@ -63,12 +64,12 @@ def _ema(value: Any) -> EMAHook:
     options = {} if value is True else value
     example = "True, False or dict(momentum=0.0002, gamma=10)"
     if not isinstance(options, dict):
-        raise ConfigError(f"ema is {value!r}", expected=example)
+        raise ConfigError(f"ema is {shorten(value)}", expected=example)
     hook = EMAHook(**options)
     momentum, gamma = hook.ema_cfg["momentum"], hook.ema_cfg["gamma"]
-    if not (_is_number(momentum) and 0 < momentum < 1 and _is_count(gamma)):
+    if not (is_number(momentum) and 0 < momentum < 1 and _is_count(gamma)):
         raise ConfigError(
-            f"ema is {value!r}", expected=f"{example}: momentum in (0, 1), gamma at least 1"
+            f"ema is {shorten(value)}", expected=f"{example}: momentum in (0, 1), gamma at least 1"
         )
     return hook
 
@@ -77,7 +78,7 @@ def _early_stopping(cfg: Config) -> EarlyStoppingHook:
     value: Any = cfg.early_stopping
     example = "validations without a better score, as 5, or dict(patience=5, min_delta=0.001)"
     if not (_is_count(value) or isinstance(value, dict)):
-        raise ConfigError(f"early_stopping is {value!r}", expected=example)
+        raise ConfigError(f"early_stopping is {shorten(value)}", expected=example)
     if not (cfg.get("val_dataloader") and cfg.get("val_cfg")):
         raise ConfigError(
             "early_stopping: the config has no validation",
@@ -92,11 +93,15 @@ def _early_stopping(cfg: Config) -> EarlyStoppingHook:
     options |= value if isinstance(value, dict) else {"patience": value}
     hook = EarlyStoppingHook(**options)
     good_rule = options.get("rule", "greater") in ("greater", "less")
-    good_delta = _is_number(hook.min_delta) and hook.min_delta >= 0
+    good_delta = is_number(hook.min_delta) and hook.min_delta >= 0
     if not (_is_count(hook.patience) and isinstance(hook.monitor, str) and good_rule):
-        raise ConfigError(f"early_stopping is {value!r}", expected=f"{example}; rule greater, less")
+        raise ConfigError(
+            f"early_stopping is {shorten(value)}", expected=f"{example}; rule greater, less"
+        )
     if not good_delta:
-        raise ConfigError(f"early_stopping.min_delta is {hook.min_delta!r}", expected="0 or more")
+        raise ConfigError(
+            f"early_stopping.min_delta is {shorten(hook.min_delta)}", expected="0 or more"
+        )
     return hook
 
 
@@ -105,8 +110,4 @@ def _is_on(cfg: Config, name: str) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63

@@ -82,7 +82,26 @@ def test_durations(value, seconds):
     assert duration(value) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "2x", "30", "30m2h", "1h1h", "h", 0, -1, True, [1], "nanh"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "2x",
+        "30",
+        "30m2h",
+        "²h",
+        "9" * 400 + "d",
+        10**400,
+        1e13,
+        "1h1h",
+        "h",
+        0,
+        -1,
+        True,
+        [1],
+        "nanh",
+    ],
+)
 def test_other_durations_are_refused(value):
     with pytest.raises(ConfigError, match="max_time is") as error:
         duration(value)
@@ -100,6 +119,19 @@ def test_other_durations_are_refused(value):
         ("early_stopping=dict(rule='higher')", "early_stopping is"),
         ("early_stopping=dict(min_delta=-1)", "min_delta is -1"),
         ("accumulate=0", "accumulate is 0"),
+        ("accumulate=True", "accumulate is True"),
+        ("accumulate=[2]", r"accumulate is \[2\]"),
+        ("accumulate=5", r"accumulate is 5, train_cfg.max_iters 4"),
+        (f"accumulate={10**22}", r"accumulate is 1000.*, train_cfg.max_iters 4"),
+        (f"accumulate={10**400}", "accumulate is a number of 1329 bits"),
+        ("+optim_wrapper.accumulative_counts=5", "optim_wrapper.accumulative_counts is 5"),
+        ("ema=dict(gamma=1.5)", "ema is"),
+        (f"ema=dict(gamma={10**400})", "ema is"),
+        (f"ema=dict(momentum={10**400})", "ema is"),
+        (f"early_stopping={10**400}", "early_stopping is a number of 1329 bits"),
+        (f"early_stopping=dict(min_delta={10**400})", "min_delta is a number of 1329 bits"),
+        (f"max_time={10**400}", "max_time is a number of 1329 bits"),
+        ("max_time=1e300", "max_time is 1e"),
         ("max_time='soon'", "max_time is 'soon'"),
     ],
 )
@@ -116,6 +148,13 @@ def test_values_of_another_kind_are_refused(tiny_config, option, message):
         ("acumulate = 2", "did you mean accumulate?"),
         ("ema = dict(momentm=0.1)", "did you mean momentum?"),
         ("early_stopping = dict(patiense=3)", "did you mean patience?"),
+        ("ema = dict(type='SGD')", "one of: gamma, momentum"),
+        ("ema = dict(type='fldet.EMAHook', momentum=0.1)", "one of: gamma, momentum"),
+        ("ema = dict(_scope_='mmdet')", "one of: gamma, momentum"),
+        ("ema = dict(priority=1)", "one of: gamma, momentum"),
+        ("ema = {'self': 1, 2: 3}", "one of: gamma, momentum"),
+        ("early_stopping = dict(type=7)", "one of: min_delta, monitor, patience, rule"),
+        ("early_stopping = dict(type=[], patience=2)", "one of: min_delta, monitor"),
     ],
 )
 def test_misspelt_lines_name_the_right_ones(tiny_config, line, near):
@@ -123,6 +162,16 @@ def test_misspelt_lines_name_the_right_ones(tiny_config, line, near):
     with pytest.raises(ConfigError) as error:
         validate(load_config(tiny_config))
     assert near in error.value.expected
+
+
+@pytest.mark.parametrize("most", [3, 10**6])
+def test_accumulation_has_an_upper_bound(tiny_config, most):
+    options = [f"train_cfg.max_iters={most}"]
+    cfg, _ = completed(tiny_config, *options, f"accumulate={min(most, 100_000)}")
+    assert cfg.optim_wrapper.accumulative_counts == min(most, 100_000)
+    with pytest.raises(ConfigError, match="accumulate is") as error:
+        completed(tiny_config, *options, f"accumulate={min(most, 100_000) + 1}")
+    assert "max_iters=1000" in error.value.hint
 
 
 def test_early_stopping_follows_the_score_of_the_best_checkpoint(tiny_config):
