@@ -56,9 +56,7 @@ def loss_cdf(
         Path | None,
         typer.Option("--from", help="Redraw this sample, without a model.", show_default=False),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("work_dirs/analysis"),
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
