@@ -1,16 +1,18 @@
 """The runs of the paper's tables on a Slurm cluster, through submitit."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import DataError, UnavailableError, UsageError, shorten
 from fldet.files import write_atomically
 from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
 from fldet.paper.runs import Run, read_record, result_of
+from fldet.results import read_stored
 
 JOB = "cluster_job.json"
 DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
@@ -70,7 +72,9 @@ class Cluster:
         run.folder.mkdir(parents=True, exist_ok=True)
         path = run.folder / JOB
         if path.is_file():
-            number = json.loads(path.read_text())["id"]
+            number = read_stored(path, str, "id", what="note of a job", hint=f"remove {path}")
+            if not re.fullmatch(r"\w{1,100}", number):  # submitit makes paths of it
+                raise DataError(f"{path} is no note of a job: id is {shorten(number)}")
             job = self._job_class(folder=self._folder, job_id=number)
             if not job.done():
                 return ClusterJob(run, job)

@@ -56,7 +56,7 @@ def test_a_run_with_a_test(finished):
     assert sorted(tested.truth.categories.values()) == ["circle", "square"]
     assert tested.file_names[15] == "1.png"
     assert (tested.image_dir / "1.png").is_file()
-    assert len(tested.detections) == record.result["figures"]["num_detections"] > 0
+    assert len(tested.detections) == record.result.figures.num_detections > 0
 
 
 def test_the_page_of_a_run(finished, tmp_path, capfd):
@@ -110,7 +110,7 @@ def test_without_detections_there_are_figures(run):
     record = read_run(run)
     assert record.tested is None
     assert "kept no detections" in record.gaps[-1]
-    assert record.result["figures"]["num_images"] == 6
+    assert record.result.figures.num_images == 6
 
 
 def test_data_that_moved_are_named_and_can_be_given(run, tiny_coco):
@@ -152,7 +152,7 @@ def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
     assert done.exit_code == 0, done.output
     record = read_run(run, base=str(finished[1]))
     assert (record.compared_with, record.changes, record.tested) == ("", (), None)
-    assert record.result["figures"]["num_images"] == 6
+    assert record.result.figures.num_images == 6
     comparison, gallery = record.gaps
     assert comparison.startswith(f"No comparison with {finished[1]}: {run / 'tiny.py'}: ")
     assert "Failed to import" in comparison
