@@ -72,15 +72,25 @@ class Cluster:
         run.folder.mkdir(parents=True, exist_ok=True)
         path = run.folder / JOB
         if path.is_file():
-            number = read_stored(path, str, "id", what="note of a job", hint=f"remove {path}")
-            if not re.fullmatch(r"\w{1,100}", number):  # submitit makes paths of it
-                raise DataError(f"{path} is no note of a job: id is {shorten(number)}")
-            job = self._job_class(folder=self._folder, job_id=number)
+            job = self._job_class(folder=self._folder, job_id=read_job(path))
             if not job.done():
                 return ClusterJob(run, job)
         job = self._executor.submit(ClusterRun(run, self._device, self._gpus))
         write_atomically(path, json.dumps({"id": job.job_id}))
         return ClusterJob(run, job)
+
+
+def read_job(path: Path) -> str:
+    """Returns the id of the job that a run was sent away as.
+
+    Raises:
+        DataError: the file does not say.
+    """
+    what, hint = "note of a job", f"remove {path}"
+    number: str = read_stored(path, str, "id", what=what, hint=hint)
+    if not re.fullmatch(r"\w{1,100}", number):  # submitit makes names of files of it
+        raise DataError(f"{path} is no {what}: id is {shorten(number)}", hint=hint)
+    return number
 
 
 class ClusterRun:

@@ -111,7 +111,7 @@ def test_files_in_the_wrong_order_or_of_another_kind(measured, tmp_path):
     with pytest.raises(DataError, match="is of the command 'benchmark'") as error:
         speed_accuracy(PAPER, [(name, speed, test)])
     assert "in this order" in error.value.hint
-    with pytest.raises(DataError, match="not found: .*none"):
+    with pytest.raises(DataError, match=r"not found: .*none"):
         speed_accuracy(PAPER, [(name, test, tmp_path / "none.json")])
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DataError, match=r"its content is \[\]"):

@@ -1,6 +1,7 @@
 """What ``fldet report`` finds in a work dir, and what it does where something is missing."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of, read_
 from fldet.cli.main import app
 from fldet.engine.test import test as run_test
 from fldet.errors import ConfigError, DataError
+from fldet.report.content import find_loss_cdf
 from fldet.report.record import read_run
 
 
@@ -167,3 +169,59 @@ def test_folders_and_configs_that_are_not_there(tmp_path, run):
         read_run(run, base="none.py")
     (tmp_path / "empty").mkdir()
     assert report(tmp_path / "empty").exit_code == 1
+
+
+def test_what_lies_about_in_a_work_dir_does_not_end_the_report(run):
+    """Pipes, links to nowhere, folders and files of another kind are passed over or named."""
+    (run / "zz.py").symlink_to(run / "nowhere.py")
+    (run / "test" / "zz.py").mkdir()
+    (run / "zz").mkdir()
+    os.mkfifo(run / "zz" / "zz.log")
+    (run / "loss_cdf_a.json").symlink_to(run / "nowhere.json")
+    (run / "loss_cdf_b.json").write_text("{")
+    (run / "loss_cdf_c.json").mkdir()
+    record = read_run(run)
+    assert record.config == "tiny"
+    assert record.tested is not None
+    gaps = record.gaps
+    assert any("zz.log is a pipe" in gap for gap in gaps)
+    found = []
+    assert find_loss_cdf("tiny", run, found) is None
+    assert sorted(gap.partition("loss_cdf_")[2][0] for gap in found) == ["a", "b", "c"]
+
+
+def test_a_long_log_is_not_read_whole(run):
+    (run / "zz").mkdir()
+    with (run / "zz" / "zz.log").open("wb") as file:
+        file.write(b"    seed: 7\n" + b"x" * 2**20)
+        file.truncate(2**33)
+    assert read_run(run).environment["seed"] == "7"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"command": "test", "version": "1", "result": 5}', "["])
+def test_a_result_that_cannot_be_read_is_a_gap(run, text):
+    (run / "test" / "result.json").write_text(text)
+    record = read_run(run)
+    assert (record.result, record.tested) == (None, None)
+    assert any(gap.startswith("No test: ") and "result.json" in gap for gap in record.gaps)
+    page = run / "page.html"
+    assert report(run, "--out", page).exit_code == 0
+    assert '<section id="training"' in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "test_dataloader = dict(dataset=dict(type=5))",
+        "test_dataloader = 5",
+        "train_dataloader = 5",
+        "test_dataloader = dict(dataset=dict(_delete_=True, ann_file=[]))",
+    ],
+)
+def test_a_config_whose_values_are_of_other_types_is_a_gap(finished, run, line):
+    for config in (run / "tiny.py", run / "test" / "tiny.py"):
+        config.write_text(f"{config.read_text()}\n{line}\n")
+    record = read_run(run, base=str(finished[1]))
+    assert record.tested is None
+    assert record.gaps[-1].startswith("No gallery: ")
+    assert report(run, "--config", finished[1], "--images", 0).exit_code == 0
