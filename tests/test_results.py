@@ -66,7 +66,7 @@ PLAIN = json.loads(json.dumps(to_jsonable(WHOLE)))
 
 
 def test_what_became_json_is_restored():
-    assert repr(restored(Outer, PLAIN)) == repr(WHOLE).replace("share=1,", "share=1.0,")
+    assert repr(restored(Outer, PLAIN)) == repr(WHOLE)
     assert restored(Outer, {**PLAIN, "of another version": 1}).inner == Inner(0.5)
     assert restored(Inner, {"share": 1}) == Inner(1.0)
 

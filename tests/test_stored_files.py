@@ -1,6 +1,7 @@
 """Files that fldet has written and reads again: with any content, a result or an error of ours."""
 
 import json
+import logging
 import math
 import os
 import zipfile
@@ -108,11 +109,11 @@ def errors(folder):
     objects = [{**entry, "category_id": k, "area": 90.0, "iscrowd": 0} for k in (1, 2)]
     objects[1]["bbox"] = [50.0, 50.0, 9.0, 10.0]
     truth = GroundTruth((1, 2), {1: "cat", 2: "dog"}, tuple(objects))
-    found = [{**entry, "score": 0.9}, {**entry, "category_id": 2, "score": 0.8}]
+    found = [{**entry, "category_id": k, "score": score} for k, score in ((1, 0.9), (2, 0.8))]
+    found.append({**entry, "category_id": 2, "bbox": objects[1]["bbox"], "score": 0.5})
     files = folder, Path("a.json"), Path("b.json")
-    analysis = find_errors(
-        TestedData(truth, found, {1: "a.png"}, *files), num_worst=1, num_random=1
-    )
+    tested = TestedData(truth, found, {1: "a.png"}, *files)
+    analysis = find_errors(tested, num_worst=1, num_random=1)
     return json.loads(save(analysis, folder / "errors.json").read_text())
 
 
@@ -381,10 +382,12 @@ DRAWN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.filterwarnings("default")
-def test_what_is_read_can_be_drawn(tmp_path, name):
+def test_what_is_read_can_be_drawn(tmp_path, name, monkeypatch):
+    # pytest-xdist cannot carry letters that are none in what was logged
+    monkeypatch.setattr(logging.getLogger("fldet"), "disabled", True)
     make, draw = DRAWN[name]
     path, content = tmp_path / "a.json", make(tmp_path)
-    for what, text in mutations(content, (None, 0, -1, 10**13, "\ud800$x", [])):
+    for what, text in mutations(content, (10**13, "\ud800$x", [])):
         path.write_text(text)
         refusal(what, draw, path)
 
