@@ -60,7 +60,7 @@ class Outer:
 
 
 WHOLE = Outer(
-    Inner(0.5), {"b": (3, math.nan)}, Path("a/b"), "on", "x", True, 2**60, {"c": Inner(1)}
+    Inner(0.5), {"b": (3, math.nan)}, Path("a/b"), "on", "x", True, 2**60, {"c": Inner(1.0)}
 )
 PLAIN = json.loads(json.dumps(to_jsonable(WHOLE)))
 
