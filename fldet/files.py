@@ -9,12 +9,15 @@ import codecs
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +30,7 @@ MOST_OF_ANNOTATIONS = 4 * GIB
 MOST_OF_TEXT = 16 * MIB  # a label file, a list of images, an XML file of one image
 MOST_OF_SETTINGS = MIB  # data.yaml, a lock, the facts of a run
 MOST_OF_IMAGE = 512 * MIB
+MOST_OF_ARRAYS = 512 * MIB  # a .npz, and what is unpacked from it: 18 million boxes
 
 # Longest first: the mark of UTF-32 (little-endian) begins with that of UTF-16.
 _MARKS = (
@@ -187,6 +191,75 @@ def parse_json(text: str, name: str, *, expected: str = "") -> Any:
         ) from None
     except ValueError as error:  # a whole number of more digits than Python converts
         raise DataError(f"{name} is not JSON: {error}", expected=expected) from None
+
+
+def read_arrays(
+    path: Path, wanted: Mapping[str, tuple[str, int]], *, expected: str
+) -> dict[str, Any]:
+    """Returns arrays of a ``.npz``, and texts as such; nothing is unpickled.
+
+    Args:
+        path: the file.
+        wanted: type and number of dimensions of each array by name: ``{"boxes": ("float32", 2)}``;
+            a text is ``("str", 0)``.
+        expected: what the file should be, for messages.
+
+    Raises:
+        DataError: as ``read_bytes``; or it is another kind of file, an array is missing or of
+            another type, or all of them are larger than ``MOST_OF_ARRAYS``.
+    """
+    data = read_bytes(path, "file", expected=expected, most=MOST_OF_ARRAYS)
+    left, found = MOST_OF_ARRAYS, {}
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            for name, (kind, dimensions) in wanted.items():
+                size = _checked_size(archive, f"{name}.npy", kind, dimensions)
+                left -= size
+                if left < 0 or (kind == "str" and size > MOST_OF_TEXT):
+                    raise ValueError(f"{name} is too large")
+                found[name] = _array(archive, f"{name}.npy", kind)
+    # Whatever a broken archive makes of zipfile, zlib and NumPy, which reads headers as Python.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"cannot read {path}: {shorten(reason)}", expected=expected) from None
+    return found
+
+
+def _checked_size(archive: zipfile.ZipFile, name: str, kind: str, dimensions: int) -> int:
+    """Returns the bytes of an array by its header; only that is unpacked.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    import numpy as np
+
+    with archive.open(name) as member:
+        shape, dtype = _header(member)
+    is_kind = dtype.kind == "U" if kind == "str" else dtype == np.dtype(kind)
+    if not is_kind or len(shape) != dimensions or min(shape, default=0) < 0:
+        name = name.removesuffix(".npy")
+        raise ValueError(
+            f"{name} is a {len(shape)}-d array of {dtype}, not a {dimensions}-d one of {kind}"
+        )
+    return math.prod(shape) * dtype.itemsize
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], Any]:
+    """Returns shape and dtype of an array."""
+    from numpy.lib import format as npy
+
+    is_old = npy.read_magic(member) == (1, 0)  # type: ignore[no-untyped-call]
+    read: Any = npy.read_array_header_1_0 if is_old else npy.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, name: str, kind: str) -> Any:
+    from numpy.lib import format as npy
+
+    with archive.open(name) as member:
+        array = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return str(array) if kind == "str" else array
 
 
 # Bytes of a file's name that its temporary name begins with: systems allow 255.

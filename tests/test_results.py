@@ -1,14 +1,18 @@
+import dataclasses
 import errno
 import json
 import math
 import os
 import stat
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from fldet import files
 from fldet.benchmark.results import SpeedComparison
+from fldet.errors import DataError
 from fldet.files import (
     atomic_file,
     atomic_path,
@@ -16,7 +20,7 @@ from fldet.files import (
     temporary_name,
     write_atomically,
 )
-from fldet.results import to_jsonable
+from fldet.results import Count, Share, read_stored, restored, to_jsonable
 
 
 @pytest.fixture
@@ -35,6 +39,81 @@ def test_dataclasses_paths_and_nan_become_json():
         "path": "a/b",
         "1": [None, True],
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    share: Share
+    names: tuple[str, ...] = ("a",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    pairs: dict[str, tuple[int, float]]
+    path: Path | None
+    state: Literal["on", "off"]
+    either: int | str
+    sure: bool
+    name: Hashable
+    others: dict[str, Inner] = dataclasses.field(default_factory=dict)
+
+
+WHOLE = Outer(
+    Inner(0.5), {"b": (3, math.nan)}, Path("a/b"), "on", "x", True, 2**60, {"c": Inner(1.0)}
+)
+PLAIN = json.loads(json.dumps(to_jsonable(WHOLE)))
+
+
+def test_what_became_json_is_restored():
+    assert repr(restored(Outer, PLAIN)) == repr(WHOLE)
+    assert restored(Outer, {**PLAIN, "of another version": 1}).inner == Inner(0.5)
+    assert restored(Inner, {"share": 1}) == Inner(1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inner": None}, "inner is None\nExpected: an object"),
+        ({"inner": {"names": []}}, "inner.share is missing"),
+        ({"inner": {"share": 2}}, "inner.share is 2\nExpected: a number from 0 to 1"),
+        ({"inner": {"share": None}}, "inner.share is None"),
+        ({"inner": {"share": 0, "names": ["a", 5]}}, "inner.names[1] is 5\nExpected: a text"),
+        ({"inner": {"share": 0, "names": "ab"}}, "inner.names is 'ab'\nExpected: a list"),
+        ({"pairs": {"b": [3]}}, "pairs.b is [3]\nExpected: a list of 2"),
+        ({"pairs": {"b": [3.5, 1]}}, "pairs.b[0] is 3.5\nExpected: a whole number"),
+        ({"pairs": {"b": [True, 1]}}, "pairs.b[0] is True"),
+        ({"pairs": {"b": [0, 10**400]}}, "pairs.b[1] is a number of 1329 bits"),
+        ({"pairs": {"b": [0, math.inf]}}, "pairs.b[1] is inf\nExpected: a number"),
+        ({"pairs": {"x" * 10_001: [0, 0]}}, "a name in pairs is 'xxx"),
+        ({"path": 5}, "path is 5"),
+        ({"path": "x" * 10_001}, "path is 'xxx"),
+        ({"state": "of"}, "state is 'of'\nExpected: one of: on, off"),
+        ({"state": []}, "state is []"),
+        ({"either": None}, "either is None\nExpected: a text"),
+        ({"sure": 1}, "sure is 1\nExpected: true or false"),
+        ({"name": 2**64}, "name is 18446744073709551616"),
+        ({"others": [1]}, "others is [1]\nExpected: an object"),
+    ],
+)
+def test_values_of_another_kind_are_named(change, message):
+    with pytest.raises(DataError) as caught:
+        restored(Outer, {**PLAIN, **change})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_file_and_the_place_in_it_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"result": {"images": 3, "seconds": [1]}}))
+    assert read_stored(path, Count, "result", "images", what="note") == 3
+    for keys, message in (
+        (("result", "seconds"), r"a\.json is no note: result\.seconds is \[1\]"),
+        (("result", "x", "y"), r"result\.x is missing"),
+        (("result", "images", "y"), r"result\.images is 3"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            read_stored(path, Count, *keys, what="note", hint="write it anew")
+        assert caught.value.hint == "write it anew"
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):

@@ -1,7 +1,6 @@
 """Figure 2: accuracy against time per image, the paper's points and measured ones."""
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fldet.config.load import CONFIGS
-from fldet.errors import DataError
-from fldet.pictures.figure import COLORS, figure, save
-from fldet.results import ANALYSES, Analysis
+from fldet.errors import DataError, shorten
+from fldet.files import read_json
+from fldet.pictures.figure import COLORS, figure, label, save
+from fldet.results import ANALYSES, Analysis, Milliseconds, Share, read_stored
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 
@@ -122,7 +122,7 @@ def speed_accuracy(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ())
 def _table1e(path: Path) -> list[Group]:
     points = defaultdict(list)
     try:
-        for row in _read(path)["tables"]["table1e"]["rows"]:
+        for row in read_json(path, "file")["tables"]["table1e"]["rows"]:
             paper = row["paper"]
             points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
     except (KeyError, TypeError) as error:
@@ -135,7 +135,7 @@ def _table1e(path: Path) -> list[Group]:
 
 def _systems(path: Path) -> tuple[Group, dict[str, str]]:
     try:
-        content = _read(path)
+        content = read_json(path, "file")
         rows = content["systems"]
         plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
         left_out = {
@@ -150,45 +150,38 @@ def _systems(path: Path) -> tuple[Group, dict[str, str]]:
 def _measured(measured: Iterable[tuple[str, Path, Path]]) -> list[Group]:
     points = defaultdict(list)
     for name, test, benchmark in measured:
-        ap = _result(test, "test", lambda result: float(result["figures"]["summary"]["AP"]))
-        ms = _result(benchmark, "benchmark", lambda result: float(result["median_ms"]))
-        points[_result(benchmark, "benchmark", _hardware)].append(Point(name, 100 * ap, ms))
+        ap = _result(test, "test", Share, "figures", "summary", "AP")
+        speed = _result(benchmark, "benchmark", _Speed)
+        points[speed.hardware].append(Point(name, 100 * ap, speed.median_ms))
     return [
         Group("measured", hardware, _fastest_first(of_it), hardware)
         for hardware, of_it in points.items()
     ]
 
 
-def _result(path: Path, command: str, what: Any) -> Any:
-    """Returns ``what`` of the result in a file that ``fldet COMMAND --json`` printed."""
-    content = _read(path)
-    found = content.get("command") if isinstance(content, dict) else None
+@dataclass(frozen=True)
+class _Speed:
+    """What is needed of a ``SpeedResult``, which benchmarks of all versions have."""
+
+    median_ms: Milliseconds
+    device: str
+    precision: str
+    threads: int
+
+    @property
+    def hardware(self) -> str:
+        threads = f", threads: {self.threads}" if self.device == "cpu" else ""
+        return f"{self.device}, {self.precision}{threads}"
+
+
+def _result(path: Path, command: str, kind: Any, *keys: str) -> Any:
+    """Returns a part of the result in a file that ``fldet COMMAND --json`` printed."""
+    what = f"output of fldet {command} --json"
+    hint = "--point NAME=TEST.json,BENCHMARK.json, in this order"
+    found = read_stored(path, str, "command", what=what, hint=hint)
     if found != command:
-        raise DataError(
-            f"{path} is of the command {found!r}" if found else f"{path} is of no command of fldet",
-            expected=f"the output of fldet {command} --json",
-            hint="--point NAME=TEST.json,BENCHMARK.json, in this order",
-        )
-    try:
-        return what(content["result"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} lacks a number: {error!r}", expected=f"the output of fldet {command} --json"
-        ) from error
-
-
-def _hardware(result: dict[str, Any]) -> str:
-    threads = f", threads: {result['threads']}" if result["device"] == "cpu" else ""
-    return f"{result['device']}, {result['precision']}{threads}"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"file not found: {path}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        raise DataError(f"{path} is of the command {shorten(found)}", expected=what, hint=hint)
+    return read_stored(path, kind, "result", *keys, what=what)
 
 
 def _fastest_first(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -260,7 +253,7 @@ def _draw_group(axes: Any, group: Group, index: int) -> None:
         markersize=9,
         zorder=4,
         linestyle="solid" if group.is_line else "none",
-        label=f"{group.name}: {group.hardware}",
+        label=label(f"{group.name}: {group.hardware}"),
     )
     for point in group.points:
         text = point.name.split("-")[-1] if group.is_line else point.name
@@ -270,7 +263,7 @@ def _draw_group(axes: Any, group: Group, index: int) -> None:
         elif group.is_line:  # above the upper one of two lines that touch
             place = {"xytext": (0, 9), "ha": "center", "va": "bottom"}
         axes.annotate(
-            text,
+            label(text),
             (point.ms, point.ap),
             textcoords="offset points",
             fontsize=13,

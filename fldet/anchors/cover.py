@@ -10,19 +10,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import DataError
-from fldet.files import write_atomically
+from fldet.files import parse_json, read_arrays, write_atomically
+from fldet.results import Share, Within, stored
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _CHUNK = 20_000  # boxes looked at together: bounds the memory
+_MOST_PAIRS = 50_000_000  # of a box and an anchor near it, looked at together: 5 GB
+_MOST_OF_SIDE, _MOST_OF_IMAGES = 2**15, 10**7
+_MOST_OF_ANCHORS, _MOST_OF_LEVELS = 100, 10  # at a location, and of a scheme
 _SLACK = 1e-3  # widens windows of anchors, against rounding; what is too much does no harm
 
 
@@ -37,10 +40,10 @@ class AnchorScheme:
         ratios: height over width.
     """
 
-    sizes: tuple[float, ...]
-    strides: tuple[int, ...]
-    num_scales: int
-    ratios: tuple[float, ...]
+    sizes: tuple[Annotated[float, Within(0.01, 1e6)], ...]
+    strides: tuple[Annotated[int, Within(1, _MOST_OF_SIDE)], ...]
+    num_scales: Annotated[int, Within(1, _MOST_OF_ANCHORS)]
+    ratios: tuple[Annotated[float, Within(1e-3, 1e3)], ...]
 
     @property
     def per_location(self) -> int:
@@ -69,8 +72,8 @@ class AssignRule:
         min_pos_iou: the smallest IoU at which they are.
     """
 
-    pos_iou_thr: float = 0.5
-    neg_iou_thr: float = 0.4
+    pos_iou_thr: Share = 0.5
+    neg_iou_thr: Share = 0.4
     match_low_quality: bool = True
     min_pos_iou: float = 0.0
 
@@ -112,28 +115,48 @@ class BoxSet:
         Raises:
             DataError: there is no such file, or it is another kind of file.
         """
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                facts: dict[str, Any] = json.loads(str(content["facts"]))
-                scheme = {k: _tuple(v) for k, v in facts["scheme"].items()}
-                return cls(
-                    **{key: content[key] for key in _ARRAYS},
-                    scheme=AnchorScheme(**scheme),
-                    rule=AssignRule(**facts["rule"]),
-                    about=facts["about"],
-                )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise DataError(
-                f"cannot read boxes from {path}: {error}",
-                expected="the .npz that 'fldet analyze anchors CONFIG' has written",
-            ) from None
+        what = ".npz that 'fldet analyze anchors CONFIG' has written"
+        arrays = read_arrays(path, {"facts": ("str", 0), **_ARRAYS}, expected=f"the {what}")
+        facts = stored(parse_json(arrays.pop("facts"), str(path)), path, _Facts, what=what)
+        boxes = cls(**arrays, **vars(facts))
+        if fault := boxes._fault():
+            raise DataError(f"{path} is no {what}: {fault}")
+        return boxes
+
+    def _fault(self) -> str:
+        """Returns which parts do not belong together, empty if all do."""
+        number, images = len(self.boxes), len(self.padded_wh)
+        levels, scheme = len(self.scheme.sizes), self.scheme
+        fits = {
+            "boxes": self.boxes.shape == (number, 4) and number and _within(self.boxes, -1e6, 1e6),
+            "image_of": self.image_of.shape == (number,)
+            and _within(self.image_of, 0, images - 1)
+            and (self.image_of[1:] >= self.image_of[:-1]).all(),
+            "padded_wh": self.padded_wh.shape == (images, 2)
+            and images <= _MOST_OF_IMAGES
+            and _within(self.padded_wh, 1, _MOST_OF_SIDE),
+            "areas": self.areas.shape == (number,) and _within(self.areas, 0, 1e15),
+            "scheme": 0 < levels == len(scheme.strides) <= _MOST_OF_LEVELS
+            and 0 < scheme.per_location <= _MOST_OF_ANCHORS,
+        }
+        return next((f"{name} do not fit" for name, good in fits.items() if not good), "")
 
 
-_ARRAYS = ("boxes", "image_of", "padded_wh", "areas")
+def _within(values: npt.NDArray[Any], low: float, high: float) -> bool:
+    return bool(((low <= values) & (values <= high)).all())
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+@dataclass(frozen=True)
+class _Facts:
+    """What is saved of a ``BoxSet`` as JSON."""
+
+    scheme: AnchorScheme
+    rule: AssignRule
+    about: dict[str, str]
+
+
+_ARRAYS = {"boxes": ("float32", 2), "image_of": ("int64", 1), "padded_wh": ("int64", 2)}
+_ARRAYS["areas"] = ("float32", 1)
 
 
 @dataclass(frozen=True)
@@ -282,6 +305,11 @@ def _cells_of(first: npt.NDArray[Any], last: npt.NDArray[Any]) -> tuple[Ints, In
     first = first.astype(np.int64)
     span = np.maximum(last.astype(np.int64) - first + 1, 0)
     counts = span.prod(axis=1)
+    if counts.sum() > _MOST_PAIRS:
+        raise DataError(
+            f"{counts.sum()} anchors near {len(first)} boxes",
+            expected=f"at most {_MOST_PAIRS}: larger strides, or a higher pos_iou_thr",
+        )
     window = np.repeat(np.arange(len(first)), counts)
     index = np.arange(len(window)) - np.repeat(counts.cumsum() - counts, counts)
     steps = np.stack([index % span[window, 0], index // span[window, 0]], axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from fldet.anchors.cover import AssignRule
 from fldet.anchors.report import BIN, AnchorReport, Group, scheme_text
 from fldet.files import write_atomically
+from fldet.pictures.figure import choose_fonts, label
 
 _BLUE, _ORANGE, _VERMILION = "#0072B2", "#E69F00", "#D55E00"  # Okabe and Ito
 _STYLE = {
@@ -35,7 +36,7 @@ def plot(report: AnchorReport, path: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(4, 2, height_ratios=(1, 1.1, 0.1, 0.001))
         figure.suptitle(
-            f"{report.about.get('config')}, {report.about.get('split')}: "
+            f"{label(str(report.about.get('config')))}, {label(str(report.about.get('split')))}: "
             f"{100 * report.overall.below_positive:.1f} % of {report.boxes} boxes are poorly "
             f"covered by {report.scheme.per_location} anchors per location"
         )
@@ -49,6 +50,7 @@ def plot(report: AnchorReport, path: Path) -> list[Path]:
 
 
 def _save(figure: Any, path: Path) -> Path:
+    choose_fonts(figure)
     buffer = io.BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else {}
     figure.savefig(buffer, format=path.suffix[1:], dpi=100, metadata=metadata)
@@ -121,7 +123,7 @@ def _plot_groups(axes: Any, title: str, groups: Sequence[Group]) -> None:
 
 def _small_print(axes: Any, report: AnchorReport) -> None:
     axes.axis("off")
-    text = textwrap.fill(small_print(report), 142)
+    text = textwrap.fill(label(small_print(report), most=2000), 142)
     axes.text(0, 0, text, transform=axes.transAxes, va="top", fontsize=12, color="#333333")
 
 

@@ -1,8 +1,8 @@
 """What a training and a test return."""
 
 import dataclasses
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 from fldet.evaluation.figures import Figures
 
@@ -82,4 +82,4 @@ class TestResult:
     optimized: bool = False
     check: PrecisionCheck | None = None
     others: dict[str, Figures] = dataclasses.field(default_factory=dict)
-    image_ids: tuple[Any, ...] | None = None
+    image_ids: tuple[Hashable, ...] | None = None

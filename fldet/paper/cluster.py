@@ -1,16 +1,18 @@
 """The runs of the paper's tables on a Slurm cluster, through submitit."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import DataError, UnavailableError, UsageError, shorten
 from fldet.files import write_atomically
 from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
 from fldet.paper.runs import Run, read_record, result_of
+from fldet.results import read_stored
 
 JOB = "cluster_job.json"
 DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
@@ -70,13 +72,25 @@ class Cluster:
         run.folder.mkdir(parents=True, exist_ok=True)
         path = run.folder / JOB
         if path.is_file():
-            number = json.loads(path.read_text())["id"]
-            job = self._job_class(folder=self._folder, job_id=number)
+            job = self._job_class(folder=self._folder, job_id=read_job(path))
             if not job.done():
                 return ClusterJob(run, job)
         job = self._executor.submit(ClusterRun(run, self._device, self._gpus))
         write_atomically(path, json.dumps({"id": job.job_id}))
         return ClusterJob(run, job)
+
+
+def read_job(path: Path) -> str:
+    """Returns the id of the job that a run was sent away as.
+
+    Raises:
+        DataError: the file does not say.
+    """
+    what, hint = "note of a job", f"remove {path}"
+    number: str = read_stored(path, str, "id", what=what, hint=hint)
+    if not re.fullmatch(r"\w{1,100}", number):  # submitit makes names of files of it
+        raise DataError(f"{path} is no {what}: id is {shorten(number)}", hint=hint)
+    return number
 
 
 class ClusterRun:

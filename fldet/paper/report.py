@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from fldet.paper.plan import ALPHAS, runs_in
 from fldet.paper.rank_agreement import Agreement, agreement
 from fldet.paper.rows import Row, Table
-from fldet.paper.runs import Run, check_digest, read_record, result_of
+from fldet.paper.runs import Record, Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
 
@@ -167,7 +167,7 @@ def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
         seconds=sum(sum(record.seconds.values()) for record in begun),
         cfg_options=trained[0].cfg_options if trained else (),
         images=trained[0].images if trained else None,
-        gpus=int(trained[0].machines[-1].get("processes", 1)) if trained else 1,
+        gpus=_processes(trained[0]) if trained else 1,
     )
 
 
@@ -284,6 +284,11 @@ def _search_agreement(search: Sequence[Search]) -> Agreement:
     return agreement(
         [one.paper for one in both], [one.alphas[one.best or ""].values for one in both]
     )
+
+
+def _processes(record: Record) -> int:
+    stated = record.machines[-1].get("processes", "") if record.machines else ""
+    return int(stated) if stated.isdecimal() and len(stated) < 7 else 1
 
 
 def _machines(all_of_them: Iterable[dict[str, str]]) -> tuple[dict[str, str], ...]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fldet.config.load import CONFIGS
-from fldet.errors import DataError, UsageError, nearest
+from fldet.errors import UsageError, nearest
+from fldet.results import Count, read_stored
 
 __all__ = [
     "Comparison",
@@ -157,16 +158,24 @@ def read_outcome(file: Path) -> Outcome:
     Raises:
         DataError: it says nothing of the kind.
     """
-    try:
-        figures = json.loads(file.read_text(encoding="utf-8"))["result"]["figures"]
-        percent = {
-            name: None if value is None else 100 * value
-            for name, value in figures["summary"].items()
-            if name.startswith("AP")
-        }
-        return Outcome(percent, figures["num_images"], file)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} is no result of fldet test: {error!r}",
-            hint=f"test again, or remove {file}",
-        ) from error
+    found: _Figures = read_stored(
+        file,
+        _Figures,
+        *("result", "figures"),
+        what="result of fldet test",
+        hint=f"test again, or remove {file}",
+    )
+    percent = {
+        name: None if value is None else 100 * value
+        for name, value in found.summary.items()
+        if name.startswith("AP")
+    }
+    return Outcome({"AP": None, **percent}, found.num_images, file)
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What is needed of ``Figures``; None where there is no object of a kind."""
+
+    summary: dict[str, float | None]
+    num_images: Count

@@ -7,6 +7,7 @@ what they said, and ``run.json`` with how far the run is.
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, Literal
 from mmengine.config import Config
 
 from fldet.config.load import load_config, to_plain
-from fldet.errors import DataError, UsageError
+from fldet.errors import DataError, UsageError, shorten
 from fldet.files import write_atomically
 from fldet.paper.rows import RESULT, read_outcome
-from fldet.results import to_jsonable
+from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
 
 __all__ = [
     "BENCHMARK",
@@ -37,6 +38,8 @@ __all__ = [
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 ASKED = "asked.json"
+_NAME = re.compile(r"(?!\.)[\w.+-]{1,200}/seed_[0-9]{1,19}")
+_NAMED = "folders of runs, as fl_gamma_2/seed_0"
 
 State = Literal["waiting", "done", "diverged", "failed"]
 
@@ -128,7 +131,7 @@ class Record:
     digest: str = ""
     cfg_options: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, Seconds] = dataclasses.field(default_factory=dict)
     reason: str = ""
     machines: tuple[dict[str, str], ...] = ()
     images: int | None = None
@@ -147,15 +150,9 @@ def read_record(folder: Path) -> Record:
     path = folder / "run.json"
     if not path.is_file():
         return Record()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(content[name]) for name in ("steps", "cfg_options", "machines")}
-        return Record(**{**content, **lists})
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} is no record of fldet paper run: {error!r}",
-            hint=f"run the row anew: rm -r {folder}",
-        ) from error
+    what, hint = "record of fldet paper run", f"run the row anew: rm -r {folder}"
+    read_stored(path, State, "state", what=what, hint=hint)  # without it, nothing is said
+    return read_stored(path, Record, what=what, hint=hint)
 
 
 def ask_for(runs: Sequence[Run], folder: Path) -> None:
@@ -188,13 +185,12 @@ def asked_for(folder: Path) -> dict[str, set[str]]:
     path = folder / ASKED
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {table: set(names) for table, names in content.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is no list of fldet paper run: {error!r}", hint=f"remove {path}, and run again"
-        ) from error
+    what, hint = "list of fldet paper run", f"remove {path}, and run again"
+    content = read_stored(path, dict[str, tuple[str, ...]], what=what, hint=hint)
+    for name in (name for names in content.values() for name in names):
+        if not _NAME.fullmatch(name):
+            raise DataError(f"{path} is no {what}: {shorten(name)}", expected=_NAMED, hint=hint)
+    return {table: set(names) for table, names in content.items()}
 
 
 def digest_of(run: Run) -> str:
@@ -244,8 +240,6 @@ def result_of(run: Run) -> dict[str, Any]:
         found |= read_outcome(run.folder / RESULT).figures
     path = run.folder / BENCHMARK
     if path.is_file():
-        try:
-            found["ms"] = float(json.loads(path.read_text())["result"]["median_ms"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no output of fldet benchmark: {error!r}") from error
+        what = "output of fldet benchmark"
+        found["ms"] = read_stored(path, Milliseconds, "result", "median_ms", what=what)
     return found

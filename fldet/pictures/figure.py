@@ -58,9 +58,14 @@ def save(drawn: Any, stem: Path) -> list[Path]:
     return paths
 
 
-def label(text: str) -> str:
-    """Returns a text from outside as Matplotlib is to draw it: no formula, every letter there."""
-    return drawable(text).replace("$", r"\$")
+def label(text: str, most: int = 120) -> str:
+    """Returns a text from outside as Matplotlib is to draw it: no formula, every letter there.
+
+    Args:
+        text: from a file or a name.
+        most: letters that are drawn.
+    """
+    return drawable(text, most).replace("$", r"\$")
 
 
 def choose_fonts(drawn: Any) -> None:

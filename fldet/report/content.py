@@ -2,6 +2,7 @@
 
 import base64
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fldet.analysis.log.summary import summarize_log
 from fldet.analysis.loss_cdf.curves import LossCdf, read_curves
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
+from fldet.evaluation.figures import Figures
 from fldet.pictures.boxes import Image, read_image
 from fldet.report.record import RunRecord
 from fldet.text import clock
@@ -64,8 +66,7 @@ class Report:
         facts: of the run, by name.
         compared_with: the config that ``changes`` are relative to.
         changes: key, value there and value here, as text.
-        figures: ``summary`` and ``per_class`` of each metric, as ``fldet test`` wrote them: in
-            [0, 1], None for NaN.
+        figures: of each metric, as ``fldet test`` wrote them.
         log: of the training.
         errors: of the detections.
         loss_cdf: of the examples.
@@ -77,7 +78,7 @@ class Report:
     facts: Mapping[str, str]
     compared_with: str
     changes: tuple[tuple[str, str, str], ...]
-    figures: tuple[Mapping[str, Any], ...]
+    figures: tuple[Figures, ...]
     log: TrainingLog | None
     errors: ErrorAnalysis | None
     loss_cdf: LossCdf | None
@@ -185,16 +186,17 @@ def report_of(
         raise DataError(
             f"nothing to report in {work_dir}: neither the log of a training nor a test",
             expected="the folder of fldet train, or that of fldet test",
+            hint=" ".join(gaps),
         )
     errors = _errors(record.tested, num_images, score_thr) if record.tested else None
-    loss_cdf = find_loss_cdf(record.config, work_dir)
+    loss_cdf = find_loss_cdf(record.config, work_dir, gaps)
     if loss_cdf is None:
         gaps.append(
             "No loss of easy and hard examples: fldet analyze loss-cdf "
             f"{work_dir / record.config}.py {work_dir} --out-dir {work_dir}"
         )
     pictures, unread = take_pictures(errors) if errors and num_images else ((), ())
-    result = record.result or {}
+    result = record.result
     return Report(
         title=record.name,
         facts=facts_of(record, log),
@@ -202,7 +204,7 @@ def report_of(
         changes=tuple(
             (one.key, _text(one.a, one.in_a), _text(one.b, one.in_b)) for one in record.changes
         ),
-        figures=(result["figures"], *result.get("others", {}).values()) if result else (),
+        figures=(result.figures, *result.others.values()) if result else (),
         log=log,
         errors=errors,
         loss_cdf=loss_cdf,
@@ -235,14 +237,24 @@ def _errors(tested: TestedData, num_images: int, score_thr: float) -> ErrorAnaly
     )
 
 
-def find_loss_cdf(config: str, work_dir: Path) -> LossCdf | None:
-    """Returns the newest curves of this run's config and checkpoints: in its folder or beside."""
+def find_loss_cdf(config: str, work_dir: Path, gaps: list[str]) -> LossCdf | None:
+    """Returns the newest curves of this run's config and checkpoints: in its folder or beside.
+
+    Args:
+        config: its name.
+        work_dir: of the run.
+        gaps: takes a sentence for each file that cannot be read.
+    """
     places = (work_dir, work_dir / "analysis", work_dir.resolve().parent / "analysis")
     files = [file for place in places for file in place.glob("loss_cdf_*.json")]
-    for file in sorted(files, key=lambda one: one.stat().st_mtime, reverse=True):
-        curves = read_curves(file)
+    for file in sorted(files, key=lambda one: one.lstat().st_mtime, reverse=True):
+        try:
+            curves = read_curves(file)
+        except DataError as error:
+            gaps.append(f"Not read: {error.message}.")
+            continue
         weights = work_dir / curves.procedure.checkpoint
-        if Path(curves.procedure.config).stem == config and weights.is_file():
+        if Path(curves.procedure.config).stem == config and os.path.isfile(weights):
             return curves
     return None
 
@@ -259,9 +271,9 @@ def facts_of(record: RunRecord, log: TrainingLog | None) -> dict[str, str]:
             facts["time of training"] = time
     facts |= record.environment
     if record.result:
-        facts["tested checkpoint"] = Path(record.result["checkpoint"]).name
-        facts["tested with"] = f"fldet {record.result['version']}, {record.result['precision']}"
-        facts["time of the test"] = f"{record.result['seconds']:.1f} s"
+        facts["tested checkpoint"] = record.result.checkpoint.name
+        facts["tested with"] = f"fldet {record.version}, {record.result.precision}"
+        facts["time of the test"] = f"{record.result.seconds:.1f} s"
     if record.tested:
         truth = record.tested.truth
         facts["data of the test"] = str(record.tested.annotation_file)

@@ -65,7 +65,7 @@ def _percent_of(value: float | None, largest: float) -> str:
 def _of_run(report: Report) -> dict[str, Any]:
     """Returns what the template shows whatever is missing."""
     log, loss_cdf = report.log, report.loss_cdf
-    figures = [(one, "mAP" in one["summary"]) for one in report.figures]
+    figures = [(one, "mAP" in one.summary) for one in report.figures]
     drawn = {box.state for picture in report.pictures for box in picture.boxes.detections}
     return {
         "style": _asset("page.css"),
@@ -73,7 +73,8 @@ def _of_run(report: Report) -> dict[str, Any]:
         "state_colors": {state: hex_color(state) for state in STATES if state != "ignored"},
         "metrics": [
             {
-                **one,
+                "summary": one.summary,
+                "per_class": one.per_class,
                 "title": "Pascal VOC" if is_voc else "COCO",
                 "column": "AP of VOC" if is_voc else "AP",
             }

@@ -1,11 +1,11 @@
 """What a work dir tells of its run, for the page that ``fldet report`` writes."""
 
 import contextlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -13,10 +13,12 @@ from fldet.analysis.errors.collect import TestedData, file_names
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
-from fldet.errors import DataError, FldetError
+from fldet.engine.results import TestResult
+from fldet.errors import ConfigError, DataError, FldetError, shorten
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
-from fldet.files import KIB, other_than_file, read_bytes, read_json
+from fldet.files import KIB, other_than_file, read_bytes
+from fldet.results import read_stored
 
 # Filled in by every run, and no choice of its config.
 _NOT_COMPARED = re.compile(
@@ -45,7 +47,8 @@ class RunRecord:
         compared_with: the config that ``changes`` are relative to, empty if there is none.
         changes: what differs from it, A being that config.
         environment: seed, device and versions by name, as the log of the training has them.
-        result: what ``fldet test`` wrote, in JSON's types, with its ``version``; None without.
+        result: what ``fldet test`` wrote; None without.
+        version: of fldet that wrote it, empty without.
         tested: None without detections, or without their data.
         gaps: a sentence for everything that is missing, with the command that makes it.
     """
@@ -55,7 +58,8 @@ class RunRecord:
     compared_with: str
     changes: tuple[Difference, ...]
     environment: dict[str, str]
-    result: dict[str, Any] | None
+    result: TestResult | None
+    version: str
     tested: TestedData | None
     gaps: tuple[str, ...]
 
@@ -80,17 +84,20 @@ def read_run(
     gaps: list[str] = []
     config = _newest(work_dir.glob("*.py"))
     compared_with, changes = _changes(config, base, gaps)
-    folder = next((one for one in (work_dir / "test", work_dir) if _result_file(one)), None)
-    result = tested = None
+    folders = (work_dir / "test", work_dir)
+    folder = next((one for one in folders if (one / "result.json").exists()), None)
+    result, version, tested = None, "", None
     if folder is None:
         gaps.append(f"No test: {_test_command(work_dir, config)} adds figures and the gallery.")
     else:
-        result = _read_result(folder / "result.json")
+        missing = "No test"
         try:
+            result, version = _read_result(folder / "result.json")
+            missing = "No gallery"
             tested = _tested_data(folder, config, result, overrides)
         except FldetError as error:
             hint = error.hint or f"{_test_command(work_dir, config)} writes detections"
-            gaps.append(f"No gallery: {error.message}. Hint: {hint}")
+            gaps.append(f"{missing}: {error.message}. Hint: {hint}")
     return RunRecord(
         name=work_dir.resolve().name,
         config=config.stem if config else "",
@@ -98,6 +105,7 @@ def read_run(
         changes=changes,
         environment=_environment(work_dir, gaps),
         result=result,
+        version=version,
         tested=tested,
         gaps=tuple(gaps),
     )
@@ -133,14 +141,31 @@ def _changes(
     name = str(own.relative_to(CONFIGS) if own.is_relative_to(CONFIGS) else own)
     stock = load_config(own)
     try:
-        run = load_config(config)
-        if classes := _classes(run):  # fills in what a run fills in, so that it is no difference
+        with _usable(config):
+            run = load_config(config)
+            classes = _classes(run)
+        if classes:  # fills in what a run fills in, so that it is no difference
             stock = prepare_config(stock, phases=(), classes=classes)
     except FldetError as error:
         gaps.append(f"No comparison with {name}: {error.message}.")
         return "", ()
     changes = tuple(one for one in diff_configs(stock, run) if not _NOT_COMPARED.match(one.key))
     return name, changes
+
+
+@contextlib.contextmanager
+def _usable(config: Path) -> Iterator[None]:
+    """Says of a config that values of any type may stand in it.
+
+    Raises:
+        ConfigError: in place of what Python and the registries raise.
+    """
+    try:
+        yield
+    except FldetError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{config} cannot be used: {shorten(str(error))}") from error
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
@@ -174,44 +199,42 @@ def _environment(work_dir: Path, gaps: list[str]) -> dict[str, str]:
 # --- test ----------------------------------------------------------------------------------------
 
 
-def _result_file(folder: Path) -> bool:
-    return (folder / "result.json").is_file()
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    expected = "what fldet test writes into its work dir"
-    content = read_json(path, "result", expected=expected)
-    if not isinstance(content, Mapping) or content.get("command") != "test":
-        raise DataError(f"{path} is no result of a test", expected=expected)
-    return {**content["result"], "version": content["version"]}
+def _read_result(path: Path) -> tuple[TestResult, str]:
+    """Returns what ``fldet test`` wrote, and its version."""
+    what = "result of fldet test"
+    if read_stored(path, str, "command", what=what) != "test":
+        raise DataError(f"{path} is no {what}")
+    result = read_stored(path, TestResult, "result", what=what)
+    return result, read_stored(path, str, "version", what=what)
 
 
 def _tested_data(
-    folder: Path, config: Path | None, result: Mapping[str, Any], overrides: Sequence[str]
+    folder: Path, config: Path | None, result: TestResult, overrides: Sequence[str]
 ) -> TestedData:
     """Returns detections and truth.
 
     Raises:
         FldetError: one of them cannot be read, or they do not belong together.
     """
-    named = result.get("results_file")
-    places = [folder / Path(named).name, Path(named)] if named else []  # it may have been moved
-    file = next((one for one in places if one.is_file()), None)
+    named = result.results_file
+    places = [folder / named.name, named] if named else []  # it may have been moved
+    file = next((one for one in places if os.path.isfile(one)), None)  # any name may stand there
     if file is None:
         raise DataError(f"the test in {folder} kept no detections")
     source = _newest(folder.glob("*.py")) or config
     if source is None:
         raise DataError(f"no config in {folder} that names the data of the test")
-    cfg = prepare_config(load_config(source, overrides), phases=("test",))
-    datasets = our_datasets(cfg.test_dataloader)
+    with _usable(source):
+        cfg = prepare_config(load_config(source, overrides), phases=("test",))
+        datasets = our_datasets(cfg.test_dataloader)
     if len(datasets) != 1:
         raise DataError(f"the test reads {len(datasets)} data sets in COCO, VOC or YOLO format")
     kind, dataset = datasets[0]
     content = kind.read_truth(dataset)
     truth = read_ground_truth(content)
-    names = result["figures"]["per_class"]
+    names = result.figures.per_class
     chosen = [key for key, name in truth.categories.items() if name in names]
-    truth = restrict(truth, result.get("image_ids"), chosen)
+    truth = restrict(truth, result.image_ids, chosen)
     detections = load_detections(file)
     check_detections(detections, images=truth.images, categories=truth.categories)
     return TestedData(

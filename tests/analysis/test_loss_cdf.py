@@ -159,10 +159,10 @@ def test_a_sample_is_read_back(tmp_path):
     ("changes", "message"),
     [
         ({"positives": None}, "cannot read .*positives"),
-        ({"procedure": np.array("{}")}, "cannot read"),
-        ({"procedure": np.array("[1]")}, "cannot read"),
-        ({"negatives": np.zeros(3)}, "negatives is not one row of finite float32"),
-        ({"negatives": np.array([np.nan], np.float32)}, "not one row of finite float32"),
+        ({"procedure": np.array("{}")}, "config is missing"),
+        ({"procedure": np.array("[1]")}, r"its content is \[1\]"),
+        ({"negatives": np.zeros(3)}, "negatives is a 1-d array of float64, not a 1-d"),
+        ({"negatives": np.array([np.nan], np.float32)}, "negatives are not finite"),
         ({"positives": np.zeros(0, np.float32)}, "no positives on 12 images"),
         ({"positives": np.array([{}])}, "cannot read"),  # objects are not unpickled
     ],

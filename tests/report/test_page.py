@@ -18,6 +18,7 @@ from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.log.read import Series, TrainingLog
 from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of
+from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.pictures.svg import MAX_POINTS, Line, line_chart
 from fldet.report.content import (
@@ -70,7 +71,8 @@ LOG = TrainingLog(
     },
     {"AP": Series((100,), (0.25,))},
 )
-FIGURES = {"summary": {"AP": 0.5, "AP_S": None}, "per_class": {"cat": 0.25, EVIL: None}}
+COCO = CocoFigures({"AP": 0.5, "AP_S": math.nan}, {"cat": 0.25, EVIL: math.nan}, 2, 9, "faster")
+VOC = VocFigures({"mAP": 0.75}, {"cat": 0.75}, 2, 9, "own", {})
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def report(analysis):
         facts={"config": EVIL},
         compared_with=EVIL,
         changes=((EVIL, EVIL, EVIL),),
-        figures=(FIGURES, {"summary": {"mAP": 0.75}, "per_class": {"cat": 0.75}}),
+        figures=(COCO, VOC),
         log=LOG,
         errors=analysis,
         loss_cdf=loss_cdf_of(sample),

@@ -13,6 +13,7 @@ from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of, read_
 from fldet.cli.main import app
 from fldet.engine.test import test as run_test
 from fldet.errors import ConfigError, DataError
+from fldet.report.content import find_loss_cdf
 from fldet.report.record import read_run
 
 
@@ -58,7 +59,7 @@ def test_a_run_with_a_test(finished):
     assert sorted(tested.truth.categories.values()) == ["circle", "square"]
     assert tested.file_names[15] == "1.png"
     assert (tested.image_dir / "1.png").is_file()
-    assert len(tested.detections) == record.result["figures"]["num_detections"] > 0
+    assert len(tested.detections) == record.result.figures.num_detections > 0
 
 
 def test_the_page_of_a_run(finished, tmp_path, capfd):
@@ -112,7 +113,7 @@ def test_without_detections_there_are_figures(run):
     record = read_run(run)
     assert record.tested is None
     assert "kept no detections" in record.gaps[-1]
-    assert record.result["figures"]["num_images"] == 6
+    assert record.result.figures.num_images == 6
 
 
 def test_data_that_moved_are_named_and_can_be_given(run, tiny_coco):
@@ -154,7 +155,7 @@ def test_a_config_that_needs_what_is_gone_is_a_gap(finished, run, capfd):
     assert done.exit_code == 0, done.output
     record = read_run(run, base=str(finished[1]))
     assert (record.compared_with, record.changes, record.tested) == ("", (), None)
-    assert record.result["figures"]["num_images"] == 6
+    assert record.result.figures.num_images == 6
     comparison, gallery = record.gaps
     assert comparison.startswith(f"No comparison with {finished[1]}: {run / 'tiny.py'}: ")
     assert "Failed to import" in comparison
@@ -245,3 +246,59 @@ def test_folders_and_configs_that_are_not_there(tmp_path, run):
         read_run(run, base="none.py")
     (tmp_path / "empty").mkdir()
     assert report(tmp_path / "empty").exit_code == 1
+
+
+def test_what_lies_about_in_a_work_dir_does_not_end_the_report(run):
+    """Pipes, links to nowhere, folders and files of another kind are passed over or named."""
+    (run / "zz.py").symlink_to(run / "nowhere.py")
+    (run / "test" / "zz.py").mkdir()
+    (run / "zz").mkdir()
+    os.mkfifo(run / "zz" / "zz.log")
+    (run / "loss_cdf_a.json").symlink_to(run / "nowhere.json")
+    (run / "loss_cdf_b.json").write_text("{")
+    (run / "loss_cdf_c.json").mkdir()
+    record = read_run(run)
+    assert record.config == "tiny"
+    assert record.tested is not None
+    gaps = record.gaps
+    assert any("zz.log is a pipe" in gap for gap in gaps)
+    found = []
+    assert find_loss_cdf("tiny", run, found) is None
+    assert sorted(gap.partition("loss_cdf_")[2][0] for gap in found) == ["a", "b", "c"]
+
+
+def test_a_long_log_is_not_read_whole(run):
+    (run / "zz").mkdir()
+    with (run / "zz" / "zz.log").open("wb") as file:
+        file.write(b"    seed: 7\n" + b"x" * 2**20)
+        file.truncate(2**33)
+    assert read_run(run).environment["seed"] == "7"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"command": "test", "version": "1", "result": 5}', "["])
+def test_a_result_that_cannot_be_read_is_a_gap(run, text):
+    (run / "test" / "result.json").write_text(text)
+    record = read_run(run)
+    assert (record.result, record.tested) == (None, None)
+    assert any(gap.startswith("No test: ") and "result.json" in gap for gap in record.gaps)
+    page = run / "page.html"
+    assert report(run, "--out", page).exit_code == 0
+    assert '<section id="training"' in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "test_dataloader = dict(dataset=dict(type=5))",
+        "test_dataloader = 5",
+        "train_dataloader = 5",
+        "test_dataloader = dict(dataset=dict(_delete_=True, ann_file=[]))",
+    ],
+)
+def test_a_config_whose_values_are_of_other_types_is_a_gap(finished, run, line):
+    for config in (run / "tiny.py", run / "test" / "tiny.py"):
+        config.write_text(f"{config.read_text()}\n{line}\n")
+    record = read_run(run, base=str(finished[1]))
+    assert record.tested is None
+    assert record.gaps[-1].startswith("No gallery: ")
+    assert report(run, "--config", finished[1], "--images", 0).exit_code == 0

@@ -2,16 +2,17 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fldet.analysis.errors.kinds import KINDS
+from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.errors import DataError
-from fldet.files import read_json, write_atomically
-from fldet.results import SCHEMA, to_jsonable
+from fldet.files import write_atomically
+from fldet.results import SCHEMA, Count, Share, read_stored, to_jsonable
 
 BINS = 10  # of the scores, equally wide
 
@@ -27,8 +28,8 @@ class Kind:
             objects. The gains of the kinds do not add up to what is lacking.
     """
 
-    count: int
-    confident: int
+    count: Count
+    confident: Count
     ap50_gain: float
 
 
@@ -44,7 +45,7 @@ class Calibration:
             without detections.
     """
 
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
     mean_score: tuple[float, ...]
     precision: tuple[float, ...]
     expected_error: float
@@ -84,7 +85,7 @@ class DrawnImage:
         detections: those with the lowest score asked for, or more.
     """
 
-    image_id: Any
+    image_id: Hashable
     file_name: str | None
     cost: float
     objects: tuple[DrawnBox, ...]
@@ -123,9 +124,9 @@ class ErrorAnalysis:
     ap50: float
     kinds: dict[str, Kind]
     classes: tuple[str, ...]
-    curves: dict[str, tuple[tuple[float, ...], ...]]
+    curves: dict[str, tuple[tuple[Share, ...], ...]]
     score_thr: float
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[Count, ...], ...]
     calibration: Calibration
     worst: tuple[DrawnImage, ...]
     image_dir: str | None
@@ -159,50 +160,27 @@ def load(path: Path) -> ErrorAnalysis:
     Raises:
         DataError: no such file, or another one.
     """
-    expected = "an errors.json that fldet analyze errors wrote"
-    content = read_json(path, "analysis", expected=expected)
-    try:
-        if content.pop("analysis") != "errors" or content.pop("schema") != SCHEMA:
-            raise ValueError
-        return _restored(content)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{path} is no analysis of errors of this version",
-            expected=expected,
-            hint="fldet analyze errors CONFIG RESULTS --out-dir FOLDER",
-        ) from None
+    what = "analysis of errors"
+    hint = "fldet analyze errors CONFIG RESULTS --out-dir FOLDER"
+    analysis: ErrorAnalysis = read_stored(path, ErrorAnalysis, what=what, hint=hint)
+    if fault := _fault(analysis):
+        raise DataError(f"{path} is no {what}: {fault} do not fit the classes", hint=hint)
+    return analysis
 
 
-def _restored(content: dict[str, Any]) -> ErrorAnalysis:
-    kinds = {name: Kind(**_with_nan(one)) for name, one in content.pop("kinds").items()}
-    calibration = Calibration(**_with_nan(content.pop("calibration")))
-    worst, others = (_images(content.pop(key, ())) for key in ("worst", "others"))
-    ap50 = _with_nan({"ap50": content.pop("ap50")})
-    rest = _tuples(content) | ap50
-    return ErrorAnalysis(kinds=kinds, calibration=calibration, worst=worst, others=others, **rest)
-
-
-def _images(content: Sequence[dict[str, Any]]) -> tuple[DrawnImage, ...]:
-    return tuple(
-        DrawnImage(
-            **{key: one[key] for key in ("image_id", "file_name", "cost")},
-            objects=tuple(DrawnBox(**_tuples(box)) for box in one["objects"]),
-            detections=tuple(DrawnBox(**_tuples(box)) for box in one["detections"]),
-        )
-        for one in content
-    )
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _with_nan(value: Any) -> Any:
-    """Returns ``value`` with NaN for None, which stands for it in JSON, and tuples for lists."""
-    if isinstance(value, dict):
-        return {key: _with_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_with_nan(item) for item in value)
-    return math.nan if value is None else value
+def _fault(analysis: ErrorAnalysis) -> str:
+    """Returns which parts do not belong together, empty if all do."""
+    number, calibration = len(analysis.classes), analysis.calibration
+    bins = (calibration.counts, calibration.mean_score, calibration.precision)
+    images = (*analysis.worst, *analysis.others)
+    boxes = [box for one in images for box in (*one.objects, *one.detections)]
+    fits = {
+        "kinds": set(analysis.kinds) == set(KINDS),
+        "curves": set(analysis.curves) == set(AREAS)
+        and all(len(of_area) == number for of_area in analysis.curves.values())
+        and all(len(one) in (0, len(RECALLS)) for all_ in analysis.curves.values() for one in all_),
+        "confusion": {len(analysis.confusion), *map(len, analysis.confusion)} == {number + 1},
+        "calibration": all(len(values) == BINS for values in bins),
+        "boxes": all(len(box.box_xywh) == 4 and 0 <= box.label < number for box in boxes),
+    }
+    return ", ".join(name for name, good in fits.items() if not good)

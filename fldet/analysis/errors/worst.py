@@ -35,6 +35,7 @@ _SHORT = {
 }
 _PANE = 800  # longer side of truth and of predictions at least, in pixels
 _LINE = 28  # height of a line of the legend, in pixels
+_MOST_BOXES = 1000  # drawn on an image; nobody sees more
 _NOTES = (
     "In the truth, (.20): found, but only with this score. Hatched: crowd, or found on a crowd.",
     "Cost: the AP50 gain of each kind of mistake, shared out among its mistakes by their scores.",
@@ -76,7 +77,7 @@ def _draw(picture: Image, boxes: Sequence[DrawnBox], tags: Sequence[str]) -> Ima
     """Returns the image with its boxes; mistakes come on top, the best scores first."""
     order = sorted(
         range(len(boxes)), key=lambda i: (boxes[i].state == "correct", -(boxes[i].score or 0))
-    )
+    )[:_MOST_BOXES]
     # A tag for each box, in the colour of its state: draw_boxes repeats its colours.
     number = len(PALETTE)
     labels = [number * i + COLORS.get(boxes[i].state, COLORS["correct"]) for i in order]

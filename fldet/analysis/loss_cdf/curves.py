@@ -6,25 +6,22 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fldet.errors import DataError, UsageError
-from fldet.files import read_json, write_atomically
+from fldet.files import parse_json, read_arrays, write_atomically
 from fldet.losses.formulas import focal_loss
-from fldet.pictures.figure import figure, greek, line_style, save
-from fldet.results import to_jsonable
+from fldet.pictures.figure import figure, greek, label, line_style, save
+from fldet.results import Count, Share, Within, read_stored, stored, to_jsonable
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 
 _POINTS = 500  # of a curve, along each of its two axes
 _CHUNK = 1 << 20  # losses computed together
-# What NumPy and the making of a Procedure raise on files of another kind.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,10 @@ class Procedure:
     checkpoint: str
     split: str
     window: str
-    images: int
+    images: Count
     seed: int
-    positives_seen: int
-    negatives_seen: int
+    positives_seen: Count
+    negatives_seen: Count
 
 
 @dataclass(frozen=True)
@@ -73,9 +70,9 @@ class Curve:
         hardest_1: the same of the hardest 1 %.
     """
 
-    gamma: float
-    fraction: tuple[float, ...]
-    loss: tuple[float, ...]
+    gamma: Annotated[float, Within(0, 1e6)]
+    fraction: tuple[Share, ...]
+    loss: tuple[Share, ...]
     hardest_20: float
     hardest_1: float
 
@@ -131,20 +128,14 @@ def read_sample(path: Path) -> Sample:
     Raises:
         DataError: there is no such file, it is another kind of file, or a group is empty.
     """
-    if not path.is_file():
-        raise DataError(f"file not found: {path}", expected="a .npz of fldet analyze loss-cdf")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            groups = {key: content[key] for key in ("positives", "negatives")}
-            procedure = Procedure(**json.loads(str(content["procedure"])))
-    except _UNREADABLE as error:
-        raise DataError(
-            f"cannot read {path}: {(str(error) or type(error).__name__).splitlines()[0]}",
-            expected="a .npz of fldet analyze loss-cdf",
-        ) from error
+    wanted = {"positives": ("float32", 1), "negatives": ("float32", 1), "procedure": ("str", 0)}
+    what = ".npz of fldet analyze loss-cdf"
+    groups = read_arrays(path, wanted, expected=f"a {what}")
+    content = parse_json(groups.pop("procedure"), str(path))
+    procedure: Procedure = stored(content, path, Procedure, what=what)
     for name, values in groups.items():
-        if values.ndim != 1 or values.dtype != np.float32 or not np.isfinite(values).all():
-            raise DataError(f"{path}: {name} is not one row of finite float32 numbers")
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: {name} are not finite")
         if not len(values):
             raise DataError(
                 f"{path}: no {name} on {procedure.images} images",
@@ -263,25 +254,12 @@ def read_curves(path: Path) -> LossCdf:
     Raises:
         DataError: no such file, or another one.
     """
-    content = read_json(path, "analysis", expected="the .json of fldet analyze loss-cdf")
-    try:
-        groups = {
-            name: tuple(
-                Curve(fraction=tuple(one.pop("fraction")), loss=tuple(one.pop("loss")), **one)
-                for one in content[name]
-            )
-            for name in ("positives", "negatives")
-        }
-        return LossCdf(
-            procedure=Procedure(**content["procedure"]),
-            num_positives=content["num_positives"],
-            num_negatives=content["num_negatives"],
-            **groups,
-        )
-    except (AttributeError, KeyError, TypeError):
-        raise DataError(
-            f"{path} holds no curves of the loss", expected="the .json of fldet analyze loss-cdf"
-        ) from None
+    curves: LossCdf = read_stored(path, LossCdf, what="analysis of the loss")
+    groups = curves.positives, curves.negatives
+    lengths = {(len(one.fraction), len(one.loss)) for group in groups for one in group}
+    if len(groups[0]) != len(groups[1]) or any(a != b or not a for a, b in lengths):
+        raise DataError(f"{path} is no analysis of the loss: its curves do not fit each other")
+    return curves
 
 
 def plot_loss_cdf(result: LossCdf, stem: Path) -> list[Path]:
@@ -292,7 +270,7 @@ def plot_loss_cdf(result: LossCdf, stem: Path) -> list[Path]:
         _panel(right, result.negatives, "background", ("20 %", "1 %"))
         left.set_title(f"positives ({result.num_positives:,})")
         right.set_title(f"negatives ({result.num_negatives:,})")
-        small = "\n".join(textwrap.wrap(procedure_text(result), 140))
+        small = "\n".join(textwrap.wrap(label(procedure_text(result), most=2000), 140))
         drawn.supxlabel(small, fontsize=13, color="0.3", x=0.01, ha="left")
         return save(drawn, stem)
 
@@ -301,8 +279,8 @@ def _panel(axes: Any, curves: Sequence[Curve], group: str, hardest: tuple[str, .
     """Draws a group; ``hardest`` names the shares that the legend states."""
     for index, curve in enumerate(curves):
         shares = {"20 %": curve.hardest_20, "1 %": curve.hardest_1}
-        label = f"gamma = {curve.gamma:g}:  " + ",  ".join(_percent(shares[one]) for one in hardest)
-        axes.plot(curve.fraction, curve.loss, label=greek(label), **line_style(index))
+        name = f"gamma = {curve.gamma:g}:  " + ",  ".join(_percent(shares[one]) for one in hardest)
+        axes.plot(curve.fraction, curve.loss, label=greek(name), **line_style(index))
     for name in hardest:
         axes.axvline(1 - float(name[:-2]) / 100, color="0.55", linewidth=1.2, linestyle="dotted")
     axes.set(
