@@ -101,7 +101,11 @@ def test_loss_cdf_does_not_replace_a_sample(analyze, tiny_config, tmp_path):
         (["loss-cdf", "a.py", "--from", "none.npz"], 2, "both CONFIG a.py and --from none.npz"),
         (["speed-accuracy", "--point", "a.json,b.json"], 2, "NAME=TEST.json,BENCHMARK.json"),
         (["speed-accuracy", "--point", "a=b.json"], 2, "NAME=TEST.json,BENCHMARK.json"),
-        (["speed-accuracy", "--point", "a=no.json,no.json"], 1, "file not found: no.json"),
+        (
+            ["speed-accuracy", "--point", "a=no.json,no.json"],
+            1,
+            "output of fldet test --json not found: no.json",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
