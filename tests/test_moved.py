@@ -19,6 +19,14 @@ import pytest
         ("fldet.models.losses.sigmoid_loss", "SigmoidLoss", "fldet.losses.modules"),
         ("fldet.engine.prepare", "prepare_config", "fldet.config.prepare"),
         ("fldet.cli.output", "table", "fldet.text"),
+        ("fldet.config", "CONFIGS", "fldet.config.load"),
+        ("fldet.config", "load_config", "fldet.config.load"),
+        ("fldet.config", "parse_override", "fldet.config.overrides"),
+        ("fldet.image_files", "inspect_image", "fldet.data.image_files"),
+        ("fldet.models", "FocalLoss", "fldet.losses.modules"),
+        ("fldet.models", "CountOverRanks", "fldet.losses.normalizers"),
+        ("fldet.models", "RetinaHead", "fldet.models.dense_heads.retina_head"),
+        ("fldet.models", "OHEM", "fldet.models.task_modules"),
     ],
 )
 def test_an_earlier_address_warns_and_leads_to_the_same(module, name, now):

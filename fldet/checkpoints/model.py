@@ -17,8 +17,8 @@ from fldet.checkpoints.files import (
 )
 from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.prepare import prepare_config
-from fldet.console import quiet_console
 from fldet.registry import MODELS
+from fldet.streams import quiet_console
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
-from fldet.console import _name_log, quiet_console
 from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.hooks import BrokenImagesHook
@@ -28,6 +27,7 @@ from fldet.errors import CheckpointError, shorten
 from fldet.evaluation.metrics import BoxMetric
 from fldet.files import write_atomically
 from fldet.models.fast.train_step import set_up_model
+from fldet.streams import _name_log, quiet_console
 
 # What a state of the wrong types or sizes makes optimizers, schedules and MMEngine raise.
 _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

@@ -13,6 +13,7 @@ from pkgutil import iter_modules
 from torch import nn
 
 from fldet.losses import modules, normalizers
+from fldet.moved import moved
 from fldet.registry import MODELS
 
 FOLDERS = ("backbones", "necks", "dense_heads", "roi_heads", "task_modules")
@@ -26,3 +27,15 @@ for _place in (modules, normalizers):
         is_part = _class.__module__ == _place.__name__ and issubclass(_class, nn.Module)
         if is_part and _class is not modules.SigmoidLoss:  # which has no formula of its own
             MODELS.register_module(module=_class)
+
+__getattr__ = moved(
+    __name__,
+    {
+        "fldet.losses.modules": ("FocalLoss", "FocalLossStar", "CrossEntropyLoss", "HingeLoss"),
+        "fldet.losses.normalizers": (
+            *("CountOverRanks", "CountPerRank", "CountPlusOne", "MovingAverageCount"),
+        ),
+        "fldet.models.dense_heads.retina_head": ("RetinaHead",),
+        "fldet.models.task_modules": ("OHEM", "AnchorGenerator", "HardNegatives", "MaxIoUAssigner"),
+    },
+)

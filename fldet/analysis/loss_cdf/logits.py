@@ -31,7 +31,6 @@ from fldet.checkpoints.files import (
 )
 from fldet.checkpoints.model import build_model
 from fldet.config.prepare import dataset_of, prepare_config
-from fldet.console import quiet_console
 from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
@@ -39,6 +38,7 @@ from fldet.files import write_atomically
 from fldet.models.dense_heads.retina_head import flatten_levels
 from fldet.progress import with_progress
 from fldet.registry import DATASETS
+from fldet.streams import quiet_console
 
 log = logging.getLogger("fldet")
 
