@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.engine.results import TestResult
-from fldet.errors import ConfigError, DataError, FldetError, shorten
+from fldet.errors import DataError, FldetError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
 from fldet.files import KIB, other_than_file, read_bytes
@@ -141,9 +141,8 @@ def _changes(
     name = str(own.relative_to(CONFIGS) if own.is_relative_to(CONFIGS) else own)
     stock = load_config(own)
     try:
-        with _usable(config):
-            run = load_config(config)
-            classes = _classes(run)
+        run = load_config(config)
+        classes = _classes(run)
         if classes:  # fills in what a run fills in, so that it is no difference
             stock = prepare_config(stock, phases=(), classes=classes)
     except FldetError as error:
@@ -151,21 +150,6 @@ def _changes(
         return "", ()
     changes = tuple(one for one in diff_configs(stock, run) if not _NOT_COMPARED.match(one.key))
     return name, changes
-
-
-@contextlib.contextmanager
-def _usable(config: Path) -> Iterator[None]:
-    """Says of a config that values of any type may stand in it.
-
-    Raises:
-        ConfigError: in place of what Python and the registries raise.
-    """
-    try:
-        yield
-    except FldetError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{config} cannot be used: {shorten(str(error))}") from error
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
@@ -224,9 +208,8 @@ def _tested_data(
     source = _newest(folder.glob("*.py")) or config
     if source is None:
         raise DataError(f"no config in {folder} that names the data of the test")
-    with _usable(source):
-        cfg = prepare_config(load_config(source, overrides), phases=("test",))
-        datasets = our_datasets(cfg.test_dataloader)
+    cfg = prepare_config(load_config(source, overrides), phases=("test",))
+    datasets = our_datasets(cfg.test_dataloader)
     if len(datasets) != 1:
         raise DataError(f"the test reads {len(datasets)} data sets in COCO, VOC or YOLO format")
     kind, dataset = datasets[0]
