@@ -54,6 +54,10 @@ class Received:
 def noted_signals() -> Iterator[Received]:
     """Gives what counts the signals of this process; puts the earlier handlers back at the end.
 
+    torchrun hands a signal on to processes that may have received it, saved and come to their end
+    already: in one of its processes that was asked to end the handlers stay, so that the second
+    signal does not kill it before it has said what it saved.
+
     Outside the main thread Python allows no handlers: nothing is noted there. SIGHUP stays ignored
     where it is, by ``nohup``.
     """
@@ -66,8 +70,9 @@ def noted_signals() -> Iterator[Received]:
     try:
         yield received
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        if not (received.number and "RANK" in os.environ):
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
 
 
 def _drop_lost_streams() -> None:

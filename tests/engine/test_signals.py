@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from fldet.engine.signals import noted_signals
+from fldet.engine.signals import ASKED_TO_END, noted_signals
 
 
 @pytest.fixture
@@ -22,6 +22,39 @@ def test_the_first_signal_is_noted(hangup, number):
         os.kill(os.getpid(), number)
         assert received.number == number
     assert signal.getsignal(number) is before
+
+
+@pytest.fixture
+def put_back():
+    """Puts the handlers of all signals back."""
+    earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("put_back")
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("first", ASKED_TO_END)
+def test_a_process_of_torchrun_that_has_stopped_survives_the_signal_it_hands_on(
+    monkeypatch, capfd, first, again
+):
+    monkeypatch.setenv("RANK", "0")
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with noted_signals() as received:
+        os.kill(os.getpid(), first)
+    os.kill(os.getpid(), again)
+    assert received.number == first
+    assert capfd.readouterr().err.count("saving") == 1
+
+
+@pytest.mark.usefixtures("put_back")
+def test_a_process_of_torchrun_that_was_not_asked_to_end_has_its_handlers_again(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    with noted_signals():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_under_nohup_a_closed_terminal_changes_nothing(hangup):
