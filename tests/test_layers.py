@@ -121,7 +121,7 @@ import fldet
 assert before == (sys.meta_path, dict(os.environ))
 import torch
 before = list(sys.meta_path), dict(os.environ)
-import fldet.losses.modules, fldet.losses.normalizers
+import fldet.losses, fldet.losses.normalizers
 assert before == (sys.meta_path, dict(os.environ))
 """
 WITHOUT = """

@@ -59,7 +59,7 @@ PLACES = (
     Place(r"neck", "neck", "MODELS", ("fldet.models.necks", "mmdet.models.necks")),
     Place(r"head|stages", "head", "MODELS", (*_HEADS, "mmdet.models.seg_heads")),
     Place(r"roi_extractor", "RoI extractor", "MODELS", ("mmdet.models.roi_heads.roi_extractors",)),
-    Place(r"loss(_\w+)?", "loss", "MODELS", ("fldet.losses.modules", "mmdet.models.losses")),
+    Place(r"loss(_\w+)?", "loss", "MODELS", ("fldet.models.losses", "mmdet.models.losses")),
     Place(r"normalizer", "normalizer", "MODELS", ("fldet.losses.normalizers",)),
     Place(
         r"generator",

@@ -14,20 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fldet.losses.elements import Alpha, check_alpha, check_integers
+
 __all__ = [
     "Curve",
     "cross_entropy",
     "focal_loss",
     "focal_loss_star",
+    "poly1_focal_loss",
     "hinge_loss",
     "signed_logits",
     "balance",
-    "sigmoid_focal_loss",
     "prior_bias",
 ]
-
-Alpha = float | Sequence[float] | None
-
 
 # --- losses as functions of x_t ---
 
@@ -93,6 +92,22 @@ def focal_loss_star(x_t: Tensor, gamma: float, beta: float) -> Tensor:
     if not (0 < gamma < math.inf and math.isfinite(beta)):
         raise ValueError(f"gamma must be > 0 and beta finite, got {gamma} and {beta}")
     return cross_entropy(gamma * x_t + beta) / gamma
+
+
+def poly1_focal_loss(x_t: Tensor, gamma: float, epsilon: float) -> Tensor:
+    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., ICLR 2022), elementwise, >= 0.
+
+    Args:
+        x_t: signed logits of any shape.
+        gamma: focusing strength, >= 0.
+        epsilon: >= -1, so that no coefficient of the series in ``1 - p_t`` is negative.
+
+    Raises:
+        ValueError: gamma or epsilon is out of range.
+    """
+    if not -1 <= epsilon < math.inf:
+        raise ValueError(f"epsilon must be finite and >= -1, got {epsilon}")
+    return focal_loss(x_t, gamma) + epsilon * torch.exp((gamma + 1) * F.logsigmoid(-x_t))
 
 
 def hinge_loss(x_t: Tensor, threshold: float = 0.5) -> Tensor:
@@ -163,28 +178,6 @@ def balance(loss: Tensor, targets: Tensor, alpha: Alpha) -> Tensor:
     return loss * alpha_t
 
 
-def sigmoid_focal_loss(
-    logits: Tensor, targets: Tensor, *, alpha: Alpha = 0.25, gamma: float = 2.0
-) -> Tensor:
-    """Returns the elementwise alpha-balanced focal loss of raw logits (Eq. 5), not reduced.
-
-    Args:
-        logits: (..., K) raw scores; half types are computed in float32.
-        targets: as in ``signed_logits``.
-        alpha: as in ``balance``.
-        gamma: focusing strength, >= 0; 0 gives (balanced) cross entropy (Eq. 1 and 3).
-
-    Returns:
-        Loss in nats, >= 0, of the shape of ``logits``, in float32 or float64. Sum it and divide by
-        the number of positives (Sec. 4.1). Empty in, empty out.
-
-    Raises:
-        ValueError: shapes do not fit, or a label, alpha or gamma is out of range.
-    """
-    targets = hard_targets(targets, logits.shape)
-    return balance(focal_loss(signed_logits(logits, targets), gamma), targets, alpha)
-
-
 def prior_bias(prior_prob: float) -> float:
     """Returns the bias b = -log((1 - pi) / pi) at which every anchor scores pi (Sec. 4.1).
 
@@ -197,23 +190,6 @@ def prior_bias(prior_prob: float) -> float:
     if not 0 < prior_prob < 1:
         raise ValueError(f"prior_prob must be in (0, 1), got {prior_prob}")
     return -math.log((1 - prior_prob) / prior_prob)
-
-
-def check_integers(labels: Tensor) -> None:
-    """Raises ValueError unless labels are of an integer type."""
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
-
-
-def check_alpha(alpha: Alpha, num_classes: int | None = None) -> None:
-    """Raises ValueError unless alpha is None, a number in [0, 1] or one for each class."""
-    if alpha is None:
-        return
-    values = [alpha] if isinstance(alpha, (int, float)) else list(alpha)
-    if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"alpha must be None or in [0, 1], got {alpha}")
-    if num_classes and not isinstance(alpha, (int, float)) and len(values) != num_classes:
-        raise ValueError(f"alpha has {len(values)} values for {num_classes} classes")
 
 
 def hard_targets(targets: Tensor, shape: Sequence[int]) -> Tensor:

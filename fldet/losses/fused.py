@@ -11,13 +11,15 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fldet._compat import eager
-from fldet.losses.formulas import Alpha, Curve, check_alpha, check_integers
+from fldet.losses.elements import Alpha, check_alpha, check_integers, compute_dtype
+from fldet.losses.formulas import Curve
 from fldet.losses.fused_torch import (
     Level,
     blocked_sum,
@@ -25,8 +27,9 @@ from fldet.losses.fused_torch import (
     kernel_arguments,
     suits_kernel,
 )
+from fldet.losses.sweep import grad_dtype, total
 
-__all__ = ["check_weights", "count_classes", "sigmoid_loss_sum"]
+__all__ = ["blocks_sum", "check_weights", "count_classes", "sigmoid_loss_sum"]
 
 log = logging.getLogger("fldet")
 
@@ -75,7 +78,7 @@ def sigmoid_loss_sum(
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
     _check_range(labels, num_classes := counts.pop())
     check_alpha(alpha, num_classes)
-    job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled, torch.is_grad_enabled())
+    job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled)
     return _run(job, logits)
 
 
@@ -152,64 +155,40 @@ class _Job:
     alpha: Alpha
     scale: float | Tensor
     compiled: bool
-    grad_enabled: bool
+
+    def sum_level(
+        self, index: int, logits: Tensor, need_grad: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the sum over a level, and its gradient in the shape of the logits."""
+        total_of_level, grad = _level_sum(_level(self, index, logits), need_grad, self.compiled)
+        return total_of_level, None if grad is None else _as_logits(grad, logits)
 
 
 @eager
 def _run(job: _Job, logits: Sequence[Tensor]) -> Tensor:
-    return _SigmoidLossSum.apply(job, *logits)  # type: ignore[no-untyped-call]
+    return total([partial(job.sum_level, index) for index in range(len(logits))], logits)
 
 
-class _SigmoidLossSum(torch.autograd.Function):
-    """The sum over the levels; the gradients are made with it."""
+def blocks_sum(
+    logits: Tensor,
+    labels: Tensor,
+    factor: Tensor,
+    curve: Curve,
+    alpha: Alpha | Tensor,
+    need_grad: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the sum over (outer, K, inner) logits, in float64, and its gradient if asked for.
 
-    @staticmethod
-    def forward(ctx: Any, job: _Job, *logits: Tensor) -> Tensor:
-        grads, totals = [], []
-        with torch.autocast(logits[0].device.type, enabled=False):
-            for index, level in enumerate(logits):
-                need_grad = job.grad_enabled and ctx.needs_input_grad[1 + index]
-                total, grad = _level_sum(_level(job, index, level), need_grad, job.compiled)
-                totals.append(total)
-                grads.append(None if grad is None else _as_logits(grad, level))
-        ctx.save_for_backward(*grads)
-        ctx.dtypes = [level.dtype for level in logits]
-        return torch.stack(totals).sum().to(_compute_dtype(logits[0]))
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True: the gradient would count as a constant
-            raise RuntimeError(
-                "the gradient of a summed sigmoid loss cannot be differentiated again; sum the "
-                "loss of `per_anchor` instead"
-            )
-        grads = [
-            None if grad is None else _scaled(grad, grad_output).to(dtype)
-            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return None, *grads
-
-
-def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
-    """Returns the saved gradient times a scalar, in its own memory if nobody can ask for it again.
-
-    With ``retain_graph`` somebody can, and may change what was handed out before.
+    Args:
+        logits: contiguous.
+        labels: (outer, 1, inner), 0..K-1 for objects, K for background.
+        factor: (outer, 1, inner), of each example, in float32 or float64.
+        curve: the loss as a function of x_t.
+        alpha: as for ``sigmoid_loss_sum``.
+        need_grad: whether the gradient is made.
     """
-    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    if keeps_graph is None or keeps_graph():
-        return grad * factor
-    if factor.device.type == "cpu" and factor == 1:
-        return grad
-    return grad.mul_(factor)
-
-
-def _compute_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _grad_dtype(logits: Tensor) -> torch.dtype:
-    # In float16 small gradients would vanish before a grad scaler makes them large.
-    return torch.float32 if logits.dtype == torch.float16 else logits.dtype
+    level = Level(logits, labels, factor, *_alphas(alpha, factor), curve)
+    return _level_sum(level, need_grad, compiled=False)
 
 
 # --- layouts ---
@@ -217,21 +196,23 @@ def _grad_dtype(logits: Tensor) -> torch.dtype:
 
 def _level(job: _Job, index: int, logits: Tensor) -> Level:
     """Returns one level of the job in the order of its memory."""
-    logits, labels = logits.detach(), job.labels[index]
-    like: dict[str, Any] = {"dtype": _compute_dtype(logits), "device": logits.device}
+    labels = job.labels[index]
+    like: dict[str, Any] = {"dtype": compute_dtype(logits), "device": logits.device}
     own_labels = _in_order_of(logits, labels, labels)
     factor = torch.as_tensor(job.scale, **like).view(1, 1, 1)
     if job.weights is not None:
         factor = factor * _in_order_of(logits, job.weights[index], labels).to(**like)
-    alpha = torch.tensor(0.0 if job.alpha is None else job.alpha, **like).view(-1, 1)
-    return Level(
-        _as_blocks(logits, labels, job.num_classes),
-        own_labels,
-        factor.expand_as(own_labels),
-        1 - alpha,
-        torch.ones_like(alpha) if job.alpha is None else alpha,
-        job.curve,
-    )
+    blocks = _as_blocks(logits, labels, job.num_classes)
+    factor = factor.expand_as(own_labels)
+    return Level(blocks, own_labels, factor, *_alphas(job.alpha, factor), job.curve)
+
+
+def _alphas(alpha: Alpha | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the factors of negatives and of positives, (K, 1), or (1, 1) for all classes."""
+    if alpha is None:
+        return like.new_ones(1, 1), like.new_ones(1, 1)
+    of_class = torch.as_tensor(alpha, dtype=like.dtype, device=like.device).view(-1, 1)
+    return 1 - of_class, of_class
 
 
 def _has_rows(logits: Tensor) -> bool:
@@ -275,7 +256,7 @@ def _as_logits(grad: Tensor, logits: Tensor) -> Tensor:
 def _level_sum(level: Level, need_grad: bool, compiled: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the sum over a level, in float64, and its gradient if there is need of it."""
     x = level.logits
-    grad = torch.empty_like(x, dtype=_grad_dtype(x)) if need_grad else None
+    grad = torch.empty_like(x, dtype=grad_dtype(x)) if need_grad else None
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float64), grad
     if x.is_cuda and x.dtype != torch.float64 and _triton_works(x.device):

@@ -11,7 +11,16 @@ from torch import Tensor
 from fldet.errors import UnavailableError
 from fldet.losses.formulas import Curve
 
-__all__ = ["Level", "blocked_sum", "compiled_sum", "kernel_arguments", "suits_kernel"]
+__all__ = [
+    "Level",
+    "blocked_sum",
+    "compiled_sum",
+    "kernel_arguments",
+    "shared_sum",
+    "signed_sum",
+    "sparse_sum",
+    "suits_kernel",
+]
 
 _CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
 _CUDA_BLOCK = 1 << 22
@@ -59,6 +68,88 @@ def blocked_sum(level: Level, grad: Tensor | None) -> Tensor:
     if grad is not None:
         grad.view(-1)[entries] = -slope.to(grad.dtype)
     return total + value
+
+
+def signed_sum(
+    x: Tensor, sign: Tensor | int, factor: Tensor, curve: Curve, grad: Tensor | None
+) -> Tensor:
+    """Returns the sum over positives and negatives, and fills the gradient.
+
+    Args:
+        x: of any shape, float32 or float64.
+        sign: 1 for negatives, -1 for positives.
+        factor: what the loss is multiplied by, to be broadcast.
+        curve: the loss.
+        grad: of the shape of ``x``, or None.
+    """
+    slope, *buffers = torch.empty(5, *x.shape, dtype=x.dtype, device=x.device)
+    if grad is not None and grad.dtype == x.dtype and grad.is_contiguous():
+        slope = grad
+    value = _negatives(x * sign, [factor], curve, slope, buffers)
+    slope.mul_(sign)
+    if grad is not None and grad is not slope:
+        grad.copy_(slope)
+    return value
+
+
+def shared_sum(
+    x: Tensor, t: Tensor, positive: Tensor, negative: Tensor, curve: Curve, grad: Tensor | None
+) -> Tensor:
+    """Returns the sum expected over both labels, and fills the gradient.
+
+    Args:
+        x: of any shape, float32 or float64.
+        t: the probability of a positive, of the shape and type of ``x``.
+        positive: what the loss of a positive is multiplied by, to be broadcast.
+        negative: the same of a negative.
+        curve: the loss.
+        grad: of the shape of ``x``, or None.
+    """
+    of_positives = None if grad is None else torch.empty_like(grad)
+    value = signed_sum(x, 1, (1 - t) * negative, curve, grad)
+    value += signed_sum(x, -1, t * positive, curve, of_positives)
+    if grad is not None and of_positives is not None:
+        grad.add_(of_positives)
+    return value
+
+
+def sparse_sum(
+    x: Tensor, t: Tensor, positive: Tensor, negative: Tensor, curve: Curve, grad: Tensor | None
+) -> Tensor | None:
+    """Returns the sum over logits with few positives, and fills the gradient; None for many.
+
+    Args:
+        x: contiguous, float32 or float64.
+        t: the probability of a positive, of the shape of ``x``.
+        positive: what the loss of a positive is multiplied by, a scalar.
+        negative: the same of a negative.
+        curve: the loss.
+        grad: of the shape of ``x``, or None.
+    """
+    entries = _positives(t.reshape(-1))
+    if 8 * len(entries) > t.numel():
+        return None
+    slope, *buffers = torch.empty(5, *x.shape, dtype=x.dtype, device=x.device)
+    if grad is not None and grad.dtype == x.dtype:
+        slope = grad
+    value = _negatives(x, [negative], curve, slope, buffers, skip=entries)
+    own, share = x.view(-1)[entries], t.reshape(-1)[entries].to(x.dtype)
+    slope_of_own = torch.empty_like(own)
+    value += shared_sum(own, share, positive, negative, curve, slope_of_own)
+    slope.view(-1)[entries] = slope_of_own
+    if grad is not None and grad is not slope:
+        grad.copy_(slope)
+    return value
+
+
+def _positives(t: Tensor) -> Tensor:
+    """Returns where (N,) values >= 0 are above 0; those that are few are found among sums."""
+    if len(t) % 64:
+        return t.nonzero().squeeze(1)
+    rows = t.view(-1, 64)
+    some = rows.sum(1).nonzero().squeeze(1)
+    row, column = rows[some].nonzero().unbind(1)
+    return some[row] * 64 + column
 
 
 def _sum_of_negatives(level: Level, left_out: Tensor, grad: Tensor | None) -> Tensor:

@@ -1,308 +1,362 @@
-"""The paper's losses as modules: K independent sigmoids, a sum over anchors, a divisor.
-
-The focal loss and FL* of the appendix, and what the paper compares them with: cross entropy, and
-the hinge loss it gave up.
-"""
+"""The losses as modules: a function of this package with its settings."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from fldet.losses.formulas import (
-    Alpha,
-    Curve,
-    balance,
-    check_alpha,
-    cross_entropy,
-    focal_loss,
-    focal_loss_star,
-    hard_targets,
-    hinge_loss,
-    signed_logits,
+from fldet.losses.elements import Alpha, Gamma, check_gamma
+from fldet.losses.examples import Examples
+from fldet.losses.sigmoid import sigmoid_focal_loss
+from fldet.losses.softmax import softmax_focal_loss
+from fldet.losses.variants import (
+    asymmetric_loss,
+    equalized_focal_loss,
+    ghm_loss,
+    gradient_counts,
+    gradient_sums,
+    poly1_focal_loss,
+    quality_focal_loss,
+    sigmoid_focal_loss_star,
+    varifocal_loss,
 )
-from fldet.losses.fused import check_weights, count_classes, sigmoid_loss_sum
 
 
-class SigmoidLoss(nn.Module):
-    """A loss over K independent sigmoids for each anchor, balanced by alpha (Sec. 3, 4.1).
+class FunctionLoss(nn.Module):
+    """A loss function with its settings.
 
     Args:
-        formula: the unbalanced loss of signed logits, elementwise; see ``fldet.losses.formulas``.
-        use_sigmoid: must be True. The head reads it from the config of the loss to choose between
-            K sigmoid outputs and K + 1 softmax outputs; the paper's losses are defined for K.
-        curve: the same loss as ``formula`` in the terms of ``fldet.losses.fused``, where sums
-            are fast and take little memory; None if it has no such form.
-        compiled: make the kernel of the sum on a CPU with ``torch.compile``, for maps in
-            channels_last with 16 classes and more: up to a third less time, but it needs a C++
-            compiler, and seconds at the first step.
-        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        loss_weight: factor on the result.
+        function: of logits, targets and the settings.
+        **settings: keyword arguments of the function.
 
     Raises:
-        ValueError: ``use_sigmoid`` is not True, or alpha or what the formula holds is out of range.
+        ValueError: the function refuses a setting.
     """
 
-    def __init__(
-        self,
-        formula: Callable[[Tensor], Tensor],
-        *,
-        use_sigmoid: bool = True,
-        curve: Curve | None = None,
-        compiled: bool = False,
-        alpha: Alpha = None,
-        loss_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, function: Callable[..., Tensor], **settings: Any) -> None:
         super().__init__()
-        if use_sigmoid is not True:
-            raise ValueError(f"{type(self).__name__} needs use_sigmoid=True, got {use_sigmoid!r}")
-        check_alpha(alpha)
-        formula(torch.empty(0))  # raises if gamma or a threshold is out of range
-        self.formula = formula
-        self.curve = curve
-        self.compiled = compiled
-        self.use_sigmoid = use_sigmoid
-        self.alpha = alpha
-        self.loss_weight = loss_weight
+        self.function, self.settings = function, settings
 
-    def forward(
-        self,
-        logits: Tensor | Sequence[Tensor],
-        labels: Tensor | Sequence[Tensor],
-        weight: Tensor | Sequence[Tensor] | None = None,
-        avg_factor: float | Tensor = 1.0,
-    ) -> Tensor:
-        """Returns the weighted sum of the loss over all anchors and classes, over ``avg_factor``.
-
-        For a second derivative (``create_graph=True``) sum ``per_anchor``; here it raises
-        RuntimeError.
+    def forward(self, inputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss: arguments, result and errors are those of the function.
 
         Args:
-            logits: (N, K) raw scores; or the map of a level, (N, A * K, H, W); or a list of either,
-                to be summed over all of them.
-            labels: (N,) integers, 0..K-1 for objects, K for background, or (N, K) zeros and ones;
-                (N, H, W, A) integers for a map; a list for a list.
-            weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; a scalar
-                for all of them; None means 1.
-            avg_factor: what to divide the sum by, usually the number of anchors assigned to a box;
-                a number, or a tensor of one, (1,) from MMDetection's DETR heads.
-
-        Returns:
-            Scalar, float32 or float64; 0 for no anchors, still connected to ``logits``.
-
-        Raises:
-            ValueError: shapes do not fit, or a label is outside 0..K; nothing is broadcast.
+            inputs: logits.
+            targets: of the shape of the logits, or labels.
+            weight: of each logit, or of each example.
         """
-        levels, level_labels = _as_list(logits), _as_list(labels)
-        weights = None if weight is None else _as_list(weight)
-        anchors = [
-            y.shape[:-1] if y.shape == x.shape and x.dim() != 4 else y.shape
-            for x, y in zip(levels, level_labels, strict=True)
-        ]
-        if isinstance(weight, Tensor) and not weight.dim():
-            weights = [weight.expand(shape) for shape in anchors]
-        if isinstance(avg_factor, Tensor) and avg_factor.numel() == 1:
-            avg_factor = avg_factor.reshape(())
-        check_weights(anchors, weights, avg_factor)
-        if self.curve is None or not _is_usual(levels, level_labels, weights, avg_factor):
-            total = self._plain_sum(levels, level_labels, weights)
-            return self.loss_weight * total / avg_factor
-        return sigmoid_loss_sum(
-            levels,
-            level_labels,
-            weights,
-            curve=self.curve,
-            alpha=self.alpha,
-            scale=self.loss_weight / torch.as_tensor(avg_factor, dtype=torch.float64),
-            compiled=self.compiled,
-        )
-
-    def _plain_sum(
-        self, logits: list[Tensor], labels: list[Tensor], weights: list[Tensor] | None
-    ) -> Tensor:
-        losses = [self.per_anchor(*level) for level in zip(logits, labels, strict=True)]
-        if weights is not None:
-            losses = [loss * weight for loss, weight in zip(losses, weights, strict=True)]
-        return torch.stack([loss.sum() for loss in losses]).sum()
-
-    def per_anchor(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss of each anchor, summed over the classes, of the shape of ``labels``.
-
-        Neither ``loss_weight`` nor a divisor is in it. Arguments and errors as in ``forward``.
-        """
-        if logits.dim() == 4:
-            logits = _one_row_per_anchor(logits, labels)
-        labels = hard_targets(labels, logits.shape)
-        return balance(self.formula(signed_logits(logits, labels)), labels, self.alpha).sum(-1)
+        return self.function(inputs, targets, weight=weight, **self.settings)
 
     def extra_repr(self) -> str:
         """Returns the settings, for printing a model."""
-        return f"alpha={self.alpha}, loss_weight={self.loss_weight}"
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+
+    def _examples(self, inputs: Tensor, targets: Tensor, weight: Tensor | None) -> Examples:
+        options = {k: v for k, v in self.settings.items() if k in ("ignore_index", "class_dim")}
+        return Examples(inputs, targets, weight=weight, **options)
 
 
-def _as_list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else list(value)
+class GammaRamp(nn.Module):
+    """A gamma that goes from one value to another in the first steps of a training.
 
-
-def _is_usual(
-    logits: list[Tensor],
-    labels: list[Tensor],
-    weights: list[Tensor] | None,
-    avg_factor: float | Tensor,
-) -> bool:
-    """Returns whether ``sigmoid_loss_sum`` does what is asked; if not, autograd does."""
-    factors = [*(weights or []), *([avg_factor] if isinstance(avg_factor, Tensor) else [])]
-    return (
-        all(x.device.type in ("cpu", "cuda") and x.is_floating_point() for x in logits)
-        and len({(x.device, x.dtype) for x in logits}) == 1
-        and not any(y.is_floating_point() or y.dtype == torch.bool for y in labels)
-        and all(
-            x.dim() == y.dim() == 4 or x.shape[:-1] == y.shape
-            for x, y in zip(logits, labels, strict=True)
-        )
-        and not any(factor.requires_grad for factor in factors)
-    )
-
-
-def _one_row_per_anchor(cls_score: Tensor, labels: Tensor) -> Tensor:
-    """Returns the (N, A * K, H, W) map of a level as (N, H, W, A, K)."""
-    num_classes = count_classes(cls_score, labels)
-    return cls_score.permute(0, 2, 3, 1).reshape(*labels.shape, num_classes)
-
-
-class FocalLoss(SigmoidLoss):
-    """Alpha-balanced focal loss (Eq. 5; Eq. 4 with ``alpha=None``).
+    It counts the calls of its loss in training mode, in a buffer that checkpoints keep.
 
     Args:
-        gamma: focusing strength, >= 0; 0 is cross entropy.
-        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
+        start: gamma at the first step, >= 0.
+        end: gamma after the last, >= 0.
+        steps: how many there are, > 0.
 
     Raises:
-        ValueError: ``use_sigmoid`` is not True, or gamma or an alpha is out of range.
+        ValueError: an argument is out of range.
     """
 
+    step: Tensor
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        super().__init__()
+        check_gamma([start, end])
+        if not steps > 0:
+            raise ValueError(f"steps must be > 0, got {steps}")
+        self.start, self.end, self.steps = start, end, steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self) -> float:
+        """Returns gamma at this step, and counts the step in training mode."""
+        share = min(1.0, self.step.item() / self.steps)
+        if self.training:
+            self.step += 1
+        return self.start + (self.end - self.start) * share
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for printing a model."""
+        return f"start={self.start}, end={self.end}, steps={self.steps}"
+
+
+class _FocalLoss(FunctionLoss):
+    """What the two focal losses share: a gamma that may be a ``GammaRamp``."""
+
     def __init__(
-        self,
-        *,
-        gamma: float = 2.0,
-        alpha: Alpha = 0.25,
-        use_sigmoid: bool = True,
-        loss_weight: float = 1.0,
-        compiled: bool = False,
+        self, function: Callable[..., Tensor], gamma: Gamma | GammaRamp, **settings: Any
     ) -> None:
-        super().__init__(
-            partial(focal_loss, gamma=gamma),
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            loss_weight=loss_weight,
-            curve=Curve(power=gamma),
-            compiled=compiled,
-        )
+        super().__init__(function, **settings)
+        if not isinstance(gamma, GammaRamp):
+            check_gamma(gamma)
         self.gamma = gamma
 
+    def forward(self, inputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss; see ``FunctionLoss.forward``."""
+        gamma = self.gamma() if isinstance(self.gamma, GammaRamp) else self.gamma
+        given = {} if weight is None else {"weight": weight}
+        return self.function(inputs, targets, gamma=gamma, **given, **self.settings)
+
     def extra_repr(self) -> str:
         """Returns the settings, for printing a model."""
-        return f"gamma={self.gamma}, {super().extra_repr()}"
+        gamma = "" if isinstance(self.gamma, nn.Module) else f"gamma={self.gamma!r}, "
+        return f"{gamma}{super().extra_repr()}"
 
 
-class FocalLossStar(SigmoidLoss):
-    """FL*, a loss of nearly the same shape with two parameters (Appendix A, Table 3).
+class FocalLoss(_FocalLoss):
+    """``sigmoid_focal_loss`` as a module: K independent sigmoids.
 
     Args:
-        gamma: steepness, > 0.
-        beta: shift of the curve, in logits.
-        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
+        alpha: weight of objects, in [0, 1], the rest weighs ``1 - alpha``; None for no balancing.
+        gamma: focusing strength, >= 0: a number, one for each class, a function of p_t, or a
+            ``GammaRamp``.
+        reduction: ``none``, ``mean``, ``sum`` or ``positives``.
+        **options: ``class_weight``, ``ignore_index``, ``class_dim``.
 
     Raises:
-        ValueError: ``use_sigmoid`` is not True, or a parameter is out of range.
+        ValueError: gamma is out of range; the rest is looked at in ``forward``.
     """
 
     def __init__(
         self,
+        alpha: Alpha = 0.25,
+        gamma: Gamma | GammaRamp = 2.0,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        super().__init__(sigmoid_focal_loss, gamma, alpha=alpha, reduction=reduction, **options)
+
+
+class SoftmaxFocalLoss(_FocalLoss):
+    """``softmax_focal_loss`` as a module, in the place of ``torch.nn.CrossEntropyLoss``.
+
+    Args:
+        weight: factor of each class, (K,), or None.
+        gamma: focusing strength, >= 0: a number, one for each class, a function of the probability
+            of the class, or a ``GammaRamp``.
+        reduction: ``none``, ``mean``, ``sum`` or ``positives``.
+        **options: ``ignore_index``, ``label_smoothing``, ``background``.
+
+    Raises:
+        ValueError: gamma is out of range; the rest is looked at in ``forward``.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
         *,
+        gamma: Gamma | GammaRamp = 2.0,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        super().__init__(softmax_focal_loss, gamma, reduction=reduction, **options)
+        self.register_buffer("weight", None if weight is None else torch.as_tensor(weight))
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        """Returns the loss; arguments, result and errors as of ``softmax_focal_loss``."""
+        return super().forward(inputs, targets, self.weight)
+
+
+class FocalLossStar(FunctionLoss):
+    """``sigmoid_focal_loss_star`` (FL*, Appendix A) as a module; arguments as the function's."""
+
+    def __init__(
+        self,
+        *,
+        alpha: Alpha = 0.25,
         gamma: float = 2.0,
         beta: float = 1.0,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        settings = {"alpha": alpha, "gamma": gamma, "beta": beta, "reduction": reduction}
+        super().__init__(sigmoid_focal_loss_star, **settings, **options)
+
+
+class Poly1FocalLoss(FunctionLoss):
+    """``poly1_focal_loss`` as a module; arguments as the function's."""
+
+    def __init__(
+        self,
+        *,
         alpha: Alpha = 0.25,
-        use_sigmoid: bool = True,
-        loss_weight: float = 1.0,
-        compiled: bool = False,
+        gamma: float = 2.0,
+        epsilon: float = 1.0,
+        reduction: str = "mean",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            partial(focal_loss_star, gamma=gamma, beta=beta),
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            loss_weight=loss_weight,
-            curve=Curve(gain=gamma, shift=beta),
-            compiled=compiled,
-        )
-        self.gamma = gamma
-        self.beta = beta
-
-    def extra_repr(self) -> str:
-        """Returns the settings, for printing a model."""
-        return f"gamma={self.gamma}, beta={self.beta}, {super().extra_repr()}"
+        settings = {"alpha": alpha, "gamma": gamma, "epsilon": epsilon, "reduction": reduction}
+        super().__init__(poly1_focal_loss, **settings, **options)
 
 
-class CrossEntropyLoss(SigmoidLoss):
-    """Cross entropy (Eq. 1), balanced by alpha (Eq. 3) if one is given.
-
-    Args:
-        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight, compiled: see ``SigmoidLoss``.
-
-    Raises:
-        ValueError: ``use_sigmoid`` is not True, or an alpha is outside [0, 1].
-    """
+class AsymmetricLoss(FunctionLoss):
+    """``asymmetric_loss`` as a module; arguments as the function's."""
 
     def __init__(
         self,
         *,
-        alpha: Alpha = None,
-        use_sigmoid: bool = True,
-        loss_weight: float = 1.0,
-        compiled: bool = False,
+        gamma_positive: float = 0.0,
+        gamma_negative: float = 4.0,
+        clip: float = 0.05,
+        reduction: str = "mean",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            cross_entropy,
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            loss_weight=loss_weight,
-            curve=Curve(),
-            compiled=compiled,
-        )
+        gammas = {"gamma_positive": gamma_positive, "gamma_negative": gamma_negative}
+        super().__init__(asymmetric_loss, **gammas, clip=clip, reduction=reduction, **options)
 
 
-class HingeLoss(SigmoidLoss):
-    """Hinge loss on p_t (Sec. 5.1): a negative control, which the paper found unstable.
+class QualityFocalLoss(FunctionLoss):
+    """``quality_focal_loss`` as a module; arguments as the function's."""
 
-    Args:
-        threshold: the p_t above which an example costs nothing, in (0, 1].
-        alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
-        use_sigmoid, loss_weight: see ``SigmoidLoss``.
+    def __init__(self, *, beta: float = 2.0, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(quality_focal_loss, beta=beta, reduction=reduction, **options)
 
-    Raises:
-        ValueError: ``use_sigmoid`` is not True, or the threshold or an alpha is out of range.
-    """
+
+class VarifocalLoss(FunctionLoss):
+    """``varifocal_loss`` as a module; arguments as the function's."""
 
     def __init__(
         self,
         *,
-        threshold: float = 0.5,
-        alpha: Alpha = None,
-        use_sigmoid: bool = True,
-        loss_weight: float = 1.0,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        reduction: str = "mean",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            partial(hinge_loss, threshold=threshold),
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            loss_weight=loss_weight,
-        )
-        self.threshold = threshold
+        settings = {"alpha": alpha, "gamma": gamma, "reduction": reduction}
+        super().__init__(varifocal_loss, **settings, **options)
 
-    def extra_repr(self) -> str:
-        """Returns the settings, for printing a model."""
-        return f"threshold={self.threshold}, {super().extra_repr()}"
+
+class GradientRatios(nn.Module):
+    """Adds up the gradients of the positives and of the negatives of each class.
+
+    They are those of all calls in training mode, and of all processes; checkpoints keep them.
+
+    Args:
+        num_classes: K.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for name in ("positives", "negatives"):
+            self.register_buffer(name, torch.zeros(num_classes, dtype=torch.float64))
+
+    def forward(self, examples: Sequence[Examples]) -> Tensor:
+        """Returns positives over negatives of the calls before, (K,) in [0, 1]; 1 at the first."""
+        ratios = (self.positives / self.negatives.clamp(min=1e-12)).clamp(max=1)
+        ratios = torch.where(self.positives + self.negatives > 0, ratios, 1)
+        if self.training:
+            sums = torch.stack([torch.stack(gradient_sums(one)) for one in examples]).sum(0)
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(sums)
+            self.positives += sums[0]
+            self.negatives += sums[1]
+        return ratios
+
+
+class EqualizedFocalLoss(FunctionLoss):
+    """``equalized_focal_loss`` as a module, which counts the gradients of each class.
+
+    Args:
+        num_classes: K.
+        alpha: weight of objects.
+        gamma: the exponent of a class in balance, > 0.
+        scale: how much is added for a class without positives, >= 0.
+        reduction: ``none``, ``mean``, ``sum`` or ``positives``.
+        **options: ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: Alpha = 0.25,
+        gamma: float = 2.0,
+        scale: float = 8.0,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        settings = {"alpha": alpha, "gamma": gamma, "scale": scale, "reduction": reduction}
+        super().__init__(equalized_focal_loss, **settings, **options)
+        self.ratios = GradientRatios(num_classes)
+
+    def forward(self, inputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss, and counts its gradients in training mode."""
+        ratios = self.ratios([self._examples(inputs, targets, weight)])
+        loss: Tensor = self.function(inputs, targets, ratios, weight=weight, **self.settings)
+        return loss
+
+
+class GradientCounts(nn.Module):
+    """Counts the norms of gradients in equal parts of [0, 1], of a call or averaged over the calls.
+
+    Args:
+        bins: the number of parts.
+        momentum: share of the counts before, in [0, 1); 0 counts each call alone.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    counts: Tensor
+
+    def __init__(self, bins: int = 10, momentum: float = 0.0) -> None:
+        super().__init__()
+        if bins < 1 or not 0 <= momentum < 1:
+            raise ValueError(f"bins must be >= 1, momentum in [0, 1), got {bins} and {momentum}")
+        self.momentum = momentum
+        self.register_buffer("counts", torch.zeros(bins))
+
+    def forward(self, examples: Sequence[Examples]) -> Tensor:
+        """Returns how many logits there are in each part, (bins,)."""
+        bins = len(self.counts)
+        counts = torch.stack([gradient_counts(one, bins) for one in examples]).sum(0)
+        if self.momentum and self.training:
+            counts = self.momentum * self.counts.to(counts) + (1 - self.momentum) * counts
+            self.counts.copy_(counts)
+        return counts
+
+
+class GHMLoss(FunctionLoss):
+    """``ghm_loss`` as a module, which can average its counts over the steps.
+
+    Args:
+        bins: the number of parts that the norms of the gradients are counted in.
+        momentum: share of the counts before, in [0, 1); 0 counts each call alone.
+        reduction: ``none``, ``mean``, ``sum`` or ``positives``; the paper's is ``mean``.
+        **options: ``class_weight``, ``ignore_index``, ``class_dim``.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self, *, bins: int = 10, momentum: float = 0.0, reduction: str = "mean", **options: Any
+    ) -> None:
+        super().__init__(ghm_loss, reduction=reduction, **options)
+        self.counts = GradientCounts(bins, momentum)
+
+    def forward(self, inputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss; a call in training mode is averaged in."""
+        counts = self.counts([self._examples(inputs, targets, weight)])
+        loss: Tensor = self.function(inputs, targets, counts=counts, weight=weight, **self.settings)
+        return loss

@@ -1,8 +1,8 @@
 """RetinaNet's own parts; the backbone, the pyramid and the detector are MMDetection's.
 
-Importing this package registers them: each module of the folders below is imported, and each loss
-and normalizer of ``fldet.losses``, which knows torch alone, gets the name of its class. So a new
-part is one new file.
+Importing this package registers them: each module of the folders below is imported, and each
+normalizer of ``fldet.losses``, which knows torch alone, gets the name of its class. So a new part
+is one new file.
 """
 
 from importlib import import_module
@@ -12,26 +12,29 @@ from pkgutil import iter_modules
 
 from torch import nn
 
-from fldet.losses import modules, normalizers
+from fldet.losses import normalizers
 from fldet.moved import moved
 from fldet.registry import MODELS
 
-FOLDERS = ("backbones", "necks", "dense_heads", "roi_heads", "task_modules")
+FOLDERS = ("backbones", "necks", "dense_heads", "roi_heads", "losses", "task_modules")
 
 for _folder in FOLDERS:
     for _module in iter_modules([str(Path(__file__).parent / _folder)]):
         import_module(f"{__name__}.{_folder}.{_module.name}")
 
-for _place in (modules, normalizers):
-    for _, _class in getmembers(_place, isclass):
-        is_part = _class.__module__ == _place.__name__ and issubclass(_class, nn.Module)
-        if is_part and _class is not modules.SigmoidLoss:  # which has no formula of its own
-            MODELS.register_module(module=_class)
+for _, _class in getmembers(normalizers, isclass):
+    if _class.__module__ == normalizers.__name__ and issubclass(_class, nn.Module):
+        MODELS.register_module(module=_class)
 
 __getattr__ = moved(
     __name__,
     {
-        "fldet.losses.modules": ("FocalLoss", "FocalLossStar", "CrossEntropyLoss", "HingeLoss"),
+        "fldet.models.losses.sigmoid_loss": (
+            "FocalLoss",
+            "FocalLossStar",
+            "CrossEntropyLoss",
+            "HingeLoss",
+        ),
         "fldet.losses.normalizers": (
             *("CountOverRanks", "CountPerRank", "CountPlusOne", "MovingAverageCount"),
         ),

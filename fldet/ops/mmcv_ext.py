@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fldet._compat import eager
 from fldet.errors import UnavailableError
-from fldet.losses.formulas import sigmoid_focal_loss
+from fldet.losses.sigmoid import sigmoid_focal_loss
 from fldet.ops.nms import keep_without_mmcv
 from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
 

@@ -22,7 +22,8 @@ from fldet.analysis.loss_cdf.curves import (
     write_json,
 )
 from fldet.errors import DataError, UsageError
-from fldet.losses.formulas import balance, cross_entropy, sigmoid_focal_loss
+from fldet.losses import sigmoid_focal_loss
+from fldet.losses.formulas import balance, cross_entropy
 
 PROCEDURE = Procedure("r50", "best.pth", "val", "anchor-class", 12, 3, 50, 5000)
 logits = arrays(np.float32, st.integers(1, 60), elements=st.floats(-20, 20, width=32))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fldet.checkpoints.files import read_checkpoint
-from fldet.losses.modules import FocalLoss
+from fldet.models.losses.sigmoid_loss import FocalLoss
 from fldet.models.task_modules.miners import Examples
 from fldet.plugins import SCOPES, find, load
 from fldet.registry import MODELS, TASK_UTILS

@@ -26,7 +26,7 @@ from fldet.losses.formulas import (
     signed_logits,
 )
 from fldet.losses.fused import sigmoid_loss_sum
-from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.models.losses.sigmoid_loss import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.registry import MODELS
 
 K = 5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.models.losses.sigmoid_loss import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.models.task_modules.miners import OHEM, Examples, HardNegatives
 
 pytestmark = pytest.mark.gpu

@@ -22,8 +22,8 @@ import torch
 from timing import Line, event_ms, machine, paired, peak_extra_mib, table
 from torch import Tensor
 
-from fldet.losses.formulas import sigmoid_focal_loss
-from fldet.losses.modules import FocalLoss
+from fldet.losses import sigmoid_focal_loss
+from fldet.models.losses.sigmoid_loss import FocalLoss
 from fldet.registry import MODELS
 
 CASES = ((100_000, 80), (200_000, 80), (100_000, 3))  # anchors, classes

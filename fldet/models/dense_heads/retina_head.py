@@ -8,13 +8,13 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from fldet.losses.modules import SigmoidLoss
 from fldet.models.dense_heads.post_process import (
     gather_deltas,
     is_plain_nms,
     select_candidates,
     suppress,
 )
+from fldet.models.losses.sigmoid_loss import SigmoidLoss
 from fldet.models.task_modules.miners import Examples, Miner
 from fldet.registry import MODELS, TASK_UTILS
 

@@ -1,1 +1,1 @@
-"""The losses, which have moved to ``fldet.losses``."""
+"""The losses of heads; the functions and plain modules are in ``fldet.losses``."""

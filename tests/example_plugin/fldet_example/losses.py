@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fldet.losses.formulas import Alpha, focal_loss
-from fldet.losses.modules import SigmoidLoss
+from fldet.losses.elements import Alpha
+from fldet.losses.formulas import focal_loss
+from fldet.models.losses.sigmoid_loss import SigmoidLoss
 from fldet_example.registry import MODELS
 
 

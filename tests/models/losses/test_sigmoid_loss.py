@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fldet.losses.formulas import sigmoid_focal_loss
-from fldet.losses.modules import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.losses import sigmoid_focal_loss
+from fldet.models.losses.sigmoid_loss import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
 from fldet.registry import MODELS
 
 LOSSES = [
@@ -36,7 +36,10 @@ def test_weight_zero_ignores_an_anchor(loss):
     x = logits()
     weight = torch.tensor([1.0, 1, 1, 0, 1, 1])
     kept = [0, 1, 2, 4, 5]
-    torch.testing.assert_close(loss(x, LABELS, weight), loss(x[kept], LABELS[kept]))
+    torch.testing.assert_close(
+        loss(x, LABELS, weight, reduction_override="sum"),
+        loss(x[kept], LABELS[kept], reduction_override="sum"),
+    )
 
 
 @every_loss
@@ -160,19 +163,10 @@ ONES = torch.ones
 ONE_CLASS = torch.tensor([0, 1, 0, 1, 1, 0])
 MAP, MAP_LABELS = torch.zeros(2, 6, 4, 3), torch.zeros(2, 4, 3, 2, dtype=torch.long)
 WRONG = {
-    "one class, weight (6, 1)": (logits(6, 1), ONE_CLASS, ONES(6, 1), 1.0),
     "one class, weight (1, 6)": (logits(6, 1), ONE_CLASS, ONES(1, 6), 1.0),
     "weight of one number": (logits(), LABELS, ONES(1), 1.0),
     "weight of each class": (logits(), LABELS, ONES(3), 1.0),
-    "weight of each entry": (logits(), LABELS, ONES(6, 3), 1.0),
-    "as many classes as anchors": (logits(6, 6), LABELS, ONES(6, 6), 1.0),
     "weight of too few anchors": (logits(), LABELS, ONES(5), 1.0),
-    "zeros and ones, weight of each entry": (
-        logits(),
-        LABELS[:, None] == torch.arange(3),
-        ONES(6, 3),
-        1,
-    ),
     "weights of too few levels": ([logits()] * 2, [LABELS] * 2, [ONES(6)], 1.0),
     "a level's weight of another shape": ([logits()] * 2, [LABELS] * 2, [ONES(6), ONES(6, 1)], 1),
     "map, weight without its anchors": (MAP, MAP_LABELS, ONES(2, 4, 3), 1.0),
@@ -186,7 +180,6 @@ WRONG = {
     "labels of too few levels": ([logits()] * 2, [LABELS], None, 1.0),
     "labels that are no integers": (logits(), LABELS.float(), None, 1.0),
     "labels that are booleans": (logits(), LABELS > 1, None, 1.0),
-    "targets between zero and one": (logits(), ONES(6, 3) / 2, None, 1.0),
     "targets beyond one": (logits(), torch.full((6, 3), 2), None, 1.0),
     "targets that are not finite": (logits(), ONES(6, 3) * torch.nan, None, 1.0),
     "a label below zero": (logits(), LABELS - 1, None, 1.0),

@@ -1,0 +1,192 @@
+"""Logits over K independent sigmoids with targets and weights: what the losses of them share."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fldet.losses.elements import (
+    Layout,
+    Piece,
+    check_label_range,
+    check_logits,
+    check_reduction,
+    check_shares,
+    check_targets,
+    class_dim_of,
+    compute_dtype,
+    is_traced,
+    layout_of,
+    of_classes,
+)
+from fldet.losses.sweep import ClosedForm, Terms, by_pieces, total
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+
+
+class Examples:
+    """Logits over K independent sigmoids with their targets, checked and laid out.
+
+    Args:
+        inputs: logits, see ``sigmoid_focal_loss``; so are the rest.
+        targets: of them.
+        weight: of an example, or of a logit.
+        class_weight: one for each class.
+        ignore_index: the target of what does not count; None if there is none.
+        class_dim: the dimension of the classes.
+
+    Raises:
+        ValueError: see ``sigmoid_focal_loss``.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        weight: Tensor | None = None,
+        class_weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = -100,
+        class_dim: int | None = None,
+    ) -> None:
+        check_logits(inputs)
+        flat = inputs.dim() < 2 and targets.shape == inputs.shape
+        self.inputs = inputs
+        self.layout = layout_of(inputs, None if flat else class_dim_of(inputs, targets, class_dim))
+        check_targets(inputs, targets, self.layout)
+        self.has_labels = targets.shape != inputs.shape
+        self.known = not is_traced(inputs) and not is_traced(targets)
+        self.ignore_index = ignore_index
+        ignored = ignore_index is not None and targets.dtype != torch.bool
+        highest = self.layout.num_classes
+        if self.has_labels:
+            if self.known:
+                says = f" ({highest} is background)"
+                ignored = check_label_range(targets, highest, ignore_index, says)
+            self.targets = self.layout.of_examples(targets.long())
+        else:
+            if self.known:
+                ignored = check_shares(targets, ignore_index)
+            self.targets = self.layout.blocks(targets)
+        # which targets count, None if all do
+        self.counted: Tensor | None = None
+        if ignored:
+            self.counted = torch.ne(self.targets, ignore_index or 0)
+        self.weight = None if weight is None else self._weight_blocks(weight)
+        self.class_weight = None
+        if class_weight is not None:
+            self.class_weight = of_classes(class_weight, self.layout, "a class weight", inputs)
+
+    def _weight_blocks(self, weight: Tensor) -> Tensor:
+        if weight.shape == self.layout.example_shape:
+            return self.layout.of_examples(weight)
+        if weight.shape == self.layout.shape:
+            return self.layout.blocks(weight)
+        raise ValueError(
+            f"expected a weight for each logit, {tuple(self.layout.shape)}, or for each example, "
+            f"{tuple(self.layout.example_shape)}, got {tuple(weight.shape)}"
+        )
+
+    def shares(self, piece: Piece) -> Tensor:
+        """Returns the targets of a piece for each logit, zeros and ones as booleans for labels."""
+        rows, columns = piece
+        targets = self.targets[rows, :, columns]
+        if not self.has_labels:
+            return targets
+        classes = torch.arange(self.layout.num_classes, device=targets.device)
+        return targets == classes.view(-1, 1)
+
+    def divisor(self, reduction: str) -> Tensor | float:
+        """Returns what the sum is divided by."""
+        counted = self.counted
+        if reduction == "mean":
+            if counted is None:
+                return max(1, self.inputs.numel())
+            per_target = self.layout.num_classes if self.has_labels else 1
+            return counted.sum().clamp(min=1) * per_target
+        if reduction == "positives":
+            if self.has_labels:
+                positive = (self.targets >= 0) & (self.targets < self.layout.num_classes)
+            else:
+                positive = self.targets
+            if counted is not None:
+                positive = torch.where(counted, positive, torch.zeros_like(positive))
+            return positive.sum(dtype=compute_dtype(self.inputs)).clamp(min=1)
+        return 1
+
+    def factor(self, piece: Piece) -> Tensor | None:
+        """Returns what the loss of each logit of a piece is multiplied by, to be broadcast."""
+        rows, columns = piece
+        factor = self.class_weight
+        if self.weight is not None:
+            weight = self.weight[rows, :, columns].to(compute_dtype(self.inputs))
+            factor = weight if factor is None else weight * factor
+        return factor
+
+    def terms(self, formula: Formula, x: Tensor, piece: Piece) -> Tensor:
+        """Returns the weighted loss of a piece of the logits."""
+        rows, columns = piece
+        shares = self.shares(piece)
+        if self.counted is not None:
+            counts = self.counted[rows, :, columns]
+            shares = shares & counts if self.has_labels else torch.where(counts, shares, 0)
+        loss = formula(x, shares)
+        if self.counted is not None:
+            loss = torch.where(counts, loss, 0)
+        factor = self.factor(piece)
+        return loss if factor is None else loss * factor
+
+    def loss(self, formula: Formula, reduction: str, closed: ClosedForm | None = None) -> Tensor:
+        """Returns the loss of a formula of logits and targets of the same shape, reduced.
+
+        Args:
+            formula: elementwise.
+            reduction: see ``sigmoid_focal_loss``.
+            closed: see ``by_pieces``.
+        """
+        check_reduction(reduction)
+        terms = partial(self.terms, formula)
+        if reduction == "none":
+            return self.layout.restored(all_terms(terms, self.inputs, self.layout))
+        divisor = self.divisor(reduction)
+        return summed_terms(terms, self.inputs, self.layout, divisor, self.weight, closed=closed)
+
+
+def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
+    """Returns the terms of all logits, as they are laid out, with autograd's own gradient."""
+    everything = slice(None), slice(None)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return terms(layout.blocks(inputs).to(compute_dtype(inputs)), everything)
+
+
+def summed_terms(
+    terms: Terms,
+    inputs: Tensor,
+    layout: Layout,
+    divisor: Tensor | float,
+    *factors: Tensor | None,
+    closed: ClosedForm | None = None,
+) -> Tensor:
+    """Returns the sum of the terms over a divisor: piece by piece, or as autograd sees it.
+
+    Args:
+        terms: see ``fldet.losses.sweep.by_pieces``.
+        inputs: the logits.
+        layout: of them.
+        divisor: of the sum, a number or a scalar tensor.
+        factors: what else is in the terms; a gradient that one of them wants is autograd's.
+        closed: see ``by_pieces``.
+    """
+    if can_sweep(inputs, *factors):
+        return total([by_pieces(terms, layout, divisor, closed)], [inputs])
+    return all_terms(terms, inputs, layout).sum() / divisor
+
+
+def can_sweep(inputs: Tensor, *factors: Tensor | None) -> bool:
+    """Returns whether a sum can be made with its gradient, in the forward pass."""
+    return (
+        inputs.device.type in ("cpu", "cuda")
+        and not is_traced(inputs)
+        and not any(one is not None and one.requires_grad for one in factors)
+    )

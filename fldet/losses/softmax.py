@@ -1,0 +1,234 @@
+"""The focal loss of a softmax, which can be called as ``torch.nn.functional.cross_entropy``."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fldet.losses.elements import (
+    Exponent,
+    Gamma,
+    Layout,
+    Piece,
+    check_gamma,
+    check_integers,
+    check_label_range,
+    check_logits,
+    check_reduction,
+    check_shares,
+    compute_dtype,
+    exponent_of,
+    is_traced,
+    layout_of,
+    of_classes,
+)
+from fldet.losses.examples import all_terms, summed_terms
+
+
+def softmax_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    gamma: Gamma = 2.0,
+    weight: Tensor | Sequence[float] | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    background: int | None = None,
+) -> Tensor:
+    """Returns the focal loss of a softmax over K classes, ``-(1 - p_y)^gamma log(p_y)``.
+
+    It is called as ``torch.nn.functional.cross_entropy``, and equals it at gamma 0. Probabilities
+    as targets, and smoothed labels, give the expectation over the classes,
+    ``sum_c t_c w_c (1 - p_c)^gamma (-log p_c)``.
+
+    Args:
+        input: logits, (K,), (N, K) or (N, K, d1, ...); half types are computed in float32.
+        target: integer labels 0..K-1 of the shape () or (N,) or (N, d1, ...); or the probability of
+            each class, of the shape of the logits.
+        gamma: focusing strength, >= 0: a number, one for each class, or a function of the
+            probability of the class (detached).
+        weight: factor of each class, (K,); see ``class_balanced_weights``.
+        ignore_index: the label of what does not count.
+        label_smoothing: in [0, 1], the share of the target that is spread over all classes.
+        reduction: ``none``; ``sum``; ``mean``, over the sum of the weights of the labels, as torch
+            does (over the number of examples for probabilities); ``positives``, over the number of
+            labels that count and are not ``background``, at least 1.
+        background: the label that ``positives`` does not count; None if there is none.
+
+    Returns:
+        In nats, >= 0, float32 or float64: of the shape of the labels, or a scalar; NaN for the mean
+        of no label, as torch's. Reduced, its gradient cannot be differentiated again; that of
+        ``none`` can.
+
+    Raises:
+        ValueError: shapes do not fit, or an argument or a label is out of range.
+    """
+    check_reduction(reduction)
+    check_logits(input)
+    check_gamma(gamma)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    if not input.dim():
+        raise ValueError("expected logits of at least one dimension, got a scalar")
+    layout = layout_of(input, min(1, input.dim() - 1))
+    has_labels, ignored = _check_classes(input, target, layout, ignore_index)
+    if weight is not None:
+        weight = of_classes(weight, layout, "a weight", input)
+    if isinstance(gamma, (int, float)) and gamma == 0 and reduction != "positives":
+        return F.cross_entropy(
+            input.to(compute_dtype(input)),
+            target.long() if has_labels else target.to(compute_dtype(input)),
+            None if weight is None else weight.view(-1),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
+    exponent = exponent_of(gamma, layout, input)
+    counted = None
+    if not has_labels:
+        shares = layout.blocks(target)
+    else:
+        labels = layout.of_examples(target.long())
+        if ignored:
+            counted = labels != ignore_index
+            labels = torch.where(counted, labels, 0)
+
+    def terms(x: Tensor, piece: Piece) -> Tensor:
+        rows, columns = piece
+        if not has_labels:
+            return _expected_over_classes(
+                x, shares[rows, :, columns].to(x.dtype), exponent, weight, label_smoothing
+            )
+        y = labels[rows, :, columns]
+        if label_smoothing:
+            one_hot = torch.zeros_like(x).scatter(1, y, 1.0)
+            loss = _expected_over_classes(x, one_hot, exponent, weight, label_smoothing)
+        else:
+            loss = _of_labels(x, y, exponent)
+            if weight is not None:
+                loss = loss * weight[:, 0][y]
+        return loss if counted is None else torch.where(counted[rows, :, columns], loss, 0)
+
+    if reduction == "none":
+        return all_terms(terms, input, layout).reshape(layout.example_shape)
+    closed = None
+    if has_labels and not label_smoothing and input.device.type == "cpu":
+        closed = partial(_closed_of_labels, labels, counted, weight, exponent)
+    divisor: Tensor | float = layout.outer * layout.inner
+    if reduction == "sum":
+        divisor = 1
+    elif not has_labels:
+        divisor = max(1, divisor)
+    elif reduction == "positives":
+        objects = torch.ones_like(labels, dtype=torch.bool) if counted is None else counted
+        if background is not None:
+            objects = objects & (labels != background)
+        divisor = objects.sum().clamp(min=1)
+    elif weight is not None:
+        weights = weight[:, 0][labels]
+        divisor = (weights if counted is None else torch.where(counted, weights, 0)).sum()
+    elif counted is not None:
+        divisor = counted.sum()
+    return summed_terms(terms, input, layout, divisor, closed=closed)
+
+
+def _check_classes(
+    inputs: Tensor, target: Tensor, layout: Layout, ignore_index: int
+) -> tuple[bool, bool]:
+    """Returns whether targets are labels, not probabilities, and whether some may be ignored.
+
+    Raises:
+        ValueError: they are neither; or something is out of range.
+    """
+    known = not is_traced(inputs) and not is_traced(target)
+    if target.is_floating_point() and target.shape == inputs.shape:
+        if known:
+            check_shares(target, None)
+        return False, False
+    if target.shape != layout.example_shape or target.is_floating_point():
+        raise ValueError(
+            f"expected labels of shape {tuple(layout.example_shape)} or probabilities of shape "
+            f"{tuple(inputs.shape)}, got {target.dtype} of shape {tuple(target.shape)}"
+        )
+    check_integers(target)
+    return True, not known or check_label_range(target, layout.num_classes - 1, ignore_index, "")
+
+
+def _of_labels(x: Tensor, y: Tensor, gamma: Exponent) -> Tensor:
+    """Returns the loss of labels, (rows, 1, columns).
+
+    Args:
+        x: logits, (rows, K, columns).
+        y: labels, (rows, 1, columns).
+        gamma: a number, (K, 1), or a function.
+    """
+    log_p = F.log_softmax(x, 1).gather(1, y)
+    return -log_p * torch.exp(_of_class(gamma, y, log_p) * _log_rest(log_p))
+
+
+def _of_class(gamma: Exponent, y: Tensor, log_p: Tensor) -> float | Tensor:
+    """Returns the gamma of each example."""
+    if isinstance(gamma, Tensor):
+        return gamma[:, 0][y]
+    return gamma(log_p.detach().exp()) if callable(gamma) else gamma
+
+
+def _log_rest(log_p: Tensor) -> Tensor:
+    """Returns log(1 - p); where p is 1 to all digits, of the smallest number."""
+    return (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny).log()
+
+
+def _closed_of_labels(
+    labels: Tensor,
+    counted: Tensor | None,
+    weight: Tensor | None,
+    gamma: Exponent,
+    x: Tensor,
+    piece: Piece,
+    scale: Tensor,
+    grad: Tensor | None,
+) -> Tensor:
+    """Returns the sum of ``_of_labels`` over a piece, and fills its gradient.
+
+    With q = 1 - p_y the loss is ``-q^gamma log p_y``, its derivative by a logit
+    ``q^gamma (1 - gamma p_y log(p_y) / q) (p_c - [c = y])``.
+    """
+    rows, columns = piece
+    y = labels[rows, :, columns]
+    largest = x.amax(1, keepdim=True)
+    shifted = torch.sub(x, largest, out=None if grad is None or grad.dtype != x.dtype else grad)
+    own = shifted.gather(1, y)
+    p = shifted.exp_()
+    total_exp = p.sum(1, keepdim=True)
+    log_p = own - total_exp.log()
+    log_rest = _log_rest(log_p)
+    exponent = _of_class(gamma, y, log_p)
+    scaled = torch.exp(exponent * log_rest) * scale
+    if counted is not None:
+        scaled = scaled * counted[rows, :, columns]
+    if weight is not None:
+        scaled = scaled * weight[:, 0][y]
+    value = -(scaled * log_p).sum()
+    if grad is not None:
+        slope = scaled * (1 - exponent * log_p * torch.exp(log_p - log_rest))
+        p.mul_(slope / total_exp)
+        p.scatter_add_(1, y, -slope)
+        if p is not grad:
+            grad.copy_(p)
+    return value
+
+
+def _expected_over_classes(
+    x: Tensor, shares: Tensor, gamma: Exponent, weight: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Returns ``sum_c t_c w_c (1 - p_c)^gamma (-log p_c)``, (rows, 1, columns)."""
+    if label_smoothing:
+        shares = (1 - label_smoothing) * shares + label_smoothing / x.shape[1]
+    log_p = F.log_softmax(x, 1)
+    if callable(gamma):
+        gamma = gamma(log_p.detach().exp())
+    loss = -log_p * torch.exp(gamma * _log_rest(log_p)) * shares
+    return (loss if weight is None else loss * weight).sum(1, keepdim=True)

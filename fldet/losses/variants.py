@@ -1,0 +1,328 @@
+"""What others made of the focal loss, over K sigmoids, in the conventions of this package.
+
+Every function takes ``reduction``, ``weight``, ``class_weight``, ``ignore_index`` and ``class_dim``
+as ``sigmoid_focal_loss`` does, and returns and raises what it does.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fldet.losses import binary, formulas
+from fldet.losses.elements import Alpha, check_gamma, compute_dtype, factor_of, of_classes
+from fldet.losses.examples import Examples, Formula
+from fldet.losses.sweep import PIECE
+
+
+def sigmoid_focal_loss_star(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    alpha: Alpha | Tensor = 0.25,
+    gamma: float = 2.0,
+    beta: float = 1.0,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns FL*, ``-log(sigmoid(gamma x_t + beta)) / gamma`` (Appendix A), balanced by alpha.
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of them, or labels.
+        alpha: weight of objects.
+        gamma: steepness, > 0.
+        beta: shift of the curve, in logits.
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    examples = Examples(inputs, targets, **options)
+    loss = partial(formulas.focal_loss_star, gamma=gamma, beta=beta)
+    return examples.loss(_balanced(loss, alpha, examples), reduction)
+
+
+def _balanced(
+    of_x_t: Callable[[Tensor], Tensor], alpha: Alpha | Tensor, examples: Examples
+) -> Formula:
+    """Returns the expectation of a loss of signed logits; it refuses settings out of range."""
+    of_x_t(torch.empty(0))
+    factor = factor_of(alpha, examples.layout, examples.inputs)
+    return partial(binary.expected, of_x_t, alpha=factor)
+
+
+def poly1_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    alpha: Alpha | Tensor = 0.25,
+    gamma: float = 2.0,
+    epsilon: float = 1.0,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., ICLR 2022), balanced by alpha.
+
+    The focal loss is ``(1 - p_t)^gamma`` times the series of ``(1 - p_t)^j / j``; epsilon is added
+    to its first coefficient.
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of them, or labels.
+        alpha: weight of objects, of both terms.
+        gamma: focusing strength, >= 0.
+        epsilon: >= -1, so that no coefficient is negative; 0 is the focal loss.
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    examples = Examples(inputs, targets, **options)
+    loss = partial(formulas.poly1_focal_loss, gamma=gamma, epsilon=epsilon)
+    return examples.loss(_balanced(loss, alpha, examples), reduction)
+
+
+def asymmetric_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 4.0,
+    clip: float = 0.05,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns the asymmetric loss (Ridnik et al., ICCV 2021, Eq. 6), for images of many labels.
+
+    Positives lose ``-(1 - p)^gamma_positive log(p)``; negatives
+    ``-m^gamma_negative log(1 - m)`` with ``m = max(p - clip, 0)``: those scored below ``clip``
+    cost nothing.
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of them, or labels.
+        gamma_positive: focusing strength of positives, >= 0.
+        gamma_negative: that of negatives, >= 0.
+        clip: the shift of the probability of negatives, in [0, 1).
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    binary.check_asymmetric(gamma_positive, gamma_negative, clip)
+    formula = partial(
+        binary.asymmetric,
+        gamma_positive=gamma_positive,
+        gamma_negative=gamma_negative,
+        clip=clip,
+    )
+    return Examples(inputs, targets, **options).loss(formula, reduction)
+
+
+def quality_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    beta: float = 2.0,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns ``|t - p|^beta`` times cross entropy (Li et al., NeurIPS 2020, Eq. 4).
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of the shape of the logits: the quality of an object, such as the IoU of its box,
+            in [0, 1]; or labels, whose quality is 1.
+        beta: focusing strength, >= 0. Below 1 the slope has no bound where p equals a target
+            between 0 and 1.
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    check_gamma(beta, "beta")
+    examples = Examples(inputs, targets, **options)
+    return examples.loss(partial(binary.quality_focal, beta=beta), reduction)
+
+
+def varifocal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns the varifocal loss (Zhang et al., CVPR 2021, Eq. 2).
+
+    An object of quality q > 0 loses q times cross entropy, the rest ``-alpha p^gamma log(1 - p)``:
+    negatives are focused, the few objects are not.
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: as for ``quality_focal_loss``.
+        alpha: weight of the rest, >= 0.
+        gamma: focusing strength, >= 0.
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    check_gamma(gamma)
+    check_gamma(alpha, "alpha")
+    examples = Examples(inputs, targets, **options)
+    return examples.loss(partial(binary.varifocal, alpha=alpha, gamma=gamma), reduction)
+
+
+def equalized_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    ratios: Sequence[float] | Tensor,
+    *,
+    alpha: Alpha | Tensor = 0.25,
+    gamma: float = 2.0,
+    scale: float = 8.0,
+    reduction: str = "none",
+    **options: Any,
+) -> Tensor:
+    """Returns the equalized focal loss (Li et al., CVPR 2022, Eq. 4 to 6), for rare classes.
+
+    Class j has the exponent ``gamma_j = gamma + scale (1 - ratio_j)``, and the factor
+    ``gamma_j / gamma``.
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of them, or labels.
+        ratios: for each class what the gradients of its positives add up to over those of its
+            negatives, in [0, 1]; ``EqualizedFocalLoss`` counts them.
+        alpha: weight of objects.
+        gamma: the exponent of a class in balance, > 0.
+        scale: how much is added for a class without positives, >= 0.
+        reduction: see ``sigmoid_focal_loss``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
+    """
+    examples = Examples(inputs, targets, **options)
+    formula = equalized_formula(examples, ratios, alpha=alpha, gamma=gamma, scale=scale)
+    return examples.loss(formula, reduction)
+
+
+def equalized_formula(
+    examples: Examples,
+    ratios: Sequence[float] | Tensor,
+    *,
+    alpha: Alpha | Tensor,
+    gamma: float,
+    scale: float,
+) -> Formula:
+    """Returns the loss of ``equalized_focal_loss`` as a function of laid-out logits and targets."""
+    check_gamma(scale, "scale")
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"gamma must be finite and > 0, got {gamma}")
+    factor = factor_of(alpha, examples.layout, examples.inputs)
+    ratios = of_classes(ratios, examples.layout, "a ratio", examples.inputs)
+    gammas = gamma + scale * (1 - ratios)
+
+    def formula(x: Tensor, t: Tensor) -> Tensor:
+        return binary.focal(x, t, alpha=factor, gamma=gammas) * (gammas / gamma)
+
+    return formula
+
+
+def ghm_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    bins: int = 10,
+    counts: Tensor | None = None,
+    reduction: str = "mean",
+    **options: Any,
+) -> Tensor:
+    """Returns cross entropy weighted by the density of its gradients (Li et al., AAAI 2019, Eq. 9).
+
+    Args:
+        inputs: logits; see ``sigmoid_focal_loss``.
+        targets: of them, or labels.
+        bins: the number of parts that the norm of the gradient, ``|p - t|``, is counted in.
+        counts: how many logits there are in each of them; by default those of this call.
+        reduction: see ``sigmoid_focal_loss``; the paper's is ``mean``.
+        **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``; what weighs 0
+            is not counted.
+    """
+    examples = Examples(inputs, targets, **options)
+    if counts is None:
+        counts = gradient_counts(examples, bins)
+    return examples.loss(ghm_formula(counts), reduction)
+
+
+def ghm_formula(counts: Tensor) -> Formula:
+    """Returns cross entropy weighted by ``N / (n_j M)`` (Li et al., AAAI 2019, Eq. 8).
+
+    Args:
+        counts: n_j, the number of logits in each part of [0, 1]; N is their sum, and M the number
+            of parts that are not empty.
+    """
+    weights = counts.sum() / (counts * (counts > 0).sum()).clamp(min=1e-12)
+    return partial(binary.weighted_by_gradient, weights=weights)
+
+
+def gradient_counts(examples: Examples, bins: int) -> Tensor:
+    """Returns how many logits have a gradient, ``|p - t|``, in each of some parts of [0, 1]."""
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    logits = examples.inputs.detach()
+    blocks, counted = examples.layout.blocks(logits), examples.counted
+    counts = torch.zeros(bins, dtype=compute_dtype(logits), device=logits.device)
+    parts = torch.arange(bins, device=logits.device)
+    pieces = (
+        examples.layout.pieces(logits.device, PIECE) if examples.known else [(slice(None),) * 2]
+    )
+    for rows, columns in pieces:
+        x = blocks[rows, :, columns].to(counts.dtype)
+        part = binary.gradient_part(x, examples.shares((rows, columns)), bins)
+        counts_here = torch.ones_like(x, dtype=torch.bool)
+        if counted is not None:
+            counts_here = counts_here & counted[rows, :, columns]
+        if examples.weight is not None:
+            counts_here = counts_here & (examples.weight[rows, :, columns] > 0)
+        part = torch.where(counts_here, part, bins)
+        counts = counts + torch.stack([(part == one).sum() for one in parts])
+    return counts
+
+
+def gradient_sums(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Returns for each class the sum of ``|p - t|`` over objects and over the rest, (K,) each."""
+    logits = examples.inputs.detach()
+    blocks, counted = examples.layout.blocks(logits), examples.counted
+    sums = torch.zeros(2, examples.layout.num_classes, dtype=torch.float64, device=logits.device)
+    for rows, columns in examples.layout.pieces(logits.device, PIECE):
+        x = blocks[rows, :, columns].to(compute_dtype(logits))
+        t = examples.shares((rows, columns)).to(x.dtype)
+        away = (torch.sigmoid(x) - t).abs()
+        if counted is not None:
+            away = torch.where(counted[rows, :, columns], away, 0)
+        if examples.weight is not None:
+            away = away * examples.weight[rows, :, columns]
+        sums += torch.stack([(away * t).sum((0, 2)), (away * (1 - t)).sum((0, 2))])
+    return sums[0], sums[1]
+
+
+def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float = 0.9999) -> Tensor:
+    """Returns a weight for each class, ``(1 - beta) / (1 - beta^n)``.
+
+    (Cui et al., CVPR 2019, Eq. 2.) They add up to the number of classes. ``beta`` 0 weighs all
+    classes alike; near 1 a class weighs as the inverse of its number.
+
+    Args:
+        counts: n of each class, (K,), > 0.
+        beta: in [0, 1).
+
+    Returns:
+        (K,) float64, for ``weight`` of ``softmax_focal_loss`` or ``class_weight`` of the others.
+
+    Raises:
+        ValueError: there is no class, a class has no example, or ``beta`` is out of range.
+    """
+    numbers = torch.as_tensor(counts, dtype=torch.float64)
+    if numbers.dim() != 1 or not numbers.numel() or not bool((numbers > 0).all()):
+        raise ValueError(f"expected the number of examples of each class, each > 0, got {counts}")
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be in [0, 1), got {beta}")
+    if beta == 0:
+        return torch.ones_like(numbers)
+    weights = (1 - beta) / -torch.expm1(numbers * math.log(beta))
+    return weights * len(numbers) / weights.sum()
