@@ -55,10 +55,6 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def checked_annotations(content: Any, name: str) -> dict[str, Any]:
     """Returns the content of a COCO file, with its three lists; annotations are not looked at.
 
-    Args:
-        content: of an annotation file.
-        name: of the file, for messages.
-
     Raises:
         DataError: a list is missing, an image has no id, or as ``category_ids``.
     """
@@ -87,9 +83,6 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     COCO's own training file has 450 MB, so the list of categories is looked for first and the
     whole file is parsed only where it cannot be found alone.
-
-    Raises:
-        DataError: as ``read_annotations``; or two categories share an id or a name.
     """
     categories = _find_categories(
         read_text(path, "annotation file", expected=LAYOUT, most=MOST_OF_ANNOTATIONS)
@@ -103,10 +96,6 @@ def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str
     """Returns category ids by class name, in the order of the ids.
 
     Of two of one name, the one that groups others is no class.
-
-    Args:
-        categories: the list of that name; ids may have gaps.
-        path: the file it is from, for messages.
 
     Raises:
         DataError: an id is no whole number, a name no text that can be shown, two categories share
@@ -214,17 +203,12 @@ def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def image_path(folder: Path, name: Any, entry: str) -> Path:
-    """Returns the path of an image file.
+    """Returns the path of an image file, whose entry has the ``file_name`` that is given.
 
     Backslashes stand between folders, as Windows has it, unless there is a file of that very name.
 
-    Args:
-        folder: the root of the images.
-        name: ``file_name`` of the image's entry.
-        entry: file and entry, for messages.
-
     Raises:
-        DataError: the name leads out of the folder, or is none.
+        DataError: the name leads out of the folder, or is none; names the ``entry``.
     """
     if fault := _name_fault(name):
         raise DataError(
@@ -272,10 +256,8 @@ def annotation_faults(
 ) -> Iterator[Fault]:
     """Yields what is wrong with an annotation, the worst first.
 
-    Args:
-        entry: of the list ``annotations``.
-        sizes: (width, height) in pixels by image id, None where it is not known.
-        names: class name by category id; None leaves the category unchecked.
+    ``sizes`` are (width, height) in pixels by image id, None where that is not known; ``names`` are
+    those of classes by category id, and None leaves the category unchecked.
     """
     box = box_of(entry)
     fault = "no box of four numbers" if box is None else _box_fault(box)
@@ -313,11 +295,6 @@ def missing_classes(
 ) -> list[str]:
     """Returns the classes that no category is called like; a file may list only what it has.
 
-    Args:
-        classes: that are wanted.
-        id_by_name: category id by name.
-        source: of the categories, for messages.
-
     Raises:
         DataError: one looks like a slip of the pen, or all are missing.
     """
@@ -335,12 +312,9 @@ def missing_classes(
 
 
 def is_usable(box: tuple[float, ...], width: float, height: float) -> bool:
-    """Returns whether a box can be learned: finite, as wide as a pixel, not all outside the image.
+    """Returns whether a box (x, y, width, height in pixels) of an image can be learned.
 
-    Args:
-        box: x, y, width, height in pixels.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+    It is finite, as wide as a pixel, and not all outside.
     """
     x, y, w, h = box
     inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
@@ -348,12 +322,7 @@ def is_usable(box: tuple[float, ...], width: float, height: float) -> bool:
 
 
 def area_of(entry: Mapping[str, Any], box: tuple[float, ...] | None) -> float | None:
-    """Returns the area in square pixels, that of the box where none is given; None if it is none.
-
-    Args:
-        entry: of the list ``annotations``.
-        box: what ``box_of`` returned for it.
-    """
+    """Returns the area in square pixels, the box's where none is given; None if it is none."""
     area = entry.get("area")
     if area is None:
         return math.prod(box[2:]) if box else 0.0

@@ -40,51 +40,29 @@ Seen = dict[str, tuple[Path, str]]
 
 @dataclass(frozen=True)
 class DataProblem:
-    """One thing that is wrong.
+    """One thing that is wrong."""
 
-    Attributes:
-        kind: what is wrong, the same words for each of its kind.
-        file: the annotation file, or the image file.
-        entry: place in the annotation file, ``annotations[3]``; empty for the file itself.
-        id: of the entry, None if it has none.
-        field: of the entry; empty where the file is meant.
-        detail: the value that stands there, or what was found.
-    """
-
-    kind: str
-    file: Path
-    entry: str = ""
-    id: Any = None
-    field: str = ""
-    detail: str = ""
+    kind: str  # the same words for each of its kind
+    file: Path  # the annotation file, or the image file
+    entry: str = ""  # place in the annotation file, annotations[3]; empty for the file itself
+    id: Any = None  # of the entry
+    field: str = ""  # of the entry; empty where the file is meant
+    detail: str = ""  # the value that stands there, or what was found
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What is wrong with an annotation file and its images.
-
-    Attributes:
-        ann_file: the annotation file.
-        image_dir: folder of the images; None if they were not looked at.
-        deep: whether the images were decoded.
-        images: entries of images.
-        annotations: entries of annotations.
-        categories: entries of categories.
-        images_read: image files that were looked at.
-        images_turned: of them, those that EXIF data turn by a quarter.
-        counts: number of problems by kind, the most frequent first; empty if nothing is wrong.
-        problems: all of them.
-    """
+    """What is wrong with an annotation file and its images."""
 
     ann_file: Path
-    image_dir: Path | None
-    deep: bool
-    images: int
+    image_dir: Path | None  # None if the images were not looked at
+    deep: bool  # whether the images were decoded
+    images: int  # entries, as are the next two
     annotations: int
     categories: int
-    images_read: int
-    images_turned: int
-    counts: dict[str, int]
+    images_read: int  # image files that were looked at
+    images_turned: int  # of them, those that EXIF data turn by a quarter
+    counts: dict[str, int]  # of problems by kind, the most frequent first
     problems: tuple[DataProblem, ...]
 
 
@@ -100,16 +78,13 @@ def check_data(
 ) -> DataCheck:
     """Returns everything that is wrong with an annotation file and its images.
 
-    Args:
-        ann_file: COCO annotation file; one that cannot be read is a problem like others.
-        image_dir: folder that ``file_name`` is relative to; None looks at no image.
-        deep: decode every image instead of reading its header and its end.
-        workers: processes that look at images; 0 does it in this one.
-        track: wraps the images' facts as they come, with their number, to show progress.
-        read: returns the content of annotations in another format, as a COCO file holds it; what is
-            wrong with single files is put into its list.
-        seen: the images of other files of annotations, so that one that is in both is named; these
-            are put into it.
+    A file that cannot be read is a problem like others. Without ``image_dir``, which ``file_name``
+    is relative to, no image is looked at; ``deep`` decodes every image instead of reading its
+    header and its end, in so many ``workers`` (0: in this process). ``track`` wraps the images'
+    facts as they come, with their number, to show progress. ``read`` returns the content of
+    annotations in another format, as a COCO file holds it; what is wrong with single files is put
+    into its list. ``seen`` are the images of other annotation files, so that one that is in both is
+    named; these are put into it.
 
     Raises:
         DataError: a process that reads images died.

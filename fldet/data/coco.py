@@ -77,19 +77,11 @@ class CocoDataset(BaseDetDataset):
 
     @classmethod
     def make_files(cls, options: Mapping[str, Any]) -> None:
-        """Makes the files of a data set that is drawn rather than found; here there are none.
-
-        Args:
-            options: the keywords of the constructor, with ``data_root``.
-        """
+        """Makes the files of a data set that is drawn rather than found; here there are none."""
 
     @classmethod
     def annotation_file(cls, options: Mapping[str, Any]) -> Path:
-        """Returns the path that ``ann_file`` means.
-
-        Args:
-            options: keywords of the constructor, here and in the methods below.
-        """
+        """Returns the path that ``ann_file`` means, of the keywords of the constructor."""
         return Path(options.get("data_root") or "", options["ann_file"])
 
     @classmethod
@@ -100,11 +92,7 @@ class CocoDataset(BaseDetDataset):
 
     @classmethod
     def class_names(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns the names of all classes that the files have, in the order of their labels.
-
-        Raises:
-            DataError: a file is missing or malformed.
-        """
+        """Returns the names of all classes that the files have, in the order of their labels."""
         return read_class_names(cls.annotation_file(options))
 
     @classmethod
@@ -113,12 +101,7 @@ class CocoDataset(BaseDetDataset):
     ) -> dict[str, Any]:
         """Returns the content of the files as a COCO file holds it.
 
-        Args:
-            options: keywords of the constructor.
-            faults: takes what is wrong with single files, which are then left out; here it is one.
-
-        Raises:
-            DataError: a file is missing or malformed.
+        ``faults`` takes what is wrong with single files, which are then left out; here it is one.
         """
         del faults
         return read_annotations(cls.annotation_file(options))
@@ -129,9 +112,6 @@ class CocoDataset(BaseDetDataset):
 
         Of another format, without the boxes that the data set leaves out: no area, or outside the
         image.
-
-        Raises:
-            DataError: as ``read``.
         """
         content = cls.read(options)
         return content if cls.reads_coco_file else without_unusable(content)
@@ -351,13 +331,7 @@ def parse_instance(
     """Returns a box (xyxy, pixels) with its label, or None for one that cannot be learned.
 
     Left out: other classes, entries marked ``ignore``, boxes that are not finite, thinner than a
-    pixel or wholly outside the image.
-
-    Args:
-        annotation: with ``bbox`` as x, y, width, height in pixels; ``iscrowd`` may be missing.
-        label_of: label by category id.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+    pixel or wholly outside the image. ``label_of`` is by category id, the size in pixels.
 
     Raises:
         ValueError: the category is no whole number, the box not four numbers, or ``iscrowd`` or
@@ -376,9 +350,6 @@ def parse_instance(
 
 def require_boxes(datasets: Sequence[CocoDataset]) -> None:
     """Does nothing if the data sets of a training have boxes to learn from.
-
-    Args:
-        datasets: all that it reads.
 
     Raises:
         DataError: they have none, or none of a class has ever been listed.

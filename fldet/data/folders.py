@@ -26,12 +26,8 @@ _OF_THE_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "lost+found")
 def files_below(folder: Path, endings: Iterable[str], *, deepest: int = DEEPEST) -> list[Path]:
     """Returns the regular files with one of the endings in a folder and those in it, sorted.
 
-    Hidden ones are left out. Symbolic links are followed, but not back into a folder above.
-
-    Args:
-        folder: it may be hidden itself.
-        endings: in lower case; those of files may be in any.
-        deepest: folders below it to go down.
+    Endings are in lower case, those of files may be in any. Hidden files are left out, but the
+    folder may be hidden itself. Symbolic links are followed, but not back into a folder above.
 
     Raises:
         DataError: a folder cannot be read, or there are too many.
@@ -96,11 +92,9 @@ def listing(folder: Path) -> list[Path]:
 
 
 def folder_named(root: Path, names: Iterable[str]) -> Path | None:
-    """Returns the first of some folders of a folder that is there, in whatever case.
+    """Returns the first of some folders (``ImageSets/Main``) below another, in whatever case.
 
-    Args:
-        root: the folder.
-        names: of folders in it, such as ``ImageSets/Main``; the empty name is the folder itself.
+    The empty name is that of ``root`` itself.
     """
     return next((found for name in names if (found := _in_any_case(root, name))), None)
 
@@ -169,12 +163,6 @@ def is_image_name(name: str) -> bool:
 
 
 def text_lines(path: Path, what: str, *, expected: str, most: int = MOST_OF_TEXT) -> list[str]:
-    """Returns the lines of a text file, blanks at their ends removed; empty ones too are there.
-
-    The arguments are those of ``read_text``.
-
-    Raises:
-        DataError: as ``read_text``.
-    """
+    """Returns the lines of a text file, blanks at their ends removed; empty ones too are there."""
     text = read_text(path, what, expected=expected, most=most)
     return [line.strip() for line in re.split(r"\r\n|\r|\n", text)]

@@ -16,18 +16,11 @@ _EXPORT = "export it again from {} as {}"
 
 @dataclass(frozen=True)
 class Foreign:
-    """A format.
-
-    Attributes:
-        name: what to call it.
-        file: pattern of the ends of its files' names.
-        words: patterns that all stand in the first part of a file; none where the name tells.
-        advice: what to do.
-    """
+    """A format, and what to do about it."""
 
     name: str
-    file: str
-    words: tuple[str, ...]
+    file: str  # pattern of the ends of its files' names
+    words: tuple[str, ...]  # patterns in the first part of a file; none where the name tells
     advice: str
 
 
@@ -204,11 +197,7 @@ FORMATS = (
 
 
 def foreign_format(path: Path) -> Foreign | None:
-    """Returns the format that a file, or files in a folder, are in if it is one of ``FORMATS``.
-
-    Raises:
-        DataError: a folder cannot be read.
-    """
+    """Returns the format of ``FORMATS`` that a file, or files in a folder, are in; or None."""
     files = files_below(path, [""], deepest=3) if path.is_dir() else [path]
     names = [one for one in files if not is_image_name(one.name)]
     starts: dict[Path, str] = {}

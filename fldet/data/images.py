@@ -40,8 +40,7 @@ class LoadImage(LoadImageFromFile):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns ``results`` with ``img``, ``img_shape`` and ``ori_shape``.
 
-        Args:
-            results: with ``img_path``; where ``width`` and ``height`` are there, they must fit.
+        They have ``img_path``; where ``width`` and ``height`` are there, these must fit.
         """
         path = str(results["img_path"])
         data = self._read(path)

@@ -114,11 +114,7 @@ def _class_names(folder: Path, faults: list[DataError] | None = None) -> tuple[s
 
 
 def _xml_files(path: Path, folder: Path) -> list[Path]:
-    """Returns the XML files that a list of names or a folder means, each once.
-
-    Raises:
-        DataError: there are none, or not all that the list names.
-    """
+    """Returns the XML files that a list of names or a folder means, each once, at least one."""
     if path.is_dir():
         files = files_below(path, [".xml"])
     else:
@@ -247,12 +243,8 @@ def _image_name(file: Path, images: _Images, root: ElementTree.Element) -> str:
     """Returns the image of an XML file: of the same stem, else the one that it names.
 
     The stem goes first: images are often renamed together with their XML files, and what
-    ``<filename>`` says stays. Both are looked for in the folder that the XML file is in.
-
-    Args:
-        file: relative to the folder of XML files.
-        images: the folder of images.
-        root: of the file.
+    ``<filename>`` says stays. Both are looked for in the folder that the XML file is in; ``file``
+    is relative to that of all XML files.
     """
     said = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     said = said if said.strip(".") else f"{file.stem}.jpg"

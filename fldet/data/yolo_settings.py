@@ -33,21 +33,13 @@ _NULL = ("", "~", "null", "Null", "NULL")
 
 @dataclass(frozen=True)
 class Settings:
-    """Classes and splits: a data.yaml, or what other tools write in its place.
-
-    Attributes:
-        path: of the file.
-        names: class name by number, from 0.
-        splits: what the file gives for ``train``, ``val`` and ``test``, where it does.
-        root: folder that those are relative to.
-        key_points: numbers behind the box in each row of pose labels; 0 where there are none.
-    """
+    """Classes and splits: a data.yaml, or what other tools write in its place."""
 
     path: Path
-    names: tuple[str, ...]
-    splits: dict[str, tuple[str, ...]]
-    root: Path
-    key_points: int = 0
+    names: tuple[str, ...]  # by number, from 0
+    splits: dict[str, tuple[str, ...]]  # what the file gives for train, val, test
+    root: Path  # folder that those are relative to
+    key_points: int = 0  # numbers behind the box in each row of pose labels; 0 where there are none
 
     @cached_property
     def folder(self) -> Path:
@@ -58,12 +50,7 @@ class Settings:
 
 
 def read_settings(path: Path) -> Settings:
-    """Returns classes and splits of a ``data.yaml`` or of one of ``NAME_FILES``, checked.
-
-    Raises:
-        DataError: no such file, not of its kind, no names, or a split that is neither text nor a
-            list.
-    """
+    """Returns classes and splits of a ``data.yaml`` or of one of ``NAME_FILES``, checked."""
     if path.suffix.lower() in (".yaml", ".yml"):
         content = read_yaml(path, expected=LAYOUT)
         names, splits = _names(content, path), _splits(content, path)
@@ -131,11 +118,7 @@ def _there(folder: Path, name: str) -> Path | None:
 
 
 def _by_folders(path: Path, names: tuple[str, ...]) -> Settings:
-    """Returns the splits that folders beside a file with names have; one folder is ``train``.
-
-    Raises:
-        DataError: two folders are of the same split.
-    """
+    """Returns the splits that folders beside a file with names have; one folder is ``train``."""
     root = path.parent
     while _is_part(root):
         root = root.parent

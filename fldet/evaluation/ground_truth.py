@@ -21,25 +21,15 @@ from fldet.numeric import are_numbers
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the evaluation needs of an annotation file.
+    """What the evaluation needs of an annotation file."""
 
-    Attributes:
-        images: image ids, sorted: among equal scores COCO's order is that of the images.
-        categories: class name by category id.
-        annotations: dicts with image_id, category_id, bbox (xywh), area (pixels), iscrowd (0, 1).
-    """
-
-    images: tuple[Hashable, ...]
-    categories: dict[int, str]
-    annotations: tuple[dict[str, Any], ...]
+    images: tuple[Hashable, ...]  # ids, sorted: among equal scores COCO's order is theirs
+    categories: dict[int, str]  # class name by category id
+    annotations: tuple[dict[str, Any], ...]  # with area in pixels, bbox as xywh, iscrowd 0 or 1
 
 
 def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
-    """Reads and checks a COCO annotation file, or its content, which stays as it is.
-
-    Raises:
-        DataError: no such file, not JSON, a missing or malformed entry, an id given twice.
-    """
+    """Reads and checks a COCO annotation file, or its content, which stays as it is."""
     if isinstance(source, Mapping):
         name = "the annotations"
         content = checked_annotations(source, name)
@@ -60,10 +50,7 @@ def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
 def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | None) -> GroundTruth:
     """Returns the ground truth of a metric: of a COCO file, or of a data set of another format.
 
-    Args:
-        metric: its name, for the message.
-        ann_file: the COCO file.
-        dataset: ``type`` and keywords of one of our data sets, for its ``read_truth``.
+    Of that, ``dataset`` has ``type`` and keywords, for its ``read_truth``.
 
     Raises:
         DataError: neither is given; or a file is missing or malformed.

@@ -55,28 +55,16 @@ class BoxMetric(BaseMetric):
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The annotations, read once.
-
-        Raises:
-            DataError: there are none, or they are malformed.
-        """
+        """The annotations, read once."""
         return load_truth(type(self).__name__, self.ann_file, self.dataset)
 
     @cached_property
     def category_ids(self) -> list[int | None]:
-        """Category id by label, None for a class that the annotations lack.
-
-        Raises:
-            DataError: the data set has no class names, or none that is in the annotations.
-        """
+        """Category id by label, None for a class that the annotations lack."""
         return category_ids_of(self.dataset_meta, self.truth)
 
     def check(self) -> None:
-        """Reads the annotations; warns where they have no box, for then there are no figures.
-
-        Raises:
-            DataError: as ``truth``.
-        """
+        """Reads the annotations; warns where they have no box, for then there are no figures."""
         if not self.truth.annotations:
             log.warning(
                 "%s have no box: there will be detections, but no figures",
@@ -86,14 +74,12 @@ class BoxMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keeps what the figures need of the predictions of a batch.
 
-        Args:
-            data_batch: not used.
-            data_samples: dicts with ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in
-                pixels of the original image, ``scores`` (N,), ``labels`` (N,).
+        Samples have ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in pixels of the
+        original image, ``scores`` (N,), ``labels`` (N,).
 
         Raises:
-            DataError: a label without a class, an image that the annotations lack; see ``truth``
-                and ``category_ids`` too.
+            DataError: a label without a class, an image that the annotations lack, or no
+                annotations.
         """
         del data_batch
         for sample in data_samples:
@@ -200,11 +186,7 @@ class VOCMetric(BoxMetric):
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The annotations of the classes of the data set, read once.
-
-        Raises:
-            DataError: there are none, they are malformed, or no class is in them.
-        """
+        """The annotations of the classes of the data set, read once."""
         truth = load_truth("VOCMetric", self.ann_file, self.dataset)
         chosen = category_ids_of(self.dataset_meta, truth)
         return restrict(truth, None, [one for one in chosen if one is not None])

@@ -28,13 +28,11 @@ RIGHT, WRONG, IGNORED = 1, 0, -1
 class VocRule:
     """What counts as found.
 
-    Attributes:
-        iou_thr: lowest IoU of a right detection with its box.
-        plus_one: whether a box from x1 to x2 is x2 - x1 + 1 wide, as in the development kit,
-            where corners are numbers of pixels; else x2 - x1, as in COCO.
+    With ``plus_one`` a box from x1 to x2 is x2 - x1 + 1 wide, as in the development kit, where
+    corners are numbers of pixels; else x2 - x1, as in COCO.
     """
 
-    iou_thr: float = 0.5
+    iou_thr: float = 0.5  # lowest IoU of a right detection with its box
     plus_one: bool = True
 
     def __str__(self) -> str:
@@ -44,17 +42,11 @@ class VocRule:
 
 @dataclass(frozen=True)
 class MatchedImage:
-    """The detections of one image, boxes left out: 13 bytes each.
+    """The detections of one image, boxes left out: 13 bytes each."""
 
-    Attributes:
-        categories: (N,) category ids.
-        scores: (N,).
-        marks: (N,) 1 right, 0 wrong, -1 ignored.
-    """
-
-    categories: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    marks: Marks
+    categories: npt.NDArray[np.int64]  # (N,) ids
+    scores: npt.NDArray[np.float32]  # (N,)
+    marks: Marks  # (N,) 1 right, 0 wrong, -1 ignored
 
 
 def evaluate_voc(
@@ -120,12 +112,8 @@ def match_image(
 ) -> MatchedImage:
     """Returns which detections of one image are right.
 
-    Args:
-        boxes_xyxy: (N, 4) pixels.
-        scores: (N,).
-        categories: (N,) category ids.
-        truth: by category, boxes (M, 4) and whether each is ignored (M,).
-        rule: what counts as found.
+    Boxes are (N, 4) in pixels, scores and category ids (N,). ``truth`` has, by category, boxes (M,
+    4) and whether each is ignored (M,).
     """
     marks = np.zeros(len(scores), np.int8)
     for category in np.unique(categories).tolist():
@@ -200,11 +188,8 @@ def _count_boxes(truth: GroundTruth, images: Mapping[Hashable, object]) -> Count
 def average_precisions(right: npt.NDArray[np.bool_], num_boxes: int) -> tuple[float, float]:
     """Returns AP over the whole curve (VOC 2010) and at eleven recalls (VOC 2007).
 
-    Precision at a recall is the highest at that recall or above. NaN without boxes.
-
-    Args:
-        right: (N,) whether each detection is right, best score first.
-        num_boxes: boxes to find.
+    Precision at a recall is the highest at that recall or above; NaN without boxes to find.
+    ``right`` (N,) says which detections are, best score first.
     """
     if num_boxes == 0:
         return math.nan, math.nan

@@ -51,23 +51,14 @@ WINDOW = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """An image as the network takes it."""
 
-    Attributes:
-        inputs: (3, h, w), resized, not yet normalized.
-        sample: ``DetDataSample`` with the sizes before and after.
-        height: of the file, upright, in pixels.
-        width: of the file.
-        padded: (h, w) after padding in a batch of its own.
-        source: the array that was given, None for a file.
-    """
-
-    inputs: Tensor
-    sample: Any
-    height: int
+    inputs: Tensor  # (3, h, w), resized, not yet normalized
+    sample: Any  # ``DetDataSample`` with the sizes before and after
+    height: int  # of the file, upright, in pixels
     width: int
-    padded: tuple[int, int]
-    source: npt.NDArray[np.uint8] | None = None
+    padded: tuple[int, int]  # (h, w) after padding in a batch of its own
+    source: npt.NDArray[np.uint8] | None = None  # the array that was given, None for a file
 
 
 class Detector:
@@ -207,11 +198,7 @@ class Detector:
         return [found[row] for row in range(len(prepared))]
 
     def _transformed(self, loaded: dict[str, Any], image: Image) -> dict[str, Any]:
-        """Returns an image after the transforms; a stored config may not make it huge.
-
-        Raises:
-            DataError: it does.
-        """
+        """Returns an image after the transforms; a stored config may not make it huge."""
         if not self._is_stored:
             return dict(self._transform(loaded))
         for step in self._transform.transforms:
@@ -276,12 +263,7 @@ def as_batch(batch: Sequence[Prepared]) -> dict[str, Any]:
 def read_config(
     content: Mapping[str, Any], path: Path, config: str | Path | Config | None
 ) -> Config:
-    """Returns the config of a checkpoint's model: the given one, else the one that it carries.
-
-    Raises:
-        CheckpointError: it carries none, and none is given.
-        ConfigError: the config does not fit the code.
-    """
+    """Returns the config of a checkpoint's model: the given one, else the one that it carries."""
     if config is not None:
         cfg = config if isinstance(config, Config) else load_config(config)
         return prepare_config(cfg, phases=(), classes=checkpoint_classes(content, path))

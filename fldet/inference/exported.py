@@ -88,13 +88,10 @@ class ExportedDetector(Detector):
 
 
 def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedDetector:
-    """Returns the detector in a file that ``fldet export`` wrote.
+    """Returns the detector in a ``.onnx`` or ``.torchscript`` file that ``fldet export`` wrote.
 
-    Args:
-        path: ending in ``.onnx`` or ``.torchscript``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA if both torch and
-            onnxruntime have it.
-        trust: run TorchScript, which can write files.
+    The device ``auto`` is CUDA if both torch and onnxruntime have it. ``trust`` runs TorchScript,
+    which can write files.
 
     Raises:
         CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
@@ -124,11 +121,7 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
 
 
 def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Returns what a file says of its model, checked.
-
-    Raises:
-        CheckpointError: something is missing, or it says what a file may not decide.
-    """
+    """Returns what a file says of its model, checked; some things a file may not decide."""
     inside = values.get("post_process") == "inside"
     parts = ("data_preprocessor", "pipeline", *(() if inside else ("bbox_head",)))
     score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
@@ -155,11 +148,7 @@ def as_text(description: dict[str, Any]) -> str:
 
 
 def require(package: str) -> Any:
-    """Returns a package of ``requirements/export.txt``.
-
-    Raises:
-        UnavailableError: it is not installed.
-    """
+    """Returns a package of ``requirements/export.txt``."""
     try:
         return import_module(package)
     except ImportError as error:

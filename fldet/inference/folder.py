@@ -125,8 +125,7 @@ def _is_prediction(line: dict[str, Any]) -> bool:
 class _Done:
     """What earlier runs have done: 8 bytes an image, in order, to look up.
 
-    Attributes:
-        junk: the files with something in them that is no prediction.
+    ``junk`` are the files with something in them that is no prediction.
     """
 
     def __init__(self, out: Path) -> None:
@@ -320,9 +319,6 @@ def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
 
     Image ids count from 1 in the order of the lines, category ids are label + 1; ``images.json``
     has both with their names.
-
-    Returns:
-        The two files.
     """
     results, images = out / "results.json", out / "images.json"
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(classes)]

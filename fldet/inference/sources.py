@@ -41,18 +41,11 @@ _ROOT, _UP = "_root", "_up"
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source.
+    """One image of a source; a frame is decoded only before the next item is taken."""
 
-    Attributes:
-        file: path of the image or video, as the source names it.
-        frame: number of the frame of a video, from 0; None for an image file.
-        picture: where its picture goes, relative to the folder of pictures.
-        decode: returns the frame, only before the next item is taken; None for an image file.
-    """
-
-    file: str
-    frame: int | None
-    picture: str
+    file: str  # path of the image or video, as the source names it
+    frame: int | None  # number of the frame of a video, from 0; None for an image file
+    picture: str  # where its picture goes, relative to the folder of pictures
     decode: Callable[[], npt.NDArray[np.uint8]] | None = None
 
     def read(self) -> str | npt.NDArray[np.uint8] | DataError:
@@ -91,10 +84,9 @@ class _LeftOut:
 def find_items(source: str, every: int = 1) -> Iterator[Item]:
     """Returns an iterator over the images of a source.
 
-    Args:
-        source: an image, a video, a folder (with all folders below it), a glob pattern (``**`` for
-            any folders), or ``-`` for one path a line on stdin.
-        every: of a video, only each so many-th frame.
+    That is an image, a video, a folder (with all folders below it), a glob pattern (``**`` for any
+    folders), or ``-`` for one path a line on stdin. Of a video, only each so many-th frame is
+    taken.
 
     Raises:
         DataError: there is no such file, or it is neither an image nor a video.
@@ -123,11 +115,7 @@ def fixed_part(source: str) -> str:
 
 
 def check_source(source: str, processes: int) -> None:
-    """Does nothing if several processes can share a source.
-
-    Raises:
-        UsageError: they cannot: there is one stdin.
-    """
+    """Does nothing if so many processes can share a source; there is one stdin."""
     if source == "-" and processes > 1:
         raise UsageError(
             f"{processes} processes cannot share the paths on stdin",
@@ -224,8 +212,7 @@ def _picture_name(name: str) -> str:
 def _require_regular(file: str) -> None:
     """Does nothing for a file that can be read to its end, or is not there: that is said later.
 
-    Raises:
-        DataError: a pipe or device would be waited for, or be endless.
+    A pipe or device would be waited for, or be endless.
     """
     try:
         mode = os.stat(file).st_mode

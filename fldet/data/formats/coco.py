@@ -47,11 +47,7 @@ def find_coco(path: Path, images: Path | None = None) -> FoundData | None:
 
 
 def _coco_found(name: str, root: Path, files: Mapping[str, Path], images: Path | None) -> FoundData:
-    """Returns the splits that have images; those without are noted.
-
-    Raises:
-        DataError: no split has any.
-    """
+    """Returns the splits that have images, at least one; those without are noted."""
     contents = {split: read_annotations(file) for split, file in files.items()}
     notes = [
         f"{files[split].relative_to(root)} lists no image: left out"
@@ -131,11 +127,7 @@ def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
 
 
 def find_roboflow(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the splits that are folders with a file of Roboflow's; None if there are none.
-
-    Raises:
-        DataError: as ``find_coco``.
-    """
+    """Returns the splits that are folders with a file of Roboflow's; None if there are none."""
     folders = split_folders(path, lambda folder: isfile(folder / ROBOFLOW))
     files = {split: folder / ROBOFLOW for split, folder in folders.items()}
     return _coco_found("Roboflow COCO", path, files, images) if files else None

@@ -18,26 +18,15 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class FoundData:
-    """A data set that was recognised.
+    """A data set that was recognised."""
 
-    Attributes:
-        format: ``COCO``, ``Roboflow COCO``, ``Pascal VOC`` or ``YOLO``.
-        root: folder that the paths in ``splits`` are relative to, absolute.
-        splits: ``type`` and keywords of the data set class for ``train``, ``val``, ``test``.
-        notes: what is left out or odd, one sentence each.
-    """
-
-    format: str
-    root: Path
-    splits: dict[str, Options]
-    notes: list[str] = field(default_factory=list)
+    format: str  # ``COCO``, ``Roboflow COCO``, ``Pascal VOC`` or ``YOLO``
+    root: Path  # that the paths in ``splits`` are relative to, absolute
+    splits: dict[str, Options]  # ``type`` and keywords of each split's data set class
+    notes: list[str] = field(default_factory=list)  # what is left out or odd, one sentence each
 
     def options(self, split: str) -> Options:
-        """Returns all keywords of a split's data set, and ``type``.
-
-        Raises:
-            UsageError: there is no such split.
-        """
+        """Returns all keywords of a split's data set, and ``type``."""
         if split not in self.splits:
             raise UsageError(
                 f"{self.root} has no split {split!r}", expected=f"one of: {', '.join(self.splits)}"
@@ -95,12 +84,7 @@ def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...]
 
 
 def oddities(found: FoundData, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns what a user should know of a data set, one sentence each.
-
-    Args:
-        found: the data set.
-        contents: what ``found.read`` returned, by split.
-    """
+    """Returns what a user should know of a data set whose splits were read, one sentence each."""
     notes = [*found.notes]
     if any(one.get("difficult") for content in contents.values() for one in content["annotations"]):
         notes.append("difficult objects are counted as crowd regions: no figure counts them")

@@ -22,11 +22,9 @@ LOOKED_FOR = """one of
 
 
 def recognise(path: Path, images: Path | None = None) -> FoundData:
-    """Returns what lies at ``path``.
+    """Returns what lies at a path: a folder, or a file (.json, .yaml, or with names of classes).
 
-    Args:
-        path: a folder, or a file (.json, .yaml, or with the names of classes).
-        images: folder of the images, of COCO and VOC; None looks for it.
+    The folder of the images, of COCO and VOC, is looked for where ``images`` is None.
 
     Raises:
         DataError: nothing, more than one thing, or a malformed file.

@@ -132,13 +132,9 @@ def _empty(path: Path, used: Iterable[str]) -> list[str]:
 
 
 def _images_for(folder: Path, root: Path, given: Path | None, split: str = "") -> Path:
-    """Returns the folder that has images of the same names as XML files.
+    """Returns the folder with images of the same names as XML files, if none is ``given``.
 
-    Args:
-        folder: of the XML files.
-        root: of the data set.
-        given: the folder that the user names, which is taken as it is.
-        split: where each has XML files of its own; folders of the others are not looked into.
+    Where each split has XML files of its own, folders of the others are not looked into.
 
     Raises:
         DataError: there is none.

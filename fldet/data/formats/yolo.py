@@ -40,11 +40,7 @@ def _has_names(file: Path) -> bool:
 
 
 def find_yolo_without_yaml(path: Path) -> FoundData | None:
-    """Returns the splits of a file with the names of classes, beside labels; None if there is none.
-
-    Raises:
-        DataError: several such files that differ, or no images.
-    """
+    """Returns the splits of a file with names of classes, beside labels; None if there is none."""
     if path.is_file():
         is_one = path.name in NAME_FILES or path.suffix.lower() in (".data", ".names")
         return _yolo_found(read_settings(path)) if is_one else None
@@ -68,11 +64,7 @@ def find_yolo_without_yaml(path: Path) -> FoundData | None:
 
 
 def _yolo_found(data: Settings) -> FoundData:
-    """Returns the splits that have images; others are noted.
-
-    Raises:
-        DataError: no split has any.
-    """
+    """Returns the splits that have images, at least one; others are noted."""
     notes, splits = [], {}
     for split, names in data.splits.items():
         if not all(place(data, name) for name in names):

@@ -50,11 +50,7 @@ class ShapesDataset(CocoDataset):
 
     @classmethod
     def make_files(cls, options: Mapping[str, Any]) -> None:
-        """Draws the data set unless it is there.
-
-        Args:
-            options: the keywords of the constructor, with ``data_root``.
-        """
+        """Draws the data set unless it is there."""
         names = ("num_train", "num_val", "image_size", "seed")
         generate_shapes(
             options["data_root"],

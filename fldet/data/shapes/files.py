@@ -74,15 +74,8 @@ def generate_shapes(
 
     The files are written beside ``root`` and renamed whole, so several processes may call this at
     once and an interruption leaves no half data set. A data set drawn with the same parameters is
-    reused as it is.
-
-    Args:
-        root: folder to make, with ``train2017/``, ``val2017/`` and ``annotations/``.
-        num_train: images in the training split, >= 1.
-        num_val: images in the validation split, >= 1.
-        image_size: longer side in pixels, >= 64; the shorter one is three quarters of it, or equal.
-        seed: >= 0; another seed gives other images.
-        on_progress: called with (images done, images in total) after each image.
+    reused as it is. ``image_size`` is the longer side in pixels; the shorter one is three quarters
+    of it, or equal. ``on_progress`` is called with (images done, images in total) after each image.
 
     Raises:
         DataError: a parameter is out of range, or ``root`` holds something else.

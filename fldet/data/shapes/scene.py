@@ -65,15 +65,10 @@ _TRIES = 8  # random places tried for one shape
 
 @dataclass(frozen=True)
 class Drawing:
-    """One image and its truth.
+    """One image and its truth."""
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        annotations: COCO annotations without ``id`` and ``image_id``; ``bbox`` is x, y, w, h.
-    """
-
-    image: NDArray[np.uint8]
-    annotations: list[dict[str, Any]]
+    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    annotations: list[dict[str, Any]]  # COCO's, without ``id`` and ``image_id``; ``bbox`` is xywh
 
 
 @dataclass
@@ -94,14 +89,7 @@ class _Scene:
 
 
 def draw_image(seed: int, split: str, index: int, image_size: int) -> Drawing:
-    """Returns image ``index`` of a split; the same one for the same arguments.
-
-    Args:
-        seed: of the data set, >= 0.
-        split: ``train`` or ``val``.
-        index: of the image, from 0.
-        image_size: longer side in pixels.
-    """
+    """Returns image ``index`` of a split; the same one for the same arguments."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     height, width = _draw_size(rng, image_size)
     background = draw_background(rng, height, width)
