@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
@@ -76,6 +76,23 @@ def checked_annotations(content: Any, name: str) -> dict[str, Any]:
                 )
     category_ids(content["categories"], name)
     return dict(content)
+
+
+def images_by_id(images: Iterable[Mapping[str, Any]], name: Path | str) -> dict[Any, Any]:
+    """Returns the entries of images by id, sorted: numbers, then texts.
+
+    Raises:
+        DataError: two have the same id.
+    """
+    by_id: dict[Any, Any] = {}
+    for image in images:
+        if (key := id_of(image["id"])) in by_id:
+            raise DataError(
+                f"{name}: two images have the id {shorten(image['id'])}",
+                expected="every image has an id of its own, a whole number or a text",
+            )
+        by_id[key] = image
+    return dict(sorted(by_id.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from fldet.data.annotations import (
     checked_annotations,
     flag_of,
     id_of,
+    images_by_id,
     read_annotations,
 )
 from fldet.errors import DataError, shorten
@@ -35,7 +36,7 @@ def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
         content = checked_annotations(source, name)
     else:
         name, content = str(source), read_annotations(source)
-    images = _image_ids(content["images"], name)
+    images = tuple(images_by_id(content["images"], name))
     categories = {i: name for name, i in category_ids(content["categories"], name).items()}
     annotations = (
         _annotation(entry, categories, f"{name}: annotation {index}")
@@ -65,18 +66,6 @@ def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | N
     from fldet.registry import dataset_class
 
     return read_ground_truth(dataset_class(dataset["type"]).read_truth(dataset))
-
-
-def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:
-    """Returns the ids in the order of ``CocoDataset``: numbers, then texts."""
-    ids: dict[Hashable, None] = {}
-    for image in images:
-        key = id_of(image["id"])
-        if key is None or key in ids:
-            who = "an image has" if key is None else "two images have"
-            raise DataError(f"{name}: {who} the id {shorten(image['id'])}", expected=LAYOUT)
-        ids[key] = None
-    return tuple(sorted(ids, key=lambda key: (isinstance(key, str), key)))
 
 
 def _annotation(

@@ -61,7 +61,7 @@ class BoxMetric(BaseMetric):
     @cached_property
     def category_ids(self) -> list[int | None]:
         """Category id by label, None for a class that the annotations lack."""
-        return category_ids_of(self.dataset_meta, self.truth)
+        return _category_ids(self.dataset_meta, self.truth)
 
     def check(self) -> None:
         """Reads the annotations; warns where they have no box, for then there are no figures."""
@@ -106,12 +106,9 @@ class CocoMetric(BoxMetric):
     """COCO box figures of a loop over a data set.
 
     Args:
-        ann_file: see ``BoxMetric``.
         engine: see ``evaluate_coco``.
         outfile: where to write the detections, in the format of the COCO server; None does not.
-        collect_device: see ``BoxMetric``.
-        prefix: of the names of the figures: ``coco/AP``.
-        dataset: see ``BoxMetric``.
+        prefix: of the names of the figures: ``coco/AP``. For the others see ``BoxMetric``.
 
     Attributes:
         detections: what was evaluated last, in the COCO results format.
@@ -162,12 +159,10 @@ class VOCMetric(BoxMetric):
     processes. Crowd regions of a COCO file count as difficult.
 
     Args:
-        ann_file: see ``BoxMetric``.
-        dataset: see ``BoxMetric``.
         iou_thr: lowest IoU of a right detection with its box.
         plus_one: whether a box is x2 - x1 + 1 wide, as in VOC's development kit.
-        collect_device: see ``BoxMetric``.
-        prefix: of the names of the figures: ``voc/mAP``, ``voc/mAP_11``.
+        prefix: of the names of the figures: ``voc/mAP``, ``voc/mAP_11``. For the others see
+            ``BoxMetric``.
     """
 
     default_prefix = "voc"
@@ -188,20 +183,16 @@ class VOCMetric(BoxMetric):
     def truth(self) -> GroundTruth:
         """The annotations of the classes of the data set, read once."""
         truth = load_truth("VOCMetric", self.ann_file, self.dataset)
-        chosen = category_ids_of(self.dataset_meta, truth)
+        chosen = _category_ids(self.dataset_meta, truth)
         return restrict(truth, None, [one for one in chosen if one is not None])
 
     @cached_property
     def _boxes(self) -> dict[Hashable, dict[int, tuple[Floats, Marks]]]:
         return boxes_by_image(self.truth)
 
-    @cached_property
-    def _images(self) -> set[Hashable]:
-        return set(self.truth.images)
-
     def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> Any:
         """Returns scores and marks of the predictions of one image."""
-        if image not in self._images:
+        if image not in self._boxes:
             raise DataError(f"the annotations have no image {shorten(image)}")
         boxes, scores = (
             instances[key].detach().double().cpu().numpy() for key in ("bboxes", "scores")
@@ -209,20 +200,17 @@ class VOCMetric(BoxMetric):
         labels = [self.category_ids[label] for label in instances["labels"].tolist()]
         known_class = np.array([one is not None for one in labels], bool)
         categories = np.array([one for one in labels if one is not None], np.int64)
-        truth = self._boxes.get(image, {})
-        return match_image(boxes[known_class], scores[known_class], categories, truth, self.rule)
+        return match_image(
+            boxes[known_class], scores[known_class], categories, self._boxes[image], self.rule
+        )
 
     def evaluate_images(self, by_image: dict[Hashable, Any]) -> VocFigures:
         """Returns the figures by both rules of averaging."""
         return summarize(self.truth, by_image, self.rule)
 
 
-def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:
-    """Returns the category id of each label of a data set, None for one that the truth lacks.
-
-    Raises:
-        DataError: the data set has no class names, or none that the truth has.
-    """
+def _category_ids(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:
+    """Returns the category id of each label of a data set, None for one that the truth lacks."""
     classes = (dataset_meta or {}).get("classes")
     if not classes:
         raise DataError("the data set has no class names: metainfo has no 'classes'")
@@ -233,9 +221,6 @@ def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[i
     """Returns the category id of each class, found by name, None where there is none.
 
     An annotation file may list only the categories that it has boxes of.
-
-    Raises:
-        DataError: as ``missing_classes``.
     """
     id_by_name = {name: key for key, name in categories.items()}
     missing_classes(classes, id_by_name, "the annotation file")

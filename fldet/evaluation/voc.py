@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fldet.evaluation.detections import Detection, check_detections
 from fldet.evaluation.figures import VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 
@@ -49,40 +48,6 @@ class MatchedImage:
     marks: Marks  # (N,) 1 right, 0 wrong, -1 ignored
 
 
-def evaluate_voc(
-    truth: GroundTruth, detections: Sequence[Detection], rule: VocRule | None = None
-) -> VocFigures:
-    """Returns the VOC figures of ``detections``; without detections every AP is 0.
-
-    Args:
-        truth: boxes with ``iscrowd`` are difficult ones.
-        detections: in the COCO results format, all of them count.
-        rule: by default the development kit's.
-
-    Raises:
-        DataError: a detection is malformed or names an unknown image or category.
-    """
-    check_detections(detections, images=truth.images, categories=truth.categories)
-    rule, by_image = rule or VocRule(), defaultdict(list)
-    for one in detections:
-        by_image[one["image_id"]].append(one)
-    boxes = boxes_by_image(truth)
-    matched = {
-        image: match_image(*_arrays(by_image[image]), boxes.get(image, {}), rule)
-        for image in truth.images
-    }
-    return summarize(truth, matched, rule)
-
-
-def _arrays(found: Sequence[Detection]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Returns boxes (N, 4) xyxy, scores (N,) and category ids (N,)."""
-    return (
-        np.array([_xyxy(one["bbox"]) for one in found], float).reshape(-1, 4),
-        np.array([one["score"] for one in found], float),
-        np.array([one["category_id"] for one in found], np.int64),
-    )
-
-
 def _xyxy(box: Sequence[float]) -> list[float]:
     x, y, width, height = box
     return [x, y, x + width, y + height]
@@ -90,7 +55,8 @@ def _xyxy(box: Sequence[float]) -> list[float]:
 
 def boxes_by_image(truth: GroundTruth) -> dict[Hashable, dict[int, tuple[Floats, Marks]]]:
     """Returns for each image and category boxes (M, 4) xyxy and whether each is ignored (M,)."""
-    lists: dict[Hashable, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    lists: dict[Hashable, dict[int, list[list[float]]]]
+    lists = {image: defaultdict(list) for image in truth.images}
     for one in truth.annotations:
         row = [*_xyxy(one["bbox"]), one["iscrowd"]]
         lists[one["image_id"]][one["category_id"]].append(row)
