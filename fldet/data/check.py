@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ def check_data(
     paths = _image_paths(lists["images"], image_dir)
     facts = _look_at(sorted(set(paths.values())), deep, workers, track)
     sizes = _sizes(lists["images"], paths, facts)
-    names = _names(lists["categories"]) if not _is_missing("categories", problems) else None
+    names = _names(lists["categories"], problems)
     problems += [
         *_category_problems(lists["categories"], ann_file),
         *_id_problems("images", lists["images"], ann_file),
@@ -156,11 +156,10 @@ def _read_lists(
     return lists, problems
 
 
-def _is_missing(key: str, problems: Sequence[DataProblem]) -> bool:
-    return any(problem.kind == "missing list" and problem.field == key for problem in problems)
-
-
-def _names(categories: Entries) -> dict[Any, str]:
+def _names(categories: Entries, problems: Iterable[DataProblem]) -> dict[Any, str] | None:
+    """Returns class names by category id, None if the file has no list of them."""
+    if any(one.kind == "missing list" and one.field == "categories" for one in problems):
+        return None
     return {
         key: str(entry.get("name"))
         for _, entry in categories
@@ -192,7 +191,7 @@ def _category_problems(entries: Entries, path: Path) -> Iterator[DataProblem]:
 
 def _id_problems(key: str, entries: Entries, path: Path) -> Iterator[DataProblem]:
     """Yields ids that are missing, of the wrong type or given twice."""
-    word = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
+    word = "category" if key == "categories" else key.removesuffix("s")
     seen: set[Any] = set()
     for index, entry in entries:
         stated = entry.get("id")
@@ -242,11 +241,10 @@ def _entry_problems(
 def _image_paths(images: Entries, image_dir: Path | None) -> dict[int, str]:
     """Returns the path of an image by the index of its entry, where it has a usable name."""
     paths: dict[int, str] = {}
-    for index, entry in images if image_dir is not None else ():
-        try:
-            paths[index] = str(image_path(image_dir or Path(), entry.get("file_name"), ""))
-        except DataError:  # a problem of the entry
-            continue
+    if image_dir is not None:
+        for index, entry in images:
+            with suppress(DataError):  # a problem of the entry
+                paths[index] = str(image_path(image_dir, entry.get("file_name"), ""))
     return paths
 
 

@@ -157,11 +157,6 @@ def images_by_stem(folder: Path) -> dict[str, str]:
     return {file.stem: file.name for file in last_wins}
 
 
-def is_image_name(name: str) -> bool:
-    """Returns whether a name ends as those of images do."""
-    return name.lower().endswith(IMAGE_ENDINGS)
-
-
 def text_lines(path: Path, what: str, *, expected: str, most: int = MOST_OF_TEXT) -> list[str]:
     """Returns the lines of a text file, blanks at their ends removed; empty ones too are there."""
     text = read_text(path, what, expected=expected, most=most)

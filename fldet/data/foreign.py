@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fldet.data.folders import files_below, is_image_name
+from fldet.data.folders import files_below
+from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.errors import DataError
 from fldet.files import KIB, read_bytes
 
@@ -199,7 +200,7 @@ FORMATS = (
 def foreign_format(path: Path) -> Foreign | None:
     """Returns the format of ``FORMATS`` that a file, or files in a folder, are in; or None."""
     files = files_below(path, [""], deepest=3) if path.is_dir() else [path]
-    names = [one for one in files if not is_image_name(one.name)]
+    names = [one for one in files if not one.name.lower().endswith(IMAGE_ENDINGS)]
     starts: dict[Path, str] = {}
     for form in FORMATS:
         ends = re.compile(rf"{form.file}$", re.IGNORECASE)

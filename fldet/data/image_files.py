@@ -134,7 +134,7 @@ def is_complete(data: bytes, size: int | None = None) -> bool:
     is that of the file.
     """
     if data.startswith(b"\xff\xd8\xff"):
-        return data.endswith(b"\xff\xd9") or _jpeg_ends(data)
+        return data.endswith(b"\xff\xd9") or any(code == 0xD9 for code, _ in _jpeg_markers(data))
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" in data[-_END:] or _png_ends(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -142,13 +142,8 @@ def is_complete(data: bytes, size: int | None = None) -> bool:
     return True
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Returns whether the end marker comes, segments (and the thumbnail in one) passed over."""
-    return any(code == 0xD9 for code, _ in _jpeg_markers(data))
-
-
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the markers of a JPEG with the places behind them."""
+    """Yields the markers of a JPEG with the places behind them, but for those of a thumbnail."""
     position = 2
     while found := _MARKER.search(data, position):
         code, position = found[1][0], found.end()

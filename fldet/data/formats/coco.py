@@ -15,7 +15,7 @@ from fldet.data.folders import (
     split_of,
 )
 from fldet.data.foreign import foreign_format
-from fldet.data.formats.found import SAMPLE, FoundData, names_of, options_of
+from fldet.data.formats.found import SAMPLE, FoundData, fullest, names_of, options_of
 from fldet.errors import DataError, shorten
 from fldet.files import MOST_OF_ANNOTATIONS, read_bytes
 
@@ -95,7 +95,11 @@ def _by_split(files: list[Path], root: Path) -> dict[str, Path]:
 
 def _coco_images(root: Path, file: Path, split: str, content: Mapping[str, Any]) -> Path:
     names = [image.get("file_name") for image in content["images"][:SAMPLE]]
-    folder = _folder_with(names, _image_folders(root, file, split))
+    folder = fullest(
+        _image_folders(root, file, split),
+        lambda folder: sum(has_image(folder, name) for name in names),
+        len(names),
+    )
     if folder is None:
         raise DataError(
             f"{file}: no folder in {root} has its images, such as {shorten([*names, None][0])}",
@@ -112,18 +116,6 @@ def _image_folders(root: Path, file: Path, split: str) -> Iterable[Path]:
         yield from (root / name, root / "images" / name, root / name / "images")
     yield from (file.parent / "images", file.parent, root / "images", root)
     yield from folders_below(root, deepest=3)
-
-
-def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
-    """Returns the folder that has most of the files, the first of equals; None if none has any."""
-    best, most = None, 0
-    for folder in folders:
-        count = sum(has_image(folder, name) for name in names)
-        if count > most:
-            best, most = folder, count
-        if most == len(names):
-            break
-    return best
 
 
 def find_roboflow(path: Path, images: Path | None = None) -> FoundData | None:

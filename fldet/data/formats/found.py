@@ -1,6 +1,6 @@
 """A data set that was recognised: its splits, its classes and what is odd about it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -60,6 +60,17 @@ def names_of(files: Iterable[Path], root: Path) -> str:
     """Returns the first names, relative to ``root``, for a message."""
     names = [file.relative_to(root).as_posix() for file in files]
     return f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+
+
+def fullest(folders: Iterable[Path], count_in: Callable[[Path], int], wanted: int) -> Path | None:
+    """Returns the folder that has most of the wanted files, the first of equals; None for none."""
+    best, most = None, 0
+    for folder in folders:
+        if (count := count_in(folder)) > most:
+            best, most = folder, count
+        if most == wanted:
+            break
+    return best
 
 
 def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from fldet.data.folders import (
     text_lines,
 )
 from fldet.data.foreign import xml_root
-from fldet.data.formats.found import SAMPLE, FoundData, names_of, options_of
+from fldet.data.formats.found import SAMPLE, FoundData, fullest, names_of, options_of
 from fldet.data.voc import IMAGE_FOLDERS, LIST, LIST_LAYOUT, XML_FOLDERS
 from fldet.errors import DataError
 
@@ -143,16 +143,13 @@ def _images_for(folder: Path, root: Path, given: Path | None, split: str = "") -
         return given
     files = files_below(folder, [".xml"])[:SAMPLE]
     names = [file.relative_to(folder).with_suffix("") for file in files]
-    best, most = None, 0
-    for images in _voc_image_folders(folder, root, split):
-        stems = {
-            parent: images_by_stem(images / parent) for parent in {one.parent for one in names}
-        }
-        count = sum(name.name in stems[name.parent] for name in names)
-        if count > most:
-            best, most = images, count
-        if most == len(names):
-            break
+    parents = {name.parent for name in names}
+
+    def count_in(images: Path) -> int:
+        stems = {parent: images_by_stem(images / parent) for parent in parents}
+        return sum(name.name in stems[name.parent] for name in names)
+
+    best = fullest(_voc_image_folders(folder, root, split), count_in, len(names))
     if best is None:
         raise DataError(
             f"no image belongs to {files[0] if files else folder}",

@@ -118,7 +118,8 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
     scene.loose = kind == "crowded" or rng.random() < _LOOSE_FRAC
     image_size = max(scene.size)
     if kind == "crowded":
-        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(20, 27))]
+        count = int(rng.integers(20, 27))
+        object_sizes = [image_size * rng.uniform(0.12, 0.18) for _ in range(count)]
     else:
         count = 0 if kind == "empty" else int(rng.integers(1, 8))
         object_sizes = [_ordinary_size(rng, image_size) for _ in range(count)]
@@ -138,10 +139,6 @@ def _ordinary_size(rng: Generator, image_size: int) -> float:
     """Returns a diameter in pixels; at 160 pixels 25 % small, 57 % medium, 18 % large ones."""
     low, high = ((0.14, 0.22), (0.22, 0.6), (0.72, 0.95))[rng.choice(3, p=(0.25, 0.57, 0.18))]
     return image_size * math.exp(rng.uniform(math.log(low), math.log(high)))
-
-
-def _crowded_size(rng: Generator, image_size: int) -> float:
-    return image_size * rng.uniform(0.12, 0.18)
 
 
 def _place_object(rng: Generator, scene: _Scene, background: Image, size: float) -> None:
@@ -213,12 +210,7 @@ def _place_crowd_region(rng: Generator, scene: _Scene, background: Image) -> Non
 def _annotation(
     shape: ShapeClass, bbox: list[float] | list[int], area: int, *, iscrowd: int
 ) -> dict[str, Any]:
-    return {
-        "category_id": shape.category_id,
-        "bbox": bbox,
-        "area": area,
-        "iscrowd": iscrowd,
-    }
+    return {"category_id": shape.category_id, "bbox": bbox, "area": area, "iscrowd": iscrowd}
 
 
 def _add_layer(
