@@ -179,7 +179,8 @@ class Detector:
                     f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
                 ) from error
             inputs = packed["inputs"]
-        padded = self._padded(int(inputs.shape[1]), int(inputs.shape[2]))
+        step = self.size_divisor
+        padded = (-(-inputs.shape[1] // step) * step, -(-inputs.shape[2] // step) * step)
         source = image if isinstance(image, np.ndarray) else None
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
 
@@ -215,10 +216,6 @@ class Detector:
     def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Blames a stored config for errors until it has found objects in a first image."""
         return explained(self._unproven, what) if self._unproven else contextlib.nullcontext()
-
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
-        step = self.size_divisor
-        return -(-height // step) * step, -(-width // step) * step
 
     @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:

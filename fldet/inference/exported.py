@@ -108,11 +108,6 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
         )
     load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
     run, text, chosen = load(path, device)
-    if not text:
-        raise CheckpointError(
-            f"{path} does not say how images are prepared for it",
-            expected="a file that fldet export wrote",
-        )
     description = _description(read_literals(text, path), path)
     with building(path):
         detector = ExportedDetector(run, description, chosen)

@@ -30,19 +30,15 @@ log = logging.getLogger("fldet")
 
 FORMATS = ("pictures", "coco", "jsonl")
 
-
 MOST_OF_LINE = 64 * MIB  # bytes that a line of predictions may have
 DEFAULT_OUT = "predictions"
 GO_ON = "go on with the same command and --resume"
 PICTURES = "pictures"
 
-
 # What a run writes into its folder, and under which names until it is whole.
 _FILES = re.compile(
     r"predict\.json|results\.json|images\.json|(predictions|skipped)(\.(\d+)-of-\d+)?\.jsonl"
 )
-
-
 _DRAFTS = re.compile(r"\.(.+\.(?:jpg|json|jsonl))\.(?:part|[a-z0-9_]{8})", re.IGNORECASE)
 
 
@@ -83,10 +79,7 @@ def as_line(item: Item, image: Prepared, found: Detections) -> str:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the lines of a file of predictions; what is none, as half a line, is left out."""
-    for data in _lines(path):
-        line = _prediction(data)
-        if line is not None:
-            yield line
+    yield from filter(None, map(_prediction, _lines(path)))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

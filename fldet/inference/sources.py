@@ -4,11 +4,11 @@ Nothing is listed as a whole but the names in one folder at a time, and all that
 finds; these are sorted, so that several processes and a later run see the same order.
 """
 
+import contextlib
 import glob
 import logging
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from fldet.data.image_files import for_opencv
 from fldet.errors import DataError, UsageError
+from fldet.files import other_than_file, read_bytes
 from fldet.text import file_name
 
 log = logging.getLogger("fldet")
@@ -96,7 +97,7 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
     if os.path.isdir(source):
         return _walk(source)
     if os.path.isfile(source):
-        if is_image(source) and not _starts_as_gif(source):
+        if is_image(source) and not _start(source).startswith(b"GIF"):
             return iter([_item(source, os.path.dirname(source))])
         return _frames(source, every)
     if glob.has_magic(source):
@@ -215,23 +216,21 @@ def _require_regular(file: str) -> None:
     A pipe or device would be waited for, or be endless.
     """
     try:
-        mode = os.stat(file).st_mode
+        kind = other_than_file(os.stat(file))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the image {file}: {reason}") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+    if kind:
         raise DataError(f"cannot read the image {file}: it is {kind}")
 
 
-def _starts_as_gif(file: str) -> bool:
-    try:
-        with open(file, "rb") as content:
-            return content.read(3) == b"GIF"
-    except OSError:
-        return False
+def _start(file: str) -> bytes:
+    """Returns the first bytes of a file, none of one that cannot be read."""
+    with contextlib.suppress(DataError):
+        return read_bytes(Path(file), most=4096, cut=True)
+    return b""
 
 
 # What FFmpeg takes for a list of other files or addresses, whatever the ending.
@@ -240,11 +239,7 @@ _LISTS = (b"#EXTM3U", b"ffconcat", b"<", b"v=0", b"[", b"RTSPtext", b"rtsp:", b"
 
 def _is_text(file: str) -> bool:
     """Returns whether a file is text where a video has bytes; OpenCV would open what it names."""
-    try:
-        with open(file, "rb") as content:
-            start = content.read(4096)
-    except OSError:
-        return False
+    start = _start(file)
     words = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if words.startswith(_LISTS) or b"#EXTM3U" in start or b"ffconcat" in start:
         return True
