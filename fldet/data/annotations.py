@@ -14,6 +14,7 @@ from typing import Any
 
 from fldet.errors import DataError, nearest, shorten
 from fldet.files import MOST_OF_ANNOTATIONS, read_json, read_text
+from fldet.numeric import is_real
 
 LAYOUT = "a COCO file has the lists 'images', 'annotations' and 'categories', each entry its own id"
 FIELDS = {"images": {"id"}, "annotations": set[str](), "categories": {"id", "name"}}
@@ -79,11 +80,7 @@ def checked_annotations(content: Any, name: str) -> dict[str, Any]:
 
 
 def images_by_id(images: Iterable[Mapping[str, Any]], name: Path | str) -> dict[Any, Any]:
-    """Returns the entries of images by id, sorted: numbers, then texts.
-
-    Raises:
-        DataError: two have the same id.
-    """
+    """Returns the entries of images by id, of which no two are the same: numbers, then texts."""
     by_id: dict[Any, Any] = {}
     for image in images:
         if (key := id_of(image["id"])) in by_id:
@@ -204,7 +201,7 @@ def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
         value = image.get(side)
         if value is None:
             yield Fault(f"image without {side}", side, "missing")
-        elif not (_is_number(value) and 0 < value < _FARTHEST and value == int(value)):
+        elif not (is_real(value) and 0 < value < _FARTHEST and value == int(value)):
             yield Fault("impossible image size", side, shorten(value))
     if image.get("file_name") is None:
         yield Fault("image without file_name", "file_name", "missing")
@@ -299,7 +296,7 @@ def annotation_faults(
 def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Returns (x, y, width, height) in pixels, finite or not; None if it is not four numbers."""
     box = entry.get("bbox")
-    if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_number, box))):
+    if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(map(is_real, box))):
         return None
     try:
         return tuple(map(float, box))
@@ -329,10 +326,7 @@ def missing_classes(
 
 
 def is_usable(box: tuple[float, ...], width: float, height: float) -> bool:
-    """Returns whether a box (x, y, width, height in pixels) of an image can be learned.
-
-    It is finite, as wide as a pixel, and not all outside.
-    """
+    """Returns whether a box (xywh, pixels) is finite, a pixel wide, not all outside an image."""
     x, y, w, h = box
     inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
     return inside and w >= 1 and h >= 1 and all(abs(value) < _FARTHEST for value in box)
@@ -343,7 +337,7 @@ def area_of(entry: Mapping[str, Any], box: tuple[float, ...] | None) -> float | 
     area = entry.get("area")
     if area is None:
         return math.prod(box[2:]) if box else 0.0
-    if not (_is_number(area) and 0 <= area <= _LARGEST_AREA):
+    if not (is_real(area) and 0 <= area <= _LARGEST_AREA):
         return None
     return float(area)
 
@@ -363,12 +357,6 @@ def _place_fault(box: tuple[float, ...], size: tuple[float, float] | None) -> st
     if size is not None and max(-x, -y, x + width - size[0], y + height - size[1]) > _TOLERANCE:
         return "box partly outside the image"
     return "box thinner than a pixel" if min(width, height) < 1 else ""
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) or (
-        isinstance(value, Real) and not isinstance(value, bool)  # NumPy's
-    )
 
 
 def _find_categories(text: str) -> list[dict[str, Any]] | None:

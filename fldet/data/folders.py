@@ -92,10 +92,7 @@ def listing(folder: Path) -> list[Path]:
 
 
 def folder_named(root: Path, names: Iterable[str]) -> Path | None:
-    """Returns the first of some folders (``ImageSets/Main``) below another, in whatever case.
-
-    The empty name is that of ``root`` itself.
-    """
+    """Returns the first of some folders (``ImageSets/Main``, "" for itself) in one, in any case."""
     return next((found for name in names if (found := _in_any_case(root, name))), None)
 
 
@@ -127,11 +124,7 @@ def split_named(name: str) -> str | None:
 
 
 def split_folders(path: Path, has: Callable[[Path], bool]) -> dict[str, Path]:
-    """Returns the folders in a folder that are of a split and have something.
-
-    Raises:
-        DataError: two are of the same split.
-    """
+    """Returns the folders in a folder that are of a split, one each, and have something."""
     found: dict[str, Path] = {}
     for folder in listing(path):
         split = split_named(folder.name)

@@ -33,8 +33,7 @@ FORMATS = (
         _XML,
         (r"<annotations\b", r"<version>|<meta>|<image\b[^>]{0,500}\bid=|<track\b"),
         _EXPORT.format("CVAT", "'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1'")
-        + "; "
-        + _DATUM.format("cvat"),
+        + f"; {_DATUM.format('cvat')}",
     ),
     Foreign(
         "the XML of dlib's imglab",

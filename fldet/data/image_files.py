@@ -43,13 +43,9 @@ _DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end).*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a file says of itself.
+    """What a file says of itself."""
 
-    Width and height are in pixels, as training reads the image: after the rotation of its EXIF
-    data.
-    """
-
-    width: int = 0
+    width: int = 0  # in pixels, as training reads the image: as its EXIF data turn it
     height: int = 0
     turned: bool = False  # whether EXIF data swap width and height
     mode: str = ""  # Pillow's name of the pixels, ``RGB``; empty where Pillow does not know it
@@ -64,12 +60,9 @@ _SIZE_OF_HDR = re.compile(rb"[-+]Y (\d{1,9}) [-+]X (\d{1,9})")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before it is decoded; zeros where that is not known.
+    """What a file says before it is decoded; zeros where that is not known."""
 
-    Width and height are in pixels, as they are stored.
-    """
-
-    width: int = 0
+    width: int = 0  # in pixels, as they are stored
     height: int = 0
     format: str = ""  # Pillow's name; empty for JPEG and PNG, whose headers are read here
     mode: str = ""  # Pillow's name of the pixels
@@ -207,10 +200,7 @@ def _orientation(image: PillowImage.Image) -> int:
 
 
 def turned_upright(image: Image, orientation: int) -> Image:
-    """Returns an image (H, W) or (H, W, C) as its EXIF orientation wants it to be seen.
-
-    Of the orientations 1 to 8, those from 5 on swap height and width.
-    """
+    """Returns an image (H, W) or (H, W, C) as its EXIF orientation, 1 to 8, wants it to be seen."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

@@ -124,11 +124,7 @@ class BrokenImages:
         self._lines: list[str] = []
 
     def add(self, error: BrokenImageError) -> None:
-        """Takes account of a broken image.
-
-        Raises:
-            DataError: there are more than ``limit`` now; names the last ones.
-        """
+        """Takes account of a broken image; there may be ``limit`` of them."""
         line = " ".join(error.message.splitlines())
         lines = self.lines()
         if line not in lines:

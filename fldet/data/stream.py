@@ -87,10 +87,7 @@ class NumberedBatches(Sampler[list[int]]):
 
 
 class SeededDataset(Dataset[Any]):
-    """Another data set whose random numbers depend on the place of a sample in the order.
-
-    Its other attributes can be read here too.
-    """
+    """A data set, its attributes too, whose random numbers follow from the place of a sample."""
 
     def __init__(self, dataset: Any, seed: int, rank: int) -> None:
         self.dataset = dataset

@@ -251,7 +251,7 @@ def _image_name(file: Path, images: _Images, root: ElementTree.Element) -> str:
 def _check_classes(
     classes: Iterable[str], entries: Iterable[Mapping[str, Any]], folder: Path
 ) -> None:
-    """Raises for a class that no XML file of the folder has, if it looks like a mistake.
+    """Refuses a class that no XML file of the folder has, if it looks like a mistake.
 
     A split may lack a class, and so may the folder where each split has its own.
     """

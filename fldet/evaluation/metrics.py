@@ -76,10 +76,6 @@ class BoxMetric(BaseMetric):
 
         Samples have ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in pixels of the
         original image, ``scores`` (N,), ``labels`` (N,).
-
-        Raises:
-            DataError: a label without a class, an image that the annotations lack, or no
-                annotations.
         """
         del data_batch
         for sample in data_samples:
@@ -218,10 +214,7 @@ def _category_ids(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) ->
 
 
 def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int | None]:
-    """Returns the category id of each class, found by name, None where there is none.
-
-    An annotation file may list only the categories that it has boxes of.
-    """
+    """Returns the category id of each class by name, None for one that the annotations lack."""
     id_by_name = {name: key for key, name in categories.items()}
     missing_classes(classes, id_by_name, "the annotation file")
     return [id_by_name.get(name) for name in classes]

@@ -151,11 +151,7 @@ class RawMaps(nn.Module):
 
 
 class WithBoxes(nn.Module):
-    """The network with MMDetection's post-processing, for a whole batch.
-
-    Raises:
-        UsageError: a post-processing that is not plain NMS of each class.
-    """
+    """The network with MMDetection's post-processing, plain NMS by class, for a whole batch."""
 
     outputs = ("boxes", "scores", "labels", "image")
 

@@ -31,13 +31,10 @@ Run = Callable[[dict[str, Tensor]], list[Tensor]]
 
 
 class ExportedDetector(Detector):
-    """Finds objects with a model that ``fldet export`` wrote.
+    """Finds objects with a model that ``fldet export`` wrote, from its checked description.
 
-    Args:
-        run: returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes``
-            (N, 2), height and width of each image before padding.
-        description: what ``fldet.inference.export.describe_model`` put into the file, checked.
-        device: where the network runs.
+    ``run`` returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes`` (N,
+    2), height and width of each image before padding.
     """
 
     def __init__(self, run: Run, description: dict[str, Any], device: torch.device) -> None:
@@ -120,11 +117,8 @@ def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
     inside = values.get("post_process") == "inside"
     parts = ("data_preprocessor", "pipeline", *(() if inside else ("bbox_head",)))
     score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
-    if (
-        classes is None
-        or not isinstance(score_thr, (int, float))
-        or not set(parts) <= values.keys()
-    ):
+    has_score_thr = isinstance(score_thr, (int, float))
+    if classes is None or not has_score_thr or not set(parts) <= values.keys():
         raise CheckpointError(
             f"{path} does not say how images are prepared for it",
             expected="a file that fldet export wrote",

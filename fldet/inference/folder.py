@@ -116,13 +116,10 @@ def _is_prediction(line: dict[str, Any]) -> bool:
 
 
 class _Done:
-    """What earlier runs have done: 8 bytes an image, in order, to look up.
-
-    ``junk`` are the files with something in them that is no prediction.
-    """
+    """What earlier runs have done: 8 bytes an image, in order, to look up."""
 
     def __init__(self, out: Path) -> None:
-        self.junk: set[Path] = set()
+        self.junk: set[Path] = set()  # files with something in them that is no prediction
         files = sorted(out.glob("predictions*.jsonl"))
         keys = (key for path in files for key in self._keys_in(path))
         self._keys = np.unique(np.fromiter(keys, np.uint64))
@@ -189,8 +186,8 @@ def _claimed(
 
 
 def _default_folders() -> Iterator[Path]:
-    yield Path(DEFAULT_OUT)
-    yield from (Path(f"{DEFAULT_OUT}_{number}") for number in count(2))
+    names = chain([DEFAULT_OUT], (f"{DEFAULT_OUT}_{number}" for number in count(2)))
+    return map(Path, names)
 
 
 def _free_folder(held: contextlib.ExitStack) -> Path:
@@ -227,11 +224,7 @@ def _own_files(out: Path) -> list[Path]:
 
 
 def _check_folder(out: Path) -> None:
-    """Does nothing if a folder is not there, or what bears our names in it is a run's.
-
-    Raises:
-        UsageError: it is a file, or somebody else's file would be written over or through.
-    """
+    """Does nothing if a folder is not there, or what bears our names in it is a run's, no link."""
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"{out} is not a folder", expected="a folder for what is written: --out")
     for path in _own_files(out):
@@ -332,9 +325,8 @@ def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
 
 
 def _coco_image(line: dict[str, Any], number: int) -> dict[str, Any]:
-    size = {"width": line["width"], "height": line["height"]}
-    frame = {"frame": line["frame"]} if "frame" in line else {}
-    return {"id": number, "file_name": line["file"], **frame, **size}
+    facts = {key: line[key] for key in line if key in ("frame", "width", "height")}
+    return {"id": number, "file_name": line["file"], **facts}
 
 
 def _coco_results(line: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:

@@ -183,10 +183,7 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _item(file: str, root: str) -> Item:
-    """Returns an image file, its picture placed as the file is below ``root``.
-
-    Two files have two pictures, whatever their names are.
-    """
+    """Returns an image file; its picture is placed as it is below ``root``, and is its alone."""
     path = Path(os.path.relpath(file, root) if root else file)
     *folders, name = path.parts or (".",)
     places = [_folder_name(folder, path.anchor) for folder in folders]
@@ -211,10 +208,7 @@ def _picture_name(name: str) -> str:
 
 
 def _require_regular(file: str) -> None:
-    """Does nothing for a file that can be read to its end, or is not there: that is said later.
-
-    A pipe or device would be waited for, or be endless.
-    """
+    """Refuses a pipe or device, which may never end; one that is not there is refused later."""
     try:
         kind = other_than_file(os.stat(file))
     except FileNotFoundError:

@@ -25,11 +25,7 @@ _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_
 
 
 def find_coco(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the COCO files in a folder or below its ``annotations``, or a file as one; else None.
-
-    Raises:
-        DataError: several files of one split, no images, or a malformed file.
-    """
+    """Returns the COCO files in a folder or its ``annotations``, or a file as one; else None."""
     if path.is_file():
         files = [path] if path.suffix.lower() == ".json" else []
         if files and not _is_coco(path) and foreign_format(path):

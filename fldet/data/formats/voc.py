@@ -23,11 +23,7 @@ _LISTS = ("ImageSets/Main", "ImageSets", "")  # folders with lists of images
 
 
 def find_voc(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the splits of lists or folders with XML files; None if there is no such file.
-
-    Raises:
-        DataError: no image belongs to the XML files.
-    """
+    """Returns the splits of lists or folders with XML files; None if there is no such file."""
     if not path.is_dir():
         return None
     here = _xml_below(path) or (path if _has_xml(path, deepest=0) else None)
@@ -135,9 +131,6 @@ def _images_for(folder: Path, root: Path, given: Path | None, split: str = "") -
     """Returns the folder with images of the same names as XML files, if none is ``given``.
 
     Where each split has XML files of its own, folders of the others are not looked into.
-
-    Raises:
-        DataError: there is none.
     """
     if given is not None:
         return given

@@ -13,11 +13,7 @@ from fldet.files import MOST_OF_SETTINGS, read_bytes
 
 
 def find_yolo(path: Path) -> FoundData | None:
-    """Returns the splits of a YAML file, or of the one in a folder; None if there is none.
-
-    Raises:
-        DataError: several such files, a malformed one, or no images.
-    """
+    """Returns the splits of a YAML file, or of the one in a folder; None if there is none."""
     files = _yolo_files(path)
     if len(files) > 1:
         raise DataError(
@@ -72,11 +68,8 @@ def _yolo_found(data: Settings) -> FoundData:
         elif not has_images(data, split):
             notes.append(f"the {split!r} of {data.path.name} has no image: left out")
         else:
-            splits[split] = {
-                "type": "fldet.YOLODataset",
-                "ann_file": data.path.name,
-                "split": split,
-            }
+            kind, file = "fldet.YOLODataset", data.path.name
+            splits[split] = {"type": kind, "ann_file": file, "split": split}
     if not splits:
         places = [shorten(name) for names in data.splits.values() for name in names][:SHOWN]
         raise DataError(

@@ -37,15 +37,8 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.make_files(
-            {
-                "data_root": data_root,
-                "num_train": num_train,
-                "num_val": num_val,
-                "image_size": image_size,
-                "seed": seed,
-            }
-        )
+        counts = {"num_train": num_train, "num_val": num_val}
+        self.make_files({"data_root": data_root, **counts, "image_size": image_size, "seed": seed})
         super().__init__(data_root=data_root, **kwargs)
 
     @classmethod
