@@ -82,7 +82,7 @@ class CocoDataset(BaseDetDataset):
 
     @classmethod
     def annotation_file(cls, options: Mapping[str, Any]) -> Path:
-        """Returns the path that ``ann_file`` means, of the keywords of the constructor."""
+        """Returns the path that ``ann_file`` means; the options are those of the constructor."""
         return Path(options.get("data_root") or "", options["ann_file"])
 
     @classmethod
@@ -250,18 +250,18 @@ class CocoDataset(BaseDetDataset):
         }
 
 
-def _checked_images(images: Iterable[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
+def _checked_images(images: Sequence[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
     """Returns the entries of images by id, in the order of the ids; warns of those listed twice."""
     by_id = images_by_id(images, path)
-    for key, image in by_id.items():
+    for image in images:
         for fault in image_faults(image):
             if fault.field != "file_name" or fault.detail == "missing":
                 is_what = "no" if fault.detail == "missing" else f"{fault.detail} for"
                 raise DataError(
-                    f"{path}: image {shorten(key)} has {is_what} '{fault.field}'",
+                    f"{path}: image {shorten(id_of(image['id']))} has {is_what} '{fault.field}'",
                     expected="every image has id, file_name, width and height",
                 )
-    counts = Counter(image["file_name"] for image in by_id.values())
+    counts = Counter(image["file_name"] for image in images)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         log.warning(

@@ -92,7 +92,7 @@ def listing(folder: Path) -> list[Path]:
 
 
 def folder_named(root: Path, names: Iterable[str]) -> Path | None:
-    """Returns the first of some folders (``ImageSets/Main``, "" for itself) in one, in any case."""
+    """Returns the first of the named folders below ``root`` ("" is itself), in whatever case."""
     return next((found for name in names if (found := _in_any_case(root, name))), None)
 
 

@@ -208,7 +208,7 @@ def _picture_name(name: str) -> str:
 
 
 def _require_regular(file: str) -> None:
-    """Refuses a pipe or device, which may never end; one that is not there is refused later."""
+    """Refuses a pipe or device, which may never end; a file that is missing is named later."""
     try:
         kind = other_than_file(os.stat(file))
     except FileNotFoundError:
