@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from os.path import isfile  # unlike pathlib's, false for names that cannot be
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ ROW = "a line is 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', shares of t
 
 _SLACK = 0.01  # shares of the image's size that rounding may add
 _MOST_OF_LABELS = 4 * MIB  # 400,000 numbers or so
+_lines = partial(text_lines, what="label file", expected=ROW, most=_MOST_OF_LABELS)
 
 
 @DATASETS.register_module()
@@ -143,10 +145,6 @@ def _has_a_row(file: Path) -> bool:
         return len([_number(text) for text in first]) > 4
     except (DataError, ValueError):
         return False
-
-
-def _lines(file: Path) -> list[str]:
-    return text_lines(file, "label file", expected=ROW, most=_MOST_OF_LABELS)
 
 
 def _read_labels(image: Path, labels: _Labels, data: Settings) -> dict[str, Any]:

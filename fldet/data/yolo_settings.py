@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from os.path import isfile  # unlike pathlib's, false for names that cannot be
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 NAME_FILES = ("obj.data", "obj.names", "_darknet.labels", "classes.txt")
 
 _NULL = ("", "~", "null", "Null", "NULL")
+_lines = partial(text_lines, what="list of images", expected="paths of images, one a line")
+_in_folder = partial(files_below, endings=IMAGE_ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -217,14 +219,6 @@ def has_images(data: Settings, split: str) -> bool:
     """Returns whether a place of a split has an image or names one."""
     places = (place(data, name) for name in data.splits[split])
     return any(_in_folder(path) if path.is_dir() else any(_lines(path)) for path in places if path)
-
-
-def _in_folder(path: Path) -> list[Path]:
-    return files_below(path, IMAGE_ENDINGS)
-
-
-def _lines(path: Path) -> list[str]:
-    return text_lines(path, "list of images", expected="paths of images, one a line")
 
 
 def _in_list(path: Path, data: Settings) -> Iterable[Path]:

@@ -89,7 +89,11 @@ def _voc_lists(path: Path) -> tuple[dict[str, Path], list[str]]:
             left = [one for one in files if one not in lists.values() and not _is_known(one, lists)]
             if left:
                 notes.append(f"lists that are not used: {names_of(left, path)}")
-            for split in [one for one, file in lists.items() if not any(_lines(file))]:
+            for split in [
+                one
+                for one, file in lists.items()
+                if not any(text_lines(file, LIST, expected=LIST_LAYOUT))
+            ]:
                 notes.append(f"{names_of([lists.pop(split)], path)} is empty: left out")
             return {split: lists[split] for split in SPLITS if split in lists}, notes
     return {}, []
@@ -99,10 +103,6 @@ def _is_known(file: Path, lists: Mapping[str, Path]) -> bool:
     """Returns whether a list is of one class, or of images of training and validation together."""
     word = file.stem.lower().rpartition("_")[2]
     return word in ("trainval", "val") or (split_named(word) in lists and "_" in file.stem)
-
-
-def _lines(file: Path) -> list[str]:
-    return text_lines(file, LIST, expected=LIST_LAYOUT)
 
 
 def _unused_lists(root: Path) -> list[str]:
