@@ -16,7 +16,7 @@ def is_number(value: Any) -> bool:
 def are_numbers(values: Sequence[Any]) -> bool:
     """Returns whether all values are what ``is_number`` takes for a number; none are."""
     # checking against the abstract type is slow
-    if not (_PLAIN.issuperset(map(type, values)) or all(map(_is_real, values))):
+    if not (_PLAIN.issuperset(map(type, values)) or all(map(is_real, values))):
         return False
     try:
         return all(map(math.isfinite, values))
@@ -29,5 +29,6 @@ def is_whole(value: str) -> bool:
     return value.isdecimal() and len(value) <= 18
 
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def is_real(value: Any) -> bool:
+    """Returns whether a value is a number, finite or not, and no bool."""
+    return type(value) in _PLAIN or (isinstance(value, Real) and not isinstance(value, bool))

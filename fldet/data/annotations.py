@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
@@ -14,6 +14,7 @@ from typing import Any
 
 from fldet.errors import DataError, nearest, shorten
 from fldet.files import MOST_OF_ANNOTATIONS, read_json, read_text
+from fldet.numeric import is_real
 
 LAYOUT = "a COCO file has the lists 'images', 'annotations' and 'categories', each entry its own id"
 FIELDS = {"images": {"id"}, "annotations": set[str](), "categories": {"id", "name"}}
@@ -55,10 +56,6 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def checked_annotations(content: Any, name: str) -> dict[str, Any]:
     """Returns the content of a COCO file, with its three lists; annotations are not looked at.
 
-    Args:
-        content: of an annotation file.
-        name: of the file, for messages.
-
     Raises:
         DataError: a list is missing, an image has no id, or as ``category_ids``.
     """
@@ -82,14 +79,24 @@ def checked_annotations(content: Any, name: str) -> dict[str, Any]:
     return dict(content)
 
 
+def images_by_id(images: Iterable[Mapping[str, Any]], name: Path | str) -> dict[Any, Any]:
+    """Returns the entries of images by id, of which no two are the same: numbers, then texts."""
+    by_id: dict[Any, Any] = {}
+    for image in images:
+        if (key := id_of(image["id"])) in by_id:
+            raise DataError(
+                f"{name}: two images have the id {shorten(image['id'])}",
+                expected="every image has an id of its own, a whole number or a text",
+            )
+        by_id[key] = image
+    return dict(sorted(by_id.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Returns the class names of a COCO annotation file, in the order of their category ids.
 
     COCO's own training file has 450 MB, so the list of categories is looked for first and the
     whole file is parsed only where it cannot be found alone.
-
-    Raises:
-        DataError: as ``read_annotations``; or two categories share an id or a name.
     """
     categories = _find_categories(
         read_text(path, "annotation file", expected=LAYOUT, most=MOST_OF_ANNOTATIONS)
@@ -103,10 +110,6 @@ def category_ids(categories: list[dict[str, Any]], path: Path | str) -> dict[str
     """Returns category ids by class name, in the order of the ids.
 
     Of two of one name, the one that groups others is no class.
-
-    Args:
-        categories: the list of that name; ids may have gaps.
-        path: the file it is from, for messages.
 
     Raises:
         DataError: an id is no whole number, a name no text that can be shown, two categories share
@@ -198,7 +201,7 @@ def image_faults(image: Mapping[str, Any]) -> Iterator[Fault]:
         value = image.get(side)
         if value is None:
             yield Fault(f"image without {side}", side, "missing")
-        elif not (_is_number(value) and 0 < value < _FARTHEST and value == int(value)):
+        elif not (is_real(value) and 0 < value < _FARTHEST and value == int(value)):
             yield Fault("impossible image size", side, shorten(value))
     if image.get("file_name") is None:
         yield Fault("image without file_name", "file_name", "missing")
@@ -214,17 +217,12 @@ def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def image_path(folder: Path, name: Any, entry: str) -> Path:
-    """Returns the path of an image file.
+    """Returns the path of an image file, whose entry has the ``file_name`` that is given.
 
     Backslashes stand between folders, as Windows has it, unless there is a file of that very name.
 
-    Args:
-        folder: the root of the images.
-        name: ``file_name`` of the image's entry.
-        entry: file and entry, for messages.
-
     Raises:
-        DataError: the name leads out of the folder, or is none.
+        DataError: the name leads out of the folder, or is none; names the ``entry``.
     """
     if fault := _name_fault(name):
         raise DataError(
@@ -272,10 +270,8 @@ def annotation_faults(
 ) -> Iterator[Fault]:
     """Yields what is wrong with an annotation, the worst first.
 
-    Args:
-        entry: of the list ``annotations``.
-        sizes: (width, height) in pixels by image id, None where it is not known.
-        names: class name by category id; None leaves the category unchecked.
+    ``sizes`` are (width, height) in pixels by image id, None where that is not known; ``names`` are
+    those of classes by category id, and None leaves the category unchecked.
     """
     box = box_of(entry)
     fault = "no box of four numbers" if box is None else _box_fault(box)
@@ -300,7 +296,7 @@ def annotation_faults(
 def box_of(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Returns (x, y, width, height) in pixels, finite or not; None if it is not four numbers."""
     box = entry.get("bbox")
-    if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_number, box))):
+    if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(map(is_real, box))):
         return None
     try:
         return tuple(map(float, box))
@@ -312,11 +308,6 @@ def missing_classes(
     classes: Sequence[str], id_by_name: Mapping[str, int], source: Path | str
 ) -> list[str]:
     """Returns the classes that no category is called like; a file may list only what it has.
-
-    Args:
-        classes: that are wanted.
-        id_by_name: category id by name.
-        source: of the categories, for messages.
 
     Raises:
         DataError: one looks like a slip of the pen, or all are missing.
@@ -335,29 +326,18 @@ def missing_classes(
 
 
 def is_usable(box: tuple[float, ...], width: float, height: float) -> bool:
-    """Returns whether a box can be learned: finite, as wide as a pixel, not all outside the image.
-
-    Args:
-        box: x, y, width, height in pixels.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-    """
+    """Returns whether a box (xywh, pixels) is finite, a pixel wide, not all outside an image."""
     x, y, w, h = box
     inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
     return inside and w >= 1 and h >= 1 and all(abs(value) < _FARTHEST for value in box)
 
 
 def area_of(entry: Mapping[str, Any], box: tuple[float, ...] | None) -> float | None:
-    """Returns the area in square pixels, that of the box where none is given; None if it is none.
-
-    Args:
-        entry: of the list ``annotations``.
-        box: what ``box_of`` returned for it.
-    """
+    """Returns the area in square pixels, the box's where none is given; None if it is none."""
     area = entry.get("area")
     if area is None:
         return math.prod(box[2:]) if box else 0.0
-    if not (_is_number(area) and 0 <= area <= _LARGEST_AREA):
+    if not (is_real(area) and 0 <= area <= _LARGEST_AREA):
         return None
     return float(area)
 
@@ -377,12 +357,6 @@ def _place_fault(box: tuple[float, ...], size: tuple[float, float] | None) -> st
     if size is not None and max(-x, -y, x + width - size[0], y + height - size[1]) > _TOLERANCE:
         return "box partly outside the image"
     return "box thinner than a pixel" if min(width, height) < 1 else ""
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) or (
-        isinstance(value, Real) and not isinstance(value, bool)  # NumPy's
-    )
 
 
 def _find_categories(text: str) -> list[dict[str, Any]] | None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,51 +40,29 @@ Seen = dict[str, tuple[Path, str]]
 
 @dataclass(frozen=True)
 class DataProblem:
-    """One thing that is wrong.
+    """One thing that is wrong."""
 
-    Attributes:
-        kind: what is wrong, the same words for each of its kind.
-        file: the annotation file, or the image file.
-        entry: place in the annotation file, ``annotations[3]``; empty for the file itself.
-        id: of the entry, None if it has none.
-        field: of the entry; empty where the file is meant.
-        detail: the value that stands there, or what was found.
-    """
-
-    kind: str
-    file: Path
-    entry: str = ""
-    id: Any = None
-    field: str = ""
-    detail: str = ""
+    kind: str  # the same words for each of its kind
+    file: Path  # the annotation file, or the image file
+    entry: str = ""  # place in the annotation file, annotations[3]; empty for the file itself
+    id: Any = None  # of the entry
+    field: str = ""  # of the entry; empty where the file is meant
+    detail: str = ""  # the value that stands there, or what was found
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What is wrong with an annotation file and its images.
-
-    Attributes:
-        ann_file: the annotation file.
-        image_dir: folder of the images; None if they were not looked at.
-        deep: whether the images were decoded.
-        images: entries of images.
-        annotations: entries of annotations.
-        categories: entries of categories.
-        images_read: image files that were looked at.
-        images_turned: of them, those that EXIF data turn by a quarter.
-        counts: number of problems by kind, the most frequent first; empty if nothing is wrong.
-        problems: all of them.
-    """
+    """What is wrong with an annotation file and its images."""
 
     ann_file: Path
-    image_dir: Path | None
-    deep: bool
-    images: int
+    image_dir: Path | None  # None if the images were not looked at
+    deep: bool  # whether the images were decoded
+    images: int  # entries, as are the next two
     annotations: int
     categories: int
-    images_read: int
-    images_turned: int
-    counts: dict[str, int]
+    images_read: int  # image files that were looked at
+    images_turned: int  # of them, those that EXIF data turn by a quarter
+    counts: dict[str, int]  # of problems by kind, the most frequent first
     problems: tuple[DataProblem, ...]
 
 
@@ -100,16 +78,13 @@ def check_data(
 ) -> DataCheck:
     """Returns everything that is wrong with an annotation file and its images.
 
-    Args:
-        ann_file: COCO annotation file; one that cannot be read is a problem like others.
-        image_dir: folder that ``file_name`` is relative to; None looks at no image.
-        deep: decode every image instead of reading its header and its end.
-        workers: processes that look at images; 0 does it in this one.
-        track: wraps the images' facts as they come, with their number, to show progress.
-        read: returns the content of annotations in another format, as a COCO file holds it; what is
-            wrong with single files is put into its list.
-        seen: the images of other files of annotations, so that one that is in both is named; these
-            are put into it.
+    A file that cannot be read is a problem like others. Without ``image_dir``, which ``file_name``
+    is relative to, no image is looked at; ``deep`` decodes every image instead of reading its
+    header and its end, in so many ``workers`` (0: in this process). ``track`` wraps the images'
+    facts as they come, with their number, to show progress. ``read`` returns the content of
+    annotations in another format, as a COCO file holds it; what is wrong with single files is put
+    into its list. ``seen`` are the images of other annotation files, so that one that is in both is
+    named; these are put into it.
 
     Raises:
         DataError: a process that reads images died.
@@ -120,7 +95,7 @@ def check_data(
     paths = _image_paths(lists["images"], image_dir)
     facts = _look_at(sorted(set(paths.values())), deep, workers, track)
     sizes = _sizes(lists["images"], paths, facts)
-    names = _names(lists["categories"]) if not _is_missing("categories", problems) else None
+    names = _names(lists["categories"], problems)
     problems += [
         *_category_problems(lists["categories"], ann_file),
         *_id_problems("images", lists["images"], ann_file),
@@ -181,11 +156,10 @@ def _read_lists(
     return lists, problems
 
 
-def _is_missing(key: str, problems: Sequence[DataProblem]) -> bool:
-    return any(problem.kind == "missing list" and problem.field == key for problem in problems)
-
-
-def _names(categories: Entries) -> dict[Any, str]:
+def _names(categories: Entries, problems: Iterable[DataProblem]) -> dict[Any, str] | None:
+    """Returns class names by category id, None if the file has no list of them."""
+    if any(one.kind == "missing list" and one.field == "categories" for one in problems):
+        return None
     return {
         key: str(entry.get("name"))
         for _, entry in categories
@@ -217,7 +191,7 @@ def _category_problems(entries: Entries, path: Path) -> Iterator[DataProblem]:
 
 def _id_problems(key: str, entries: Entries, path: Path) -> Iterator[DataProblem]:
     """Yields ids that are missing, of the wrong type or given twice."""
-    word = {"images": "image", "annotations": "annotation", "categories": "category"}[key]
+    word = "category" if key == "categories" else key.removesuffix("s")
     seen: set[Any] = set()
     for index, entry in entries:
         stated = entry.get("id")
@@ -267,11 +241,10 @@ def _entry_problems(
 def _image_paths(images: Entries, image_dir: Path | None) -> dict[int, str]:
     """Returns the path of an image by the index of its entry, where it has a usable name."""
     paths: dict[int, str] = {}
-    for index, entry in images if image_dir is not None else ():
-        try:
-            paths[index] = str(image_path(image_dir or Path(), entry.get("file_name"), ""))
-        except DataError:  # a problem of the entry
-            continue
+    if image_dir is not None:
+        for index, entry in images:
+            with suppress(DataError):  # a problem of the entry
+                paths[index] = str(image_path(image_dir, entry.get("file_name"), ""))
     return paths
 
 

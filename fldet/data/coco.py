@@ -20,6 +20,7 @@ from fldet.data.annotations import (
     id_of,
     image_faults,
     image_path,
+    images_by_id,
     is_usable,
     missing_classes,
     read_annotations,
@@ -77,19 +78,11 @@ class CocoDataset(BaseDetDataset):
 
     @classmethod
     def make_files(cls, options: Mapping[str, Any]) -> None:
-        """Makes the files of a data set that is drawn rather than found; here there are none.
-
-        Args:
-            options: the keywords of the constructor, with ``data_root``.
-        """
+        """Makes the files of a data set that is drawn rather than found; here there are none."""
 
     @classmethod
     def annotation_file(cls, options: Mapping[str, Any]) -> Path:
-        """Returns the path that ``ann_file`` means.
-
-        Args:
-            options: keywords of the constructor, here and in the methods below.
-        """
+        """Returns the path that ``ann_file`` means; the options are those of the constructor."""
         return Path(options.get("data_root") or "", options["ann_file"])
 
     @classmethod
@@ -100,11 +93,7 @@ class CocoDataset(BaseDetDataset):
 
     @classmethod
     def class_names(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns the names of all classes that the files have, in the order of their labels.
-
-        Raises:
-            DataError: a file is missing or malformed.
-        """
+        """Returns the names of all classes that the files have, in the order of their labels."""
         return read_class_names(cls.annotation_file(options))
 
     @classmethod
@@ -113,12 +102,7 @@ class CocoDataset(BaseDetDataset):
     ) -> dict[str, Any]:
         """Returns the content of the files as a COCO file holds it.
 
-        Args:
-            options: keywords of the constructor.
-            faults: takes what is wrong with single files, which are then left out; here it is one.
-
-        Raises:
-            DataError: a file is missing or malformed.
+        ``faults`` takes what is wrong with single files, which are then left out; here it is one.
         """
         del faults
         return read_annotations(cls.annotation_file(options))
@@ -129,9 +113,6 @@ class CocoDataset(BaseDetDataset):
 
         Of another format, without the boxes that the data set leaves out: no area, or outside the
         image.
-
-        Raises:
-            DataError: as ``read``.
         """
         content = cls.read(options)
         return content if cls.reads_coco_file else without_unusable(content)
@@ -145,7 +126,9 @@ class CocoDataset(BaseDetDataset):
         images = _checked_images(content["images"], path)
         by_image = defaultdict(list)
         for annotation in content["annotations"]:
-            by_image[_image_id(annotation, path)].append(annotation)
+            if (key := id_of(annotation.get("image_id"))) is None:
+                raise _malformed(annotation, path)
+            by_image[key].append(annotation)
         left_out: list[Mapping[str, Any]] = []
         entries = [
             self._parse_image(image, by_image.pop(key, []), label_of, left_out)
@@ -155,8 +138,8 @@ class CocoDataset(BaseDetDataset):
             left_out += annotations
         sizes = {key: (image["width"], image["height"]) for key, image in images.items()}
         names = {number: name for name, number in id_by_name.items()}
-        faults = _faults_of(left_out, sizes, names)
-        _tell_of_left_out(faults, len(content["annotations"]), path)
+        worst = (_worst_fault(annotation, sizes, names) for annotation in left_out)
+        _tell_of_left_out(Counter(filter(None, worst)), len(content["annotations"]), path)
         return entries
 
     def prepare_data(self, idx: int) -> Any:
@@ -267,40 +250,25 @@ class CocoDataset(BaseDetDataset):
         }
 
 
-def _checked_images(images: Iterable[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
+def _checked_images(images: Sequence[Mapping[str, Any]], path: Path) -> dict[Any, Any]:
     """Returns the entries of images by id, in the order of the ids; warns of those listed twice."""
-    by_id: dict[Any, Any] = {}
+    by_id = images_by_id(images, path)
     for image in images:
-        key = id_of(image["id"])
-        if key is None or key in by_id:
-            who = "an image has" if key is None else "two images have"
-            raise DataError(
-                f"{path}: {who} the id {shorten(image['id'])}",
-                expected="every image has an id of its own, a whole number or a text",
-            )
-        by_id[key] = image
         for fault in image_faults(image):
             if fault.field != "file_name" or fault.detail == "missing":
                 is_what = "no" if fault.detail == "missing" else f"{fault.detail} for"
                 raise DataError(
-                    f"{path}: image {shorten(key)} has {is_what} '{fault.field}'",
+                    f"{path}: image {shorten(id_of(image['id']))} has {is_what} '{fault.field}'",
                     expected="every image has id, file_name, width and height",
                 )
-    counts = Counter(image["file_name"] for image in by_id.values())
+    counts = Counter(image["file_name"] for image in images)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         log.warning(
             "%s lists %d images under more than one id, such as %s; fldet data check %s names them",
             *(path, len(twice), shorten(twice[0]), path),
         )
-    return dict(sorted(by_id.items(), key=lambda item: (isinstance(item[0], str), item[0])))
-
-
-def _image_id(annotation: Mapping[str, Any], path: Path) -> Any:
-    key = id_of(annotation.get("image_id"))
-    if key is None:
-        raise _malformed(annotation, path)
-    return key
+    return by_id
 
 
 def _malformed(annotation: Mapping[str, Any], path: Path) -> DataError:
@@ -312,25 +280,16 @@ def _malformed(annotation: Mapping[str, Any], path: Path) -> DataError:
     )
 
 
-def _faults_of(
-    annotations: Iterable[Mapping[str, Any]],
-    sizes: Mapping[Any, tuple[float, float]],
-    names: Mapping[Any, str],
-) -> Counter[str]:
-    """Returns what is wrong with annotations that are left out, the worst of each, counted."""
-    faults = (
-        next((one.kind for one in annotation_faults(entry, sizes, names) if one.kind != _KEPT), "")
-        for entry in annotations
-    )
-    return Counter(filter(None, faults))
+def _worst_fault(
+    entry: Mapping[str, Any], sizes: Mapping[Any, tuple[float, float]], names: Mapping[Any, str]
+) -> str:
+    """Returns why an annotation is left out, empty if that is no fault."""
+    kinds = (fault.kind for fault in annotation_faults(entry, sizes, names))
+    return next((kind for kind in kinds if kind != _KEPT), "")
 
 
 def _tell_of_left_out(faults: Counter[str], total: int, path: Path) -> None:
-    """Logs one line for all annotations that are left out.
-
-    Raises:
-        DataError: they are all that the file has.
-    """
+    """Logs one line for all annotations that are left out, unless they are all that there are."""
     count, lists_them = faults.total(), f"fldet data check {path} lists them"
     if not count:
         return
@@ -351,13 +310,7 @@ def parse_instance(
     """Returns a box (xyxy, pixels) with its label, or None for one that cannot be learned.
 
     Left out: other classes, entries marked ``ignore``, boxes that are not finite, thinner than a
-    pixel or wholly outside the image.
-
-    Args:
-        annotation: with ``bbox`` as x, y, width, height in pixels; ``iscrowd`` may be missing.
-        label_of: label by category id.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+    pixel or wholly outside the image. ``label_of`` is by category id, the size in pixels.
 
     Raises:
         ValueError: the category is no whole number, the box not four numbers, or ``iscrowd`` or
@@ -376,9 +329,6 @@ def parse_instance(
 
 def require_boxes(datasets: Sequence[CocoDataset]) -> None:
     """Does nothing if the data sets of a training have boxes to learn from.
-
-    Args:
-        datasets: all that it reads.
 
     Raises:
         DataError: they have none, or none of a class has ever been listed.
@@ -414,3 +364,25 @@ def without_unusable(content: Mapping[str, Any]) -> dict[str, Any]:
         if (box := box_of(one)) and is_usable(box, *sizes[one["image_id"]])
     ]
     return {**content, "annotations": kept}
+
+
+def numbered(entries: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns images with their ``objects`` as a COCO file holds them; ids count from 1.
+
+    An object has the ``name`` of its class; those of other classes are left out.
+    """
+    category_of = {name: number for number, name in enumerate(classes, start=1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, entry in enumerate(entries, start=1):
+        images.append({"id": number, **_without(entry, "objects")})
+        for one in entry["objects"]:
+            if category := category_of.get(one["name"]):
+                ids = {"id": len(annotations) + 1, "image_id": number, "category_id": category}
+                annotations.append({**ids, **_without(one, "name")})
+    categories = [{"id": number, "name": name} for name, number in category_of.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _without(entry: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != left_out}

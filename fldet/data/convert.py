@@ -15,39 +15,22 @@ log = logging.getLogger("fldet")
 
 @dataclass(frozen=True)
 class Converted:
-    """A COCO file that was written.
-
-    Attributes:
-        path: of the file.
-        image_folder: that its file names are relative to.
-        images: in it.
-        boxes: in it, difficult ones included.
-        left_out: boxes without area or outside their image.
-    """
+    """A COCO file that was written."""
 
     path: Path
-    image_folder: Path
+    image_folder: Path  # that its file names are relative to
     images: int
-    boxes: int
-    left_out: int
+    boxes: int  # in it, difficult ones included
+    left_out: int  # boxes without area or outside their image
 
 
 def convert(
     path: Path, out: Path, split: str | None = None, images: Path | None = None
 ) -> Converted:
-    """Writes a split of a data set as a COCO file and returns what is in it.
+    """Writes a split of Pascal VOC or YOLO data as a new COCO file and returns what is in it.
 
-    Difficult boxes of VOC become ``iscrowd`` 1 with ``difficult`` 1 beside it.
-
-    Args:
-        path: the data set, in Pascal VOC or YOLO format.
-        out: the file, which must not exist.
-        split: ``train``, ``val`` or ``test``; may be left out where there is one only.
-        images: folder of the images of VOC data; None looks for it.
-
-    Raises:
-        UsageError: ``out`` exists, or the split is not clear.
-        DataError: as ``recognise``, or a file is malformed.
+    Difficult boxes of VOC become ``iscrowd`` 1 with ``difficult`` 1 beside it. The split may be
+    left out where there is one only; the folder of the images of VOC data is looked for if None.
     """
     if out.exists():
         raise UsageError(f"{out} exists", expected="a new file", hint="choose another name")

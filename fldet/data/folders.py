@@ -26,12 +26,8 @@ _OF_THE_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "lost+found")
 def files_below(folder: Path, endings: Iterable[str], *, deepest: int = DEEPEST) -> list[Path]:
     """Returns the regular files with one of the endings in a folder and those in it, sorted.
 
-    Hidden ones are left out. Symbolic links are followed, but not back into a folder above.
-
-    Args:
-        folder: it may be hidden itself.
-        endings: in lower case; those of files may be in any.
-        deepest: folders below it to go down.
+    Endings are in lower case, those of files may be in any. Hidden files are left out, but the
+    folder may be hidden itself. Symbolic links are followed, but not back into a folder above.
 
     Raises:
         DataError: a folder cannot be read, or there are too many.
@@ -96,12 +92,7 @@ def listing(folder: Path) -> list[Path]:
 
 
 def folder_named(root: Path, names: Iterable[str]) -> Path | None:
-    """Returns the first of some folders of a folder that is there, in whatever case.
-
-    Args:
-        root: the folder.
-        names: of folders in it, such as ``ImageSets/Main``; the empty name is the folder itself.
-    """
+    """Returns the first of the named folders below ``root`` ("" is itself), in whatever case."""
     return next((found for name in names if (found := _in_any_case(root, name))), None)
 
 
@@ -133,11 +124,7 @@ def split_named(name: str) -> str | None:
 
 
 def split_folders(path: Path, has: Callable[[Path], bool]) -> dict[str, Path]:
-    """Returns the folders in a folder that are of a split and have something.
-
-    Raises:
-        DataError: two are of the same split.
-    """
+    """Returns the folders in a folder that are of a split, one each, and have something."""
     found: dict[str, Path] = {}
     for folder in listing(path):
         split = split_named(folder.name)
@@ -163,18 +150,7 @@ def images_by_stem(folder: Path) -> dict[str, str]:
     return {file.stem: file.name for file in last_wins}
 
 
-def is_image_name(name: str) -> bool:
-    """Returns whether a name ends as those of images do."""
-    return name.lower().endswith(IMAGE_ENDINGS)
-
-
 def text_lines(path: Path, what: str, *, expected: str, most: int = MOST_OF_TEXT) -> list[str]:
-    """Returns the lines of a text file, blanks at their ends removed; empty ones too are there.
-
-    The arguments are those of ``read_text``.
-
-    Raises:
-        DataError: as ``read_text``.
-    """
+    """Returns the lines of a text file, blanks at their ends removed; empty ones too are there."""
     text = read_text(path, what, expected=expected, most=most)
     return [line.strip() for line in re.split(r"\r\n|\r|\n", text)]

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fldet.data.folders import files_below, is_image_name
+from fldet.data.folders import files_below
+from fldet.data.image_files import IMAGE_ENDINGS
 from fldet.errors import DataError
 from fldet.files import KIB, read_bytes
 
@@ -16,18 +17,11 @@ _EXPORT = "export it again from {} as {}"
 
 @dataclass(frozen=True)
 class Foreign:
-    """A format.
-
-    Attributes:
-        name: what to call it.
-        file: pattern of the ends of its files' names.
-        words: patterns that all stand in the first part of a file; none where the name tells.
-        advice: what to do.
-    """
+    """A format, and what to do about it."""
 
     name: str
-    file: str
-    words: tuple[str, ...]
+    file: str  # pattern of the ends of its files' names
+    words: tuple[str, ...]  # patterns in the first part of a file; none where the name tells
     advice: str
 
 
@@ -39,8 +33,7 @@ FORMATS = (
         _XML,
         (r"<annotations\b", r"<version>|<meta>|<image\b[^>]{0,500}\bid=|<track\b"),
         _EXPORT.format("CVAT", "'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1'")
-        + "; "
-        + _DATUM.format("cvat"),
+        + f"; {_DATUM.format('cvat')}",
     ),
     Foreign(
         "the XML of dlib's imglab",
@@ -204,13 +197,9 @@ FORMATS = (
 
 
 def foreign_format(path: Path) -> Foreign | None:
-    """Returns the format that a file, or files in a folder, are in if it is one of ``FORMATS``.
-
-    Raises:
-        DataError: a folder cannot be read.
-    """
+    """Returns the format of ``FORMATS`` that a file, or files in a folder, are in; or None."""
     files = files_below(path, [""], deepest=3) if path.is_dir() else [path]
-    names = [one for one in files if not is_image_name(one.name)]
+    names = [one for one in files if not one.name.lower().endswith(IMAGE_ENDINGS)]
     starts: dict[Path, str] = {}
     for form in FORMATS:
         ends = re.compile(rf"{form.file}$", re.IGNORECASE)

@@ -43,25 +43,15 @@ _DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end).*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a file says of itself.
+    """What a file says of itself."""
 
-    Attributes:
-        width: in pixels, as training reads the image: after the rotation of its EXIF data.
-        height: the same.
-        turned: whether EXIF data swap width and height.
-        mode: Pillow's name of the pixels, ``RGB``; empty where Pillow does not know the format.
-        fault: why the file cannot be used; empty if it can.
-        detail: of the fault.
-        digest: of all bytes, where they were read.
-    """
-
-    width: int = 0
+    width: int = 0  # in pixels, as training reads the image: as its EXIF data turn it
     height: int = 0
-    turned: bool = False
-    mode: str = ""
-    fault: str = ""
+    turned: bool = False  # whether EXIF data swap width and height
+    mode: str = ""  # Pillow's name of the pixels, ``RGB``; empty where Pillow does not know it
+    fault: str = ""  # why the file cannot be used; empty if it can
     detail: str = ""
-    digest: str = ""
+    digest: str = ""  # of all bytes, where they were read
 
 
 _HDR = "HDR"  # Radiance
@@ -70,21 +60,13 @@ _SIZE_OF_HDR = re.compile(rb"[-+]Y (\d{1,9}) [-+]X (\d{1,9})")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before it is decoded; zeros where that is not known.
+    """What a file says before it is decoded; zeros where that is not known."""
 
-    Attributes:
-        width: in pixels, as they are stored.
-        height: the same.
-        format: Pillow's name; empty for JPEG and PNG, whose headers are read here.
-        mode: Pillow's name of the pixels.
-        orientation: of the EXIF data, 1 to 8.
-    """
-
-    width: int = 0
+    width: int = 0  # in pixels, as they are stored
     height: int = 0
-    format: str = ""
-    mode: str = ""
-    orientation: int = 1
+    format: str = ""  # Pillow's name; empty for JPEG and PNG, whose headers are read here
+    mode: str = ""  # Pillow's name of the pixels
+    orientation: int = 1  # of the EXIF data, 1 to 8
 
     @property
     def fault(self) -> str:
@@ -140,15 +122,12 @@ def read_lines(file: Path) -> list[str]:
 def is_complete(data: bytes, size: int | None = None) -> bool:
     """Returns whether a JPEG, PNG or WebP file has its end; True for other formats.
 
-    Not every decoder minds: OpenCV's ``imread`` makes the missing part of a JPEG grey. What
-    cameras add behind the end does not matter.
-
-    Args:
-        data: of the file, or its first and last bytes.
-        size: of the file, in bytes; None if ``data`` is all of it.
+    Not every decoder minds: OpenCV's ``imread`` makes the missing part of a JPEG grey. What cameras
+    add behind the end does not matter. Where ``data`` are the first and last bytes only, ``size``
+    is that of the file.
     """
     if data.startswith(b"\xff\xd8\xff"):
-        return data.endswith(b"\xff\xd9") or _jpeg_ends(data)
+        return data.endswith(b"\xff\xd9") or any(code == 0xD9 for code, _ in _jpeg_markers(data))
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" in data[-_END:] or _png_ends(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -156,13 +135,8 @@ def is_complete(data: bytes, size: int | None = None) -> bool:
     return True
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Returns whether the end marker comes, segments (and the thumbnail in one) passed over."""
-    return any(code == 0xD9 for code, _ in _jpeg_markers(data))
-
-
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the markers of a JPEG with the places behind them."""
+    """Yields the markers of a JPEG with the places behind them, but for those of a thumbnail."""
     position = 2
     while found := _MARKER.search(data, position):
         code, position = found[1][0], found.end()
@@ -226,12 +200,7 @@ def _orientation(image: PillowImage.Image) -> int:
 
 
 def turned_upright(image: Image, orientation: int) -> Image:
-    """Returns an image as its EXIF orientation (1 to 8) wants it to be seen.
-
-    Args:
-        image: (H, W) or (H, W, C) as it is stored.
-        orientation: 5 to 8 swap height and width.
-    """
+    """Returns an image (H, W) or (H, W, C) as its EXIF orientation, 1 to 8, wants it to be seen."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -258,9 +227,8 @@ def decode(data: bytes) -> Image | None:
 def inspect_image(path: str, deep: bool = False) -> ImageFacts:
     """Returns what a file says of itself, from its header and its end; never raises for a file.
 
-    Args:
-        path: the file. What is no regular file is not opened.
-        deep: decode it, and take the decoder's complaints for faults.
+    What is no regular file is not opened. ``deep`` decodes it, and takes the decoder's complaints
+    for faults.
     """
     try:
         facts = os.stat(path)

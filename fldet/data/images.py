@@ -40,8 +40,7 @@ class LoadImage(LoadImageFromFile):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns ``results`` with ``img``, ``img_shape`` and ``ori_shape``.
 
-        Args:
-            results: with ``img_path``; where ``width`` and ``height`` are there, they must fit.
+        They have ``img_path``; where ``width`` and ``height`` are there, these must fit.
         """
         path = str(results["img_path"])
         data = self._read(path)
@@ -125,11 +124,7 @@ class BrokenImages:
         self._lines: list[str] = []
 
     def add(self, error: BrokenImageError) -> None:
-        """Takes account of a broken image.
-
-        Raises:
-            DataError: there are more than ``limit`` now; names the last ones.
-        """
+        """Takes account of a broken image; there may be ``limit`` of them."""
         line = " ".join(error.message.splitlines())
         lines = self.lines()
         if line not in lines:

@@ -32,10 +32,6 @@ _YAML_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 def read_xml(path: Path, *, expected: str) -> ElementTree.Element:
     """Returns the root of an XML file; names of tags without their namespaces.
 
-    Args:
-        path: the file.
-        expected: what it should hold, for messages.
-
     Raises:
         DataError: as ``xml_text``; or it is not XML, declares entities, or has too many tags.
     """
@@ -58,11 +54,7 @@ def read_xml(path: Path, *, expected: str) -> ElementTree.Element:
 
 
 def xml_text(path: Path, *, expected: str) -> str:
-    """Returns the text of an XML file, in the encoding that it declares.
-
-    Raises:
-        DataError: as ``read_bytes``; or it is not in that encoding, or that is none.
-    """
+    """Returns the text of an XML file, in the encoding that it declares."""
     data = read_bytes(path, "annotation file", expected=expected, most=MOST_OF_TEXT)
     return decode(data, path, encoding=_xml_encoding(data, path), expected=expected)
 
@@ -90,10 +82,6 @@ def read_yaml(path: Path, *, expected: str) -> dict[str, Any]:
 
     An alias is the value itself, not a copy, so that a small file stays small; whoever walks over
     what lies deeper than he needs must count.
-
-    Args:
-        path: the file.
-        expected: what it should hold, for messages.
 
     Raises:
         DataError: as ``read_text``; or it is not YAML or no mapping, has a key twice or one that

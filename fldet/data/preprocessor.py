@@ -79,11 +79,7 @@ class DetDataPreprocessor(MMDetDataPreprocessor, _ChannelsLastBatch):
 
 
 def batch_size(height: int, width: int, sizes: int | Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Returns the smallest of the sizes that holds a batch, or its sides rounded up to a multiple.
-
-    Raises:
-        ConfigError: none holds it.
-    """
+    """Returns the smallest size that holds a batch, or its sides rounded up to multiples."""
     if isinstance(sizes, int):
         return -(-height // sizes) * sizes, -(-width // sizes) * sizes
     large_enough = [size for size in sizes if size[0] >= height and size[1] >= width]

@@ -11,11 +11,8 @@ def random_batch(
 ) -> dict[str, Any]:
     """Returns a batch as a training loader gives it, the same in each call.
 
-    Args:
-        size: images.
-        shape: (height, width) of each, in pixels.
-        num_classes: labels are below it.
-        boxes: of each image; small sides are as frequent as large ones.
+    Each image has the ``shape`` (height, width), and ``boxes`` whose small sides are as frequent as
+    large ones.
     """
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData

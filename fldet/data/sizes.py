@@ -25,10 +25,6 @@ def largest_input(cfg: Config, dataset: Any) -> tuple[tuple[int, int], int]:
 
     Each random resizing at its largest. Where batches are not sorted by shape, wide and high images
     may meet in one.
-
-    Args:
-        cfg: prepared.
-        dataset: of the training loader.
     """
     transforms = _transforms(dataset)
     names = [type(one).__name__ for one in transforms]

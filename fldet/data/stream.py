@@ -56,14 +56,8 @@ class Drawn(int):
 class NumberedBatches(Sampler[list[int]]):
     """The batches of another sampler without end, each index with its place in the order.
 
-    Args:
-        batches: yields lists of indices, the same in every run; it starts anew at its end.
-
-    Attributes:
-        start: number of the first batch to yield; those before are drawn and passed over, which
-            loads no image.
-        sampler: of ``batches``; MMEngine's hooks look for it.
-        batch_size: of ``batches``.
+    ``batches`` are the same in every run and start anew at their end. Those before number ``start``
+    are drawn and passed over, which loads no image. MMEngine's hooks look for ``sampler``.
     """
 
     def __init__(self, batches: BatchSampler) -> None:
@@ -93,13 +87,7 @@ class NumberedBatches(Sampler[list[int]]):
 
 
 class SeededDataset(Dataset[Any]):
-    """Another data set whose random numbers depend on the place of a sample in the order.
-
-    Args:
-        dataset: the data set; its other attributes can be read here too.
-        seed: of the run.
-        rank: of this process.
-    """
+    """A data set, its attributes too, whose random numbers follow from the place of a sample."""
 
     def __init__(self, dataset: Any, seed: int, rank: int) -> None:
         self.dataset = dataset
@@ -124,11 +112,8 @@ class BatchStream:
     """Iterates a loader of ``NumberedBatches``; its processes start with the first batch.
 
     For a GPU one batch is fetched ahead, and its images are on their way to the device, on a stream
-    of their own, while the device computes on the batch before.
-
-    Args:
-        loader: what ``exact_loader`` returned; for a GPU better with ``pin_memory``.
-        device: of the model; a CPU gets each batch when it is asked for.
+    of their own, while the device computes on the batch before; better with ``pin_memory``. A CPU
+    gets each batch when it is asked for.
     """
 
     def __init__(self, loader: DataLoader[Any], device: torch.device | None = None) -> None:
@@ -176,11 +161,6 @@ class BatchStream:
 
 def exact_loader(loader: DataLoader[Any], seed: int, rank: int) -> DataLoader[Any]:
     """Returns a loader of the same samples whose order and random numbers follow from the seed.
-
-    Args:
-        loader: with a batch sampler that is the same in every run with the same seed.
-        seed: of the run.
-        rank: of this process.
 
     Raises:
         ConfigError: its batch sampler is of another kind than torch's.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
-from fldet.data.coco import CocoDataset
+from fldet.data.coco import CocoDataset, numbered
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.image_files import IMAGE_ENDINGS, image_size
 from fldet.data.markup import read_xml, xml_text
@@ -73,7 +73,7 @@ class VOCDataset(CocoDataset):
         classes = tuple(given or _class_names(folder, None if faults is None else []))
         if not faults:
             _check_classes(classes, entries, folder)
-        return _content(entries, classes)
+        return numbered(entries, classes)
 
 
 class _Images:
@@ -114,11 +114,7 @@ def _class_names(folder: Path, faults: list[DataError] | None = None) -> tuple[s
 
 
 def _xml_files(path: Path, folder: Path) -> list[Path]:
-    """Returns the XML files that a list of names or a folder means, each once.
-
-    Raises:
-        DataError: there are none, or not all that the list names.
-    """
+    """Returns the XML files that a list of names or a folder means, each once, at least one."""
     if path.is_dir():
         files = files_below(path, [".xml"])
     else:
@@ -166,13 +162,9 @@ def _parse(file: Path) -> ElementTree.Element:
     return root
 
 
-def _objects(root: ElementTree.Element) -> list[ElementTree.Element]:
-    return list(root.iter("object"))
-
-
 def _names(root: ElementTree.Element, file: Path) -> list[str]:
     """Returns the class of each object."""
-    names = [(node.findtext("name") or "").strip() for node in _objects(root)]
+    names = [(node.findtext("name") or "").strip() for node in root.iter("object")]
     if "" in names:
         raise _malformed(file, names.index(""), "has no <name>")
     return names
@@ -181,7 +173,7 @@ def _names(root: ElementTree.Element, file: Path) -> list[str]:
 def _read_xml(file: Path, folder: Path, images: _Images) -> dict[str, Any]:
     """Returns ``file_name``, ``width``, ``height``, and ``objects`` without ids."""
     root = _parse(file)
-    nodes = zip(_names(root, file), _objects(root), strict=True)
+    nodes = zip(_names(root, file), root.iter("object"), strict=True)
     objects = [_read_object(node, name, file, i) for i, (name, node) in enumerate(nodes)]
     image = _image_name(file.relative_to(folder), images, root)
     width, height = _stated_size(root) or _size_of(images.folder / image, file)
@@ -247,12 +239,8 @@ def _image_name(file: Path, images: _Images, root: ElementTree.Element) -> str:
     """Returns the image of an XML file: of the same stem, else the one that it names.
 
     The stem goes first: images are often renamed together with their XML files, and what
-    ``<filename>`` says stays. Both are looked for in the folder that the XML file is in.
-
-    Args:
-        file: relative to the folder of XML files.
-        images: the folder of images.
-        root: of the file.
+    ``<filename>`` says stays. Both are looked for in the folder that the XML file is in; ``file``
+    is relative to that of all XML files.
     """
     said = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     said = said if said.strip(".") else f"{file.stem}.jpg"
@@ -263,7 +251,7 @@ def _image_name(file: Path, images: _Images, root: ElementTree.Element) -> str:
 def _check_classes(
     classes: Iterable[str], entries: Iterable[Mapping[str, Any]], folder: Path
 ) -> None:
-    """Raises for a class that no XML file of the folder has, if it looks like a mistake.
+    """Refuses a class that no XML file of the folder has, if it looks like a mistake.
 
     A split may lack a class, and so may the folder where each split has its own.
     """
@@ -283,24 +271,3 @@ def _check_classes(
                 hint="leave 'classes' out of the config to use all classes of the files",
             )
         log.warning("class %r is in no XML file of %s", name, folder)
-
-
-def _content(entries: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
-    category_of = {name: number for number, name in enumerate(classes, start=1)}
-    annotations = [
-        {"image_id": number, "category_id": category_of[one["name"]], **one}
-        for number, entry in enumerate(entries, start=1)
-        for one in entry["objects"]
-        if one["name"] in category_of
-    ]
-    return {
-        "images": [
-            {"id": number, **{key: entry[key] for key in ("file_name", "width", "height")}}
-            for number, entry in enumerate(entries, start=1)
-        ],
-        "annotations": [
-            {"id": number, **{key: value for key, value in one.items() if key != "name"}}
-            for number, one in enumerate(annotations, start=1)
-        ],
-        "categories": [{"id": number, "name": name} for name, number in category_of.items()],
-    }

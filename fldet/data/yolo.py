@@ -3,11 +3,12 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from os.path import isfile  # unlike pathlib's, false for names that cannot be
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fldet.data.coco import CocoDataset
+from fldet.data.coco import CocoDataset, numbered
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.image_files import image_size
 from fldet.data.yolo_settings import Settings, image_files, read_settings
@@ -21,6 +22,7 @@ ROW = "a line is 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...', shares of t
 
 _SLACK = 0.01  # shares of the image's size that rounding may add
 _MOST_OF_LABELS = 4 * MIB  # 400,000 numbers or so
+_lines = partial(text_lines, what="label file", expected=ROW, most=_MOST_OF_LABELS)
 
 
 @DATASETS.register_module()
@@ -67,9 +69,9 @@ class YOLODataset(CocoDataset):
         """Returns the content of the label files as a COCO file holds it; ids count from 1."""
         data = read_settings(cls.annotation_file(options))
         images, labels = image_files(data, options.get("split", "train")), _Labels()
-        found = [*collect(lambda path: (path, *_read_labels(path, labels, data)), images, faults)]
+        entries = [*collect(lambda path: _read_labels(path, labels, data), images, faults)]
         labels.tell(data.path)
-        return _content(data, found)
+        return numbered(entries, data.names)
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "split": self.split}
@@ -145,20 +147,16 @@ def _has_a_row(file: Path) -> bool:
         return False
 
 
-def _lines(file: Path) -> list[str]:
-    return text_lines(file, "label file", expected=ROW, most=_MOST_OF_LABELS)
-
-
-def _read_labels(
-    image: Path, labels: _Labels, data: Settings
-) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Returns (width, height) of an image, and its annotations without ids."""
+def _read_labels(image: Path, labels: _Labels, data: Settings) -> dict[str, Any]:
+    """Returns ``file_name``, ``width``, ``height``, and ``objects`` without ids."""
     size, file = image_size(image), labels.of(image)
     rows = enumerate(map(str.split, _lines(file)), start=1) if file else ()
-    return size, [_annotation(row, size, data, f"{file}:{n}") for n, row in rows if row]
+    objects = [_read_object(row, size, data, f"{file}:{n}") for n, row in rows if row]
+    name = Path(os.path.relpath(image, data.folder)).as_posix()
+    return {"file_name": name, "width": size[0], "height": size[1], "objects": objects}
 
 
-def _annotation(
+def _read_object(
     row: list[str], size: tuple[int, int], data: Settings, where: str
 ) -> dict[str, Any]:
     try:
@@ -185,8 +183,8 @@ def _annotation(
             expected=ROW,
             hint="pixels are to be divided by width and height of the image",
         )
-    box = _box(values, size)
-    return {"category_id": int(label) + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+    name, box = data.names[int(label)], _box(values, size)
+    return {"name": name, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
 
 
 def _number(text: str) -> float:
@@ -205,30 +203,6 @@ def _box(values: list[float], size: tuple[int, int]) -> list[float]:
         w, h = max(values[::2]) - x, max(values[1::2]) - y
     # Shares are written with six digits or so: thousandths of a pixel mean nothing.
     return [round(v * side, 3) for v, side in zip((x, y, w, h), size * 2, strict=True)]
-
-
-def _content(
-    data: Settings, found: list[tuple[Path, tuple[int, int], list[dict[str, Any]]]]
-) -> dict[str, Any]:
-    images = [
-        {
-            "id": number,
-            "file_name": Path(os.path.relpath(path, data.folder)).as_posix(),
-            "width": width,
-            "height": height,
-        }
-        for number, (path, (width, height), _) in enumerate(found, start=1)
-    ]
-    annotations = [
-        {"image_id": number, **one}
-        for number, (_, _, entries) in enumerate(found, start=1)
-        for one in entries
-    ]
-    return {
-        "images": images,
-        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, start=1)],
-        "categories": [{"id": n, "name": name} for n, name in enumerate(data.names, start=1)],
-    }
 
 
 def has_labels(data: Settings) -> bool:

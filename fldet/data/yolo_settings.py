@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from os.path import isfile  # unlike pathlib's, false for names that cannot be
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,19 @@ ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 NAME_FILES = ("obj.data", "obj.names", "_darknet.labels", "classes.txt")
 
 _NULL = ("", "~", "null", "Null", "NULL")
+_lines = partial(text_lines, what="list of images", expected="paths of images, one a line")
+_in_folder = partial(files_below, endings=IMAGE_ENDINGS)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Classes and splits: a data.yaml, or what other tools write in its place.
-
-    Attributes:
-        path: of the file.
-        names: class name by number, from 0.
-        splits: what the file gives for ``train``, ``val`` and ``test``, where it does.
-        root: folder that those are relative to.
-        key_points: numbers behind the box in each row of pose labels; 0 where there are none.
-    """
+    """Classes and splits: a data.yaml, or what other tools write in its place."""
 
     path: Path
-    names: tuple[str, ...]
-    splits: dict[str, tuple[str, ...]]
-    root: Path
-    key_points: int = 0
+    names: tuple[str, ...]  # by number, from 0
+    splits: dict[str, tuple[str, ...]]  # what the file gives for train, val, test
+    root: Path  # folder that those are relative to
+    key_points: int = 0  # numbers behind the box in each row of pose labels; 0 where there are none
 
     @cached_property
     def folder(self) -> Path:
@@ -58,12 +52,7 @@ class Settings:
 
 
 def read_settings(path: Path) -> Settings:
-    """Returns classes and splits of a ``data.yaml`` or of one of ``NAME_FILES``, checked.
-
-    Raises:
-        DataError: no such file, not of its kind, no names, or a split that is neither text nor a
-            list.
-    """
+    """Returns classes and splits of a ``data.yaml`` or of one of ``NAME_FILES``, checked."""
     if path.suffix.lower() in (".yaml", ".yml"):
         content = read_yaml(path, expected=LAYOUT)
         names, splits = _names(content, path), _splits(content, path)
@@ -131,11 +120,7 @@ def _there(folder: Path, name: str) -> Path | None:
 
 
 def _by_folders(path: Path, names: tuple[str, ...]) -> Settings:
-    """Returns the splits that folders beside a file with names have; one folder is ``train``.
-
-    Raises:
-        DataError: two folders are of the same split.
-    """
+    """Returns the splits that folders beside a file with names have; one folder is ``train``."""
     root = path.parent
     while _is_part(root):
         root = root.parent
@@ -234,14 +219,6 @@ def has_images(data: Settings, split: str) -> bool:
     """Returns whether a place of a split has an image or names one."""
     places = (place(data, name) for name in data.splits[split])
     return any(_in_folder(path) if path.is_dir() else any(_lines(path)) for path in places if path)
-
-
-def _in_folder(path: Path) -> list[Path]:
-    return files_below(path, IMAGE_ENDINGS)
-
-
-def _lines(path: Path) -> list[str]:
-    return text_lines(path, "list of images", expected="paths of images, one a line")
 
 
 def _in_list(path: Path, data: Settings) -> Iterable[Path]:

@@ -100,7 +100,7 @@ def _load_engine(engine: str) -> tuple[str, Callable[[], Any], Callable[..., Any
         try:
             import faster_coco_eval as faster
 
-            eval_class = partial(faster.COCOeval_faster, print_function=_say_nothing)
+            eval_class = partial(faster.COCOeval_faster, print_function=lambda *_: None)
             return "faster", faster.COCO, eval_class
         except ImportError as error:
             if engine == "faster":
@@ -112,10 +112,6 @@ def _load_engine(engine: str) -> tuple[str, Callable[[], Any], Callable[..., Any
     from pycocotools.cocoeval import COCOeval
 
     return "pycocotools", COCO, COCOeval
-
-
-def _say_nothing(*_args: object) -> None:
-    pass
 
 
 def _run(

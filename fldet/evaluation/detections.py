@@ -34,10 +34,8 @@ def check_detections(
 ) -> None:
     """Does nothing if every detection is well formed and names known ids.
 
-    Args:
-        detections: in the COCO results format; ``bbox`` of finite numbers, no negative size.
-        images: the ids there are; None accepts any.
-        categories: the ids there are; None accepts any.
+    ``bbox`` holds finite numbers, no negative size. Without ``images`` or ``categories``, any id
+    will do.
 
     Raises:
         DataError: naming the first detection that is not, its position counted from 0.
@@ -83,9 +81,6 @@ def save_detections(path: Path, detections: Sequence[Detection]) -> Path:
 
     Nothing is rounded: read back, every number is the same to the last bit, and so are the
     figures. About 140 bytes each.
-
-    Raises:
-        DataError: a detection is malformed.
     """
     check_detections(detections)
     lines = (json.dumps(plain(one), separators=(",", ":")) for one in detections)
@@ -93,11 +88,7 @@ def save_detections(path: Path, detections: Sequence[Detection]) -> Path:
 
 
 def load_detections(path: Path) -> list[dict[str, Any]]:
-    """Reads detections in the COCO results format, whoever wrote them.
-
-    Raises:
-        DataError: no such file, not JSON, not a list, or a malformed detection.
-    """
+    """Reads detections in the COCO results format, whoever wrote them, and checks them."""
     content = read_json(path, "results file", expected=_RESULTS)
     if not isinstance(content, list):
         raise DataError(f"{path} holds no list of detections", expected=_RESULTS)
@@ -124,11 +115,9 @@ def as_detections(
 ) -> list[dict[str, Any]]:
     """Returns the predictions of one image in the COCO results format.
 
-    Args:
-        image_id: of the annotation file.
-        instances: tensors ``bboxes`` (N, 4) xyxy in pixels, ``scores`` (N,), ``labels`` (N,).
-        category_ids: category id by label, None for a class that the annotations lack, whose
-            detections are left out: no figure counts them.
+    ``instances`` are tensors: ``bboxes`` (N, 4) xyxy in pixels, ``scores`` (N,), ``labels`` (N,).
+    ``category_ids`` are by label, None for a class that the annotations lack, whose detections are
+    left out: no figure counts them.
 
     Raises:
         DataError: a label that is no index of ``category_ids``.

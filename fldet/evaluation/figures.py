@@ -4,18 +4,8 @@ import dataclasses
 
 # The twelve figures of the COCO evaluation, in the order of its own summary.
 COCO_FIGURES = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_S",
-    "AP_M",
-    "AP_L",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_S",
-    "AR_M",
-    "AR_L",
+    *("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"),
+    *("AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L"),
 )
 
 

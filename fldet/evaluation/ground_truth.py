@@ -13,6 +13,7 @@ from fldet.data.annotations import (
     checked_annotations,
     flag_of,
     id_of,
+    images_by_id,
     read_annotations,
 )
 from fldet.errors import DataError, shorten
@@ -21,31 +22,21 @@ from fldet.numeric import are_numbers
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the evaluation needs of an annotation file.
+    """What the evaluation needs of an annotation file."""
 
-    Attributes:
-        images: image ids, sorted: among equal scores COCO's order is that of the images.
-        categories: class name by category id.
-        annotations: dicts with image_id, category_id, bbox (xywh), area (pixels), iscrowd (0, 1).
-    """
-
-    images: tuple[Hashable, ...]
-    categories: dict[int, str]
-    annotations: tuple[dict[str, Any], ...]
+    images: tuple[Hashable, ...]  # ids, sorted: among equal scores COCO's order is theirs
+    categories: dict[int, str]  # class name by category id
+    annotations: tuple[dict[str, Any], ...]  # with area in pixels, bbox as xywh, iscrowd 0 or 1
 
 
 def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
-    """Reads and checks a COCO annotation file, or its content, which stays as it is.
-
-    Raises:
-        DataError: no such file, not JSON, a missing or malformed entry, an id given twice.
-    """
+    """Reads and checks a COCO annotation file, or its content, which stays as it is."""
     if isinstance(source, Mapping):
         name = "the annotations"
         content = checked_annotations(source, name)
     else:
         name, content = str(source), read_annotations(source)
-    images = _image_ids(content["images"], name)
+    images = tuple(images_by_id(content["images"], name))
     categories = {i: name for name, i in category_ids(content["categories"], name).items()}
     annotations = (
         _annotation(entry, categories, f"{name}: annotation {index}")
@@ -60,10 +51,7 @@ def read_ground_truth(source: Path | Mapping[str, Any]) -> GroundTruth:
 def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | None) -> GroundTruth:
     """Returns the ground truth of a metric: of a COCO file, or of a data set of another format.
 
-    Args:
-        metric: its name, for the message.
-        ann_file: the COCO file.
-        dataset: ``type`` and keywords of one of our data sets, for its ``read_truth``.
+    Of that, ``dataset`` has ``type`` and keywords, for its ``read_truth``.
 
     Raises:
         DataError: neither is given; or a file is missing or malformed.
@@ -78,18 +66,6 @@ def load_truth(metric: str, ann_file: str | None, dataset: Mapping[str, Any] | N
     from fldet.registry import dataset_class
 
     return read_ground_truth(dataset_class(dataset["type"]).read_truth(dataset))
-
-
-def _image_ids(images: list[Any], name: str) -> tuple[Hashable, ...]:
-    """Returns the ids in the order of ``CocoDataset``: numbers, then texts."""
-    ids: dict[Hashable, None] = {}
-    for image in images:
-        key = id_of(image["id"])
-        if key is None or key in ids:
-            who = "an image has" if key is None else "two images have"
-            raise DataError(f"{name}: {who} the id {shorten(image['id'])}", expected=LAYOUT)
-        ids[key] = None
-    return tuple(sorted(ids, key=lambda key: (isinstance(key, str), key)))
 
 
 def _annotation(

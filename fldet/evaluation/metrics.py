@@ -55,28 +55,16 @@ class BoxMetric(BaseMetric):
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The annotations, read once.
-
-        Raises:
-            DataError: there are none, or they are malformed.
-        """
+        """The annotations, read once."""
         return load_truth(type(self).__name__, self.ann_file, self.dataset)
 
     @cached_property
     def category_ids(self) -> list[int | None]:
-        """Category id by label, None for a class that the annotations lack.
-
-        Raises:
-            DataError: the data set has no class names, or none that is in the annotations.
-        """
-        return category_ids_of(self.dataset_meta, self.truth)
+        """Category id by label, None for a class that the annotations lack."""
+        return _category_ids(self.dataset_meta, self.truth)
 
     def check(self) -> None:
-        """Reads the annotations; warns where they have no box, for then there are no figures.
-
-        Raises:
-            DataError: as ``truth``.
-        """
+        """Reads the annotations; warns where they have no box, for then there are no figures."""
         if not self.truth.annotations:
             log.warning(
                 "%s have no box: there will be detections, but no figures",
@@ -86,14 +74,8 @@ class BoxMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keeps what the figures need of the predictions of a batch.
 
-        Args:
-            data_batch: not used.
-            data_samples: dicts with ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in
-                pixels of the original image, ``scores`` (N,), ``labels`` (N,).
-
-        Raises:
-            DataError: a label without a class, an image that the annotations lack; see ``truth``
-                and ``category_ids`` too.
+        Samples have ``img_id`` and ``pred_instances``: ``bboxes`` (N, 4) xyxy in pixels of the
+        original image, ``scores`` (N,), ``labels`` (N,).
         """
         del data_batch
         for sample in data_samples:
@@ -120,12 +102,9 @@ class CocoMetric(BoxMetric):
     """COCO box figures of a loop over a data set.
 
     Args:
-        ann_file: see ``BoxMetric``.
         engine: see ``evaluate_coco``.
         outfile: where to write the detections, in the format of the COCO server; None does not.
-        collect_device: see ``BoxMetric``.
-        prefix: of the names of the figures: ``coco/AP``.
-        dataset: see ``BoxMetric``.
+        prefix: of the names of the figures: ``coco/AP``. For the others see ``BoxMetric``.
 
     Attributes:
         detections: what was evaluated last, in the COCO results format.
@@ -176,12 +155,10 @@ class VOCMetric(BoxMetric):
     processes. Crowd regions of a COCO file count as difficult.
 
     Args:
-        ann_file: see ``BoxMetric``.
-        dataset: see ``BoxMetric``.
         iou_thr: lowest IoU of a right detection with its box.
         plus_one: whether a box is x2 - x1 + 1 wide, as in VOC's development kit.
-        collect_device: see ``BoxMetric``.
-        prefix: of the names of the figures: ``voc/mAP``, ``voc/mAP_11``.
+        prefix: of the names of the figures: ``voc/mAP``, ``voc/mAP_11``. For the others see
+            ``BoxMetric``.
     """
 
     default_prefix = "voc"
@@ -200,26 +177,18 @@ class VOCMetric(BoxMetric):
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The annotations of the classes of the data set, read once.
-
-        Raises:
-            DataError: there are none, they are malformed, or no class is in them.
-        """
+        """The annotations of the classes of the data set, read once."""
         truth = load_truth("VOCMetric", self.ann_file, self.dataset)
-        chosen = category_ids_of(self.dataset_meta, truth)
+        chosen = _category_ids(self.dataset_meta, truth)
         return restrict(truth, None, [one for one in chosen if one is not None])
 
     @cached_property
     def _boxes(self) -> dict[Hashable, dict[int, tuple[Floats, Marks]]]:
         return boxes_by_image(self.truth)
 
-    @cached_property
-    def _images(self) -> set[Hashable]:
-        return set(self.truth.images)
-
     def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> Any:
         """Returns scores and marks of the predictions of one image."""
-        if image not in self._images:
+        if image not in self._boxes:
             raise DataError(f"the annotations have no image {shorten(image)}")
         boxes, scores = (
             instances[key].detach().double().cpu().numpy() for key in ("bboxes", "scores")
@@ -227,20 +196,17 @@ class VOCMetric(BoxMetric):
         labels = [self.category_ids[label] for label in instances["labels"].tolist()]
         known_class = np.array([one is not None for one in labels], bool)
         categories = np.array([one for one in labels if one is not None], np.int64)
-        truth = self._boxes.get(image, {})
-        return match_image(boxes[known_class], scores[known_class], categories, truth, self.rule)
+        return match_image(
+            boxes[known_class], scores[known_class], categories, self._boxes[image], self.rule
+        )
 
     def evaluate_images(self, by_image: dict[Hashable, Any]) -> VocFigures:
         """Returns the figures by both rules of averaging."""
         return summarize(self.truth, by_image, self.rule)
 
 
-def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:
-    """Returns the category id of each label of a data set, None for one that the truth lacks.
-
-    Raises:
-        DataError: the data set has no class names, or none that the truth has.
-    """
+def _category_ids(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) -> list[int | None]:
+    """Returns the category id of each label of a data set, None for one that the truth lacks."""
     classes = (dataset_meta or {}).get("classes")
     if not classes:
         raise DataError("the data set has no class names: metainfo has no 'classes'")
@@ -248,13 +214,7 @@ def category_ids_of(dataset_meta: Mapping[str, Any] | None, truth: GroundTruth) 
 
 
 def map_classes(classes: Sequence[str], categories: Mapping[int, str]) -> list[int | None]:
-    """Returns the category id of each class, found by name, None where there is none.
-
-    An annotation file may list only the categories that it has boxes of.
-
-    Raises:
-        DataError: as ``missing_classes``.
-    """
+    """Returns the category id of each class by name, None for one that the annotations lack."""
     id_by_name = {name: key for key, name in categories.items()}
     missing_classes(classes, id_by_name, "the annotation file")
     return [id_by_name.get(name) for name in classes]

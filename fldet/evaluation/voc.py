@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fldet.evaluation.detections import Detection, check_detections
 from fldet.evaluation.figures import VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 
@@ -28,13 +27,11 @@ RIGHT, WRONG, IGNORED = 1, 0, -1
 class VocRule:
     """What counts as found.
 
-    Attributes:
-        iou_thr: lowest IoU of a right detection with its box.
-        plus_one: whether a box from x1 to x2 is x2 - x1 + 1 wide, as in the development kit,
-            where corners are numbers of pixels; else x2 - x1, as in COCO.
+    With ``plus_one`` a box from x1 to x2 is x2 - x1 + 1 wide, as in the development kit, where
+    corners are numbers of pixels; else x2 - x1, as in COCO.
     """
 
-    iou_thr: float = 0.5
+    iou_thr: float = 0.5  # lowest IoU of a right detection with its box
     plus_one: bool = True
 
     def __str__(self) -> str:
@@ -44,51 +41,11 @@ class VocRule:
 
 @dataclass(frozen=True)
 class MatchedImage:
-    """The detections of one image, boxes left out: 13 bytes each.
+    """The detections of one image, boxes left out: 13 bytes each."""
 
-    Attributes:
-        categories: (N,) category ids.
-        scores: (N,).
-        marks: (N,) 1 right, 0 wrong, -1 ignored.
-    """
-
-    categories: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    marks: Marks
-
-
-def evaluate_voc(
-    truth: GroundTruth, detections: Sequence[Detection], rule: VocRule | None = None
-) -> VocFigures:
-    """Returns the VOC figures of ``detections``; without detections every AP is 0.
-
-    Args:
-        truth: boxes with ``iscrowd`` are difficult ones.
-        detections: in the COCO results format, all of them count.
-        rule: by default the development kit's.
-
-    Raises:
-        DataError: a detection is malformed or names an unknown image or category.
-    """
-    check_detections(detections, images=truth.images, categories=truth.categories)
-    rule, by_image = rule or VocRule(), defaultdict(list)
-    for one in detections:
-        by_image[one["image_id"]].append(one)
-    boxes = boxes_by_image(truth)
-    matched = {
-        image: match_image(*_arrays(by_image[image]), boxes.get(image, {}), rule)
-        for image in truth.images
-    }
-    return summarize(truth, matched, rule)
-
-
-def _arrays(found: Sequence[Detection]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Returns boxes (N, 4) xyxy, scores (N,) and category ids (N,)."""
-    return (
-        np.array([_xyxy(one["bbox"]) for one in found], float).reshape(-1, 4),
-        np.array([one["score"] for one in found], float),
-        np.array([one["category_id"] for one in found], np.int64),
-    )
+    categories: npt.NDArray[np.int64]  # (N,) ids
+    scores: npt.NDArray[np.float32]  # (N,)
+    marks: Marks  # (N,) 1 right, 0 wrong, -1 ignored
 
 
 def _xyxy(box: Sequence[float]) -> list[float]:
@@ -98,7 +55,8 @@ def _xyxy(box: Sequence[float]) -> list[float]:
 
 def boxes_by_image(truth: GroundTruth) -> dict[Hashable, dict[int, tuple[Floats, Marks]]]:
     """Returns for each image and category boxes (M, 4) xyxy and whether each is ignored (M,)."""
-    lists: dict[Hashable, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    lists: dict[Hashable, dict[int, list[list[float]]]]
+    lists = {image: defaultdict(list) for image in truth.images}
     for one in truth.annotations:
         row = [*_xyxy(one["bbox"]), one["iscrowd"]]
         lists[one["image_id"]][one["category_id"]].append(row)
@@ -120,12 +78,8 @@ def match_image(
 ) -> MatchedImage:
     """Returns which detections of one image are right.
 
-    Args:
-        boxes_xyxy: (N, 4) pixels.
-        scores: (N,).
-        categories: (N,) category ids.
-        truth: by category, boxes (M, 4) and whether each is ignored (M,).
-        rule: what counts as found.
+    Boxes are (N, 4) in pixels, scores and category ids (N,). ``truth`` has, by category, boxes (M,
+    4) and whether each is ignored (M,).
     """
     marks = np.zeros(len(scores), np.int8)
     for category in np.unique(categories).tolist():
@@ -200,11 +154,8 @@ def _count_boxes(truth: GroundTruth, images: Mapping[Hashable, object]) -> Count
 def average_precisions(right: npt.NDArray[np.bool_], num_boxes: int) -> tuple[float, float]:
     """Returns AP over the whole curve (VOC 2010) and at eleven recalls (VOC 2007).
 
-    Precision at a recall is the highest at that recall or above. NaN without boxes.
-
-    Args:
-        right: (N,) whether each detection is right, best score first.
-        num_boxes: boxes to find.
+    Precision at a recall is the highest at that recall or above; NaN without boxes to find.
+    ``right`` (N,) says which detections are, best score first.
     """
     if num_boxes == 0:
         return math.nan, math.nan

@@ -51,23 +51,14 @@ WINDOW = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """An image as the network takes it."""
 
-    Attributes:
-        inputs: (3, h, w), resized, not yet normalized.
-        sample: ``DetDataSample`` with the sizes before and after.
-        height: of the file, upright, in pixels.
-        width: of the file.
-        padded: (h, w) after padding in a batch of its own.
-        source: the array that was given, None for a file.
-    """
-
-    inputs: Tensor
-    sample: Any
-    height: int
+    inputs: Tensor  # (3, h, w), resized, not yet normalized
+    sample: Any  # ``DetDataSample`` with the sizes before and after
+    height: int  # of the file, upright, in pixels
     width: int
-    padded: tuple[int, int]
-    source: npt.NDArray[np.uint8] | None = None
+    padded: tuple[int, int]  # (h, w) after padding in a batch of its own
+    source: npt.NDArray[np.uint8] | None = None  # the array that was given, None for a file
 
 
 class Detector:
@@ -188,7 +179,8 @@ class Detector:
                     f"cannot resize {_name(image)} of {width}x{height} pixels: {_reason(error)}"
                 ) from error
             inputs = packed["inputs"]
-        padded = self._padded(int(inputs.shape[1]), int(inputs.shape[2]))
+        step = self.size_divisor
+        padded = (-(-inputs.shape[1] // step) * step, -(-inputs.shape[2] // step) * step)
         source = image if isinstance(image, np.ndarray) else None
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
 
@@ -207,11 +199,7 @@ class Detector:
         return [found[row] for row in range(len(prepared))]
 
     def _transformed(self, loaded: dict[str, Any], image: Image) -> dict[str, Any]:
-        """Returns an image after the transforms; a stored config may not make it huge.
-
-        Raises:
-            DataError: it does.
-        """
+        """Returns an image after the transforms; a stored config may not make it huge."""
         if not self._is_stored:
             return dict(self._transform(loaded))
         for step in self._transform.transforms:
@@ -228,10 +216,6 @@ class Detector:
     def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Blames a stored config for errors until it has found objects in a first image."""
         return explained(self._unproven, what) if self._unproven else contextlib.nullcontext()
-
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
-        step = self.size_divisor
-        return -(-height // step) * step, -(-width // step) * step
 
     @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
@@ -276,12 +260,7 @@ def as_batch(batch: Sequence[Prepared]) -> dict[str, Any]:
 def read_config(
     content: Mapping[str, Any], path: Path, config: str | Path | Config | None
 ) -> Config:
-    """Returns the config of a checkpoint's model: the given one, else the one that it carries.
-
-    Raises:
-        CheckpointError: it carries none, and none is given.
-        ConfigError: the config does not fit the code.
-    """
+    """Returns the config of a checkpoint's model: the given one, else the one that it carries."""
     if config is not None:
         cfg = config if isinstance(config, Config) else load_config(config)
         return prepare_config(cfg, phases=(), classes=checkpoint_classes(content, path))

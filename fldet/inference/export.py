@@ -51,9 +51,6 @@ def export(
         check: images to compare on: a file, folder or glob pattern; the first twenty of it.
         config: for a checkpoint that carries none.
 
-    Returns:
-        What was written; ``parity`` is None without ``check``.
-
     Raises:
         UsageError: a wrong option, a model of another kind, or the file exists.
         UnavailableError: a package is missing.
@@ -91,11 +88,7 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
 
 
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
-    """Returns what a user of the exported file must know, in Python's plain types.
-
-    Raises:
-        UsageError: not a one-stage detector with anchors and sigmoid scores.
-    """
+    """Returns what a user of the exported file must know, in Python's plain types."""
     head = getattr(detector.model, "bbox_head", None)
     if not isinstance(head, AnchorHead) or not head.use_sigmoid_cls:
         raise UsageError(
@@ -125,11 +118,7 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
 
 
 def literal(value: Any) -> Any:
-    """Returns a value of a config in types that can be read back from text; tuples stay tuples.
-
-    Raises:
-        UsageError: it holds something else, a class for one.
-    """
+    """Returns a value of a config in types that can be read back from text; tuples stay tuples."""
     if isinstance(value, Mapping):
         return {str(key): literal(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -162,11 +151,7 @@ class RawMaps(nn.Module):
 
 
 class WithBoxes(nn.Module):
-    """The network with MMDetection's post-processing, for a whole batch.
-
-    Raises:
-        UsageError: a post-processing that is not plain NMS of each class.
-    """
+    """The network with MMDetection's post-processing, plain NMS by class, for a whole batch."""
 
     outputs = ("boxes", "scores", "labels", "image")
 
@@ -241,12 +226,8 @@ def select(
 ) -> Tensor:
     """Returns (T, 3) rows of image, 0 and box: what ONNX's NonMaxSuppression returns.
 
-    Args:
-        boxes: (N, M, 4) xyxy.
-        scores: (N, 1, M).
-        iou_threshold: a box goes if it overlaps a better one by more.
-        score_thr: only higher scores count.
-        limit: most boxes of an image.
+    Boxes are (N, M, 4) xyxy, scores (N, 1, M). A box goes if it overlaps a better one by more than
+    ``iou_threshold``; only scores above ``score_thr`` count, and ``limit`` boxes of an image.
     """
     from fldet.ops.nms import nms
 
@@ -343,11 +324,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_options(format: str, post_process: str | None) -> str:
-    """Returns where the post-processing is.
-
-    Raises:
-        UsageError: there is no such format, or it cannot have it there.
-    """
+    """Returns where the post-processing is, if the format can have it there."""
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", expected=", ".join(FORMATS))
     where = post_process or FORMATS[format][0]

@@ -31,13 +31,10 @@ Run = Callable[[dict[str, Tensor]], list[Tensor]]
 
 
 class ExportedDetector(Detector):
-    """Finds objects with a model that ``fldet export`` wrote.
+    """Finds objects with a model that ``fldet export`` wrote, from its checked description.
 
-    Args:
-        run: returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes``
-            (N, 2), height and width of each image before padding.
-        description: what ``fldet.inference.export.describe_model`` put into the file, checked.
-        device: where the network runs.
+    ``run`` returns the outputs of the model for ``images`` (N, 3, H, W) float32 and ``sizes`` (N,
+    2), height and width of each image before padding.
     """
 
     def __init__(self, run: Run, description: dict[str, Any], device: torch.device) -> None:
@@ -88,13 +85,10 @@ class ExportedDetector(Detector):
 
 
 def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedDetector:
-    """Returns the detector in a file that ``fldet export`` wrote.
+    """Returns the detector in a ``.onnx`` or ``.torchscript`` file that ``fldet export`` wrote.
 
-    Args:
-        path: ending in ``.onnx`` or ``.torchscript``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA if both torch and
-            onnxruntime have it.
-        trust: run TorchScript, which can write files.
+    The device ``auto`` is CUDA if both torch and onnxruntime have it. ``trust`` runs TorchScript,
+    which can write files.
 
     Raises:
         CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
@@ -111,11 +105,6 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
         )
     load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
     run, text, chosen = load(path, device)
-    if not text:
-        raise CheckpointError(
-            f"{path} does not say how images are prepared for it",
-            expected="a file that fldet export wrote",
-        )
     description = _description(read_literals(text, path), path)
     with building(path):
         detector = ExportedDetector(run, description, chosen)
@@ -124,19 +113,12 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
 
 
 def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Returns what a file says of its model, checked.
-
-    Raises:
-        CheckpointError: something is missing, or it says what a file may not decide.
-    """
+    """Returns what a file says of its model, checked; some things a file may not decide."""
     inside = values.get("post_process") == "inside"
     parts = ("data_preprocessor", "pipeline", *(() if inside else ("bbox_head",)))
     score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
-    if (
-        classes is None
-        or not isinstance(score_thr, (int, float))
-        or not set(parts) <= values.keys()
-    ):
+    has_score_thr = isinstance(score_thr, (int, float))
+    if classes is None or not has_score_thr or not set(parts) <= values.keys():
         raise CheckpointError(
             f"{path} does not say how images are prepared for it",
             expected="a file that fldet export wrote",
@@ -155,11 +137,7 @@ def as_text(description: dict[str, Any]) -> str:
 
 
 def require(package: str) -> Any:
-    """Returns a package of ``requirements/export.txt``.
-
-    Raises:
-        UnavailableError: it is not installed.
-    """
+    """Returns a package of ``requirements/export.txt``."""
     try:
         return import_module(package)
     except ImportError as error:

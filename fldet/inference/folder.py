@@ -30,19 +30,15 @@ log = logging.getLogger("fldet")
 
 FORMATS = ("pictures", "coco", "jsonl")
 
-
 MOST_OF_LINE = 64 * MIB  # bytes that a line of predictions may have
 DEFAULT_OUT = "predictions"
 GO_ON = "go on with the same command and --resume"
 PICTURES = "pictures"
 
-
 # What a run writes into its folder, and under which names until it is whole.
 _FILES = re.compile(
     r"predict\.json|results\.json|images\.json|(predictions|skipped)(\.(\d+)-of-\d+)?\.jsonl"
 )
-
-
 _DRAFTS = re.compile(r"\.(.+\.(?:jpg|json|jsonl))\.(?:part|[a-z0-9_]{8})", re.IGNORECASE)
 
 
@@ -83,10 +79,7 @@ def as_line(item: Item, image: Prepared, found: Detections) -> str:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the lines of a file of predictions; what is none, as half a line, is left out."""
-    for data in _lines(path):
-        line = _prediction(data)
-        if line is not None:
-            yield line
+    yield from filter(None, map(_prediction, _lines(path)))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -123,14 +116,10 @@ def _is_prediction(line: dict[str, Any]) -> bool:
 
 
 class _Done:
-    """What earlier runs have done: 8 bytes an image, in order, to look up.
-
-    Attributes:
-        junk: the files with something in them that is no prediction.
-    """
+    """What earlier runs have done: 8 bytes an image, in order, to look up."""
 
     def __init__(self, out: Path) -> None:
-        self.junk: set[Path] = set()
+        self.junk: set[Path] = set()  # files with something in them that is no prediction
         files = sorted(out.glob("predictions*.jsonl"))
         keys = (key for path in files for key in self._keys_in(path))
         self._keys = np.unique(np.fromiter(keys, np.uint64))
@@ -197,8 +186,8 @@ def _claimed(
 
 
 def _default_folders() -> Iterator[Path]:
-    yield Path(DEFAULT_OUT)
-    yield from (Path(f"{DEFAULT_OUT}_{number}") for number in count(2))
+    names = chain([DEFAULT_OUT], (f"{DEFAULT_OUT}_{number}" for number in count(2)))
+    return map(Path, names)
 
 
 def _free_folder(held: contextlib.ExitStack) -> Path:
@@ -235,11 +224,7 @@ def _own_files(out: Path) -> list[Path]:
 
 
 def _check_folder(out: Path) -> None:
-    """Does nothing if a folder is not there, or what bears our names in it is a run's.
-
-    Raises:
-        UsageError: it is a file, or somebody else's file would be written over or through.
-    """
+    """Does nothing if a folder is not there, or what bears our names in it is a run's, no link."""
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"{out} is not a folder", expected="a folder for what is written: --out")
     for path in _own_files(out):
@@ -320,9 +305,6 @@ def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
 
     Image ids count from 1 in the order of the lines, category ids are label + 1; ``images.json``
     has both with their names.
-
-    Returns:
-        The two files.
     """
     results, images = out / "results.json", out / "images.json"
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(classes)]
@@ -343,9 +325,8 @@ def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
 
 
 def _coco_image(line: dict[str, Any], number: int) -> dict[str, Any]:
-    size = {"width": line["width"], "height": line["height"]}
-    frame = {"frame": line["frame"]} if "frame" in line else {}
-    return {"id": number, "file_name": line["file"], **frame, **size}
+    facts = {key: line[key] for key in line if key in ("frame", "width", "height")}
+    return {"id": number, "file_name": line["file"], **facts}
 
 
 def _coco_results(line: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:

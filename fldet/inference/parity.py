@@ -49,11 +49,8 @@ def match(
 ) -> tuple[float, float, int]:
     """Returns the largest difference of boxes (px) and scores, and how many have no partner.
 
-    Args:
-        one: detections in an image.
-        other: those of the other detector.
-        score_thr: lowest score of both.
-        limit: most boxes that an image may have; -1 for any number.
+    Both are detections in one image, from a score on. The most that it may have are ``limit``, -1
+    for any number.
     """
     free = set(range(len(other)))
     box_px = score = 0.0
@@ -85,11 +82,7 @@ def is_within(parity: ParityResult) -> bool:
 
 
 def first_images(detector: Detector, source: str) -> list[Image]:
-    """Returns the first images of a source; what cannot be read is named and left out.
-
-    Raises:
-        DataError: none can be read.
-    """
+    """Returns the first images of a source; what cannot be read is named and left out."""
     images: list[Image] = []
     for item in islice(find_items(source), MAX_CHECKED):
         try:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
@@ -71,12 +71,6 @@ class Counts:
     boxes: int = 0
     skipped: int = 0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(self._values(), other._values(), strict=True)))
-
-    def _values(self) -> tuple[int, int, int, int]:
-        return self.images, self.already_done, self.boxes, self.skipped
-
 
 def predict(
     checkpoint: Path,
@@ -96,7 +90,8 @@ def predict(
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
 
-    docs/predict.md says which files. Images that cannot be read are named in ``skipped.jsonl``.
+    docs/predict.md says which files. Images that cannot be read are named in ``skipped.jsonl``. In
+    several processes, all but the first return None.
 
     Args:
         checkpoint: the weights, a work dir, or an exported model.
@@ -113,9 +108,6 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
-
-    Returns:
-        The result over all processes; None in all but the first of them.
 
     Raises:
         FldetError: a wrong option, no image, ``out`` holds other predictions or is in use, no such
@@ -167,11 +159,7 @@ def check_options(
 
 
 def _begun(items: Iterator[Item], source: str) -> Iterator[Item]:
-    """Returns the items, the first one already found.
-
-    Raises:
-        DataError: there is none.
-    """
+    """Returns the items, of which there is at least one."""
     first = next(items, None)
     if first is None:
         raise DataError(f"no image in {source}")
@@ -294,19 +282,10 @@ def _run_all(run: _Run, items: Iterator[Item], patient: Any, *, coco: bool) -> P
         return None
     return PredictResult(
         out=run.out,
-        images=counts.images,
-        already_done=counts.already_done,
-        boxes=counts.boxes,
-        skipped=counts.skipped,
+        **asdict(counts),
         files=_finish(run.out, run.detector.classes, coco=coco),
         seconds=time.perf_counter() - started,
     )
-
-
-# --- the folder ---
-
-
-# --- several processes ---
 
 
 def _place(launcher: str, device: str) -> tuple[Place, str]:
@@ -345,7 +324,7 @@ def _total(counts: Counts, place: Place, patient: Any) -> Counts:
         return counts
     every: list[Any] = [None] * place.count
     torch.distributed.all_gather_object(every, counts, patient)
-    return sum(every, Counts())
+    return Counts(*map(sum, zip(*map(astuple, every), strict=True)))
 
 
 @contextlib.contextmanager

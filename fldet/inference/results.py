@@ -31,66 +31,37 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class PredictResult:
-    """What ``fldet predict`` leaves behind, over all its processes.
+    """What ``fldet predict`` leaves behind, over all its processes."""
 
-    Attributes:
-        out: the folder of everything below.
-        images: images done in this run.
-        already_done: images that an earlier run had done.
-        boxes: boxes found in this run.
-        skipped: images that could not be read, or whose picture could not be drawn.
-        files: what was written: the lines of each process, and what was made of them.
-        seconds: wall time of this run, loading of the model not counted.
-    """
-
-    out: Path
-    images: int
-    already_done: int
-    boxes: int
-    skipped: int
-    files: tuple[Path, ...]
-    seconds: float
+    out: Path  # the folder of everything below
+    images: int  # done in this run
+    already_done: int  # images that an earlier run had done
+    boxes: int  # found in this run
+    skipped: int  # images that could not be read, or whose picture could not be drawn
+    files: tuple[Path, ...]  # the lines of each process, and what was made of them
+    seconds: float  # wall time of this run, loading of the model not counted
 
 
 @dataclasses.dataclass(frozen=True)
 class ParityResult:
-    """How an exported model differs from the checkpoint on real images.
+    """How an exported model differs from the checkpoint on real images."""
 
-    Attributes:
-        images: images compared.
-        boxes: boxes compared.
-        box_px: largest difference of a coordinate, in pixels of the file.
-        score: largest difference of a score.
-        unmatched: boxes that only one of the two found.
-        torch_ms: median time per image of the checkpoint, without reading the file.
-        exported_ms: that of the exported model.
-    """
-
-    images: int
+    images: int  # compared, as are the boxes
     boxes: int
-    box_px: float
-    score: float
-    unmatched: int
-    torch_ms: float
-    exported_ms: float
+    box_px: float  # largest difference of a coordinate, in pixels of the file
+    score: float  # largest difference of a score
+    unmatched: int  # boxes that only one of the two found
+    torch_ms: float  # median time per image of the checkpoint, without reading the file
+    exported_ms: float  # that of the exported model
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """What ``fldet export`` leaves behind.
-
-    Attributes:
-        file: the exported model.
-        format: ``onnx`` or ``torchscript``.
-        post_process: ``inside`` or ``outside`` the file.
-        size_mib: of the file.
-        parity: None if no images were given.
-        within_tolerance: None if no images were given.
-    """
+    """What ``fldet export`` leaves behind."""
 
     file: Path
-    format: str
-    post_process: str
+    format: str  # ``onnx`` or ``torchscript``
+    post_process: str  # ``inside`` or ``outside`` the file
     size_mib: float
-    parity: ParityResult | None
+    parity: ParityResult | None  # None if no images were given, as the next one
     within_tolerance: bool | None

@@ -4,11 +4,11 @@ Nothing is listed as a whole but the names in one folder at a time, and all that
 finds; these are sorted, so that several processes and a later run see the same order.
 """
 
+import contextlib
 import glob
 import logging
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from fldet.data.image_files import for_opencv
 from fldet.errors import DataError, UsageError
+from fldet.files import other_than_file, read_bytes
 from fldet.text import file_name
 
 log = logging.getLogger("fldet")
@@ -41,18 +42,11 @@ _ROOT, _UP = "_root", "_up"
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source.
+    """One image of a source; a frame is decoded only before the next item is taken."""
 
-    Attributes:
-        file: path of the image or video, as the source names it.
-        frame: number of the frame of a video, from 0; None for an image file.
-        picture: where its picture goes, relative to the folder of pictures.
-        decode: returns the frame, only before the next item is taken; None for an image file.
-    """
-
-    file: str
-    frame: int | None
-    picture: str
+    file: str  # path of the image or video, as the source names it
+    frame: int | None  # number of the frame of a video, from 0; None for an image file
+    picture: str  # where its picture goes, relative to the folder of pictures
     decode: Callable[[], npt.NDArray[np.uint8]] | None = None
 
     def read(self) -> str | npt.NDArray[np.uint8] | DataError:
@@ -91,10 +85,9 @@ class _LeftOut:
 def find_items(source: str, every: int = 1) -> Iterator[Item]:
     """Returns an iterator over the images of a source.
 
-    Args:
-        source: an image, a video, a folder (with all folders below it), a glob pattern (``**`` for
-            any folders), or ``-`` for one path a line on stdin.
-        every: of a video, only each so many-th frame.
+    That is an image, a video, a folder (with all folders below it), a glob pattern (``**`` for any
+    folders), or ``-`` for one path a line on stdin. Of a video, only each so many-th frame is
+    taken.
 
     Raises:
         DataError: there is no such file, or it is neither an image nor a video.
@@ -104,7 +97,7 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
     if os.path.isdir(source):
         return _walk(source)
     if os.path.isfile(source):
-        if is_image(source) and not _starts_as_gif(source):
+        if is_image(source) and not _start(source).startswith(b"GIF"):
             return iter([_item(source, os.path.dirname(source))])
         return _frames(source, every)
     if glob.has_magic(source):
@@ -123,11 +116,7 @@ def fixed_part(source: str) -> str:
 
 
 def check_source(source: str, processes: int) -> None:
-    """Does nothing if several processes can share a source.
-
-    Raises:
-        UsageError: they cannot: there is one stdin.
-    """
+    """Does nothing if so many processes can share a source; there is one stdin."""
     if source == "-" and processes > 1:
         raise UsageError(
             f"{processes} processes cannot share the paths on stdin",
@@ -194,10 +183,7 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _item(file: str, root: str) -> Item:
-    """Returns an image file, its picture placed as the file is below ``root``.
-
-    Two files have two pictures, whatever their names are.
-    """
+    """Returns an image file; its picture is placed as it is below ``root``, and is its alone."""
     path = Path(os.path.relpath(file, root) if root else file)
     *folders, name = path.parts or (".",)
     places = [_folder_name(folder, path.anchor) for folder in folders]
@@ -222,29 +208,23 @@ def _picture_name(name: str) -> str:
 
 
 def _require_regular(file: str) -> None:
-    """Does nothing for a file that can be read to its end, or is not there: that is said later.
-
-    Raises:
-        DataError: a pipe or device would be waited for, or be endless.
-    """
+    """Refuses a pipe or device, which may never end; a file that is missing is named later."""
     try:
-        mode = os.stat(file).st_mode
+        kind = other_than_file(os.stat(file))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the image {file}: {reason}") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+    if kind:
         raise DataError(f"cannot read the image {file}: it is {kind}")
 
 
-def _starts_as_gif(file: str) -> bool:
-    try:
-        with open(file, "rb") as content:
-            return content.read(3) == b"GIF"
-    except OSError:
-        return False
+def _start(file: str) -> bytes:
+    """Returns the first bytes of a file, none of one that cannot be read."""
+    with contextlib.suppress(DataError):
+        return read_bytes(Path(file), most=4096, cut=True)
+    return b""
 
 
 # What FFmpeg takes for a list of other files or addresses, whatever the ending.
@@ -253,11 +233,7 @@ _LISTS = (b"#EXTM3U", b"ffconcat", b"<", b"v=0", b"[", b"RTSPtext", b"rtsp:", b"
 
 def _is_text(file: str) -> bool:
     """Returns whether a file is text where a video has bytes; OpenCV would open what it names."""
-    try:
-        with open(file, "rb") as content:
-            start = content.read(4096)
-    except OSError:
-        return False
+    start = _start(file)
     words = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if words.startswith(_LISTS) or b"#EXTM3U" in start or b"ffconcat" in start:
         return True

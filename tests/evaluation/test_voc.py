@@ -10,7 +10,7 @@ from fldet.data.voc import VOCDataset
 from fldet.errors import DataError
 from fldet.evaluation.ground_truth import load_truth, read_ground_truth
 from fldet.evaluation.metrics import CocoMetric, VOCMetric
-from fldet.evaluation.voc import VocRule, average_precisions, evaluate_voc
+from fldet.evaluation.voc import average_precisions
 
 
 def box(image=1, bbox=(10, 10, 20, 20), score=0.9, category=1):
@@ -31,6 +31,16 @@ def truth(*entries, classes=("cat", "dog")):
     )
 
 
+def figures_of(known, found, **rule):
+    """What the metric says of detections."""
+    metric = VOCMetric(**rule)
+    metric.truth = known
+    metric.dataset_meta = {"classes": tuple(known.categories.values())}
+    metric.process({}, list(samples(known, found)))
+    metric.compute_metrics(metric.results)
+    return metric.figures
+
+
 A, B, C, FAR = (10, 10, 20, 20), (100, 10, 20, 20), (10, 100, 20, 20), (300, 300, 5, 5)
 
 
@@ -48,7 +58,7 @@ def test_by_hand():
         box(2, A, 0.6),
         box(2, A, 0.5),
     ]
-    figures = evaluate_voc(known, found)
+    figures = figures_of(known, found)
     assert figures.per_class["cat"] == pytest.approx(5 / 9)
     assert figures.per_class_11["cat"] == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
     assert math.isnan(figures.per_class["dog"])
@@ -73,7 +83,7 @@ def test_by_hand():
     ],
 )
 def test_one_class(entries, found, expected):
-    figures = evaluate_voc(truth(*entries), found)
+    figures = figures_of(truth(*entries), found)
     assert figures.per_class["cat"] == pytest.approx(expected, nan_ok=True)
 
 
@@ -81,16 +91,16 @@ def test_the_nearest_box_decides_even_if_it_is_taken():
     """As in the development kit: the second detection overlaps the taken box most."""
     known = truth((1, 1, (0, 0, 20, 20), 0), (1, 1, (0, 6, 20, 20), 0))
     found = [box(bbox=(0, 0, 20, 20)), box(bbox=(0, 2, 20, 20), score=0.8)]
-    assert evaluate_voc(known, found).per_class["cat"] == pytest.approx(0.5)
+    assert figures_of(known, found).per_class["cat"] == pytest.approx(0.5)
 
 
 def test_one_pixel_more_decides_at_the_threshold():
     """Inclusive pixels: 10 x 10 in 10 x 20 is exactly half; with x2 - x1 it is 9 x 9 in 9 x 19."""
     known, found = truth((1, 1, (0, 0, 9, 19), 0)), [box(bbox=(0, 0, 9, 9))]
-    assert evaluate_voc(known, found).per_class["cat"] == 1.0
-    assert evaluate_voc(known, found, VocRule(plus_one=False)).per_class["cat"] == 0.0
-    loose = VocRule(iou_thr=0.4, plus_one=False)
-    assert evaluate_voc(known, found, loose).per_class["cat"] == 1.0
+    assert figures_of(known, found).per_class["cat"] == 1.0
+    assert figures_of(known, found, plus_one=False).per_class["cat"] == 0.0
+    loose = {"iou_thr": 0.4, "plus_one": False}
+    assert figures_of(known, found, **loose).per_class["cat"] == 1.0
 
 
 @pytest.mark.parametrize("num_boxes", [3, 7, 10, 30])
@@ -103,9 +113,11 @@ def test_a_recall_reaches_its_point_exactly(num_boxes):
         assert eleven == pytest.approx(points / 11)
 
 
-def test_unknown_ids_are_named():
-    with pytest.raises(DataError, match="image_id 9"):
-        evaluate_voc(truth((1, 1, A, 0)), [box(9)])
+def test_an_unknown_image_is_named():
+    metric = VOCMetric()
+    metric.truth = truth((1, 1, A, 0))
+    with pytest.raises(DataError, match="no image 9"):
+        metric.result_of(9, {})
 
 
 # --- real boxes ----------------------------------------------------------------------------------
@@ -148,7 +160,7 @@ def test_agrees_with_mmdetection(voc, plus_one):
 
     known = load_truth("", None, voc)
     found = noisy(known)
-    ours = evaluate_voc(known, found, VocRule(plus_one=plus_one))
+    ours = figures_of(known, found, plus_one=plus_one)
     kwargs = {"use_legacy_coordinate": plus_one, "logger": "silent"}
     detections, annotations = as_mmdetection(known, found)
     mean, per_class = eval_map(detections, annotations, **kwargs)
@@ -218,14 +230,14 @@ def metric_on(voc, classes=None, kind=VOCMetric):
     return metric
 
 
-def test_the_metric_gives_the_same_figures(voc):
+def test_the_metric_reads_the_truth_of_a_data_set_and_names_its_figures(voc):
     known = load_truth("", None, voc)
     found = noisy(known)
     metric = metric_on(voc)
     for sample in samples(known, found):
         metric.process({}, [sample])
     figures = metric.evaluate(len(known.images))
-    expected = evaluate_voc(known, found)
+    expected = figures_of(known, found)
     assert metric.figures == expected
     assert figures == {f"voc/{name}": value for name, value in expected.summary.items()}
 
@@ -239,7 +251,7 @@ def test_several_processes_send_marks_and_an_image_twice(voc):
     metric.process({}, whole[::2])
     second.process({}, [*whole[1::2], whole[0]])
     summary = metric.compute_metrics(metric.results + second.results)
-    assert summary == evaluate_voc(known, found).summary
+    assert summary == figures_of(known, found).summary
     sizes = [
         one.scores.nbytes + one.marks.nbytes + one.categories.nbytes for _, one in metric.results
     ]

@@ -15,7 +15,7 @@ from fldet.data.folders import (
     split_of,
 )
 from fldet.data.foreign import foreign_format
-from fldet.data.formats.found import SAMPLE, FoundData, names_of, options_of
+from fldet.data.formats.found import SAMPLE, FoundData, fullest, names_of, options_of
 from fldet.errors import DataError, shorten
 from fldet.files import MOST_OF_ANNOTATIONS, read_bytes
 
@@ -25,11 +25,7 @@ _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_
 
 
 def find_coco(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the COCO files in a folder or below its ``annotations``, or a file as one; else None.
-
-    Raises:
-        DataError: several files of one split, no images, or a malformed file.
-    """
+    """Returns the COCO files in a folder or its ``annotations``, or a file as one; else None."""
     if path.is_file():
         files = [path] if path.suffix.lower() == ".json" else []
         if files and not _is_coco(path) and foreign_format(path):
@@ -47,11 +43,7 @@ def find_coco(path: Path, images: Path | None = None) -> FoundData | None:
 
 
 def _coco_found(name: str, root: Path, files: Mapping[str, Path], images: Path | None) -> FoundData:
-    """Returns the splits that have images; those without are noted.
-
-    Raises:
-        DataError: no split has any.
-    """
+    """Returns the splits that have images, at least one; those without are noted."""
     contents = {split: read_annotations(file) for split, file in files.items()}
     notes = [
         f"{files[split].relative_to(root)} lists no image: left out"
@@ -99,7 +91,11 @@ def _by_split(files: list[Path], root: Path) -> dict[str, Path]:
 
 def _coco_images(root: Path, file: Path, split: str, content: Mapping[str, Any]) -> Path:
     names = [image.get("file_name") for image in content["images"][:SAMPLE]]
-    folder = _folder_with(names, _image_folders(root, file, split))
+    folder = fullest(
+        _image_folders(root, file, split),
+        lambda folder: sum(has_image(folder, name) for name in names),
+        len(names),
+    )
     if folder is None:
         raise DataError(
             f"{file}: no folder in {root} has its images, such as {shorten([*names, None][0])}",
@@ -118,24 +114,8 @@ def _image_folders(root: Path, file: Path, split: str) -> Iterable[Path]:
     yield from folders_below(root, deepest=3)
 
 
-def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
-    """Returns the folder that has most of the files, the first of equals; None if none has any."""
-    best, most = None, 0
-    for folder in folders:
-        count = sum(has_image(folder, name) for name in names)
-        if count > most:
-            best, most = folder, count
-        if most == len(names):
-            break
-    return best
-
-
 def find_roboflow(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the splits that are folders with a file of Roboflow's; None if there are none.
-
-    Raises:
-        DataError: as ``find_coco``.
-    """
+    """Returns the splits that are folders with a file of Roboflow's; None if there are none."""
     folders = split_folders(path, lambda folder: isfile(folder / ROBOFLOW))
     files = {split: folder / ROBOFLOW for split, folder in folders.items()}
     return _coco_found("Roboflow COCO", path, files, images) if files else None

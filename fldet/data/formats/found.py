@@ -1,6 +1,6 @@
 """A data set that was recognised: its splits, its classes and what is odd about it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -18,26 +18,15 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class FoundData:
-    """A data set that was recognised.
+    """A data set that was recognised."""
 
-    Attributes:
-        format: ``COCO``, ``Roboflow COCO``, ``Pascal VOC`` or ``YOLO``.
-        root: folder that the paths in ``splits`` are relative to, absolute.
-        splits: ``type`` and keywords of the data set class for ``train``, ``val``, ``test``.
-        notes: what is left out or odd, one sentence each.
-    """
-
-    format: str
-    root: Path
-    splits: dict[str, Options]
-    notes: list[str] = field(default_factory=list)
+    format: str  # ``COCO``, ``Roboflow COCO``, ``Pascal VOC`` or ``YOLO``
+    root: Path  # that the paths in ``splits`` are relative to, absolute
+    splits: dict[str, Options]  # ``type`` and keywords of each split's data set class
+    notes: list[str] = field(default_factory=list)  # what is left out or odd, one sentence each
 
     def options(self, split: str) -> Options:
-        """Returns all keywords of a split's data set, and ``type``.
-
-        Raises:
-            UsageError: there is no such split.
-        """
+        """Returns all keywords of a split's data set, and ``type``."""
         if split not in self.splits:
             raise UsageError(
                 f"{self.root} has no split {split!r}", expected=f"one of: {', '.join(self.splits)}"
@@ -73,6 +62,17 @@ def names_of(files: Iterable[Path], root: Path) -> str:
     return f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
 
 
+def fullest(folders: Iterable[Path], count_in: Callable[[Path], int], wanted: int) -> Path | None:
+    """Returns the folder that has most of the wanted files, the first of equals; None for none."""
+    best, most = None, 0
+    for folder in folders:
+        if (count := count_in(folder)) > most:
+            best, most = folder, count
+        if most == wanted:
+            break
+    return best
+
+
 def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the classes of all splits in the order of their ids, and placeholders left out.
 
@@ -95,12 +95,7 @@ def used_classes(contents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...]
 
 
 def oddities(found: FoundData, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns what a user should know of a data set, one sentence each.
-
-    Args:
-        found: the data set.
-        contents: what ``found.read`` returned, by split.
-    """
+    """Returns what a user should know of a data set whose splits were read, one sentence each."""
     notes = [*found.notes]
     if any(one.get("difficult") for content in contents.values() for one in content["annotations"]):
         notes.append("difficult objects are counted as crowd regions: no figure counts them")

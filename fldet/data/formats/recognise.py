@@ -22,11 +22,9 @@ LOOKED_FOR = """one of
 
 
 def recognise(path: Path, images: Path | None = None) -> FoundData:
-    """Returns what lies at ``path``.
+    """Returns what lies at a path: a folder, or a file (.json, .yaml, or with names of classes).
 
-    Args:
-        path: a folder, or a file (.json, .yaml, or with the names of classes).
-        images: folder of the images, of COCO and VOC; None looks for it.
+    The folder of the images, of COCO and VOC, is looked for where ``images`` is None.
 
     Raises:
         DataError: nothing, more than one thing, or a malformed file.
@@ -39,11 +37,10 @@ def recognise(path: Path, images: Path | None = None) -> FoundData:
         images = Path(os.path.abspath(images.expanduser()))
         if not isdir(images):
             raise UsageError(f"folder of images not found: {images}", expected="a folder")
-    found = [
-        *filter(None, (look(path, images) for look in (find_coco, find_roboflow, find_voc))),
-        *filter(None, [find_yolo(path)]),
-    ]
-    found = found or [*filter(None, [find_yolo_without_yaml(path)])]
+    looks = [find(path, images) for find in (find_coco, find_roboflow, find_voc)]
+    found = [one for one in (*looks, find_yolo(path)) if one]
+    if not found and (listed := find_yolo_without_yaml(path)):
+        found = [listed]
     if len(found) > 1:
         raise DataError(
             f"{path} looks like {' and like '.join(one.format for one in found)}",
@@ -79,9 +76,7 @@ def _unknown(path: Path) -> DataError:
 def _may_be_meant(folder: Path) -> bool:
     try:
         finders = (find_roboflow, find_voc, find_yolo, find_yolo_without_yaml)
-        found = [
-            find(folder) for find in finders
-        ]  # of all, for an error counts whatever another finds
+        found = [find(folder) for find in finders]  # an error counts, whatever another finds
         return any(found)
     except DataError:
         return False

@@ -15,7 +15,7 @@ from fldet.data.folders import (
     text_lines,
 )
 from fldet.data.foreign import xml_root
-from fldet.data.formats.found import SAMPLE, FoundData, names_of, options_of
+from fldet.data.formats.found import SAMPLE, FoundData, fullest, names_of, options_of
 from fldet.data.voc import IMAGE_FOLDERS, LIST, LIST_LAYOUT, XML_FOLDERS
 from fldet.errors import DataError
 
@@ -23,11 +23,7 @@ _LISTS = ("ImageSets/Main", "ImageSets", "")  # folders with lists of images
 
 
 def find_voc(path: Path, images: Path | None = None) -> FoundData | None:
-    """Returns the splits of lists or folders with XML files; None if there is no such file.
-
-    Raises:
-        DataError: no image belongs to the XML files.
-    """
+    """Returns the splits of lists or folders with XML files; None if there is no such file."""
     if not path.is_dir():
         return None
     here = _xml_below(path) or (path if _has_xml(path, deepest=0) else None)
@@ -93,7 +89,11 @@ def _voc_lists(path: Path) -> tuple[dict[str, Path], list[str]]:
             left = [one for one in files if one not in lists.values() and not _is_known(one, lists)]
             if left:
                 notes.append(f"lists that are not used: {names_of(left, path)}")
-            for split in [one for one, file in lists.items() if not any(_lines(file))]:
+            for split in [
+                one
+                for one, file in lists.items()
+                if not any(text_lines(file, LIST, expected=LIST_LAYOUT))
+            ]:
                 notes.append(f"{names_of([lists.pop(split)], path)} is empty: left out")
             return {split: lists[split] for split in SPLITS if split in lists}, notes
     return {}, []
@@ -103,10 +103,6 @@ def _is_known(file: Path, lists: Mapping[str, Path]) -> bool:
     """Returns whether a list is of one class, or of images of training and validation together."""
     word = file.stem.lower().rpartition("_")[2]
     return word in ("trainval", "val") or (split_named(word) in lists and "_" in file.stem)
-
-
-def _lines(file: Path) -> list[str]:
-    return text_lines(file, LIST, expected=LIST_LAYOUT)
 
 
 def _unused_lists(root: Path) -> list[str]:
@@ -132,31 +128,21 @@ def _empty(path: Path, used: Iterable[str]) -> list[str]:
 
 
 def _images_for(folder: Path, root: Path, given: Path | None, split: str = "") -> Path:
-    """Returns the folder that has images of the same names as XML files.
+    """Returns the folder with images of the same names as XML files, if none is ``given``.
 
-    Args:
-        folder: of the XML files.
-        root: of the data set.
-        given: the folder that the user names, which is taken as it is.
-        split: where each has XML files of its own; folders of the others are not looked into.
-
-    Raises:
-        DataError: there is none.
+    Where each split has XML files of its own, folders of the others are not looked into.
     """
     if given is not None:
         return given
     files = files_below(folder, [".xml"])[:SAMPLE]
     names = [file.relative_to(folder).with_suffix("") for file in files]
-    best, most = None, 0
-    for images in _voc_image_folders(folder, root, split):
-        stems = {
-            parent: images_by_stem(images / parent) for parent in {one.parent for one in names}
-        }
-        count = sum(name.name in stems[name.parent] for name in names)
-        if count > most:
-            best, most = images, count
-        if most == len(names):
-            break
+    parents = {name.parent for name in names}
+
+    def count_in(images: Path) -> int:
+        stems = {parent: images_by_stem(images / parent) for parent in parents}
+        return sum(name.name in stems[name.parent] for name in names)
+
+    best = fullest(_voc_image_folders(folder, root, split), count_in, len(names))
     if best is None:
         raise DataError(
             f"no image belongs to {files[0] if files else folder}",

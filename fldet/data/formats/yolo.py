@@ -13,11 +13,7 @@ from fldet.files import MOST_OF_SETTINGS, read_bytes
 
 
 def find_yolo(path: Path) -> FoundData | None:
-    """Returns the splits of a YAML file, or of the one in a folder; None if there is none.
-
-    Raises:
-        DataError: several such files, a malformed one, or no images.
-    """
+    """Returns the splits of a YAML file, or of the one in a folder; None if there is none."""
     files = _yolo_files(path)
     if len(files) > 1:
         raise DataError(
@@ -40,11 +36,7 @@ def _has_names(file: Path) -> bool:
 
 
 def find_yolo_without_yaml(path: Path) -> FoundData | None:
-    """Returns the splits of a file with the names of classes, beside labels; None if there is none.
-
-    Raises:
-        DataError: several such files that differ, or no images.
-    """
+    """Returns the splits of a file with names of classes, beside labels; None if there is none."""
     if path.is_file():
         is_one = path.name in NAME_FILES or path.suffix.lower() in (".data", ".names")
         return _yolo_found(read_settings(path)) if is_one else None
@@ -68,11 +60,7 @@ def find_yolo_without_yaml(path: Path) -> FoundData | None:
 
 
 def _yolo_found(data: Settings) -> FoundData:
-    """Returns the splits that have images; others are noted.
-
-    Raises:
-        DataError: no split has any.
-    """
+    """Returns the splits that have images, at least one; others are noted."""
     notes, splits = [], {}
     for split, names in data.splits.items():
         if not all(place(data, name) for name in names):
@@ -80,11 +68,8 @@ def _yolo_found(data: Settings) -> FoundData:
         elif not has_images(data, split):
             notes.append(f"the {split!r} of {data.path.name} has no image: left out")
         else:
-            splits[split] = {
-                "type": "fldet.YOLODataset",
-                "ann_file": data.path.name,
-                "split": split,
-            }
+            kind, file = "fldet.YOLODataset", data.path.name
+            splits[split] = {"type": kind, "ann_file": file, "split": split}
     if not splits:
         places = [shorten(name) for names in data.splits.values() for name in names][:SHOWN]
         raise DataError(

@@ -37,24 +37,13 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.make_files(
-            {
-                "data_root": data_root,
-                "num_train": num_train,
-                "num_val": num_val,
-                "image_size": image_size,
-                "seed": seed,
-            }
-        )
+        counts = {"num_train": num_train, "num_val": num_val}
+        self.make_files({"data_root": data_root, **counts, "image_size": image_size, "seed": seed})
         super().__init__(data_root=data_root, **kwargs)
 
     @classmethod
     def make_files(cls, options: Mapping[str, Any]) -> None:
-        """Draws the data set unless it is there.
-
-        Args:
-            options: the keywords of the constructor, with ``data_root``.
-        """
+        """Draws the data set unless it is there."""
         names = ("num_train", "num_val", "image_size", "seed")
         generate_shapes(
             options["data_root"],

@@ -18,13 +18,14 @@ Everything is a function of (seed, split, index of the image): image i stays the
 number of images.
 """
 
+import itertools
 import json
 import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,9 +58,6 @@ class _Params:
                     expected=f"{name} >= {low}",
                 )
 
-    def count(self, split: str) -> int:
-        return self.num_train if split == "train" else self.num_val
-
 
 def generate_shapes(
     root: Path | str,
@@ -68,21 +66,14 @@ def generate_shapes(
     num_val: int = 200,
     image_size: int = 160,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Path:
     """Returns ``root`` after drawing Shapes there in the layout of COCO 2017.
 
     The files are written beside ``root`` and renamed whole, so several processes may call this at
     once and an interruption leaves no half data set. A data set drawn with the same parameters is
-    reused as it is.
-
-    Args:
-        root: folder to make, with ``train2017/``, ``val2017/`` and ``annotations/``.
-        num_train: images in the training split, >= 1.
-        num_val: images in the validation split, >= 1.
-        image_size: longer side in pixels, >= 64; the shorter one is three quarters of it, or equal.
-        seed: >= 0; another seed gives other images.
-        on_progress: called with (images done, images in total) after each image.
+    reused as it is. ``image_size`` is the longer side in pixels; the shorter one is three quarters
+    of it, or equal. ``on_progress`` is called with (images done, images in total) after each image.
 
     Raises:
         DataError: a parameter is out of range, or ``root`` holds something else.
@@ -94,16 +85,12 @@ def generate_shapes(
         return root
     partial = root.parent / f".{root.name}.{uuid.uuid4().hex}.partial"
     try:
-        _write_dataset(partial, params, on_progress or _ignore)
+        _write_dataset(partial, params, on_progress)
         _rename_unless_taken(partial, root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _check_recorded(root, params)
     return root
-
-
-def _ignore(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def _is_taken(root: Path) -> bool:
@@ -141,34 +128,26 @@ def _check_recorded(root: Path, params: _Params) -> None:
 
 
 def _write_dataset(root: Path, params: _Params, on_progress: Callable[[int, int], None]) -> None:
+    counts = {"train": params.num_train, "val": params.num_val}
+    done = itertools.count(1)
     (root / "annotations").mkdir(parents=True)
-    total, done = params.num_train + params.num_val, 0
     for split in SPLITS:
-        (root / f"{split}2017").mkdir()
-        drawings = []
-        for index in range(params.count(split)):
-            drawings.append(_draw_file(root / f"{split}2017", split, index, params))
-            done += 1
-            on_progress(done, total)
-        content = json.dumps(_coco_content(drawings, params, split))
-        _annotation_file(root, split).write_text(content, encoding="utf-8")
-
-
-class _Drawn(NamedTuple):
-    """What the annotation file says about a written image."""
-
-    file_name: str
-    height: int
-    width: int
-    annotations: list[dict[str, Any]]
-
-
-def _draw_file(folder: Path, split: str, index: int, params: _Params) -> _Drawn:
-    drawing = draw_image(params.seed, split, index, params.image_size)
-    file_name = f"{index + 1:012d}.jpg"
-    _write_jpeg(folder / file_name, drawing.image)
-    height, width = drawing.image.shape[:2]
-    return _Drawn(file_name, height, width, drawing.annotations)
+        folder = root / f"{split}2017"
+        folder.mkdir()
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number in range(1, counts[split] + 1):
+            drawing = draw_image(params.seed, split, number - 1, params.image_size)
+            name, (height, width) = f"{number:012d}.jpg", drawing.image.shape[:2]
+            _write_jpeg(folder / name, drawing.image)
+            images.append({"id": number, "file_name": name, "height": height, "width": width})
+            annotations += (
+                {"id": index, "image_id": number, **one}
+                for index, one in enumerate(drawing.annotations, start=len(annotations) + 1)
+            )
+            on_progress(next(done), sum(counts.values()))
+        content = {**_heading(params, split), "images": images, "annotations": annotations}
+        _annotation_file(root, split).write_text(json.dumps(content), encoding="utf-8")
 
 
 def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
@@ -176,20 +155,7 @@ def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
     path.write_bytes(encoded.tobytes())  # unlike cv2.imwrite, raises when the disk is full
 
 
-def _coco_content(drawings: list[_Drawn], params: _Params, split: str) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, drawn in enumerate(drawings, start=1):
-        images.append(
-            {
-                "id": image_id,
-                "file_name": drawn.file_name,
-                "height": drawn.height,
-                "width": drawn.width,
-            }
-        )
-        for annotation in drawn.annotations:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+def _heading(params: _Params, split: str) -> dict[str, Any]:
     return {
         "info": {
             "description": f"Shapes, {split} split, drawn by fldet.data.shapes.files",
@@ -200,6 +166,4 @@ def _coco_content(drawings: list[_Drawn], params: _Params, split: str) -> dict[s
         "categories": [
             {"id": c.category_id, "name": c.name, "supercategory": "shape"} for c in CLASSES
         ],
-        "images": images,
-        "annotations": annotations,
     }

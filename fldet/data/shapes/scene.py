@@ -65,15 +65,10 @@ _TRIES = 8  # random places tried for one shape
 
 @dataclass(frozen=True)
 class Drawing:
-    """One image and its truth.
+    """One image and its truth."""
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        annotations: COCO annotations without ``id`` and ``image_id``; ``bbox`` is x, y, w, h.
-    """
-
-    image: NDArray[np.uint8]
-    annotations: list[dict[str, Any]]
+    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    annotations: list[dict[str, Any]]  # COCO's, without ``id`` and ``image_id``; ``bbox`` is xywh
 
 
 @dataclass
@@ -94,14 +89,7 @@ class _Scene:
 
 
 def draw_image(seed: int, split: str, index: int, image_size: int) -> Drawing:
-    """Returns image ``index`` of a split; the same one for the same arguments.
-
-    Args:
-        seed: of the data set, >= 0.
-        split: ``train`` or ``val``.
-        index: of the image, from 0.
-        image_size: longer side in pixels.
-    """
+    """Returns image ``index`` of a split; the same one for the same arguments."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     height, width = _draw_size(rng, image_size)
     background = draw_background(rng, height, width)
@@ -130,7 +118,8 @@ def _fill_scene(rng: Generator, scene: _Scene, background: Image) -> None:
     scene.loose = kind == "crowded" or rng.random() < _LOOSE_FRAC
     image_size = max(scene.size)
     if kind == "crowded":
-        object_sizes = [_crowded_size(rng, image_size) for _ in range(rng.integers(20, 27))]
+        count = int(rng.integers(20, 27))
+        object_sizes = [image_size * rng.uniform(0.12, 0.18) for _ in range(count)]
     else:
         count = 0 if kind == "empty" else int(rng.integers(1, 8))
         object_sizes = [_ordinary_size(rng, image_size) for _ in range(count)]
@@ -150,10 +139,6 @@ def _ordinary_size(rng: Generator, image_size: int) -> float:
     """Returns a diameter in pixels; at 160 pixels 25 % small, 57 % medium, 18 % large ones."""
     low, high = ((0.14, 0.22), (0.22, 0.6), (0.72, 0.95))[rng.choice(3, p=(0.25, 0.57, 0.18))]
     return image_size * math.exp(rng.uniform(math.log(low), math.log(high)))
-
-
-def _crowded_size(rng: Generator, image_size: int) -> float:
-    return image_size * rng.uniform(0.12, 0.18)
 
 
 def _place_object(rng: Generator, scene: _Scene, background: Image, size: float) -> None:
@@ -225,12 +210,7 @@ def _place_crowd_region(rng: Generator, scene: _Scene, background: Image) -> Non
 def _annotation(
     shape: ShapeClass, bbox: list[float] | list[int], area: int, *, iscrowd: int
 ) -> dict[str, Any]:
-    return {
-        "category_id": shape.category_id,
-        "bbox": bbox,
-        "area": area,
-        "iscrowd": iscrowd,
-    }
+    return {"category_id": shape.category_id, "bbox": bbox, "area": area, "iscrowd": iscrowd}
 
 
 def _add_layer(
