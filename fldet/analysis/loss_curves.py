@@ -28,22 +28,14 @@ _POINTS = 801
 
 @dataclass(frozen=True)
 class LossCurves:
-    """Points of the curves; every list is as long as the axis that it belongs to.
+    """Points of the curves; every list is as long as the axis that it belongs to."""
 
-    Attributes:
-        p_t: axis of Figure 1, inside (0, 1).
-        by_gamma: focal loss over ``p_t`` in nats, by gamma.
-        x_t: axis of Figures 5 and 6, in logits.
-        losses: loss over ``x_t`` in nats, by name.
-        derivatives: its derivative with respect to ``x_t``, by name.
-        landmarks: for each gamma the focal loss at the p_t of ``LANDMARKS``, by p_t.
-    """
-
-    p_t: tuple[float, ...]
-    by_gamma: dict[float, tuple[float, ...]]
-    x_t: tuple[float, ...]
-    losses: dict[str, tuple[float, ...]]
-    derivatives: dict[str, tuple[float, ...]]
+    p_t: tuple[float, ...]  # axis of Figure 1, inside (0, 1)
+    by_gamma: dict[float, tuple[float, ...]]  # focal loss over ``p_t`` in nats, by gamma
+    x_t: tuple[float, ...]  # axis of Figures 5 and 6, in logits
+    losses: dict[str, tuple[float, ...]]  # loss over ``x_t`` in nats, by name
+    derivatives: dict[str, tuple[float, ...]]  # its derivative with respect to ``x_t``, by name
+    # for each gamma the focal loss at the p_t of ``LANDMARKS``, by p_t
     landmarks: dict[float, dict[float, float]]
 
     def __str__(self) -> str:

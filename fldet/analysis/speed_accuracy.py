@@ -22,52 +22,33 @@ _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Point:
-    """A detector.
+    """A detector."""
 
-    Attributes:
-        name: what is written at the point.
-        ap: COCO's box AP in %.
-        ms: milliseconds per image.
-        on_envelope: no other point of the same comparison is as fast and better, or as good and
-            faster.
-    """
-
-    name: str
-    ap: float
-    ms: float
+    name: str  # what is written at the point
+    ap: float  # COCO's box AP in %
+    ms: float  # milliseconds per image
+    # no other point of the same comparison is as fast and better, or as good and faster
     on_envelope: bool = False
 
 
 @dataclass(frozen=True)
 class Group:
-    """Points that belong together in the legend.
-
-    Attributes:
-        name: of the group.
-        hardware: what the times were measured on.
-        points: the fastest first.
-        comparison: groups of the same comparison have one envelope.
-        is_line: the points are one model at several image sizes.
-    """
+    """Points that belong together in the legend."""
 
     name: str
-    hardware: str
-    points: tuple[Point, ...]
-    comparison: str
-    is_line: bool = False
+    hardware: str  # what the times were measured on
+    points: tuple[Point, ...]  # the fastest first
+    comparison: str  # groups of the same comparison have one envelope
+    is_line: bool = False  # the points are one model at several image sizes
 
 
 @dataclass(frozen=True)
 class SpeedAccuracy:
-    """What Figure 2 shows.
+    """What Figure 2 shows."""
 
-    Attributes:
-        groups: the paper's two RetinaNets, the other systems, then measured points by hardware.
-        not_plotted: why a system is left out, by its name.
-    """
-
+    # the paper's two RetinaNets, the other systems, then measured points by hardware
     groups: tuple[Group, ...]
-    not_plotted: dict[str, str]
+    not_plotted: dict[str, str]  # why a system is left out, by its name
 
     def __str__(self) -> str:
         lines = [f"{'point':20}  {'AP':>5}  {'ms':>7}  envelope  times on", "-" * 70]

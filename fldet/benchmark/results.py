@@ -6,17 +6,12 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class SpeedComparison:
-    """The same model timed in another way, in the same process and on the same images.
+    """The same model timed in another way, in the same process and on the same images."""
 
-    Attributes:
-        name: what it was compared with, ``mmdet``: MMDetection's own code in float32.
-        median_ms: its median over the timed images.
-        speedup: how many times as long it took; median of the ratios image by image, so that a
-            slow spell of the machine hits both sides.
-    """
-
-    name: str
-    median_ms: float
+    name: str  # what it was compared with, ``mmdet``: MMDetection's own code in float32
+    median_ms: float  # its median over the timed images
+    # how many times as long it took; median of the ratios image by image, so that a slow spell of
+    # the machine hits both sides
     speedup: float
 
 
@@ -89,34 +84,21 @@ class SpeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCell:
-    """One depth and scale of a table of times.
+    """One depth and scale of a table of times."""
 
-    Attributes:
-        depth: of the ResNet.
-        scale: shorter side of the image in pixels.
-        paper_ms: the paper's time, on an Nvidia M40; None where it has none.
-        result: None if it failed.
-        error: why it failed, empty if it did not.
-    """
-
-    depth: int
-    scale: int
-    paper_ms: float | None
-    result: SpeedResult | None
-    error: str = ""
+    depth: int  # of the ResNet
+    scale: int  # shorter side of the image in pixels
+    paper_ms: float | None  # the paper's time, on an Nvidia M40; None where it has none
+    result: SpeedResult | None  # None if it failed
+    error: str = ""  # why it failed, empty if it did not
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedTable:
-    """Times by depth and scale, in the shape of Table 1e.
+    """Times by depth and scale, in the shape of Table 1e."""
 
-    Attributes:
-        config: of the models.
-        cells: by depth, then by scale; while it is made, those that are done.
-    """
-
-    config: str
-    cells: tuple[SpeedCell, ...]
+    config: str  # of the models
+    cells: tuple[SpeedCell, ...]  # by depth, then by scale; while it is made, those that are done
 
     @property
     def command(self) -> str:

@@ -16,26 +16,17 @@ from fldet.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Times of a model, and what they were measured on.
+    """Times of a model, and what they were measured on."""
 
-    Attributes:
-        rows: milliseconds of each image or step (row), of the model and of what it is compared
-            with (columns).
-        device: of the model.
-        precision: in which its network computes: a data type of torch, and maybe more words.
-        shape: (height, width) of most images, in pixels.
-        gflop: billions of operations of an image or step; NaN where they are not known.
-        memory: as ``peak_memory`` returned it.
-        batch_size: images of a row.
-    """
-
+    # milliseconds of each image or step (row), of the model and of what it is compared with
+    # (columns)
     rows: NDArray[np.float64]
     device: torch.device
-    precision: str
-    shape: tuple[int, int]
-    gflop: float
-    memory: tuple[float, str]
-    batch_size: int = 1
+    precision: str  # in which its network computes: a data type of torch, and maybe more words
+    shape: tuple[int, int]  # (height, width) of most images, in pixels
+    gflop: float  # billions of operations of an image or step; NaN where they are not known
+    memory: tuple[float, str]  # as ``peak_memory`` returned it
+    batch_size: int = 1  # images of a row
 
 
 def check_against(against: str | None) -> None:

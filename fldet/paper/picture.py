@@ -11,19 +11,12 @@ from fldet.pictures.figure import COLORS, figure, save
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table.
-
-    Attributes:
-        name: of the row.
-        paper: what the paper states, None if nothing.
-        ours: one value for each seed.
-        note: written where there is no value, ``diverged``.
-    """
+    """One row of the table."""
 
     name: str
-    paper: float | None
-    ours: tuple[float, ...]
-    note: str = ""
+    paper: float | None  # what the paper states, None if nothing
+    ours: tuple[float, ...]  # one value for each seed
+    note: str = ""  # written where there is no value, ``diverged``
 
 
 def plot_table(table: TableReport, tier: str, folder: Path) -> list[Path]:

@@ -27,21 +27,13 @@ _MAIN = "table2"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What all runs are told.
+    """What all runs are told."""
 
-    Attributes:
-        train: further arguments of ``fldet train``.
-        test: further arguments of ``fldet test``.
-        timing: further arguments of ``fldet benchmark``.
-        cfg: overrides of all configs.
-        gpus: processes of each training; None where it is not known.
-    """
-
-    train: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    timing: tuple[str, ...] = ()
-    cfg: tuple[str, ...] = ()
-    gpus: int | None = 1
+    train: tuple[str, ...] = ()  # further arguments of ``fldet train``
+    test: tuple[str, ...] = ()  # further arguments of ``fldet test``
+    timing: tuple[str, ...] = ()  # further arguments of ``fldet benchmark``
+    cfg: tuple[str, ...] = ()  # overrides of all configs
+    gpus: int | None = 1  # processes of each training; None where it is not known
 
 
 def tables_of(names: Sequence[str], tier: Tier) -> list[Table]:

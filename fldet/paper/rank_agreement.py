@@ -18,23 +18,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rank agreement of two columns.
+    """Rank agreement of two columns."""
 
-    Attributes:
-        tau: Kendall's tau-b in [-1, 1] of the means; None if a column has no two different values.
-        rows: counted in; a row without a value is not.
-        p_value: share of all orders of the rows that agree at least as well (permutation test,
-            one-sided).
-        exact: whether all orders were looked at, or ``DRAWN`` drawn ones.
-        range: the middle 95 % of tau when each mean is moved by as much as other seeds might have
-            moved it; None if a row has one seed. Noise pulls tau towards 0, so the range lies
-            rather too low.
-    """
-
+    # Kendall's tau-b in [-1, 1] of the means; None if a column has no two different values
     tau: float | None
-    rows: int
+    rows: int  # counted in; a row without a value is not
+    # share of all orders of the rows that agree at least as well (permutation test, one-sided)
     p_value: float | None
-    exact: bool
+    exact: bool  # whether all orders were looked at, or ``DRAWN`` drawn ones
+    # the middle 95 % of tau when each mean is moved by as much as other seeds might have moved it;
+    # None if a row has one seed. Noise pulls tau towards 0, so the range lies rather too low.
     range: tuple[float, float] | None
 
 

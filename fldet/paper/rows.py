@@ -32,67 +32,44 @@ RESULT = Path("test", "result.json")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table, or one cell of a table with two keys.
+    """One row of a table, or one cell of a table with two keys."""
 
-    Attributes:
-        name: as the paper labels it, ``2/.25`` or ``OHEM 128/.7``.
-        config: the file, relative to the repository.
-        paper: what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L;
-            and ``ms`` per image on an Nvidia M40. Empty for controls.
-        beside: of a control the rows that it is to be compared with, as ``table1b 2/.25``.
-    """
-
-    name: str
-    config: Path
+    name: str  # as the paper labels it, ``2/.25`` or ``OHEM 128/.7``
+    config: Path  # the file, relative to the repository
+    # what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L; and ``ms``
+    # per image on an Nvidia M40. Empty for controls.
     paper: dict[str, float]
+    # of a control the rows that it is to be compared with, as ``table1b 2/.25``
     beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper.
+    """One table of the paper."""
 
-    Attributes:
-        name: ``table1a`` to ``table3``, or ``controls``.
-        title: what varies, and on which model.
-        split: images the paper tested on: minival is COCO's val2017; test-dev has no public truth.
-        rows: in the paper's order.
-    """
-
-    name: str
-    title: str
+    name: str  # ``table1a`` to ``table3``, or ``controls``
+    title: str  # what varies, and on which model
+    # images the paper tested on: minival is COCO's val2017; test-dev has no public truth
     split: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # in the paper's order
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``fldet test`` measured for a row.
+    """What ``fldet test`` measured for a row."""
 
-    Attributes:
-        figures: the COCO figures in percent, by the names of ``Row.paper``.
-        num_images: how many images were tested; COCO's val2017 has 5000.
-        file: the result it was read from.
-    """
-
-    figures: dict[str, float | None]
-    num_images: int
-    file: Path
+    figures: dict[str, float | None]  # the COCO figures in percent, by the names of ``Row.paper``
+    num_images: int  # that were tested; COCO's val2017 has 5000
+    file: Path  # the result it was read from
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row with what came out, if it was run.
-
-    Attributes:
-        row: the row.
-        ours: None if no work dir holds a result.
-        delta: our AP minus the paper's, in percent; None where either is missing.
-    """
+    """A row with what came out, if it was run."""
 
     row: Row
-    ours: Outcome | None
-    delta: float | None
+    ours: Outcome | None  # None if no work dir holds a result
+    delta: float | None  # our AP minus the paper's, in percent; None where either is missing
 
 
 @cache

@@ -48,26 +48,17 @@ os.execv(sys.executable, [sys.executable, "-m", "fldet", *sys.argv[2:]])
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
-
-    Attributes:
-        run: the run.
-        state: ``waiting``, the name of the step under way, ``queued`` on a cluster, ``stopped``, or
-            one of ``done``, ``diverged``, ``failed``.
-        iteration: of the training, 0 where unknown.
-        iterations: in total, 0 where unknown.
-        seconds: spent on it so far, in all attempts.
-        ap: in percent, once it is done; None for a timing.
-        reason: why it failed or diverged.
-    """
+    """How far a run is."""
 
     run: Run
+    # ``waiting``, the name of the step under way, ``queued`` on a cluster, ``stopped``, or one of
+    # ``done``, ``diverged``, ``failed``
     state: str = "waiting"
-    iteration: int = 0
-    iterations: int = 0
-    seconds: float = 0.0
-    ap: float | None = None
-    reason: str = ""
+    iteration: int = 0  # of the training, 0 where unknown
+    iterations: int = 0  # in total, 0 where unknown
+    seconds: float = 0.0  # spent on it so far, in all attempts
+    ap: float | None = None  # in percent, once it is done; None for a timing
+    reason: str = ""  # why it failed or diverged
 
 
 class Job(Protocol):

@@ -46,46 +46,29 @@ State = Literal["waiting", "done", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a run.
+    """One command of a run."""
 
-    Attributes:
-        name: ``train``, ``test`` or ``timing``.
-        arguments: of ``fldet``; for ``test`` and ``timing`` the checkpoint follows the config
-            where ``trained``.
-        trained: whether the command needs the last checkpoint of the run's folder.
-        makes: what the command leaves in the run's folder, "" where that is not one file.
-        prints: the command prints that file on stdout.
-    """
-
-    name: str
+    name: str  # ``train``, ``test`` or ``timing``
+    # of ``fldet``; for ``test`` and ``timing`` the checkpoint follows the config where ``trained``
     arguments: tuple[str, ...]
-    trained: bool = False
-    makes: str = ""
-    prints: bool = False
+    trained: bool = False  # whether the command needs the last checkpoint of the run's folder
+    makes: str = ""  # what the command leaves in the run's folder, "" where that is not one file
+    prints: bool = False  # the command prints that file on stdout
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row with one seed.
+    """A row with one seed."""
 
-    Attributes:
-        rows: what it is a row of, as ``table1b 2/.25``; several where configs are equal.
-        seed: of all random numbers.
-        config: the file.
-        folder: the work dir.
-        digest: of the resolved config; another one means another experiment.
-        steps: the commands, in order.
-        cfg_options: overrides of the config.
-        images: in a step of the training, by all processes; None for a timing, or where unknown.
-    """
-
+    # what it is a row of, as ``table1b 2/.25``; several where configs are equal
     rows: tuple[str, ...]
-    seed: int
+    seed: int  # of all random numbers
     config: Path
-    folder: Path
-    digest: str
-    steps: tuple[Step, ...]
-    cfg_options: tuple[str, ...] = ()
+    folder: Path  # the work dir
+    digest: str  # of the resolved config; another one means another experiment
+    steps: tuple[Step, ...]  # in order
+    cfg_options: tuple[str, ...] = ()  # overrides of the config
+    # in a step of the training, by all processes; None for a timing, or where unknown
     images: int | None = None
 
     @property
@@ -113,28 +96,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What ``run.json`` says about a run.
+    """What ``run.json`` says about a run."""
 
-    Attributes:
-        state: ``waiting`` until it has ended in one of the other ways.
-        digest: of the config that it was begun with.
-        cfg_options: the overrides among it.
-        steps: names of the commands that are done.
-        seconds: wall time by step, over all attempts, without pauses of the runner, to within some
-            seconds where one was killed.
-        reason: of a run that failed or diverged, one line.
-        machines: processor, versions, device, processes and threads of all attempts, each once.
-        images: in a step of the training, None for a timing.
-    """
-
-    state: State = "waiting"
-    digest: str = ""
-    cfg_options: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
+    state: State = "waiting"  # ``waiting`` until it has ended in one of the other ways
+    digest: str = ""  # of the config that it was begun with
+    cfg_options: tuple[str, ...] = ()  # the overrides among it
+    steps: tuple[str, ...] = ()  # names of the commands that are done
+    # wall time by step, over all attempts, without pauses of the runner, to within some seconds
+    # where one was killed
     seconds: dict[str, Seconds] = dataclasses.field(default_factory=dict)
-    reason: str = ""
+    reason: str = ""  # of a run that failed or diverged, one line
+    # processor, versions, device, processes and threads of all attempts, each once
     machines: tuple[dict[str, str], ...] = ()
-    images: int | None = None
+    images: int | None = None  # in a step of the training, None for a timing
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of its run."""

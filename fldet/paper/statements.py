@@ -23,17 +23,12 @@ HALF = 0.5  # below this share of the other's AP a result is not usable
 
 @dataclass(frozen=True)
 class Measured:
-    """A row in this tier.
+    """A row in this tier."""
 
-    Attributes:
-        values: of all seeds that came to an end: AP in percent, or milliseconds.
-        diverged: seeds whose loss was not finite.
-        missing: seeds that failed or are still to be run.
-    """
-
+    # of all seeds that came to an end: AP in percent, or milliseconds
     values: tuple[float, ...] = ()
-    diverged: int = 0
-    missing: int = 0
+    diverged: int = 0  # seeds whose loss was not finite
+    missing: int = 0  # seeds that failed or are still to be run
 
     @property
     def mean(self) -> float:
@@ -43,43 +38,29 @@ class Measured:
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence of the paper about rows of one table.
-
-    Attributes:
-        table: its name.
-        says: the sentence.
-        where: section or table.
-        check: ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a``
-            are; ``not above``: the best of ``a`` is not above all of ``b``; ``diverges``: all
-            seeds of ``a`` do; ``fails``: they do, or have less than half of the AP of ``b``.
-        a: names of rows.
-        b: names of rows.
-        quantity: ``AP`` or ``ms``.
-    """
+    """One sentence of the paper about rows of one table."""
 
     table: str
     says: str
-    where: str
+    where: str  # section or table
+    # ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a`` are; ``not
+    # above``: the best of ``a`` is not above all of ``b``; ``diverges``: all seeds of ``a`` do;
+    # ``fails``: they do, or have less than half of the AP of ``b``
     check: str
-    a: tuple[str, ...]
-    b: tuple[str, ...]
-    quantity: str = "AP"
+    a: tuple[str, ...]  # names of rows
+    b: tuple[str, ...]  # names of rows
+    quantity: str = "AP"  # ``AP`` or ``ms``
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a statement is so.
-
-    Attributes:
-        statement: the statement.
-        judgement: ``not decided`` also where a seed is missing or there is only one. That a row is
-            not above another is ``not contradicted`` by ranges that overlap.
-        why: the figures it rests on, in words.
-    """
+    """Whether a statement is so."""
 
     statement: Statement
+    # ``not decided`` also where a seed is missing or there is only one. That a row is not above
+    # another is ``not contradicted`` by ranges that overlap.
     judgement: Judgement
-    why: str
+    why: str  # the figures it rests on, in words
 
 
 @cache

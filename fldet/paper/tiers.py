@@ -21,25 +21,15 @@ FOLDER = CONFIGS / "_base_" / "tiers"
 
 @dataclass(frozen=True)
 class Tier:
-    """What replaces the data, size and schedule of every row.
+    """What replaces the data, size and schedule of every row."""
 
-    Attributes:
-        name: ``laptop``, ``gpu``, ``full``, or the stem of a file.
-        file: the fragment.
-        text: of the fragment.
-        header: its docstring.
-        minutes: of one run, as the fragment's header says; None if it does not.
-        is_paper: the fragment is empty: the rows are the paper's own.
-        clips_gradients: the fragment says so; the paper's rows do not.
-    """
-
-    name: str
-    file: Path
-    text: str
-    header: str
-    minutes: float | None
-    is_paper: bool
-    clips_gradients: bool
+    name: str  # ``laptop``, ``gpu``, ``full``, or the stem of a file
+    file: Path  # the fragment
+    text: str  # of the fragment
+    header: str  # its docstring
+    minutes: float | None  # of one run, as the fragment's header says; None if it does not
+    is_paper: bool  # the fragment is empty: the rows are the paper's own
+    clips_gradients: bool  # the fragment says so; the paper's rows do not
 
     @property
     def option(self) -> str:

@@ -35,21 +35,13 @@ _QUALITIES = (85, 75, 60, 45, 30, 15)
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the gallery.
+    """An image of the gallery."""
 
-    Attributes:
-        name: of the file.
-        jpeg: the image, scaled down.
-        size: (width, height) in pixels of the file, upright; those of the boxes.
-        boxes: objects and detections, and what the image costs.
-        chosen: ``worst`` or ``random``.
-    """
-
-    name: str
-    jpeg: bytes
-    size: tuple[int, int]
-    boxes: DrawnImage
-    chosen: str
+    name: str  # of the file
+    jpeg: bytes  # the image, scaled down
+    size: tuple[int, int]  # (width, height) in pixels of the file, upright; those of the boxes
+    boxes: DrawnImage  # objects and detections, and what the image costs
+    chosen: str  # ``worst`` or ``random``
 
     @property
     def data_uri(self) -> str:
@@ -59,31 +51,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows; what is None or empty is left out.
+    """All that the page shows; what is None or empty is left out."""
 
-    Attributes:
-        title: of the page.
-        facts: of the run, by name.
-        compared_with: the config that ``changes`` are relative to.
-        changes: key, value there and value here, as text.
-        figures: of each metric, as ``fldet test`` wrote them.
-        log: of the training.
-        errors: of the detections.
-        loss_cdf: of the examples.
-        pictures: of the gallery.
-        gaps: a sentence for everything that is missing.
-    """
-
-    title: str
-    facts: Mapping[str, str]
-    compared_with: str
-    changes: tuple[tuple[str, str, str], ...]
-    figures: tuple[Figures, ...]
-    log: TrainingLog | None
-    errors: ErrorAnalysis | None
-    loss_cdf: LossCdf | None
-    pictures: tuple[Picture, ...]
-    gaps: tuple[str, ...]
+    title: str  # of the page
+    facts: Mapping[str, str]  # of the run, by name
+    compared_with: str  # the config that ``changes`` are relative to
+    changes: tuple[tuple[str, str, str], ...]  # key, value there and value here, as text
+    figures: tuple[Figures, ...]  # of each metric, as ``fldet test`` wrote them
+    log: TrainingLog | None  # of the training
+    errors: ErrorAnalysis | None  # of the detections
+    loss_cdf: LossCdf | None  # of the examples
+    pictures: tuple[Picture, ...]  # of the gallery
+    gaps: tuple[str, ...]  # a sentence for everything that is missing
 
 
 def split_of(num_images: int) -> tuple[int, int]:

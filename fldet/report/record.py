@@ -39,28 +39,18 @@ _LOGGED = {  # by the names in the head of MMEngine's log
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run.
+    """What is known of a run."""
 
-    Attributes:
-        name: of the work dir.
-        config: name of its config without the ending, empty if it holds none.
-        compared_with: the config that ``changes`` are relative to, empty if there is none.
-        changes: what differs from it, A being that config.
-        environment: seed, device and versions by name, as the log of the training has them.
-        result: what ``fldet test`` wrote; None without.
-        version: of fldet that wrote it, empty without.
-        tested: None without detections, or without their data.
-        gaps: a sentence for everything that is missing, with the command that makes it.
-    """
-
-    name: str
-    config: str
-    compared_with: str
-    changes: tuple[Difference, ...]
+    name: str  # of the work dir
+    config: str  # name of its config without the ending, empty if it holds none
+    compared_with: str  # the config that ``changes`` are relative to, empty if there is none
+    changes: tuple[Difference, ...]  # what differs from it, A being that config
+    # seed, device and versions by name, as the log of the training has them
     environment: dict[str, str]
-    result: TestResult | None
-    version: str
-    tested: TestedData | None
+    result: TestResult | None  # what ``fldet test`` wrote; None without
+    version: str  # of fldet that wrote it, empty without
+    tested: TestedData | None  # None without detections, or without their data
+    # a sentence for everything that is missing, with the command that makes it
     gaps: tuple[str, ...]
 
 

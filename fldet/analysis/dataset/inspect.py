@@ -11,21 +11,13 @@ from fldet.data.formats.recognise import recognise
 
 @dataclass(frozen=True)
 class DataInspection:
-    """What a data set is, and what is in it.
+    """What a data set is, and what is in it."""
 
-    Attributes:
-        format: in words.
-        root: folder that the paths of its files are relative to.
-        classes: names in the order of their ids.
-        notes: a sentence for each oddity.
-        splits: what is in each of them.
-    """
-
-    format: str
-    root: Path
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-    splits: Mapping[str, DatasetSummary]
+    format: str  # in words
+    root: Path  # folder that the paths of its files are relative to
+    classes: tuple[str, ...]  # names in the order of their ids
+    notes: tuple[str, ...]  # a sentence for each oddity
+    splits: Mapping[str, DatasetSummary]  # what is in each of them
 
 
 def inspect_data(path: Path, images: Path | None = None) -> DataInspection:

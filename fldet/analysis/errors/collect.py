@@ -16,25 +16,17 @@ from fldet.evaluation.metrics import map_classes
 
 @dataclass(frozen=True)
 class TestedData:
-    """Detections and the truth that they were tested on, images and classes of the test only.
-
-    Attributes:
-        truth: as ``read_ground_truth`` returned it.
-        detections: in the COCO results format, checked against the ids of ``truth``.
-        file_names: by image id.
-        image_dir: folder that ``file_names`` are relative to, None if unknown.
-        annotation_file: of the truth.
-        detections_file: of the detections.
-    """
+    """Detections and the truth that they were tested on, images and classes of the test only."""
 
     __test__ = False  # pytest takes it for a test
 
-    truth: GroundTruth
+    truth: GroundTruth  # as ``read_ground_truth`` returned it
+    # in the COCO results format, checked against the ids of ``truth``
     detections: Sequence[Mapping[str, Any]]
-    file_names: Mapping[Hashable, str] = field(default_factory=dict)
-    image_dir: Path | None = None
-    annotation_file: Path = Path()
-    detections_file: Path = Path()
+    file_names: Mapping[Hashable, str] = field(default_factory=dict)  # by image id
+    image_dir: Path | None = None  # folder that ``file_names`` are relative to, None if unknown
+    annotation_file: Path = Path()  # of the truth
+    detections_file: Path = Path()  # of the detections
 
 
 def collect_detections(

@@ -47,24 +47,17 @@ NO_MISTAKE = -1
 
 @dataclass(frozen=True)
 class Judged:
-    """Detections and objects with the kind of every mistake.
+    """Detections and objects with the kind of every mistake."""
 
-    Attributes:
-        detections: those that count.
-        objects: ground truth.
-        matches: of all sizes.
-        kind: (N,) index in ``KINDS`` of each false positive, -1 for other detections.
-        target: (N,) place in ``objects`` of the object that a classification or localisation
-            mistake points to, else -1.
-        object_kind: (M,) ``MISSED`` for an object that is missed, the kind of the best-scored
-            mistake that points to it for others not found, -1 for found objects and crowd regions.
-    """
-
-    detections: Detections
-    objects: Objects
-    matches: Matches
-    kind: Ints
+    detections: Detections  # those that count
+    objects: Objects  # ground truth
+    matches: Matches  # of all sizes
+    kind: Ints  # (N,) index in ``KINDS`` of each false positive, -1 for other detections
+    # (N,) place in ``objects`` of the object that a classification or localisation mistake points
+    # to, else -1
     target: Ints
+    # (M,) ``MISSED`` for an object that is missed, the kind of the best-scored mistake that points
+    # to it for others not found, -1 for found objects and crowd regions
     object_kind: Ints
 
 

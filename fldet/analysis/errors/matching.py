@@ -26,71 +26,44 @@ AREAS["large"] = (96.0**2, 1e10)
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections that count, sorted by image, label and falling score.
+    """Detections that count, sorted by image, label and falling score."""
 
-    Attributes:
-        image: (N,) index of the image.
-        label: (N,) index of the class.
-        boxes_xywh: (N, 4) pixels.
-        score: (N,) in [0, 1].
-    """
-
-    image: Ints
-    label: Ints
-    boxes_xywh: Floats
-    score: Floats
+    image: Ints  # (N,) index of the image
+    label: Ints  # (N,) index of the class
+    boxes_xywh: Floats  # (N, 4) pixels
+    score: Floats  # (N,) in [0, 1]
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Ground truth, sorted by image and label.
+    """Ground truth, sorted by image and label."""
 
-    Attributes:
-        image: (M,) index of the image.
-        label: (M,) index of the class.
-        boxes_xywh: (M, 4) pixels.
-        area: (M,) square pixels.
-        crowd: (M,) True for a region that is not one object.
-    """
-
-    image: Ints
-    label: Ints
-    boxes_xywh: Floats
-    area: Floats
-    crowd: Bools
+    image: Ints  # (M,) index of the image
+    label: Ints  # (M,) index of the class
+    boxes_xywh: Floats  # (M, 4) pixels
+    area: Floats  # (M,) square pixels
+    crowd: Bools  # (M,) True for a region that is not one object
 
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """What is in one image.
+    """What is in one image."""
 
-    Attributes:
-        detections: their places in ``Detections``.
-        objects: their places in ``Objects``.
-        iou: (D, G) IoU; for a crowd region the share of the detection's area that is inside.
-        same: (D, G) True where the classes are the same.
-    """
-
-    detections: slice
-    objects: slice
-    iou: Floats
-    same: Bools
+    detections: slice  # their places in ``Detections``
+    objects: slice  # their places in ``Objects``
+    iou: Floats  # (D, G) IoU; for a crowd region the share of the detection's area that is inside
+    same: Bools  # (D, G) True where the classes are the same
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What each detection found, when only objects of a range of areas count.
+    """What each detection found, when only objects of a range of areas count."""
 
-    Attributes:
-        found: (N,) place of the object or crowd region in ``Objects``, -1 for none.
-        ignored: (N,) True where a detection is neither right nor wrong: it lies on a crowd region
-            of its class, found an object of another size, or found none and has another size.
-        counts: (M,) True for the objects that are to be found.
-    """
-
-    found: Ints
+    found: Ints  # (N,) place of the object or crowd region in ``Objects``, -1 for none
+    # (N,) True where a detection is neither right nor wrong: it lies on a crowd region of its
+    # class, found an object of another size, or found none and has another size
     ignored: Bools
-    counts: Bools
+    counts: Bools  # (M,) True for the objects that are to be found
 
     @property
     def correct(self) -> Bools:

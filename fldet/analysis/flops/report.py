@@ -21,21 +21,13 @@ _SHARED = "shared"  # parameters that every level uses
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage of the backbone or a level of another part costs, or several together.
+    """What a stage of the backbone or a level of another part costs, or several together."""
 
-    Attributes:
-        name: ``stem``, C2 to C5, P3 to P7; ``shared`` for parameters that all levels use.
-        parameters: numbers that are learned or frozen.
-        flops: two for a multiply-add.
-        activations: numbers in the outputs of its convolutions.
-        activations_mib: the same in float32.
-    """
-
-    name: str
-    parameters: int
-    flops: int
-    activations: int
-    activations_mib: float
+    name: str  # ``stem``, C2 to C5, P3 to P7; ``shared`` for parameters that all levels use
+    parameters: int  # numbers that are learned or frozen
+    flops: int  # two for a multiply-add
+    activations: int  # numbers in the outputs of its convolutions
+    activations_mib: float  # the same in float32
 
 
 @dataclass(frozen=True)
@@ -48,19 +40,12 @@ class Part:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """What a detector costs for one image.
+    """What a detector costs for one image."""
 
-    Attributes:
-        shape: (height, width) that the network sees, padded, in pixels.
-        counted: which operations are counted, and how.
-        total: of the whole network.
-        parts: those with any cost, in the order of the data.
-    """
-
-    shape: tuple[int, int]
-    counted: str
-    total: Cost
-    parts: tuple[Part, ...]
+    shape: tuple[int, int]  # (height, width) that the network sees, padded, in pixels
+    counted: str  # which operations are counted, and how
+    total: Cost  # of the whole network
+    parts: tuple[Part, ...]  # those with any cost, in the order of the data
 
 
 # --- compute -------------------------------------------------------------------------------------

@@ -37,19 +37,14 @@ class Series:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The scalars of a run.
+    """The scalars of a run."""
 
-    Attributes:
-        name: of the work dir, or its path where another has the same name.
-        starts: how often the run was started, resumed starts counted in.
-        train: by the name in the log: ``loss`` and its parts, ``lr``, ``time`` and ``data_time``
-            (seconds of an iteration, and of waiting for its data), ...
-        val: ``AP``, ``AP50`` and ``AP75`` in [0, 1]; ``loss`` and its parts if they were computed.
-    """
-
-    name: str
-    starts: int
+    name: str  # of the work dir, or its path where another has the same name
+    starts: int  # how often the run was started, resumed starts counted in
+    # by the name in the log: ``loss`` and its parts, ``lr``, ``time`` and ``data_time`` (seconds of
+    # an iteration, and of waiting for its data), ...
     train: dict[str, Series]
+    # ``AP``, ``AP50`` and ``AP75`` in [0, 1]; ``loss`` and its parts if they were computed
     val: dict[str, Series]
 
 

@@ -26,27 +26,16 @@ _CHUNK = 1 << 20  # losses computed together
 
 @dataclass(frozen=True)
 class Procedure:
-    """How a sample was made.
+    """How a sample was made."""
 
-    Attributes:
-        config: name of the model's config.
-        checkpoint: name of the file of its weights.
-        split: of the data.
-        window: ``anchor-class``, or ``anchor``: of a background anchor the highest score only.
-        images: images that the model saw.
-        seed: of the samples.
-        positives_seen: positives on those images, of which the sample is a part or the whole.
-        negatives_seen: the same of negatives.
-    """
-
-    config: str
-    checkpoint: str
-    split: str
-    window: str
-    images: Count
-    seed: int
-    positives_seen: Count
-    negatives_seen: Count
+    config: str  # name of the model's config
+    checkpoint: str  # name of the file of its weights
+    split: str  # of the data
+    window: str  # ``anchor-class``, or ``anchor``: of a background anchor the highest score only
+    images: Count  # that the model saw
+    seed: int  # of the samples
+    positives_seen: Count  # positives on those images, of which the sample is a part or the whole
+    negatives_seen: Count  # the same of negatives
 
 
 @dataclass(frozen=True)
@@ -60,40 +49,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cumulative share of a group's loss, its examples sorted by loss, the smallest first.
+    """Cumulative share of a group's loss, its examples sorted by loss, the smallest first."""
 
-    Attributes:
-        gamma: of the focal loss; 0 is cross entropy.
-        fraction: of the examples, ascending from 0 to 1.
-        loss: the share of the loss that this fraction of the examples holds, from 0 to 1.
-        hardest_20: share of the loss that the hardest 20 % of the examples hold.
-        hardest_1: the same of the hardest 1 %.
-    """
-
-    gamma: Annotated[float, Within(0, 1e6)]
-    fraction: tuple[Share, ...]
+    gamma: Annotated[float, Within(0, 1e6)]  # of the focal loss; 0 is cross entropy
+    fraction: tuple[Share, ...]  # of the examples, ascending from 0 to 1
+    # the share of the loss that this fraction of the examples holds, from 0 to 1
     loss: tuple[Share, ...]
-    hardest_20: float
-    hardest_1: float
+    hardest_20: float  # share of the loss that the hardest 20 % of the examples hold
+    hardest_1: float  # the same of the hardest 1 %
 
 
 @dataclass(frozen=True)
 class LossCdf:
-    """The curves of both groups, in the order of the gammas.
+    """The curves of both groups, in the order of the gammas."""
 
-    Attributes:
-        procedure: how the sample was made.
-        num_positives: examples in the sample.
-        num_negatives: the same.
-        positives: a curve for each gamma.
-        negatives: the same.
-    """
-
-    procedure: Procedure
-    num_positives: int
-    num_negatives: int
-    positives: tuple[Curve, ...]
-    negatives: tuple[Curve, ...]
+    procedure: Procedure  # how the sample was made
+    num_positives: int  # examples in the sample
+    num_negatives: int  # the same
+    positives: tuple[Curve, ...]  # a curve for each gamma
+    negatives: tuple[Curve, ...]  # the same
 
     def shares(self) -> list[dict[str, float]]:
         """Returns a row for each gamma: what share of the loss the hardest examples hold."""
