@@ -210,11 +210,7 @@ def _draft(plan: Plan) -> Config:
 
 
 def _check_fit(plan: Plan) -> None:
-    """Looks whether backbone and neck can start from the checkpoint; the head may be another.
-
-    Raises:
-        CheckpointError: they cannot.
-    """
+    """Raises CheckpointError where backbone or neck cannot start from it; the head may differ."""
     file = plan.finetune or Path()
     content, cfg = read_checkpoint(file), _draft(plan)
     init_default_scope(cfg.default_scope)

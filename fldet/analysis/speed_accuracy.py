@@ -68,11 +68,7 @@ class SpeedAccuracy:
 def analyze_speed_accuracy(
     measured: Iterable[tuple[str, Path, Path]] = (), *, out_dir: Path = ANALYSES
 ) -> Analysis[SpeedAccuracy]:
-    """Draws Figure 2, with measured models beside the paper's.
-
-    Args:
-        measured: as ``speed_accuracy`` takes it.
-        out_dir: where to draw.
+    """Draws Figure 2, with measured models beside the paper's, as ``speed_accuracy`` takes them.
 
     Raises:
         DataError: a file is missing or is not what it should be.

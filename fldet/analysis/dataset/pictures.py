@@ -138,12 +138,7 @@ def contact_sheet(
 ) -> Path:
     """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
 
-    Args:
-        source: COCO annotation file, or its content.
-        image_dir: folder that ``file_name`` is relative to.
-        path: the file to write; its ending gives the format.
-        count: at most so many images; those that cannot be read are passed over.
-        seed: of the choice.
+    At most ``count`` images; those that cannot be read are passed over.
 
     Raises:
         DataError: the annotation file is malformed, or no image can be read.
@@ -181,16 +176,10 @@ def contact_sheet(
 def cover_sheet(
     images: Sequence[SeenImage], class_names: Sequence[str], pos_iou_thr: float, path: Path
 ) -> Path:
-    """Draws images as the network sees them; returns ``path`` (JPEG or PNG).
+    """Draws images, at least one, as the network sees them; returns ``path`` (JPEG or PNG).
 
     Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else vermilion and on
     top, with the IoU of their best anchor; crowd regions are sky blue.
-
-    Args:
-        images: at least one.
-        class_names: by label.
-        pos_iou_thr: from which IoU an anchor is positive.
-        path: the file to write; its ending gives the format.
     """
     title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; vermilion: none (its best IoU)"
     cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]

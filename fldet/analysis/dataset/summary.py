@@ -94,14 +94,10 @@ class DatasetSummary:
 def summarize_content(
     content: Mapping[str, Any], name: str, image_dir: Path | None = None
 ) -> DatasetSummary:
-    """Returns what is in a data set; one without annotations is fine.
+    """Returns what is in the content of a COCO file; one without annotations is fine.
 
-    Args:
-        content: of a COCO annotation file, as ``read_annotations`` returned it. ``area``,
-            ``iscrowd``, ``width`` and ``height`` may be missing; the size of such an image is read
-            from its file where there is a folder.
-        name: for the reader.
-        image_dir: folder that ``file_name`` is relative to; None looks at no image.
+    ``area``, ``iscrowd``, ``width`` and ``height`` may be missing; the size of such an image is
+    read from its file in ``image_dir``. None looks at no image.
     """
     sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
@@ -217,13 +213,9 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
 def _log_histogram(
     values: npt.NDArray[np.float64], *, anchor: float, ratio: float, reach: int
 ) -> Histogram:
-    """Returns bins whose edges are ``anchor * ratio ** k``.
+    """Returns bins whose edges are ``anchor * ratio ** k``, at least ``reach`` on both sides.
 
-    Args:
-        values: of any number; those that are not positive are left out.
-        anchor: one of the edges.
-        ratio: of two edges.
-        reach: edges to show at least on both sides of the anchor, needed or not.
+    Values that are not positive are left out.
     """
     values = values[values > 0]
     if not len(values):

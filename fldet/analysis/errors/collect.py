@@ -32,13 +32,9 @@ class TestedData:
 def collect_detections(
     source: Config | Path, detections_file: Path, *, split: str, image_dir: Path | None
 ) -> TestedData:
-    """Returns detections and their truth.
+    """Returns detections and their truth: an annotation file, or a split of a config.
 
-    Args:
-        source: config, whose classes alone count; or annotation file in COCO format.
-        detections_file: in the COCO results format.
-        split: ``train``, ``val`` or ``test``; of a config.
-        image_dir: folder of the images; None takes that of a config.
+    Of a config its classes alone count. ``image_dir`` None takes that of a config.
 
     Raises:
         DataError: a file is malformed, or a detection names an id that the truth does not have.

@@ -122,9 +122,8 @@ def ap50_after(judged: Judged, repaired: Collection[int]) -> float:
     object is found already, or by a better-scored repaired one, it is removed instead. The other
     false positives are removed, and missed objects are no longer counted.
 
-    Returns:
-        the mean over the classes with objects, in [0, 1]; NaN without any. A class all of whose
-        objects were missed counts 1 if no detection of it is left, and 0 otherwise.
+    It is the mean over the classes with objects, in [0, 1]; NaN without any. A class all of whose
+    objects were missed counts 1 if no detection of it is left, and 0 otherwise.
     """
     detections, objects, counts = judged.detections, judged.objects, judged.matches.counts
     label, correct, keep = _repair(judged, repaired)

@@ -114,11 +114,7 @@ def save(analysis: ErrorAnalysis, path: Path) -> Path:
 
 
 def load(path: Path) -> ErrorAnalysis:
-    """Returns what ``save`` wrote.
-
-    Raises:
-        DataError: no such file, or another one.
-    """
+    """Returns what ``save`` wrote; another file is a ``DataError``."""
     what = "analysis of errors"
     hint = "fldet analyze errors CONFIG RESULTS --out-dir FOLDER"
     analysis: ErrorAnalysis = read_stored(path, ErrorAnalysis, what=what, hint=hint)

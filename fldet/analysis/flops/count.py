@@ -42,11 +42,8 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
     """Returns the costs of the model of a config for one image.
 
     The model has shapes but no values (torch's meta device), so that no weights are loaded and
-    nothing is computed.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        shape: (height, width) of the resized image in pixels; it is padded as the config says.
+    nothing is computed. ``shape`` is (height, width) of the resized image in pixels; it is padded
+    as the config says.
 
     Raises:
         ConfigError: a wrong key or value, or a model that is not a one-stage detector.

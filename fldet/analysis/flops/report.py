@@ -52,11 +52,7 @@ class FlopCount:
 
 
 def costs_by_part(costs: NetworkCosts) -> FlopCount:
-    """Returns the costs of a network by part and level.
-
-    Args:
-        costs: of its layers, as ``fldet.analysis.flops.count`` counted them.
-    """
+    """Returns the costs of a network by part and level."""
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
     # (part, piece) -> parameters, FLOPs, activations
     table: dict[tuple[str, str], list[int]] = {}
@@ -119,13 +115,7 @@ def _sum(name: str, costs: Sequence[Cost]) -> Cost:
 
 
 def plot_costs(count: FlopCount, stem: Path, *, title: str) -> list[Path]:
-    """Draws FLOPs, activations and parameters, a bar for each part; returns the paths.
-
-    Args:
-        count: as ``costs_by_part`` returned it.
-        stem: path without an ending; the figure becomes PNG and SVG.
-        title: what the figure is of.
-    """
+    """Draws FLOPs, activations and parameters, a bar for each part; returns PNG and SVG."""
     height, width = count.shape
     with figure(15, 9) as drawn:
         drawn.suptitle(f"{title}: one image of {height}x{width}")

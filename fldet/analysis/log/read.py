@@ -62,11 +62,8 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
     """Returns the scalars of all starts of a run as one.
 
     A start that was resumed goes on from a checkpoint: what earlier starts logged from its first
-    logged iteration onwards is dropped.
-
-    Args:
-        work_dir: with a folder for each start, as MMEngine makes them; or one such folder.
-        name: of the run; by default that of the folder.
+    logged iteration onwards is dropped. The work dir has a folder for each start, as MMEngine makes
+    them, or is one such folder.
 
     Raises:
         DataError: there is no such folder, it holds no scalars of a training, or more than 20

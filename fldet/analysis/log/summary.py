@@ -28,12 +28,7 @@ class RunSummary:
 
 
 def summarize_log(run: TrainingLog, *, smooth: int = 1) -> RunSummary:
-    """Returns the figures of a run.
-
-    Args:
-        run: as ``read_log`` returned it.
-        smooth: logged points that a loss is averaged over, >= 1.
-    """
+    """Returns the figures of a run, losses averaged over ``smooth`` >= 1 logged points."""
     times = run.train.get("time", Series())
     waits = run.train.get("data_time", Series())
     ap = run.val.get("AP", Series())

@@ -161,9 +161,7 @@ def _curve(hardest_last: NDArray[np.float32], gamma: float) -> Curve:
 def cumulative_loss(hardest_last: NDArray[np.float32], gamma: float) -> NDArray[np.float64]:
     """Returns (N + 1,) the share of the loss that the first 0, 1, ..., N examples hold.
 
-    Args:
-        hardest_last: (N,) x_t, descending: ascending by loss.
-        gamma: of the focal loss.
+    ``hardest_last`` are (N,) x_t, descending: ascending by loss.
     """
     cumulative = np.zeros(len(hardest_last) + 1)
     for start in range(0, len(hardest_last), _CHUNK):
@@ -223,11 +221,7 @@ def write_json(result: LossCdf, path: Path) -> Path:
 
 
 def read_curves(path: Path) -> LossCdf:
-    """Returns what ``write_json`` wrote.
-
-    Raises:
-        DataError: no such file, or another one.
-    """
+    """Returns what ``write_json`` wrote; another file is a ``DataError``."""
     curves: LossCdf = read_stored(path, LossCdf, what="analysis of the loss")
     groups = curves.positives, curves.negatives
     lengths = {(len(one.fraction), len(one.loss)) for group in groups for one in group}

@@ -48,17 +48,11 @@ _CHUNK = 1 << 20  # values of a stream that are looked at together
 
 
 class Reservoir:
-    """A uniform sample, without replacement, of a stream of unknown length.
+    """A uniform sample of ``size`` values, without replacement, of a stream of unknown length.
 
     Every value gets a random key, and the values with the smallest keys stay. Keys follow the
     order of the stream, so the sample does not depend on how the stream is cut into pieces.
-
-    Args:
-        size: values to keep; all of them while fewer have come.
-        seed: of the keys.
-
-    Attributes:
-        seen: values that have come.
+    ``seen`` is how many values have come.
     """
 
     def __init__(self, size: int, seed: int | tuple[int, ...] = 0) -> None:
@@ -141,13 +135,6 @@ def collect_logits(
 
     The file is an ``.npz``: ``positives`` and ``negatives``, (N,) float32, ascending, and
     ``procedure``, JSON text that says how they were made and how many were seen.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        checkpoint: the weights, or a work dir.
-        out: the file to write.
-        sampling: which examples.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UsageError: an unknown window or split, or the model is not one with anchors and sigmoids.
