@@ -20,16 +20,7 @@ def conditions(result: "SpeedResult") -> str:
 
 
 def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
-    """Draws a bar for each stage of an image or a training step; returns the paths.
-
-    Args:
-        result: with ``stages_ms``.
-        stem: path without an ending; the figure becomes PNG and SVG.
-        title: what was timed.
-
-    Raises:
-        ValueError: there are no stages.
-    """
+    """Draws a bar for each stage of an image or a training step; returns PNG and SVG."""
     if not result.stages_ms:
         raise ValueError("no stages to draw")
     height, width = result.image_shape
@@ -63,14 +54,9 @@ def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
 
 
 def plot_table(table: "SpeedTable", stem: Path) -> list[Path]:
-    """Draws a line of times over the scale for each depth, the paper's dashed; returns the paths.
+    """Draws a line of times over the scale for each depth, the paper's dashed; returns PNG and SVG.
 
-    Args:
-        table: with at least one cell that did not fail.
-        stem: path without an ending; the figure becomes PNG and SVG.
-
-    Raises:
-        ValueError: every cell failed.
+    At least one cell has not failed.
     """
     results = [cell.result for cell in table.cells if cell.result]
     if not results:

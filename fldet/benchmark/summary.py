@@ -30,22 +30,15 @@ class Timing:
 
 
 def check_against(against: str | None) -> None:
-    """Checks that there is such a comparison.
-
-    Raises:
-        UsageError: there is not.
-    """
+    """Raises a UsageError where there is no such comparison."""
     if against not in (None, "mmdet"):
         raise UsageError(f"unknown comparison {against!r}", expected="mmdet")
 
 
 def summarize(timing: Timing, against: str | None, **facts: Any) -> SpeedResult:
-    """Returns what times say, with what they were measured on.
+    """Returns what times say, with what they were measured on and ``facts``, fields as they are.
 
-    Args:
-        timing: the times.
-        against: name of the second column, None if there is none.
-        **facts: fields of ``SpeedResult`` as they are.
+    ``against`` is the name of the second column, None if there is none.
     """
     times = timing.rows[:, 0]
     median = float(np.median(times))

@@ -139,10 +139,7 @@ def _time_steps(
 
 
 def in_mmdetection(cfg: Config) -> Config:
-    """Returns a training config whose head, loss, assigner and optimizer are MMDetection's.
-
-    Args:
-        cfg: a prepared config; it is not changed.
+    """Returns a prepared config with MMDetection's head, loss, assigner and optimizer.
 
     Raises:
         UsageError: a part of the model has no counterpart in MMDetection.

@@ -19,15 +19,11 @@ DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
 
 
 class Cluster:
-    """Where runs are sent to.
+    """Where runs are sent to: Slurm, or with the kind ``local`` processes of this machine.
 
-    Args:
-        folder: for submitit's scripts and logs, seen by all machines.
-        options: of ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``,
-            ``gpus_per_node``, ``timeout_min``.
-        kind: ``slurm``, or ``local`` for processes of this machine.
-        device: as ``LocalJob`` takes it.
-        gpus: as ``LocalJob`` takes it.
+    All machines see ``folder``, for submitit's scripts and logs. ``options`` are those of
+    ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``, ``gpus_per_node``,
+    ``timeout_min``.
 
     Raises:
         UnavailableError: submitit is not installed, or there is no Slurm.
@@ -81,11 +77,7 @@ class Cluster:
 
 
 def read_job(path: Path) -> str:
-    """Returns the id of the job that a run was sent away as.
-
-    Raises:
-        DataError: the file does not say.
-    """
+    """Returns the id of the job that a run was sent away as; a DataError where it is none."""
     what, hint = "note of a job", f"remove {path}"
     number: str = read_stored(path, str, "id", what=what, hint=hint)
     if not re.fullmatch(r"\w{1,100}", number):  # submitit makes names of files of it
@@ -94,13 +86,7 @@ def read_job(path: Path) -> str:
 
 
 class ClusterRun:
-    """What a job of the cluster does: one run, from its first step that is not done.
-
-    Args:
-        run: the run.
-        device: as ``LocalJob`` takes it.
-        gpus: as ``LocalJob`` takes it.
-    """
+    """What a job of the cluster does: one run, from its first step that is not done."""
 
     def __init__(self, run: Run, device: str = "auto", gpus: int = 1) -> None:
         self.run = run
@@ -125,12 +111,7 @@ class ClusterRun:
 
 
 class ClusterJob:
-    """A run on the cluster, watched through its files.
-
-    Args:
-        run: the run.
-        job: of submitit.
-    """
+    """A run on the cluster, a job of submitit that is watched through its files."""
 
     def __init__(self, run: Run, job: Any) -> None:
         self.run = run

@@ -36,16 +36,10 @@ def _divergence(row: RowReport) -> str:
 
 
 def plot_rows(title: str, quantity: str, lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Draws a table and returns the paths of PNG and SVG.
+    """Draws a table, with ``quantity`` and its unit, and returns the paths of PNG and SVG.
 
     Both halves have a scale of their own, as the data differ: the order of the rows is what can be
     compared. A dot is a seed, a bar goes from the lowest to the highest, a line marks the mean.
-
-    Args:
-        title: above the picture.
-        quantity: what is shown, with its unit.
-        lines: from top to bottom.
-        stem: path without an ending.
     """
     has_paper = any(line.paper is not None for line in lines)
     with figure(11.5 if has_paper else 8.5, 1.6 + 0.5 * max(4, len(lines))) as drawn:

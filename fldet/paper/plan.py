@@ -67,14 +67,8 @@ def plan(
 ) -> list[Run]:
     """Returns the runs of tables, seed by seed, after writing their configs.
 
-    Args:
-        tables: from ``tables_of``.
-        tier: what replaces the data, size and schedule.
-        work_dir: folder of all tiers.
-        seeds: each row is run with each of them.
-        rows: only these, by the paper's names or the names of their configs.
-        search_alpha: run the rows of Table 1b with every alpha of Table 1a as well.
-        options: of the commands of all runs.
+    ``rows`` are names in the paper or of configs; none means all. ``search_alpha`` runs the rows of
+    Table 1b with every alpha of Table 1a as well. ``work_dir`` is the folder of all tiers.
 
     Raises:
         UsageError: a row that none of the tables has.

@@ -32,12 +32,7 @@ class Agreement:
 
 
 def agreement(paper: Sequence[float], ours: Sequence[Sequence[float]]) -> Agreement:
-    """Returns how well our rows have the paper's order.
-
-    Args:
-        paper: one value for each row.
-        ours: the values of all seeds for each row, at least one.
-    """
+    """Returns how well our rows, the values of all seeds for each, have the paper's order."""
     x = np.array(paper, dtype=np.float64)
     tau = kendall_tau_b(x, np.array([[np.mean(values) for values in ours]]))[0] if ours else np.nan
     if not np.isfinite(tau):

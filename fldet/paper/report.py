@@ -85,12 +85,7 @@ class Report:
 
 
 def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
-    """Returns what came out of the runs of a tier.
-
-    Args:
-        tables: from ``tables_of``.
-        tier: whose runs.
-        work_dir: folder of all tiers.
+    """Returns what came out of the runs of a tier; ``work_dir`` is the folder of all tiers.
 
     Raises:
         UsageError: a run was begun with another config than the row has now.

@@ -80,11 +80,7 @@ def read_tables() -> tuple[Table, ...]:
 
 
 def find_table(name: str) -> Table:
-    """Returns a table by its name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """Returns a table by its name; a UsageError names those there are."""
     tables = {table.name: table for table in read_tables()}
     if name not in tables:
         raise UsageError(
@@ -96,11 +92,7 @@ def find_table(name: str) -> Table:
 
 
 def compare(table: Table, work_dirs: Path) -> tuple[Comparison, ...]:
-    """Returns every row beside the result in its work dir.
-
-    Args:
-        table: the table.
-        work_dirs: folder of the work dirs, each named after its config.
+    """Returns every row beside the result in its work dir, which is named after its config.
 
     Raises:
         DataError: a result cannot be read.
@@ -130,11 +122,7 @@ def _compare(row: Row, file: Path) -> Comparison:
 
 
 def read_outcome(file: Path) -> Outcome:
-    """Returns what a file says that ``fldet test`` has written.
-
-    Raises:
-        DataError: it says nothing of the kind.
-    """
+    """Returns what ``fldet test`` has written into a file; another one is a DataError."""
     found: _Figures = read_stored(
         file,
         _Figures,

@@ -116,11 +116,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Returns what is known about the run in a folder; a new record if it was never begun.
-
-    Raises:
-        DataError: the file is none of ours.
-    """
+    """Returns what is known about a run, nothing if it was never begun; not ours is a DataError."""
     path = folder / "run.json"
     if not path.is_file():
         return Record()
@@ -130,17 +126,10 @@ def read_record(folder: Path) -> Record:
 
 
 def ask_for(runs: Sequence[Run], folder: Path) -> None:
-    """Adds runs to the list of those that were asked for, and for which tables.
+    """Adds runs to the list in a tier's folder of those asked for, and for which tables.
 
     A run that several tables share counts for those that it was asked for only, so that all rows
     of a table have the same seeds.
-
-    Args:
-        runs: from ``plan``.
-        folder: of the tier.
-
-    Raises:
-        DataError: as ``asked_for``.
     """
     asked = asked_for(folder)
     for run in runs:
@@ -151,11 +140,7 @@ def ask_for(runs: Sequence[Run], folder: Path) -> None:
 
 
 def asked_for(folder: Path) -> dict[str, set[str]]:
-    """Returns the names of the runs that were asked for by table.
-
-    Raises:
-        DataError: the list cannot be read.
-    """
+    """Returns the names of the runs that were asked for by table; a bad list is a DataError."""
     path = folder / ASKED
     if not path.is_file():
         return {}
@@ -168,11 +153,7 @@ def asked_for(folder: Path) -> dict[str, set[str]]:
 
 
 def digest_of(run: Run) -> str:
-    """Returns the digest of a run's config as its files are now.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
+    """Returns the digest of a run's config as its files are now."""
     return digest(load_config(run.config, run.cfg_options))
 
 
@@ -183,11 +164,7 @@ def digest(cfg: Config) -> str:
 
 
 def check_digest(run: Run, record: Record) -> None:
-    """Checks that a run was begun with its config as it is now, and as many images a step.
-
-    Raises:
-        UsageError: it was not.
-    """
+    """Raises UsageError unless a run was begun with its config as it is and its images a step."""
     hint = f"choose another --work-dir, or remove it: rm -r {run.folder}"
     if record.digest not in ("", run.digest):
         raise UsageError(
@@ -204,11 +181,7 @@ def check_digest(run: Run, record: Record) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Returns what was measured: the test's figures in percent, and ``ms`` of a timing.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Returns what was measured: the test's figures in percent, and ``ms`` of a timing."""
     found: dict[str, Any] = {}
     if (run.folder / RESULT).is_file():
         found |= read_outcome(run.folder / RESULT).figures

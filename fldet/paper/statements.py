@@ -75,12 +75,7 @@ def read_statements() -> tuple[Statement, ...]:
 
 
 def judge(statement: Statement, rows: Mapping[str, Measured]) -> Verdict:
-    """Returns whether a statement is so.
-
-    Args:
-        statement: the statement.
-        rows: of its table, by name; those that were not run may lack.
-    """
+    """Returns whether a statement is so; of the rows of its table some may be missing."""
     measured = {name: rows.get(name, Measured()) for name in (*statement.a, *statement.b)}
     if problem := _incomplete(measured):
         return Verdict(statement, "not decided", problem)

@@ -37,12 +37,9 @@ class Tier:
         return self.name if self.file.parent == FOLDER else self.file.name
 
     def write(self, row: Path, folder: Path, *, alpha: float | None = None) -> Path:
-        """Writes the config of a row in this tier and returns its path.
+        """Writes the config of a row, below ``configs/paper``, in this tier and returns its path.
 
-        Args:
-            row: the row's config, below ``configs/paper``.
-            folder: where to write; the file is named after the row.
-            alpha: of the classification loss, in place of the row's.
+        The file is named after the row; ``alpha`` replaces that of the row's classification loss.
         """
         base = f"fldet::{row.relative_to('configs').as_posix()}"
         path = folder / row.name

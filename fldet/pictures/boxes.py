@@ -157,10 +157,7 @@ def side_by_side(
 ) -> Image:
     """Returns one picture: prediction on the left, ground truth on the right, captions above.
 
-    Args:
-        prediction: (H, W, 3) uint8 as ``draw_boxes`` returned it.
-        ground_truth: (H, W, 3) uint8; another height is filled up with white.
-        captions: of the two pictures.
+    The lower of the two is filled up with white.
     """
     panes = [
         add_title(pane, text)

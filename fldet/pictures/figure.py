@@ -42,12 +42,7 @@ def figure(width: float, height: float) -> Iterator[Any]:
 
 
 def save(drawn: Any, stem: Path) -> list[Path]:
-    """Writes a figure as PNG and SVG and returns the two paths.
-
-    Args:
-        drawn: the Matplotlib figure.
-        stem: path without an ending.
-    """
+    """Writes a figure as PNG and SVG and returns the two paths; ``stem`` is without an ending."""
     choose_fonts(drawn)
     paths = []
     for ending, options in (("png", {"dpi": 100}), ("svg", {"metadata": {"Date": None}})):
@@ -61,9 +56,7 @@ def save(drawn: Any, stem: Path) -> list[Path]:
 def label(text: str, most: int = 120) -> str:
     """Returns a text from outside as Matplotlib is to draw it: no formula, every letter there.
 
-    Args:
-        text: from a file or a name.
-        most: letters that are drawn.
+    At most so many letters are drawn.
     """
     return drawable(text, most).replace("$", r"\$")
 

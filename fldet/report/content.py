@@ -71,11 +71,7 @@ def split_of(num_images: int) -> tuple[int, int]:
 
 
 def take_pictures(analysis: ErrorAnalysis) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """Returns the images that an analysis kept, and a sentence for each that cannot be read.
-
-    Args:
-        analysis: with ``image_dir``; its worst images come first.
-    """
+    """Returns the images that an analysis kept, the worst first, and what could not be read."""
     pictures, gaps = [], []
     chosen = [(one, "worst") for one in analysis.worst]
     chosen += [(one, "random") for one in analysis.others]
@@ -148,13 +144,9 @@ def _rounded(box: DrawnBox) -> list[float]:
 def report_of(
     record: RunRecord, work_dir: Path, *, num_images: int = 60, score_thr: float = 0.3
 ) -> Report:
-    """Returns what is on the page of a run.
+    """Returns what is on the page of a run, with so many images in the gallery.
 
-    Args:
-        record: what ``read_run`` found in ``work_dir``.
-        work_dir: with the log of the training.
-        num_images: in the gallery.
-        score_thr: lowest score of confusions; the gallery's first.
+    ``score_thr`` is the lowest score of confusions, and the gallery's first.
 
     Raises:
         DataError: the folder has neither a training nor a test.
@@ -219,10 +211,7 @@ def _errors(tested: TestedData, num_images: int, score_thr: float) -> ErrorAnaly
 def find_loss_cdf(config: str, work_dir: Path, gaps: list[str]) -> LossCdf | None:
     """Returns the newest curves of this run's config and checkpoints: in its folder or beside.
 
-    Args:
-        config: its name.
-        work_dir: of the run.
-        gaps: takes a sentence for each file that cannot be read.
+    ``gaps`` takes a sentence for each file that cannot be read.
     """
     places = (work_dir, work_dir / "analysis", work_dir.resolve().parent / "analysis")
     files = [file for place in places for file in place.glob("loss_cdf_*.json")]

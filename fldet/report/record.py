@@ -59,11 +59,8 @@ def read_run(
 ) -> RunRecord:
     """Returns what a work dir tells of its run; what it lacks is a sentence in ``gaps``.
 
-    Args:
-        work_dir: of ``fldet train``, with the folder ``test`` of ``fldet test`` in it; or that of
-            a test alone.
-        base: config to compare that of the run with; by default fldet's own of the same name.
-        overrides: of the config of the test, as ``load_config`` takes them: ``data_root=FOLDER``.
+    ``base`` is the config to compare that of the run with, by default fldet's own of the same name;
+    ``overrides`` are of the config of the test.
 
     Raises:
         DataError: there is no such folder.
@@ -185,11 +182,7 @@ def _read_result(path: Path) -> tuple[TestResult, str]:
 def _tested_data(
     folder: Path, config: Path | None, result: TestResult, overrides: Sequence[str]
 ) -> TestedData:
-    """Returns detections and truth.
-
-    Raises:
-        FldetError: one of them cannot be read, or they do not belong together.
-    """
+    """Returns detections and truth; a FldetError where one cannot be read or does not fit."""
     named = result.results_file
     places = [folder / named.name, named] if named else []  # it may have been moved
     file = next((one for one in places if os.path.isfile(one)), None)  # any name may stand there
