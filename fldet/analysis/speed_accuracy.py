@@ -10,12 +10,11 @@ from typing import Any
 from fldet.config.load import CONFIGS
 from fldet.errors import DataError, shorten
 from fldet.files import read_json
-from fldet.pictures.figure import COLORS, figure, label, save
+from fldet.pictures.figure import COLORS, figure, label, save, set_logarithmic, small_print
 from fldet.results import ANALYSES, Analysis, Milliseconds, Share, read_stored
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 
-_LOG_FROM = 8  # slowest over fastest point from which the time axis is logarithmic
 _PUBLISHED = "published"  # name of the comparison of the paper's points
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
@@ -204,8 +203,7 @@ def plot_speed_accuracy(result: SpeedAccuracy, stem: Path) -> list[Path]:
         lines = [f"Not plotted: {name}, {why}." for name, why in result.not_plotted.items()]
         if any(group.comparison != _PUBLISHED for group in result.groups):
             lines.append("Measured points: AP on the images of their own test.")
-        small = {"fontsize": 12, "color": "0.3", "x": 0.01, "ha": "left"}
-        drawn.supxlabel("\n".join(lines), **small)
+        small_print(drawn, "\n".join(lines))
         return save(drawn, stem)
 
 
@@ -255,17 +253,11 @@ def _coordinates(points: Iterable[Point]) -> tuple[list[float], list[float]]:
 
 def _set_axes(axes: Any, points: list[Point]) -> None:
     """Leaves room around the points; of very different times it shows the logarithm."""
-    from matplotlib.ticker import LogLocator
-
-    fastest, slowest = min(point.ms for point in points), max(point.ms for point in points)
-    low, high = min(point.ap for point in points), max(point.ap for point in points)
+    times, precisions = _coordinates(points)
+    low, high = min(precisions), max(precisions)
     margin = 0.12 * (high - low)
     axes.set(ylim=(low - 2 * margin, high + margin), ylabel="COCO box AP [%]")
-    if slowest > _LOG_FROM * fastest:
-        axes.set_xscale("log")
-        axes.set(xlim=(fastest / 1.4, slowest * 1.4), xlabel="time per image [ms], logarithmic")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
+    if set_logarithmic(axes, "x", times):
+        axes.set_xlabel("time per image [ms], logarithmic")
     else:
-        axes.set(xlim=(fastest * 0.75, slowest * 1.1), xlabel="time per image [ms]")
+        axes.set(xlim=(min(times) * 0.75, max(times) * 1.1), xlabel="time per image [ms]")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fldet.errors import DataError, UsageError
 from fldet.files import parse_json, read_arrays, write_atomically
 from fldet.losses.formulas import focal_loss
-from fldet.pictures.figure import figure, greek, label, line_style, save
+from fldet.pictures.figure import figure, greek, label, line_style, save, small_print
 from fldet.results import Count, Share, Within, read_stored, stored, to_jsonable
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
@@ -239,7 +239,7 @@ def plot_loss_cdf(result: LossCdf, stem: Path) -> list[Path]:
         left.set_title(f"positives ({result.num_positives:,})")
         right.set_title(f"negatives ({result.num_negatives:,})")
         small = "\n".join(textwrap.wrap(label(procedure_text(result), most=2000), 140))
-        drawn.supxlabel(small, fontsize=13, color="0.3", x=0.01, ha="left")
+        small_print(drawn, small, size=13)
         return save(drawn, stem)
 
 
