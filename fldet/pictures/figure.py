@@ -1,7 +1,7 @@
 """How all curves of the project look, and how a figure becomes files."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {"png": {"dpi": 100}, "svg": {"metadata": 
 
 
 @contextmanager
-def figure(width: float, height: float, style: Mapping[str, Any] = CURVES) -> Iterator[Any]:
+def figure(width: float, height: float, style: dict[str, Any] = CURVES) -> Iterator[Any]:
     """Is an empty Matplotlib figure of so many inches in the project's style; 100 dots an inch.
 
     Save it inside the block with ``save``: some of the style is looked up only then.
