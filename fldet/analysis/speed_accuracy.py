@@ -15,6 +15,7 @@ from fldet.results import ANALYSES, Analysis, Milliseconds, Share, read_stored
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 
+_PAPER = CONFIGS / "paper"
 _PUBLISHED = "published"  # name of the comparison of the paper's points
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
@@ -72,55 +73,46 @@ def analyze_speed_accuracy(
     Raises:
         DataError: a file is missing or is not what it should be.
     """
-    figure2 = speed_accuracy(CONFIGS / "paper", measured)
+    figure2 = speed_accuracy(measured)
     return Analysis(figure2, plot_speed_accuracy(figure2, out_dir / "figure2_speed_accuracy"))
 
 
-def speed_accuracy(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
+def speed_accuracy(measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
     """Returns the points of Figure 2 and the upper envelope of each comparison.
 
     Published points are compared with each other, as in the paper; measured ones with those of the
     same hardware.
 
     Args:
-        paper: folder of ``rows.json`` and ``systems.json``.
         measured: for each point a name, the output of ``fldet test --json`` and that of
             ``fldet benchmark --json``.
 
     Raises:
         DataError: a file is missing or is not what it should be.
     """
-    others, not_plotted = _systems(paper / "systems.json")
-    groups = [*_table1e(paper / "rows.json"), others, *_measured(measured)]
+    others, not_plotted = _systems()
+    groups = [*_table1e(), others, *_measured(measured)]
     return SpeedAccuracy(tuple(_with_envelopes(groups)), not_plotted)
 
 
-def _table1e(path: Path) -> list[Group]:
+def _table1e() -> list[Group]:
     points = defaultdict(list)
-    try:
-        for row in read_json(path, "file")["tables"]["table1e"]["rows"]:
-            paper = row["paper"]
-            points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: table1e is not readable: {error!r}") from error
+    for row in read_json(_PAPER / "rows.json", "file")["tables"]["table1e"]["rows"]:
+        paper = row["paper"]
+        points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
     return [
         Group(f"RetinaNet {depth}", PAPER_HARDWARE, _fastest_first(of_it), _PUBLISHED, True)
         for depth, of_it in points.items()
     ]
 
 
-def _systems(path: Path) -> tuple[Group, dict[str, str]]:
-    try:
-        content = read_json(path, "file")
-        rows = content["systems"]
-        plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
-        left_out = {
-            one["name"]: f"AP {one['AP']} ({one['source']})" for one in rows if not one["ms"]
-        }
-        hardware = str(content["hardware"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: the systems are not readable: {error!r}") from error
-    return Group("other systems", hardware, _fastest_first(plotted), _PUBLISHED), left_out
+def _systems() -> tuple[Group, dict[str, str]]:
+    content = read_json(_PAPER / "systems.json", "file")
+    rows = content["systems"]
+    plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
+    left_out = {one["name"]: f"AP {one['AP']} ({one['source']})" for one in rows if not one["ms"]}
+    group = Group("other systems", content["hardware"], _fastest_first(plotted), _PUBLISHED)
+    return group, left_out
 
 
 def _measured(measured: Iterable[tuple[str, Path, Path]]) -> list[Group]:

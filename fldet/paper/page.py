@@ -10,8 +10,6 @@ from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.statements import Judgement, Measured
 from fldet.text import markdown_table
 
-__all__ = ["markdown"]
-
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
     """Returns the page; ``figures`` are paths of the pictures by table, relative to the page."""

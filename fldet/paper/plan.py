@@ -16,8 +16,6 @@ from fldet.paper.rows import RESULT, Row, Table, find_table, read_tables
 from fldet.paper.runs import BENCHMARK, Run, Step, asked_for, digest, read_record
 from fldet.paper.tiers import Tier, find_tier
 
-__all__ = ["ALPHAS", "RunOptions", "plan", "runs_in", "tables_of"]
-
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
 _SEARCHED = "table1b"

@@ -7,8 +7,6 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Agreement", "agreement", "kendall_tau_b"]
-
 EXACT_UP_TO = 8  # rows; 8! = 40320 orders
 DRAWN = 20_000  # orders drawn at random for more rows
 RESAMPLED = 2_000  # sets of means drawn for the range

@@ -14,8 +14,6 @@ from fldet.paper.tiers import Tier
 
 OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
-__all__ = ["OTHER_FIGURES", "Report", "RowReport", "Search", "TableReport", "make_report"]
-
 
 @dataclass(frozen=True)
 class RowReport:

@@ -14,17 +14,6 @@ from fldet.config.load import CONFIGS
 from fldet.errors import UsageError, nearest
 from fldet.results import Count, read_stored
 
-__all__ = [
-    "Comparison",
-    "Outcome",
-    "Row",
-    "Table",
-    "compare",
-    "find_table",
-    "read_outcome",
-    "read_tables",
-]
-
 INDEX = CONFIGS / "paper" / "rows.json"
 # Where a result lies in the work dir of a row; fldet test puts it there.
 RESULT = Path("test", "result.json")

@@ -21,20 +21,6 @@ from fldet.files import write_atomically
 from fldet.paper.rows import RESULT, read_outcome
 from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
 
-__all__ = [
-    "BENCHMARK",
-    "Record",
-    "Run",
-    "Step",
-    "ask_for",
-    "asked_for",
-    "check_digest",
-    "digest",
-    "digest_of",
-    "read_record",
-    "result_of",
-]
-
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 ASKED = "asked.json"

@@ -5,7 +5,6 @@ not overlap. Chance alone separates two equal rows of three seeds in one case of
 in one of three.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from fldet.config.load import CONFIGS
-
-__all__ = ["Measured", "Statement", "Verdict", "judge", "read_statements"]
+from fldet.results import read_stored
 
 Judgement = Literal["holds", "does not hold", "not contradicted", "not decided"]
 DIVERGED = float("-inf")  # below every AP
@@ -67,11 +65,10 @@ class Verdict:
 def read_statements() -> tuple[Statement, ...]:
     """Returns all statements, in the order of the tables."""
     path = CONFIGS / "paper" / "statements.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(
-        Statement(**{**one, "a": tuple(one["a"]), "b": tuple(one["b"])})
-        for one in content["statements"]
+    found: tuple[Statement, ...] = read_stored(
+        path, tuple[Statement, ...], "statements", what="list of statements"
     )
+    return found
 
 
 def judge(statement: Statement, rows: Mapping[str, Measured]) -> Verdict:

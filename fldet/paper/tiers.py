@@ -14,8 +14,6 @@ from fldet.config.load import CONFIGS, parse_config
 from fldet.errors import ConfigError, UsageError, nearest
 from fldet.files import write_atomically
 
-__all__ = ["Tier", "find_tier"]
-
 FOLDER = CONFIGS / "_base_" / "tiers"
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fldet.analysis.errors.collect import TestedData, file_names
+from fldet.analysis.errors.collect import TestedData, tested_data
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.engine.results import TestResult
 from fldet.errors import DataError, FldetError
-from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
 from fldet.files import KIB, other_than_file, read_bytes
 from fldet.results import read_stored
@@ -201,13 +200,6 @@ def _tested_data(
     names = result.figures.per_class
     chosen = [key for key, name in truth.categories.items() if name in names]
     truth = restrict(truth, result.image_ids, chosen)
-    detections = load_detections(file)
-    check_detections(detections, images=truth.images, categories=truth.categories)
-    return TestedData(
-        truth=truth,
-        detections=detections,
-        file_names=file_names(content),
-        image_dir=kind.image_folder(dataset),
-        annotation_file=kind.annotation_file(dataset),
-        detections_file=file,
+    return tested_data(
+        truth, content, kind.annotation_file(dataset), kind.image_folder(dataset), file
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
-from fldet.data.formats.found import FoundData, oddities, used_classes
+from fldet.data.formats.found import oddities, used_classes
 from fldet.data.formats.recognise import recognise
 
 
@@ -30,11 +30,7 @@ def inspect_data(path: Path, images: Path | None = None) -> DataInspection:
     Raises:
         DataError: the format is not recognised, or a file is malformed.
     """
-    return inspect_found(recognise(path, images))
-
-
-def inspect_found(found: FoundData) -> DataInspection:
-    """Returns what is in a data set that ``recognise`` found."""
+    found = recognise(path, images)
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())
     return DataInspection(

@@ -20,7 +20,7 @@ from fldet.analysis.dataset.summary import (
     try_to_read,
 )
 from fldet.anchors.cover import SeenImage
-from fldet.data.annotations import box_of, flag_of, id_of, is_usable, read_annotations
+from fldet.data.annotations import box_of, flag_of, id_of, is_usable
 from fldet.errors import DataError
 from fldet.files import write_atomically
 from fldet.pictures.boxes import Image, add_title, draw_boxes, draw_tagged_boxes, xyxy
@@ -114,21 +114,15 @@ def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
 
 
 def contact_sheet(
-    source: Path | Mapping[str, Any],
-    image_dir: Path,
-    path: Path,
-    *,
-    count: int = 16,
-    seed: int = 0,
+    content: Mapping[str, Any], image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
 ) -> Path:
-    """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
+    """Draws random images of a COCO file with their boxes; returns ``path`` (JPEG or PNG).
 
     At most ``count`` images; those that cannot be read are passed over.
 
     Raises:
-        DataError: the annotation file is malformed, or no image can be read.
+        DataError: no image can be read.
     """
-    content = read_annotations(source) if isinstance(source, Path) else source
     categories = sorted(content["categories"], key=lambda one: id_order(one["id"]))
     names = [str(one["name"]) for one in categories]
     label_of = {one["id"]: label for label, one in enumerate(categories)}
@@ -151,8 +145,7 @@ def contact_sheet(
             cells.append(_cell(picture, image["file_name"], shown, names, label_of))
     if not cells:
         raise DataError(
-            f"no image of {source if isinstance(source, Path) else 'the data'} can be read in "
-            f"{image_dir}",
+            f"no image of the data can be read in {image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
     return _write_sheet(cells, path)

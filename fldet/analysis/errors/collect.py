@@ -52,18 +52,22 @@ def collect_detections(
         truth = read_ground_truth(content)
         classes = map_classes(dataset.metainfo["classes"], truth.categories)
         truth = restrict(truth, None, [one for one in classes if one is not None])
+    return tested_data(truth, content, annotation_file, image_dir, detections_file)
+
+
+def tested_data(
+    truth: GroundTruth,
+    content: Mapping[str, Any],
+    annotation_file: Path,
+    image_dir: Path | None,
+    detections_file: Path,
+) -> TestedData:
+    """Returns the detections of a file with a truth, and what its annotation file's content says.
+
+    Raises:
+        DataError: the file is malformed, or names an id that the truth does not have.
+    """
     detections = load_detections(detections_file)
     check_detections(detections, images=truth.images, categories=truth.categories)
-    return TestedData(
-        truth=truth,
-        detections=detections,
-        file_names=file_names(content),
-        image_dir=image_dir,
-        annotation_file=annotation_file,
-        detections_file=detections_file,
-    )
-
-
-def file_names(content: Mapping[str, Any]) -> dict[Hashable, str]:
-    """Returns the names of the files in a COCO annotation file's content, by image id."""
-    return {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
+    names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
+    return TestedData(truth, detections, names, image_dir, annotation_file, detections_file)
