@@ -112,17 +112,16 @@ def _run(
     seed: int,
     tier: Tier,
     folder: Path,
-    first: dict[str, str],
+    first: dict[str, Path],
     options: RunOptions,
 ) -> Run:
     label = f"{table.name} {row.name}" + ("" if alpha is None else f" with alpha {alpha:g}")
     if table.name == _TIMED and not tier.is_paper:
         return _timing(row, label, seed, folder, options)
     config = tier.write(row.config, folder / "configs", alpha=alpha)
-    name = first.get(_resolve(tier, row.config, alpha).digest, config.stem)
-    if name != config.stem:
-        config = tier.write(_config_of(name), folder / "configs")
-    work_dir = folder / name / f"seed_{seed}"
+    if equal := first.get(_resolve(tier, row.config, alpha).digest):
+        config = tier.write(equal, folder / "configs")
+    work_dir = folder / config.stem / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
     if table.name == _TIMED:
         steps.append(_benchmark(config, True, (), options))
@@ -173,23 +172,18 @@ def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: Run
     return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
 
 
-def _first_of_equals(tier: Tier) -> dict[str, str]:
-    """Returns which row's name the runs of a config have, by the digest of the config.
+def _first_of_equals(tier: Tier) -> dict[str, Path]:
+    """Returns which row's config stands for all that are equal, by their digest.
 
     It is the first in the paper's order, whatever tables are asked for now, and whatever overrides
     all of them have.
     """
-    first: dict[str, str] = {}
+    first: dict[str, Path] = {}
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
-                first.setdefault(_resolve(tier, row.config).digest, row.config.stem)
+                first.setdefault(_resolve(tier, row.config).digest, row.config)
     return first
-
-
-def _config_of(stem: str) -> Path:
-    rows = (row.config for table in read_tables() for row in table.rows)
-    return next(config for config in rows if config.stem == stem)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from fldet.paper.runs import Record, Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
 
+Runs = Mapping[str, Mapping[str, Sequence[Run]]]  # by table and row
+
 OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
@@ -123,9 +125,7 @@ def _quantity(table: Table, tier: Tier) -> str:
     return "ms" if table.name == "table1e" and not tier.is_paper else "AP"
 
 
-def _table(
-    table: Table, runs: Mapping[str, Mapping[str, list[Run]]], quantity: str, key: str
-) -> TableReport:
+def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
     mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
     rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
     ranked = [
@@ -148,9 +148,7 @@ def _table(
     )
 
 
-def _row(
-    row: Row, mine: Sequence[Run], runs: Mapping[str, Mapping[str, list[Run]]], quantity: str
-) -> RowReport:
+def _row(row: Row, mine: Sequence[Run], runs: Runs, quantity: str) -> RowReport:
     asked = tuple(run.seed for run in mine)
     ours, seeds = _measured(mine, quantity)
     mean = ours.mean if ours.values else None
@@ -206,9 +204,7 @@ def _verdicts(tables: Iterable[TableReport], tier: Tier) -> Iterable[Verdict]:
                 yield verdict
 
 
-def _search(
-    tables: Sequence[Table], runs: Mapping[str, Mapping[str, list[Run]]]
-) -> tuple[Search, ...]:
+def _search(tables: Sequence[Table], runs: Runs) -> tuple[Search, ...]:
     """Returns every row of Table 1b with its alphas, if they were searched."""
     mine = runs.get("table1b", {})
     if not any(" with alpha " in name for name in mine):
