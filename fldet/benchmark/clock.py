@@ -129,7 +129,7 @@ def take_turns(
 
 
 def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) -> dict[str, float]:
-    """Returns the median milliseconds of each of ``STAGES``; none of more than one stage.
+    """Returns the median milliseconds of each of ``STAGES``, of a single-stage detector only.
 
     Batches have one image each; the time until the next one comes is the stage ``load``. The first
     ``warmup`` are run, not counted.

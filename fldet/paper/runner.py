@@ -83,11 +83,14 @@ def run_all(
     watch: Callable[[Sequence[Status]], None],
     timings_alone: bool = True,
 ) -> tuple[list[Status], int]:
-    """Does all runs that are not done yet, ``jobs`` at a time; returns how each ended.
+    """Does all runs that are not done yet, ``jobs`` at a time.
 
-    And the signal that stopped it, 0 for none. The timings of Table 1e come last; where
-    ``timings_alone``, all slots being on one machine, nothing runs beside one. ``start`` begins a
-    run in a slot, numbered from 0; ``watch`` is told how far all are, several times a second.
+    The timings of Table 1e come last; where ``timings_alone``, all slots being on one machine,
+    nothing runs beside one. ``start`` begins a run in a slot, numbered from 0; ``watch`` is told
+    how far all are, several times a second.
+
+    Returns:
+        How each run ended, and the signal that stopped them, 0 for none.
 
     Raises:
         UsageError: a run was begun with another config; none is begun then.

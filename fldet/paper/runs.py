@@ -102,7 +102,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Returns what is known about a run, nothing if it was never begun; not ours is a DataError."""
+    """Returns the record in the folder of a run, a new one if it was never begun."""
     path = folder / "run.json"
     if not path.is_file():
         return Record()
