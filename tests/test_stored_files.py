@@ -33,7 +33,6 @@ from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet
 from fldet.anchors.pictures import plot as plot_anchors
 from fldet.anchors.report import compute
 from fldet.benchmark.results import SpeedResult
-from fldet.config.load import CONFIGS
 from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.errors import DataError, FldetError, shorten
 from fldet.evaluation.figures import CocoFigures, VocFigures
@@ -166,7 +165,7 @@ def read_speed(path):
 def _point(path, content, point):
     other = path.with_name("other.json")
     other.write_text(json.dumps(content(None)))
-    return str(speed_accuracy(CONFIGS / "paper", [point(other)]))
+    return str(speed_accuracy([point(other)]))
 
 
 def record(_folder):
@@ -414,7 +413,7 @@ def test_a_crowded_image_is_drawn_with_its_mistakes(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     drawn = []
     monkeypatch.setattr(
-        "fldet.analysis.errors.worst.draw_boxes",
+        "fldet.analysis.errors.worst.draw_tagged_boxes",
         lambda picture, boxes, *_, **__: drawn.append(len(boxes)) or picture,
     )
     draw_worst(load(path), tmp_path, tmp_path)

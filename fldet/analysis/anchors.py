@@ -59,12 +59,7 @@ def analyze_anchors(
 def redraw_anchors(
     path: Path, *, out_dir: Path = ANALYSES, track: Track = _untracked
 ) -> Analysis[AnchorReport]:
-    """Does the same with the boxes that an earlier call saved.
-
-    Args:
-        path: of the ``.npz``.
-        out_dir: where to draw.
-        track: as in ``analyze_anchors``.
+    """Does the same with the boxes that an earlier call saved as ``path``, an ``.npz``.
 
     Raises:
         DataError: there is no such file, or it is another kind of file.

@@ -40,31 +40,19 @@ FEW_CLASSES = 20  # so many are written out
 
 @dataclass(frozen=True)
 class InitResult:
-    """A config that was written.
-
-    Attributes:
-        path: of the config.
-        format: of the data.
-        root: of the data.
-        images: in the training split.
-        classes: their names.
-        scale: longer and shorter side of images in training, in pixels.
-        batch_size: images of a step on one device.
-        max_iters: steps.
-        anchors: where others than the paper's are suggested: share of the boxes that they cover.
-        anchors_before: share that the paper's cover; None if they stay.
-    """
+    """A config that was written."""
 
     path: Path
-    format: str
-    root: Path
-    images: int
+    format: str  # of the data
+    root: Path  # of the data
+    images: int  # in the training split
     classes: tuple[str, ...]
-    scale: tuple[int, int]
-    batch_size: int
+    scale: tuple[int, int]  # longer and shorter side of images in training, in pixels
+    batch_size: int  # images of a step on one device
     max_iters: int
+    # where others than the paper's are suggested: share of the boxes that they cover
     anchors: float | None
-    anchors_before: float | None
+    anchors_before: float | None  # share that the paper's cover; None if they stay
 
 
 @dataclass(frozen=True)
@@ -222,11 +210,7 @@ def _draft(plan: Plan) -> Config:
 
 
 def _check_fit(plan: Plan) -> None:
-    """Looks whether backbone and neck can start from the checkpoint; the head may be another.
-
-    Raises:
-        CheckpointError: they cannot.
-    """
+    """Raises CheckpointError where backbone or neck cannot start from it; the head may differ."""
     file = plan.finetune or Path()
     content, cfg = read_checkpoint(file), _draft(plan)
     init_default_scope(cfg.default_scope)

@@ -28,22 +28,14 @@ _POINTS = 801
 
 @dataclass(frozen=True)
 class LossCurves:
-    """Points of the curves; every list is as long as the axis that it belongs to.
+    """Points of the curves; every list is as long as the axis that it belongs to."""
 
-    Attributes:
-        p_t: axis of Figure 1, inside (0, 1).
-        by_gamma: focal loss over ``p_t`` in nats, by gamma.
-        x_t: axis of Figures 5 and 6, in logits.
-        losses: loss over ``x_t`` in nats, by name.
-        derivatives: its derivative with respect to ``x_t``, by name.
-        landmarks: for each gamma the focal loss at the p_t of ``LANDMARKS``, by p_t.
-    """
-
-    p_t: tuple[float, ...]
-    by_gamma: dict[float, tuple[float, ...]]
-    x_t: tuple[float, ...]
-    losses: dict[str, tuple[float, ...]]
-    derivatives: dict[str, tuple[float, ...]]
+    p_t: tuple[float, ...]  # axis of Figure 1, inside (0, 1)
+    by_gamma: dict[float, tuple[float, ...]]  # focal loss over ``p_t`` in nats, by gamma
+    x_t: tuple[float, ...]  # axis of Figures 5 and 6, in logits
+    losses: dict[str, tuple[float, ...]]  # loss over ``x_t`` in nats, by name
+    derivatives: dict[str, tuple[float, ...]]  # its derivative with respect to ``x_t``, by name
+    # for each gamma the focal loss at the p_t of ``LANDMARKS``, by p_t
     landmarks: dict[float, dict[float, float]]
 
     def __str__(self) -> str:
@@ -96,52 +88,49 @@ def _floats(values: Tensor) -> tuple[float, ...]:
 
 def plot_loss_curves(curves: LossCurves, out_dir: Path) -> list[Path]:
     """Draws the three figures into a folder and returns the paths of PNG and SVG."""
-    return [
-        *_plot_focal_loss(curves, out_dir / "figure1_focal_loss"),
-        *_plot_variants(curves, out_dir / "figure5_loss"),
-        *_plot_derivatives(curves, out_dir / "figure6_derivative"),
-    ]
+    figures = {
+        "figure1_focal_loss": _plot_focal_loss,
+        "figure5_loss": _plot_variants,
+        "figure6_derivative": _plot_derivatives,
+    }
+    paths = []
+    for name, plot in figures.items():
+        with figure(9, 6.6) as drawn:
+            plot(drawn.add_subplot(), curves)
+            paths += save(drawn, out_dir / name)
+    return paths
 
 
-def _plot_focal_loss(curves: LossCurves, stem: Path) -> list[Path]:  # Figure 1
-    with figure(9, 6.6) as drawn:
-        axes = drawn.add_subplot()
-        for index, (gamma, losses) in enumerate(curves.by_gamma.items()):
-            name = "gamma = 0 (cross entropy)" if gamma == 0 else f"gamma = {gamma:g}"
-            axes.plot(curves.p_t, losses, label=greek(name), **line_style(index))
-        axes.axvspan(0.5, 1, color="#009E73", alpha=0.1, linewidth=0)
-        axes.text(0.75, 1.15, "well-classified\nexamples ($p_t > .5$)", ha="center", va="bottom")
-        axes.set(
-            xlim=(0, 1),
-            ylim=(0, 5),
-            xlabel="probability of the ground truth class, $p_t$",
-            ylabel="loss [nats]",
-            title=r"Focal loss  $\mathrm{FL}(p_t) = -(1 - p_t)^\gamma\, \log(p_t)$",
-        )
-        axes.legend(loc="upper right", handlelength=3)
-        return save(drawn, stem)
+def _plot_focal_loss(axes: Any, curves: LossCurves) -> None:  # Figure 1
+    for index, (gamma, losses) in enumerate(curves.by_gamma.items()):
+        name = "gamma = 0 (cross entropy)" if gamma == 0 else f"gamma = {gamma:g}"
+        axes.plot(curves.p_t, losses, label=greek(name), **line_style(index))
+    axes.axvspan(0.5, 1, color="#009E73", alpha=0.1, linewidth=0)
+    axes.text(0.75, 1.15, "well-classified\nexamples ($p_t > .5$)", ha="center", va="bottom")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 5),
+        xlabel="probability of the ground truth class, $p_t$",
+        ylabel="loss [nats]",
+        title=r"Focal loss  $\mathrm{FL}(p_t) = -(1 - p_t)^\gamma\, \log(p_t)$",
+    )
+    axes.legend(loc="upper right", handlelength=3)
 
 
-def _plot_variants(curves: LossCurves, stem: Path) -> list[Path]:  # Figure 5
-    with figure(9, 6.6) as drawn:
-        axes = drawn.add_subplot()
-        _draw_over_x_t(axes, curves.x_t, curves.losses)
-        axes.set(ylim=(0, 5), ylabel="loss [nats]", title="Cross entropy, FL and FL*")
-        axes.text(2.5, 1.15, "well-classified\nexamples ($x_t > 0$)", ha="center", va="bottom")
-        axes.legend(loc="upper right", handlelength=3)
-        return save(drawn, stem)
+def _plot_variants(axes: Any, curves: LossCurves) -> None:  # Figure 5
+    _draw_over_x_t(axes, curves.x_t, curves.losses)
+    axes.set(ylim=(0, 5), ylabel="loss [nats]", title="Cross entropy, FL and FL*")
+    axes.text(2.5, 1.15, "well-classified\nexamples ($x_t > 0$)", ha="center", va="bottom")
+    axes.legend(loc="upper right", handlelength=3)
 
 
-def _plot_derivatives(curves: LossCurves, stem: Path) -> list[Path]:  # Figure 6
-    with figure(9, 6.6) as drawn:
-        axes = drawn.add_subplot()
-        _draw_over_x_t(axes, curves.x_t, curves.derivatives)
-        axes.set(
-            ylabel=r"derivative of the loss,  $dL / dx_t$",
-            title="Derivatives of cross entropy, FL and FL*",
-        )
-        axes.legend(loc="lower right", handlelength=3)
-        return save(drawn, stem)
+def _plot_derivatives(axes: Any, curves: LossCurves) -> None:  # Figure 6
+    _draw_over_x_t(axes, curves.x_t, curves.derivatives)
+    axes.set(
+        ylabel=r"derivative of the loss,  $dL / dx_t$",
+        title="Derivatives of cross entropy, FL and FL*",
+    )
+    axes.legend(loc="lower right", handlelength=3)
 
 
 def _draw_over_x_t(axes: Any, x_t: tuple[float, ...], curves: dict[str, tuple[float, ...]]) -> None:

@@ -10,64 +10,45 @@ from typing import Any
 from fldet.config.load import CONFIGS
 from fldet.errors import DataError, shorten
 from fldet.files import read_json
-from fldet.pictures.figure import COLORS, figure, label, save
+from fldet.pictures.figure import COLORS, figure, label, save, set_logarithmic, small_print
 from fldet.results import ANALYSES, Analysis, Milliseconds, Share, read_stored
 
 PAPER_HARDWARE = "Nvidia M40"  # of Table 1e
 
-_LOG_FROM = 8  # slowest over fastest point from which the time axis is logarithmic
+_PAPER = CONFIGS / "paper"
 _PUBLISHED = "published"  # name of the comparison of the paper's points
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A detector.
+    """A detector."""
 
-    Attributes:
-        name: what is written at the point.
-        ap: COCO's box AP in %.
-        ms: milliseconds per image.
-        on_envelope: no other point of the same comparison is as fast and better, or as good and
-            faster.
-    """
-
-    name: str
-    ap: float
-    ms: float
+    name: str  # what is written at the point
+    ap: float  # COCO's box AP in %
+    ms: float  # milliseconds per image
+    # no other point of the same comparison is as fast and better, or as good and faster
     on_envelope: bool = False
 
 
 @dataclass(frozen=True)
 class Group:
-    """Points that belong together in the legend.
-
-    Attributes:
-        name: of the group.
-        hardware: what the times were measured on.
-        points: the fastest first.
-        comparison: groups of the same comparison have one envelope.
-        is_line: the points are one model at several image sizes.
-    """
+    """Points that belong together in the legend."""
 
     name: str
-    hardware: str
-    points: tuple[Point, ...]
-    comparison: str
-    is_line: bool = False
+    hardware: str  # what the times were measured on
+    points: tuple[Point, ...]  # the fastest first
+    comparison: str  # groups of the same comparison have one envelope
+    is_line: bool = False  # the points are one model at several image sizes
 
 
 @dataclass(frozen=True)
 class SpeedAccuracy:
-    """What Figure 2 shows.
+    """What Figure 2 shows."""
 
-    Attributes:
-        groups: the paper's two RetinaNets, the other systems, then measured points by hardware.
-        not_plotted: why a system is left out, by its name.
-    """
-
+    # the paper's two RetinaNets, the other systems, then measured points by hardware
     groups: tuple[Group, ...]
-    not_plotted: dict[str, str]
+    not_plotted: dict[str, str]  # why a system is left out, by its name
 
     def __str__(self) -> str:
         lines = [f"{'point':20}  {'AP':>5}  {'ms':>7}  envelope  times on", "-" * 70]
@@ -87,64 +68,51 @@ class SpeedAccuracy:
 def analyze_speed_accuracy(
     measured: Iterable[tuple[str, Path, Path]] = (), *, out_dir: Path = ANALYSES
 ) -> Analysis[SpeedAccuracy]:
-    """Draws Figure 2, with measured models beside the paper's.
-
-    Args:
-        measured: as ``speed_accuracy`` takes it.
-        out_dir: where to draw.
+    """Draws Figure 2, with measured models beside the paper's, as ``speed_accuracy`` takes them.
 
     Raises:
         DataError: a file is missing or is not what it should be.
     """
-    figure2 = speed_accuracy(CONFIGS / "paper", measured)
+    figure2 = speed_accuracy(measured)
     return Analysis(figure2, plot_speed_accuracy(figure2, out_dir / "figure2_speed_accuracy"))
 
 
-def speed_accuracy(paper: Path, measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
+def speed_accuracy(measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccuracy:
     """Returns the points of Figure 2 and the upper envelope of each comparison.
 
     Published points are compared with each other, as in the paper; measured ones with those of the
     same hardware.
 
     Args:
-        paper: folder of ``rows.json`` and ``systems.json``.
         measured: for each point a name, the output of ``fldet test --json`` and that of
             ``fldet benchmark --json``.
 
     Raises:
         DataError: a file is missing or is not what it should be.
     """
-    others, not_plotted = _systems(paper / "systems.json")
-    groups = [*_table1e(paper / "rows.json"), others, *_measured(measured)]
+    others, not_plotted = _systems()
+    groups = [*_table1e(), others, *_measured(measured)]
     return SpeedAccuracy(tuple(_with_envelopes(groups)), not_plotted)
 
 
-def _table1e(path: Path) -> list[Group]:
+def _table1e() -> list[Group]:
     points = defaultdict(list)
-    try:
-        for row in read_json(path, "file")["tables"]["table1e"]["rows"]:
-            paper = row["paper"]
-            points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: table1e is not readable: {error!r}") from error
+    for row in read_json(_PAPER / "rows.json", "file")["tables"]["table1e"]["rows"]:
+        paper = row["paper"]
+        points[row["name"].split("-")[0]].append(Point(row["name"], paper["AP"], paper["ms"]))
     return [
         Group(f"RetinaNet {depth}", PAPER_HARDWARE, _fastest_first(of_it), _PUBLISHED, True)
         for depth, of_it in points.items()
     ]
 
 
-def _systems(path: Path) -> tuple[Group, dict[str, str]]:
-    try:
-        content = read_json(path, "file")
-        rows = content["systems"]
-        plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
-        left_out = {
-            one["name"]: f"AP {one['AP']} ({one['source']})" for one in rows if not one["ms"]
-        }
-        hardware = str(content["hardware"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: the systems are not readable: {error!r}") from error
-    return Group("other systems", hardware, _fastest_first(plotted), _PUBLISHED), left_out
+def _systems() -> tuple[Group, dict[str, str]]:
+    content = read_json(_PAPER / "systems.json", "file")
+    rows = content["systems"]
+    plotted = [Point(one["name"], one["AP"], one["ms"]) for one in rows if one["ms"]]
+    left_out = {one["name"]: f"AP {one['AP']} ({one['source']})" for one in rows if not one["ms"]}
+    group = Group("other systems", content["hardware"], _fastest_first(plotted), _PUBLISHED)
+    return group, left_out
 
 
 def _measured(measured: Iterable[tuple[str, Path, Path]]) -> list[Group]:
@@ -227,8 +195,7 @@ def plot_speed_accuracy(result: SpeedAccuracy, stem: Path) -> list[Path]:
         lines = [f"Not plotted: {name}, {why}." for name, why in result.not_plotted.items()]
         if any(group.comparison != _PUBLISHED for group in result.groups):
             lines.append("Measured points: AP on the images of their own test.")
-        small = {"fontsize": 12, "color": "0.3", "x": 0.01, "ha": "left"}
-        drawn.supxlabel("\n".join(lines), **small)
+        small_print(drawn, "\n".join(lines))
         return save(drawn, stem)
 
 
@@ -278,17 +245,11 @@ def _coordinates(points: Iterable[Point]) -> tuple[list[float], list[float]]:
 
 def _set_axes(axes: Any, points: list[Point]) -> None:
     """Leaves room around the points; of very different times it shows the logarithm."""
-    from matplotlib.ticker import LogLocator
-
-    fastest, slowest = min(point.ms for point in points), max(point.ms for point in points)
-    low, high = min(point.ap for point in points), max(point.ap for point in points)
+    times, precisions = _coordinates(points)
+    low, high = min(precisions), max(precisions)
     margin = 0.12 * (high - low)
     axes.set(ylim=(low - 2 * margin, high + margin), ylabel="COCO box AP [%]")
-    if slowest > _LOG_FROM * fastest:
-        axes.set_xscale("log")
-        axes.set(xlim=(fastest / 1.4, slowest * 1.4), xlabel="time per image [ms], logarithmic")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
+    if set_logarithmic(axes, "x", times):
+        axes.set_xlabel("time per image [ms], logarithmic")
     else:
-        axes.set(xlim=(fastest * 0.75, slowest * 1.1), xlabel="time per image [ms]")
+        axes.set(xlim=(min(times) * 0.75, max(times) * 1.1), xlabel="time per image [ms]")

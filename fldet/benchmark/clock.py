@@ -65,13 +65,8 @@ class Marks:
 class WatchedBatches:
     """Passes batches on and notes what they are and how long each was waited for.
 
-    Args:
-        batches: with images in ``inputs``.
-        device: on whose clock the wait is measured.
-
-    Attributes:
-        shapes: (height, width) in pixels of the first image of each batch so far.
-        waits_ms: milliseconds until each of them came.
+    So far it has seen ``shapes``, the (height, width) in pixels of the first image of each batch,
+    and ``waits_ms``, the milliseconds on the clock of the device until each of them came.
     """
 
     def __init__(self, batches: Iterator[Batch], device: torch.device) -> None:
@@ -101,15 +96,10 @@ class WatchedBatches:
 def time_in_turns(
     models: Sequence[nn.Module], batches: Iterable[Batch], *, warmup: int = 3
 ) -> NDArray[np.float64]:
-    """Returns the milliseconds of each image (row) by each model (column).
+    """Returns the milliseconds of each image (row) by each model (column), as ``TIMED`` says.
 
-    Every image goes through all models before the next one, each time in another order. ``TIMED``
-    says what is counted.
-
-    Args:
-        models: in evaluation mode, on one device.
-        batches: of one image each, as a test loader gives them.
-        warmup: first images, run but not counted.
+    Every image goes through all models, which are in evaluation mode, before the next one, each
+    time in another order. Batches have one image each; the first ``warmup`` are run, not counted.
 
     Raises:
         ValueError: no image is left after the warm-up.
@@ -139,12 +129,10 @@ def take_turns(
 
 
 def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) -> dict[str, float]:
-    """Returns the median milliseconds of each of ``STAGES``.
+    """Returns the median milliseconds of each of ``STAGES``, of a single-stage detector only.
 
-    Args:
-        model: a single-stage detector as for ``time_in_turns``; another one gives no stages.
-        batches: of one image each; the time until the next one comes is the stage ``load``.
-        warmup: first images, run but not counted.
+    Batches have one image each; the time until the next one comes is the stage ``load``. The first
+    ``warmup`` are run, not counted.
     """
     if not (hasattr(model, "backbone") and hasattr(model, "bbox_head")):
         return {}

@@ -15,14 +15,10 @@ def write_speed(
     out: Path | None = None,
     out_dir: Path | None = None,
 ) -> list[Path]:
-    """Writes a result and returns the paths.
+    """Writes a result as JSON to ``out``, and pictures with JSON beside into ``out_dir``.
 
-    Args:
-        result: what was timed.
-        name: of the model, for the pictures and their names.
-        out: JSON file.
-        out_dir: folder for pictures, JSON beside; a result without stages, or a table in which
-            every cell failed, has no picture.
+    A result without stages, or a table in which every cell failed, has no picture. ``name`` is that
+    of the model, for the pictures and their names.
     """
     is_step = isinstance(result, SpeedResult) and result.training
     stem = out_dir / f"speed_{name}{'_train' * is_step}" if out_dir else None

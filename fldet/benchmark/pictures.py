@@ -1,17 +1,13 @@
 """Times of a model: where they go, and how they grow with depth and scale, as pictures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fldet.pictures.figure import COLORS, DASHES, figure, save
-
-if TYPE_CHECKING:
-    from fldet.benchmark.results import SpeedResult, SpeedTable
-
-_LOG_FROM = 8  # slowest over fastest point from which the axis of time is logarithmic
+from fldet.benchmark.results import SpeedResult, SpeedTable
+from fldet.pictures.figure import COLORS, DASHES, figure, save, set_logarithmic, small_print
 
 
-def conditions(result: "SpeedResult") -> str:
+def conditions(result: SpeedResult) -> str:
     """Returns device, data type and threads, and how the network ran, in a few words."""
     words = [result.device, result.precision]
     words += ["optimized copy"] * result.optimized + ["compiled"] * result.compiled
@@ -19,17 +15,8 @@ def conditions(result: "SpeedResult") -> str:
     return ", ".join([*words, f"threads: {result.threads}", f"weights: {result.weights}"])
 
 
-def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
-    """Draws a bar for each stage of an image or a training step; returns the paths.
-
-    Args:
-        result: with ``stages_ms``.
-        stem: path without an ending; the figure becomes PNG and SVG.
-        title: what was timed.
-
-    Raises:
-        ValueError: there are no stages.
-    """
+def plot_stages(result: SpeedResult, stem: Path, *, title: str) -> list[Path]:
+    """Draws a bar for each stage of an image or a training step; returns PNG and SVG."""
     if not result.stages_ms:
         raise ValueError("no stages to draw")
     height, width = result.image_shape
@@ -58,19 +45,14 @@ def plot_stages(result: "SpeedResult", stem: Path, *, title: str) -> list[Path]:
             loc="left",
             fontsize=16,
         )
-        _footer(drawn, conditions(result))
+        small_print(drawn, conditions(result))
         return save(drawn, stem)
 
 
-def plot_table(table: "SpeedTable", stem: Path) -> list[Path]:
-    """Draws a line of times over the scale for each depth, the paper's dashed; returns the paths.
+def plot_table(table: SpeedTable, stem: Path) -> list[Path]:
+    """Draws a line of times over the scale for each depth, the paper's dashed; returns PNG and SVG.
 
-    Args:
-        table: with at least one cell that did not fail.
-        stem: path without an ending; the figure becomes PNG and SVG.
-
-    Raises:
-        ValueError: every cell failed.
+    At least one cell has not failed.
     """
     results = [cell.result for cell in table.cells if cell.result]
     if not results:
@@ -87,12 +69,15 @@ def plot_table(table: "SpeedTable", stem: Path) -> list[Path]:
             dashed = {"linestyle": DASHES[1], "linewidth": 1.8, "markerfacecolor": "white"}
             _line(axes, stated, label=f"ResNet-{depth}, paper (Nvidia M40)", **style, **dashed)
             times += [ms for _, ms in [*measured, *stated]]
-        _set_time_axis(axes, times)
+        if set_logarithmic(axes, "y", times):
+            axes.set_ylabel("ms per image, logarithmic")
+        else:
+            axes.set(ylim=(0, 1.1 * max(times)), ylabel="ms per image")
         axes.set_xticks(sorted({cell.scale for cell in table.cells}))
         axes.set_xlabel("shorter side of the image [px]")
         axes.set_title("Time per image by depth and scale", loc="left")
         axes.legend(loc="best", fontsize=13)
-        _footer(drawn, conditions(results[0]))
+        small_print(drawn, conditions(results[0]))
         return save(drawn, stem)
 
 
@@ -101,23 +86,5 @@ def _line(axes: Any, points: list[tuple[int, float]], **style: Any) -> None:
         axes.plot(*zip(*points, strict=True), **style)
 
 
-def _set_time_axis(axes: Any, times: list[float]) -> None:
-    from matplotlib.ticker import LogLocator
-
-    axes.set_ylabel("ms per image")
-    if max(times) > _LOG_FROM * min(times):
-        axes.set(yscale="log", ylabel="ms per image, logarithmic")
-        axes.set_ylim(min(times) / 1.4, max(times) * 1.4)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
-    else:
-        axes.set_ylim(0, 1.1 * max(times))
-
-
 def _ms(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def _footer(drawn: Any, text: str) -> None:
-    drawn.supxlabel(text, fontsize=12, color="0.3", x=0.01, ha="left")

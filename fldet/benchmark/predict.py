@@ -55,12 +55,7 @@ class OptimizedCopy:
     cuda_graph: bool = False
 
     def require(self, device: torch.device) -> None:
-        """Checks that a device can run such a copy.
-
-        Raises:
-            UsageError: another ``precision``.
-            UnavailableError: the device lacks what the copy needs.
-        """
+        """Raises a UsageError or UnavailableError where a device cannot run such a copy."""
         require_precision(self.precision, device)
         if self.cuda_graph:
             require_graphs(device)

@@ -18,10 +18,6 @@ def measured_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]
     its largest map of an image of 800 x 1333; ``matmul`` the product of square matrices. Each is
     the best of up to six runs, so that another process on the machine does little harm. A device,
     type and number of threads is measured once in a process, in up to a few seconds.
-
-    Args:
-        device: where.
-        dtype: of both operands.
     """
     return dict(_rates(device, dtype, torch.get_num_threads()))
 

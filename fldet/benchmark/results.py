@@ -6,80 +6,53 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class SpeedComparison:
-    """The same model timed in another way, in the same process and on the same images.
+    """The same model timed in another way, in the same process and on the same images."""
 
-    Attributes:
-        name: what it was compared with, ``mmdet``: MMDetection's own code in float32.
-        median_ms: its median over the timed images.
-        speedup: how many times as long it took; median of the ratios image by image, so that a
-            slow spell of the machine hits both sides.
-    """
-
-    name: str
-    median_ms: float
+    name: str  # what it was compared with, ``mmdet``: MMDetection's own code in float32
+    median_ms: float  # its median over the timed images
+    # how many times as long it took; median of the ratios image by image, so that a slow spell of
+    # the machine hits both sides
     speedup: float
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedResult:
-    """Time of a model: of an image end to end without reading the file, or of a training step.
+    """Time of a model: of an image end to end without reading the file, or of a training step."""
 
-    Attributes:
-        median_ms: median over the timed images, of which each is a batch; or over the steps.
-        p90_ms: 90th percentile.
-        num_images: timed images or steps, after the warm-up.
-        image_shape: (height, width) that the network saw, before padding, in pixels.
-        device: device and its name.
-        precision: data type of the network.
-        threads: CPU threads that torch used.
-        p99_ms: 99th percentile.
-        images_per_second: 1000 times the images of a batch, over the mean of the times.
-        stages_ms: median of each stage, of images from a second run over at most ten; empty for
-            detectors of more than one stage.
-        optimized: whether an optimized copy of the model was timed.
-        compiled: whether the network ran through torch.compile.
-        against: the comparison, None if not asked for.
-        timed: what is inside ``median_ms`` and what is not, in words.
-        machine: processor, cores and versions.
-        training: whether training steps were timed.
-        batch_size: images of a training step; 1 otherwise.
-        warmup: images or steps that were run before the timed ones.
-        weights: the checkpoint, or ``random``.
-        cuda_graph: whether the network was replayed as CUDA graphs.
-        gflop: billions of operations of the network for one image, or of a step, backward included;
-            2 for a multiply-add. NaN where they cannot be counted.
-        machine_gflops: best rates of the machine in the same data type, billions a second: a
-            convolution of the head (``conv``) and a product of matrices (``matmul``).
-        peak_share: ``gflop`` in ``median_ms`` over the larger of ``machine_gflops``.
-        peak_memory_mib: the most memory that one image or step took; NaN where it is not known.
-        memory: what ``peak_memory_mib`` is, in words.
-    """
-
-    median_ms: float
-    p90_ms: float
-    num_images: int
-    image_shape: tuple[int, int]
-    device: str
-    precision: str
-    threads: int
-    p99_ms: float = math.nan
+    median_ms: float  # median over the timed images, of which each is a batch; or over the steps
+    p90_ms: float  # 90th percentile
+    num_images: int  # timed images or steps, after the warm-up
+    image_shape: tuple[int, int]  # (height, width) that the network saw, before padding, in pixels
+    device: str  # device and its name
+    precision: str  # data type of the network
+    threads: int  # CPU threads that torch used
+    p99_ms: float = math.nan  # 99th percentile
+    # 1000 times the images of a batch, over the mean of the times
     images_per_second: float = math.nan
+    # median of each stage, of images from a second run over at most ten; empty for detectors of
+    # more than one stage
     stages_ms: dict[str, float] = dataclasses.field(default_factory=dict)
-    optimized: bool = False
-    compiled: bool = False
-    against: SpeedComparison | None = None
-    timed: str = ""
+    optimized: bool = False  # whether an optimized copy of the model was timed
+    compiled: bool = False  # whether the network ran through torch.compile
+    against: SpeedComparison | None = None  # the comparison, None if not asked for
+    timed: str = ""  # what is inside ``median_ms`` and what is not, in words
+    # processor, cores and versions
     machine: dict[str, str] = dataclasses.field(default_factory=dict)
-    training: bool = False
-    batch_size: int = 1
-    warmup: int = 0
-    weights: str = "random"
-    cuda_graph: bool = False
+    training: bool = False  # whether training steps were timed
+    batch_size: int = 1  # images of a training step; 1 otherwise
+    warmup: int = 0  # images or steps that were run before the timed ones
+    weights: str = "random"  # the checkpoint, or ``random``
+    cuda_graph: bool = False  # whether the network was replayed as CUDA graphs
+    # billions of operations of the network for one image, or of a step, backward included; 2 for a
+    # multiply-add. NaN where they cannot be counted.
     gflop: float = math.nan
+    # best rates of the machine in the same data type, billions a second: a convolution of the head
+    # (``conv``) and a product of matrices (``matmul``)
     machine_gflops: dict[str, float] = dataclasses.field(default_factory=dict)
-    peak_share: float = math.nan
+    peak_share: float = math.nan  # ``gflop`` in ``median_ms`` over the larger of ``machine_gflops``
+    # the most memory that one image or step took; NaN where it is not known
     peak_memory_mib: float = math.nan
-    memory: str = ""
+    memory: str = ""  # what ``peak_memory_mib`` is, in words
 
     @property
     def command(self) -> str:
@@ -89,34 +62,21 @@ class SpeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCell:
-    """One depth and scale of a table of times.
+    """One depth and scale of a table of times."""
 
-    Attributes:
-        depth: of the ResNet.
-        scale: shorter side of the image in pixels.
-        paper_ms: the paper's time, on an Nvidia M40; None where it has none.
-        result: None if it failed.
-        error: why it failed, empty if it did not.
-    """
-
-    depth: int
-    scale: int
-    paper_ms: float | None
-    result: SpeedResult | None
-    error: str = ""
+    depth: int  # of the ResNet
+    scale: int  # shorter side of the image in pixels
+    paper_ms: float | None  # the paper's time, on an Nvidia M40; None where it has none
+    result: SpeedResult | None  # None if it failed
+    error: str = ""  # why it failed, empty if it did not
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedTable:
-    """Times by depth and scale, in the shape of Table 1e.
+    """Times by depth and scale, in the shape of Table 1e."""
 
-    Attributes:
-        config: of the models.
-        cells: by depth, then by scale; while it is made, those that are done.
-    """
-
-    config: str
-    cells: tuple[SpeedCell, ...]
+    config: str  # of the models
+    cells: tuple[SpeedCell, ...]  # by depth, then by scale; while it is made, those that are done
 
     @property
     def command(self) -> str:

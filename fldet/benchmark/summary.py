@@ -16,45 +16,29 @@ from fldet.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Times of a model, and what they were measured on.
+    """Times of a model, and what they were measured on."""
 
-    Attributes:
-        rows: milliseconds of each image or step (row), of the model and of what it is compared
-            with (columns).
-        device: of the model.
-        precision: in which its network computes: a data type of torch, and maybe more words.
-        shape: (height, width) of most images, in pixels.
-        gflop: billions of operations of an image or step; NaN where they are not known.
-        memory: as ``peak_memory`` returned it.
-        batch_size: images of a row.
-    """
-
+    # milliseconds of each image or step (row), of the model and of what it is compared with
+    # (columns)
     rows: NDArray[np.float64]
     device: torch.device
-    precision: str
-    shape: tuple[int, int]
-    gflop: float
-    memory: tuple[float, str]
-    batch_size: int = 1
+    precision: str  # in which its network computes: a data type of torch, and maybe more words
+    shape: tuple[int, int]  # (height, width) of most images, in pixels
+    gflop: float  # billions of operations of an image or step; NaN where they are not known
+    memory: tuple[float, str]  # as ``peak_memory`` returned it
+    batch_size: int = 1  # images of a row
 
 
 def check_against(against: str | None) -> None:
-    """Checks that there is such a comparison.
-
-    Raises:
-        UsageError: there is not.
-    """
+    """Raises a UsageError where there is no such comparison."""
     if against not in (None, "mmdet"):
         raise UsageError(f"unknown comparison {against!r}", expected="mmdet")
 
 
 def summarize(timing: Timing, against: str | None, **facts: Any) -> SpeedResult:
-    """Returns what times say, with what they were measured on.
+    """Returns what times say, with what they were measured on and ``facts``, fields as they are.
 
-    Args:
-        timing: the times.
-        against: name of the second column, None if there is none.
-        **facts: fields of ``SpeedResult`` as they are.
+    ``against`` is the name of the second column, None if there is none.
     """
     times = timing.rows[:, 0]
     median = float(np.median(times))

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 import math
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,11 +93,13 @@ def benchmark_training(
         prepared.train_dataloader.batch_size = batch_size
     configs = [prepared, in_mmdetection(prepared)] if against else [prepared]
     set_train_step(prepared, chosen)
-    with tempfile.TemporaryDirectory() as work_dir, contextlib.ExitStack() as stack:
-        stack.callback(_close_logs)
-        return _time_steps(
-            configs, work_dir, device=chosen, steps=steps, shape=shape, against=against
-        )
+    with tempfile.TemporaryDirectory() as work_dir:
+        try:
+            return _time_steps(
+                configs, work_dir, device=chosen, steps=steps, shape=shape, against=against
+            )
+        finally:
+            _close_logs()
 
 
 def _time_steps(
@@ -139,10 +143,7 @@ def _time_steps(
 
 
 def in_mmdetection(cfg: Config) -> Config:
-    """Returns a training config whose head, loss, assigner and optimizer are MMDetection's.
-
-    Args:
-        cfg: a prepared config; it is not changed.
+    """Returns a prepared config with MMDetection's head, loss, assigner and optimizer.
 
     Raises:
         UsageError: a part of the model has no counterpart in MMDetection.
@@ -279,10 +280,6 @@ def _random_batches(size: int, shape: tuple[int, int], num_classes: int) -> Iter
 
 def _close_logs() -> None:
     """Closes the log files in a folder that goes away."""
-    import logging
-
-    from mmengine.logging import MMLogger
-
     for logger in MMLogger._instance_dict.values():
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler):

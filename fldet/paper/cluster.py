@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,11 @@ DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
 
 
 class Cluster:
-    """Where runs are sent to.
+    """Where runs are sent to: Slurm, or with the kind ``local`` processes of this machine.
 
-    Args:
-        folder: for submitit's scripts and logs, seen by all machines.
-        options: of ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``,
-            ``gpus_per_node``, ``timeout_min``.
-        kind: ``slurm``, or ``local`` for processes of this machine.
-        device: as ``LocalJob`` takes it.
-        gpus: as ``LocalJob`` takes it.
+    All machines see ``folder``, for submitit's scripts and logs. ``options`` are those of
+    ``submitit.AutoExecutor.update_parameters``: ``slurm_partition``, ``gpus_per_node``,
+    ``timeout_min``.
 
     Raises:
         UnavailableError: submitit is not installed, or there is no Slurm.
@@ -81,11 +78,7 @@ class Cluster:
 
 
 def read_job(path: Path) -> str:
-    """Returns the id of the job that a run was sent away as.
-
-    Raises:
-        DataError: the file does not say.
-    """
+    """Returns the id of the job that a run was sent away as; a DataError where it is none."""
     what, hint = "note of a job", f"remove {path}"
     number: str = read_stored(path, str, "id", what=what, hint=hint)
     if not re.fullmatch(r"\w{1,100}", number):  # submitit makes names of files of it
@@ -93,26 +86,20 @@ def read_job(path: Path) -> str:
     return number
 
 
+@dataclass(frozen=True)
 class ClusterRun:
-    """What a job of the cluster does: one run, from its first step that is not done.
+    """What a job of the cluster does: one run, from its first step that is not done."""
 
-    Args:
-        run: the run.
-        device: as ``LocalJob`` takes it.
-        gpus: as ``LocalJob`` takes it.
-    """
-
-    def __init__(self, run: Run, device: str = "auto", gpus: int = 1) -> None:
-        self.run = run
-        self._device = device
-        self._gpus = gpus
+    run: Run
+    device: str = "auto"
+    gpus: int = 1
 
     def __call__(self) -> str:
         """Returns how the run ended."""
         # A run has one job at a time: where it was killed with its machine, its lock is stale.
         drop_lock_of_another_machine(self.run.folder)
-        environment = job_environment(0, 1, self._gpus, [])
-        job = LocalJob(self.run, environment, device=self._device, gpus=self._gpus)
+        environment = job_environment(0, 1, self.gpus, [])
+        job = LocalJob(self.run, environment, device=self.device, gpus=self.gpus)
         while (state := job.poll().state) not in ("done", "diverged", "failed", "stopped"):
             time.sleep(1)
         return state
@@ -124,22 +111,17 @@ class ClusterRun:
         return submitit.helpers.DelayedSubmission(self)
 
 
+@dataclass
 class ClusterJob:
-    """A run on the cluster, watched through its files.
+    """A run on the cluster, watched through its files."""
 
-    Args:
-        run: the run.
-        job: of submitit.
-    """
-
-    def __init__(self, run: Run, job: Any) -> None:
-        self.run = run
-        self._job = job
-        self._detached = False
+    run: Run
+    job: Any  # of submitit
+    detached: bool = False
 
     def poll(self) -> Status:
         """Returns how far the run is."""
-        over = self._job.done()
+        over = self.job.done()
         record = read_record(self.run.folder)
         seconds = sum(record.seconds.values())
         if over and record.state == "done":
@@ -148,11 +130,10 @@ class ClusterJob:
         if over and record.state in ("diverged", "failed"):
             return Status(self.run, record.state, seconds=seconds, reason=record.reason)
         if over:
-            reason = (
-                f"the job {self._job.job_id} ended as {self._job.state}; {self._job.paths.stderr}"
-            )
+            job = self.job
+            reason = f"the job {job.job_id} ended as {job.state}; {job.paths.stderr}"
             return Status(self.run, "failed", seconds=seconds, reason=reason)
-        if self._detached:
+        if self.detached:
             return Status(self.run, "stopped", seconds=seconds)
         step = self.run.next_step(record)
         state = step.name if step and record.digest else "queued"
@@ -160,4 +141,4 @@ class ClusterJob:
 
     def stop(self) -> None:
         """Watches no longer; the job goes on, and the next runner finds it."""
-        self._detached = True
+        self.detached = True

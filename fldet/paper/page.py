@@ -10,16 +10,9 @@ from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.statements import Judgement, Measured
 from fldet.text import markdown_table
 
-__all__ = ["markdown"]
-
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
-    """Returns the page.
-
-    Args:
-        report: what to say.
-        figures: path of the picture of each table, relative to the page.
-    """
+    """Returns the page; ``figures`` are paths of the pictures by table, relative to the page."""
     images = f" A step of a training has {report.images} images." if report.images else ""
     lines = [
         "<!-- Made by fldet paper report: run it again instead of changing this page. -->",

@@ -1,7 +1,6 @@
 """A table of the paper as a picture: its values on the left, those measured here on the right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,92 +8,63 @@ from fldet.paper.report import RowReport, TableReport
 from fldet.pictures.figure import COLORS, figure, save
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of the table.
-
-    Attributes:
-        name: of the row.
-        paper: what the paper states, None if nothing.
-        ours: one value for each seed.
-        note: written where there is no value, ``diverged``.
-    """
-
-    name: str
-    paper: float | None
-    ours: tuple[float, ...]
-    note: str = ""
-
-
 def plot_table(table: TableReport, tier: str, folder: Path) -> list[Path]:
     """Draws a table of the report of a tier into a folder; returns the paths of PNG and SVG."""
-    lines = [Line(row.name, row.paper, row.ours.values, _divergence(row)) for row in table.rows]
     tau = table.agreement.tau
     agreed = "" if tau is None else f"; Kendall's tau {tau:.2f}"
     quantity = "AP [%]" if table.quantity == "AP" else "time per image [ms]"
     title = f"{table.key}, tier {tier}{agreed}"
-    return plot_rows(title, quantity, lines, folder / f"{tier}_{table.key}")
+    return plot_rows(title, quantity, table.rows, folder / f"{tier}_{table.key}")
 
 
-def _divergence(row: RowReport) -> str:
-    if not row.ours.diverged:
-        return ""
-    return "diverged" if not row.ours.values else f"{row.ours.diverged} diverged"
-
-
-def plot_rows(title: str, quantity: str, lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Draws a table and returns the paths of PNG and SVG.
+def plot_rows(title: str, quantity: str, rows: Sequence[RowReport], stem: Path) -> list[Path]:
+    """Draws a table, with ``quantity`` and its unit, and returns the paths of PNG and SVG.
 
     Both halves have a scale of their own, as the data differ: the order of the rows is what can be
     compared. A dot is a seed, a bar goes from the lowest to the highest, a line marks the mean.
-
-    Args:
-        title: above the picture.
-        quantity: what is shown, with its unit.
-        lines: from top to bottom.
-        stem: path without an ending.
     """
-    has_paper = any(line.paper is not None for line in lines)
-    with figure(11.5 if has_paper else 8.5, 1.6 + 0.5 * max(4, len(lines))) as drawn:
+    has_paper = any(row.paper is not None for row in rows)
+    with figure(11.5 if has_paper else 8.5, 1.6 + 0.5 * max(4, len(rows))) as drawn:
         halves = drawn.subplots(1, 2 if has_paper else 1, sharey=True, squeeze=False)[0]
         if has_paper:
-            _draw_paper(halves[0], lines, quantity)
-        _draw_ours(halves[-1], lines, quantity)
-        halves[0].set_yticks(range(len(lines)), [line.name for line in lines])
-        halves[0].set_ylim(len(lines) - 0.5, -0.5)
+            _draw_paper(halves[0], rows, quantity)
+        _draw_ours(halves[-1], rows, quantity)
+        halves[0].set_yticks(range(len(rows)), [row.name for row in rows])
+        halves[0].set_ylim(len(rows) - 0.5, -0.5)
         drawn.suptitle(title)
         return save(drawn, stem)
 
 
-def _draw_paper(axes: Any, lines: Sequence[Line], quantity: str) -> None:
-    places = [place for place, line in enumerate(lines) if line.paper is not None]
-    values = [line.paper for line in lines if line.paper is not None]
+def _draw_paper(axes: Any, rows: Sequence[RowReport], quantity: str) -> None:
+    places = [place for place, row in enumerate(rows) if row.paper is not None]
+    values = [row.paper for row in rows if row.paper is not None]
     axes.plot(values, places, "D", color=COLORS[0], markersize=9)
     for value, place in zip(values, places, strict=True):
         _write(axes, value, place, f"{value:.1f}")
     _set_axes(axes, values, f"paper: {quantity}")
 
 
-def _draw_ours(axes: Any, lines: Sequence[Line], quantity: str) -> None:
+def _draw_ours(axes: Any, rows: Sequence[RowReport], quantity: str) -> None:
     shown: list[float] = []
-    for place, line in enumerate(lines):
-        if not line.ours:
+    for place, row in enumerate(rows):
+        ours, diverged = row.ours.values, row.ours.diverged
+        if not ours:
             axes.text(
                 0.5,
                 place,
-                line.note or "not run",
+                "diverged" if diverged else "not run",
                 transform=axes.get_yaxis_transform(),
                 ha="center",
                 va="center",
                 color="0.4",
             )
             continue
-        low, high, mean = min(line.ours), max(line.ours), sum(line.ours) / len(line.ours)
-        shown += line.ours
+        low, high, mean = min(ours), max(ours), row.ours.mean
+        shown += ours
         axes.plot([low, high], [place, place], color=COLORS[1], alpha=0.35, linewidth=9)
-        axes.plot(line.ours, [place] * len(line.ours), "o", color=COLORS[1], markersize=6)
+        axes.plot(ours, [place] * len(ours), "o", color=COLORS[1], markersize=6)
         axes.plot([mean, mean], [place - 0.28, place + 0.28], color=COLORS[2])
-        _write(axes, high, place, f"{mean:.1f}" + (f", {line.note}" if line.note else ""))
+        _write(axes, high, place, f"{mean:.1f}" + (f", {diverged} diverged" if diverged else ""))
     _set_axes(axes, shown, f"here: {quantity}")
 
 

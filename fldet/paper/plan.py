@@ -16,8 +16,6 @@ from fldet.paper.rows import RESULT, Row, Table, find_table, read_tables
 from fldet.paper.runs import BENCHMARK, Run, Step, asked_for, digest, read_record
 from fldet.paper.tiers import Tier, find_tier
 
-__all__ = ["ALPHAS", "RunOptions", "plan", "runs_in", "tables_of"]
-
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
 _SEARCHED = "table1b"
@@ -27,21 +25,13 @@ _MAIN = "table2"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What all runs are told.
+    """What all runs are told."""
 
-    Attributes:
-        train: further arguments of ``fldet train``.
-        test: further arguments of ``fldet test``.
-        timing: further arguments of ``fldet benchmark``.
-        cfg: overrides of all configs.
-        gpus: processes of each training; None where it is not known.
-    """
-
-    train: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    timing: tuple[str, ...] = ()
-    cfg: tuple[str, ...] = ()
-    gpus: int | None = 1
+    train: tuple[str, ...] = ()  # further arguments of ``fldet train``
+    test: tuple[str, ...] = ()  # further arguments of ``fldet test``
+    timing: tuple[str, ...] = ()  # further arguments of ``fldet benchmark``
+    cfg: tuple[str, ...] = ()  # overrides of all configs
+    gpus: int | None = 1  # processes of each training; None where it is not known
 
 
 def tables_of(names: Sequence[str], tier: Tier) -> list[Table]:
@@ -75,14 +65,8 @@ def plan(
 ) -> list[Run]:
     """Returns the runs of tables, seed by seed, after writing their configs.
 
-    Args:
-        tables: from ``tables_of``.
-        tier: what replaces the data, size and schedule.
-        work_dir: folder of all tiers.
-        seeds: each row is run with each of them.
-        rows: only these, by the paper's names or the names of their configs.
-        search_alpha: run the rows of Table 1b with every alpha of Table 1a as well.
-        options: of the commands of all runs.
+    ``rows`` are names in the paper or of configs; none means all. ``search_alpha`` runs the rows of
+    Table 1b with every alpha of Table 1a as well. ``work_dir`` is the folder of all tiers.
 
     Raises:
         UsageError: a row that none of the tables has.
@@ -128,17 +112,16 @@ def _run(
     seed: int,
     tier: Tier,
     folder: Path,
-    first: dict[str, str],
+    first: dict[str, Path],
     options: RunOptions,
 ) -> Run:
     label = f"{table.name} {row.name}" + ("" if alpha is None else f" with alpha {alpha:g}")
     if table.name == _TIMED and not tier.is_paper:
         return _timing(row, label, seed, folder, options)
     config = tier.write(row.config, folder / "configs", alpha=alpha)
-    name = first.get(_resolve(tier, row.config, alpha).digest, config.stem)
-    if name != config.stem:
-        config = tier.write(_config_of(name), folder / "configs")
-    work_dir = folder / name / f"seed_{seed}"
+    if equal := first.get(_resolve(tier, row.config, alpha).digest):
+        config = tier.write(equal, folder / "configs")
+    work_dir = folder / config.stem / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
     if table.name == _TIMED:
         steps.append(_benchmark(config, True, (), options))
@@ -189,23 +172,18 @@ def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: Run
     return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
 
 
-def _first_of_equals(tier: Tier) -> dict[str, str]:
-    """Returns which row's name the runs of a config have, by the digest of the config.
+def _first_of_equals(tier: Tier) -> dict[str, Path]:
+    """Returns which row's config stands for all that are equal, by their digest.
 
     It is the first in the paper's order, whatever tables are asked for now, and whatever overrides
     all of them have.
     """
-    first: dict[str, str] = {}
+    first: dict[str, Path] = {}
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
-                first.setdefault(_resolve(tier, row.config).digest, row.config.stem)
+                first.setdefault(_resolve(tier, row.config).digest, row.config)
     return first
-
-
-def _config_of(stem: str) -> Path:
-    rows = (row.config for table in read_tables() for row in table.rows)
-    return next(config for config in rows if config.stem == stem)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Agreement", "agreement", "kendall_tau_b"]
-
 EXACT_UP_TO = 8  # rows; 8! = 40320 orders
 DRAWN = 20_000  # orders drawn at random for more rows
 RESAMPLED = 2_000  # sets of means drawn for the range
@@ -18,33 +16,21 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rank agreement of two columns.
+    """Rank agreement of two columns."""
 
-    Attributes:
-        tau: Kendall's tau-b in [-1, 1] of the means; None if a column has no two different values.
-        rows: counted in; a row without a value is not.
-        p_value: share of all orders of the rows that agree at least as well (permutation test,
-            one-sided).
-        exact: whether all orders were looked at, or ``DRAWN`` drawn ones.
-        range: the middle 95 % of tau when each mean is moved by as much as other seeds might have
-            moved it; None if a row has one seed. Noise pulls tau towards 0, so the range lies
-            rather too low.
-    """
-
+    # Kendall's tau-b in [-1, 1] of the means; None if a column has no two different values
     tau: float | None
-    rows: int
+    rows: int  # counted in; a row without a value is not
+    # share of all orders of the rows that agree at least as well (permutation test, one-sided)
     p_value: float | None
-    exact: bool
+    exact: bool  # whether all orders were looked at, or ``DRAWN`` drawn ones
+    # the middle 95 % of tau when each mean is moved by as much as other seeds might have moved it;
+    # None if a row has one seed. Noise pulls tau towards 0, so the range lies rather too low.
     range: tuple[float, float] | None
 
 
 def agreement(paper: Sequence[float], ours: Sequence[Sequence[float]]) -> Agreement:
-    """Returns how well our rows have the paper's order.
-
-    Args:
-        paper: one value for each row.
-        ours: the values of all seeds for each row, at least one.
-    """
+    """Returns how well our rows, the values of all seeds for each, have the paper's order."""
     x = np.array(paper, dtype=np.float64)
     tau = kendall_tau_b(x, np.array([[np.mean(values) for values in ours]]))[0] if ours else np.nan
     if not np.isfinite(tau):

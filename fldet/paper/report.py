@@ -12,130 +12,80 @@ from fldet.paper.runs import Record, Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
 
-OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
+Runs = Mapping[str, Mapping[str, Sequence[Run]]]  # by table and row
 
-__all__ = ["OTHER_FIGURES", "Report", "RowReport", "Search", "TableReport", "make_report"]
+OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row of the paper beside our runs.
+    """A row of the paper beside our runs."""
 
-    Attributes:
-        name: as the paper labels it.
-        paper: AP in percent, or milliseconds; None for controls.
-        ours: what the seeds gave.
-        asked: seeds that it was to be run with.
-        seeds: those that came to an end, in the order of ``ours.values``.
-        mean: over them, None without any.
-        std: over them, None with fewer than two.
-        delta: mean minus paper.
-        figures: the other COCO figures in percent by name, the paper's and our mean; None where
-            there is none.
-        beside: of a control, what the rows that it is to be compared with gave with the same
-            seeds, by name.
-    """
-
-    name: str
-    paper: float | None
-    ours: Measured
-    asked: tuple[int, ...]
-    seeds: tuple[int, ...]
-    mean: float | None
-    std: float | None
-    delta: float | None
+    name: str  # as the paper labels it
+    paper: float | None  # AP in percent, or milliseconds; None for controls
+    ours: Measured  # what the seeds gave
+    asked: tuple[int, ...]  # seeds that it was to be run with
+    seeds: tuple[int, ...]  # those that came to an end, in the order of ``ours.values``
+    mean: float | None  # over them, None without any
+    std: float | None  # over them, None with fewer than two
+    delta: float | None  # mean minus paper
+    # the other COCO figures in percent by name, the paper's and our mean; None where there is none
     figures: dict[str, tuple[float | None, float | None]]
+    # of a control, what the rows that it is to be compared with gave with the same seeds, by name
     beside: dict[str, Measured]
 
 
 @dataclass(frozen=True)
 class TableReport:
-    """A table of the paper beside our runs.
-
-    Attributes:
-        name: of the table.
-        key: the name, and the quantity where a table has two of them.
-        title: what varies.
-        split: of COCO, which the paper's figures are of.
-        quantity: ``AP`` in percent or ``ms`` per image.
-        rows: in the paper's order.
-        agreement: of the order of the rows. One that diverged with all seeds counts as 0 AP; one
-            of which some seeds diverged is left out.
-        machines: of its runs, those shared with other tables too.
-        seconds: spent on its runs; those shared with other tables count here too.
-    """
+    """A table of the paper beside our runs."""
 
     name: str
-    key: str
-    title: str
-    split: str
-    quantity: str
-    rows: tuple[RowReport, ...]
+    key: str  # the name, and the quantity where a table has two of them
+    title: str  # what varies
+    split: str  # of COCO, which the paper's figures are of
+    quantity: str  # ``AP`` in percent or ``ms`` per image
+    rows: tuple[RowReport, ...]  # in the paper's order
+    # of the order of the rows. One that diverged with all seeds counts as 0 AP; one of which some
+    # seeds diverged is left out.
     agreement: Agreement
-    machines: tuple[dict[str, str], ...]
-    seconds: float
+    machines: tuple[dict[str, str], ...]  # of its runs, those shared with other tables too
+    seconds: float  # spent on its runs; those shared with other tables count here too
 
 
 @dataclass(frozen=True)
 class Search:
-    """A row of Table 1b with every alpha.
+    """A row of Table 1b with every alpha."""
 
-    Attributes:
-        row: as the paper labels it: gamma and the alpha that it found best.
-        paper: its AP in percent.
-        asked: seeds that all alphas were to be run with; others of the paper's alpha do not count.
-        alphas: what each alpha gave here.
-        best: the alpha of the highest mean, of those that all seeds came to an end with; None
-            without any.
-    """
-
-    row: str
-    paper: float
+    row: str  # as the paper labels it: gamma and the alpha that it found best
+    paper: float  # its AP in percent
+    # seeds that all alphas were to be run with; others of the paper's alpha do not count
     asked: tuple[int, ...]
-    alphas: dict[str, Measured]
+    alphas: dict[str, Measured]  # what each alpha gave here
+    # the alpha of the highest mean, of those that all seeds came to an end with; None without any
     best: str | None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that ``fldet paper report`` says.
-
-    Attributes:
-        tier: its name.
-        option: what ``--tier`` takes for it.
-        header: what the tier is, from its file.
-        tables: those asked for.
-        verdicts: on the paper's statements about them.
-        search: of the alphas, empty if there was none.
-        search_agreement: of the paper's AP with that of the best alphas.
-        machines: processor, versions and threads of the runs; more than one if they differ.
-        seconds: spent on all runs shown, each counted once.
-        cfg_options: overrides that all runs had.
-        images: in a step of all trainings, None without any.
-        gpus: processes of each training, 1 where none was begun.
-    """
+    """Everything that ``fldet paper report`` says."""
 
     tier: str
-    option: str
-    header: str
-    tables: tuple[TableReport, ...]
-    verdicts: tuple[Verdict, ...]
-    search: tuple[Search, ...]
-    search_agreement: Agreement | None
+    option: str  # what ``--tier`` takes for it
+    header: str  # what the tier is, from its file
+    tables: tuple[TableReport, ...]  # those asked for
+    verdicts: tuple[Verdict, ...]  # on the paper's statements about them
+    search: tuple[Search, ...]  # of the alphas, empty if there was none
+    search_agreement: Agreement | None  # of the paper's AP with that of the best alphas
+    # processor, versions and threads of the runs; more than one if they differ
     machines: tuple[dict[str, str], ...]
-    seconds: float
-    cfg_options: tuple[str, ...]
-    images: int | None
-    gpus: int
+    seconds: float  # spent on all runs shown, each counted once
+    cfg_options: tuple[str, ...]  # overrides that all runs had
+    images: int | None  # in a step of all trainings, None without any
+    gpus: int  # processes of each training, 1 where none was begun
 
 
 def make_report(tables: Sequence[Table], tier: Tier, work_dir: Path) -> Report:
-    """Returns what came out of the runs of a tier.
-
-    Args:
-        tables: from ``tables_of``.
-        tier: whose runs.
-        work_dir: folder of all tiers.
+    """Returns what came out of the runs of a tier; ``work_dir`` is the folder of all tiers.
 
     Raises:
         UsageError: a run was begun with another config than the row has now.
@@ -175,9 +125,7 @@ def _quantity(table: Table, tier: Tier) -> str:
     return "ms" if table.name == "table1e" and not tier.is_paper else "AP"
 
 
-def _table(
-    table: Table, runs: Mapping[str, Mapping[str, list[Run]]], quantity: str, key: str
-) -> TableReport:
+def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
     mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
     rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
     ranked = [
@@ -200,9 +148,7 @@ def _table(
     )
 
 
-def _row(
-    row: Row, mine: Sequence[Run], runs: Mapping[str, Mapping[str, list[Run]]], quantity: str
-) -> RowReport:
+def _row(row: Row, mine: Sequence[Run], runs: Runs, quantity: str) -> RowReport:
     asked = tuple(run.seed for run in mine)
     ours, seeds = _measured(mine, quantity)
     mean = ours.mean if ours.values else None
@@ -258,9 +204,7 @@ def _verdicts(tables: Iterable[TableReport], tier: Tier) -> Iterable[Verdict]:
                 yield verdict
 
 
-def _search(
-    tables: Sequence[Table], runs: Mapping[str, Mapping[str, list[Run]]]
-) -> tuple[Search, ...]:
+def _search(tables: Sequence[Table], runs: Runs) -> tuple[Search, ...]:
     """Returns every row of Table 1b with its alphas, if they were searched."""
     mine = runs.get("table1b", {})
     if not any(" with alpha " in name for name in mine):

@@ -14,17 +14,6 @@ from fldet.config.load import CONFIGS
 from fldet.errors import UsageError, nearest
 from fldet.results import Count, read_stored
 
-__all__ = [
-    "Comparison",
-    "Outcome",
-    "Row",
-    "Table",
-    "compare",
-    "find_table",
-    "read_outcome",
-    "read_tables",
-]
-
 INDEX = CONFIGS / "paper" / "rows.json"
 # Where a result lies in the work dir of a row; fldet test puts it there.
 RESULT = Path("test", "result.json")
@@ -32,67 +21,44 @@ RESULT = Path("test", "result.json")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table, or one cell of a table with two keys.
+    """One row of a table, or one cell of a table with two keys."""
 
-    Attributes:
-        name: as the paper labels it, ``2/.25`` or ``OHEM 128/.7``.
-        config: the file, relative to the repository.
-        paper: what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L;
-            and ``ms`` per image on an Nvidia M40. Empty for controls.
-        beside: of a control the rows that it is to be compared with, as ``table1b 2/.25``.
-    """
-
-    name: str
-    config: Path
+    name: str  # as the paper labels it, ``2/.25`` or ``OHEM 128/.7``
+    config: Path  # the file, relative to the repository
+    # what the paper states, in percent: AP, AP50, AP75, for some rows AP_S, AP_M, AP_L; and ``ms``
+    # per image on an Nvidia M40. Empty for controls.
     paper: dict[str, float]
+    # of a control the rows that it is to be compared with, as ``table1b 2/.25``
     beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper.
+    """One table of the paper."""
 
-    Attributes:
-        name: ``table1a`` to ``table3``, or ``controls``.
-        title: what varies, and on which model.
-        split: images the paper tested on: minival is COCO's val2017; test-dev has no public truth.
-        rows: in the paper's order.
-    """
-
-    name: str
-    title: str
+    name: str  # ``table1a`` to ``table3``, or ``controls``
+    title: str  # what varies, and on which model
+    # images the paper tested on: minival is COCO's val2017; test-dev has no public truth
     split: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # in the paper's order
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``fldet test`` measured for a row.
+    """What ``fldet test`` measured for a row."""
 
-    Attributes:
-        figures: the COCO figures in percent, by the names of ``Row.paper``.
-        num_images: how many images were tested; COCO's val2017 has 5000.
-        file: the result it was read from.
-    """
-
-    figures: dict[str, float | None]
-    num_images: int
-    file: Path
+    figures: dict[str, float | None]  # the COCO figures in percent, by the names of ``Row.paper``
+    num_images: int  # that were tested; COCO's val2017 has 5000
+    file: Path  # the result it was read from
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row with what came out, if it was run.
-
-    Attributes:
-        row: the row.
-        ours: None if no work dir holds a result.
-        delta: our AP minus the paper's, in percent; None where either is missing.
-    """
+    """A row with what came out, if it was run."""
 
     row: Row
-    ours: Outcome | None
-    delta: float | None
+    ours: Outcome | None  # None if no work dir holds a result
+    delta: float | None  # our AP minus the paper's, in percent; None where either is missing
 
 
 @cache
@@ -103,11 +69,7 @@ def read_tables() -> tuple[Table, ...]:
 
 
 def find_table(name: str) -> Table:
-    """Returns a table by its name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """Returns a table by its name; a UsageError names those there are."""
     tables = {table.name: table for table in read_tables()}
     if name not in tables:
         raise UsageError(
@@ -119,11 +81,7 @@ def find_table(name: str) -> Table:
 
 
 def compare(table: Table, work_dirs: Path) -> tuple[Comparison, ...]:
-    """Returns every row beside the result in its work dir.
-
-    Args:
-        table: the table.
-        work_dirs: folder of the work dirs, each named after its config.
+    """Returns every row beside the result in its work dir, which is named after its config.
 
     Raises:
         DataError: a result cannot be read.
@@ -153,11 +111,7 @@ def _compare(row: Row, file: Path) -> Comparison:
 
 
 def read_outcome(file: Path) -> Outcome:
-    """Returns what a file says that ``fldet test`` has written.
-
-    Raises:
-        DataError: it says nothing of the kind.
-    """
+    """Returns what ``fldet test`` has written into a file; another one is a DataError."""
     found: _Figures = read_stored(
         file,
         _Figures,

@@ -48,26 +48,17 @@ os.execv(sys.executable, [sys.executable, "-m", "fldet", *sys.argv[2:]])
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
-
-    Attributes:
-        run: the run.
-        state: ``waiting``, the name of the step under way, ``queued`` on a cluster, ``stopped``, or
-            one of ``done``, ``diverged``, ``failed``.
-        iteration: of the training, 0 where unknown.
-        iterations: in total, 0 where unknown.
-        seconds: spent on it so far, in all attempts.
-        ap: in percent, once it is done; None for a timing.
-        reason: why it failed or diverged.
-    """
+    """How far a run is."""
 
     run: Run
+    # ``waiting``, the name of the step under way, ``queued`` on a cluster, ``stopped``, or one of
+    # ``done``, ``diverged``, ``failed``
     state: str = "waiting"
-    iteration: int = 0
-    iterations: int = 0
-    seconds: float = 0.0
-    ap: float | None = None
-    reason: str = ""
+    iteration: int = 0  # of the training, 0 where unknown
+    iterations: int = 0  # in total, 0 where unknown
+    seconds: float = 0.0  # spent on it so far, in all attempts
+    ap: float | None = None  # in percent, once it is done; None for a timing
+    reason: str = ""  # why it failed or diverged
 
 
 class Job(Protocol):
@@ -92,16 +83,14 @@ def run_all(
     watch: Callable[[Sequence[Status]], None],
     timings_alone: bool = True,
 ) -> tuple[list[Status], int]:
-    """Does all runs that are not done yet; returns how each ended, and the signal that stopped it.
+    """Does all runs that are not done yet, ``jobs`` at a time.
 
-    The timings of Table 1e come last; where ``timings_alone``, nothing runs beside one.
+    The timings of Table 1e come last; where ``timings_alone``, all slots being on one machine,
+    nothing runs beside one. ``start`` begins a run in a slot, numbered from 0; ``watch`` is told
+    how far all are, several times a second.
 
-    Args:
-        runs: in the order in which they are begun.
-        jobs: so many at a time.
-        start: begins a run in a slot, numbered from 0.
-        watch: is told how far all are, several times a second.
-        timings_alone: whether the slots are on one machine.
+    Returns:
+        How each run ended, and the signal that stopped them, 0 for none.
 
     Raises:
         UsageError: a run was begun with another config; none is begun then.
@@ -135,12 +124,7 @@ def run_all(
 
 
 def known(run: Run) -> Status:
-    """Returns how far a run is by its files.
-
-    Raises:
-        UsageError: it was begun with another config.
-        DataError: a file cannot be read.
-    """
+    """Returns how far a run is by its files; one begun with another config is a UsageError."""
     record = read_record(run.folder)
     check_digest(run, record)
     done = record.state == "done" and run.next_step(record) is None
@@ -155,13 +139,9 @@ def known(run: Run) -> Status:
 
 
 class LocalJob:
-    """A run on this machine.
+    """A run on this machine, with an ``environment`` that is added to that of this process.
 
-    Args:
-        run: the run.
-        environment: of its processes, added to that of this one.
-        device: of its commands, as ``select_device`` takes it.
-        gpus: processes of its training.
+    Its commands run on ``device``, as ``select_device`` takes it, a training in ``gpus`` processes.
     """
 
     def __init__(
@@ -361,11 +341,8 @@ def _last_command(path: Path, size: int = 8192) -> str:
 def job_environment(slot: int, jobs: int, gpus: int, devices: Sequence[str]) -> dict[str, str]:
     """Returns what the processes of a slot are told: threads, and which GPUs are theirs.
 
-    Args:
-        slot: from 0.
-        jobs: slots in total; the cores are divided among them.
-        gpus: of one run.
-        devices: of this machine, as ``CUDA_VISIBLE_DEVICES`` names them; empty without any.
+    The cores are divided among the slots. A run has ``gpus`` of the ``devices`` of this machine,
+    which are named as in ``CUDA_VISIBLE_DEVICES``.
     """
     threads = max(1, core_count() // (jobs * gpus))
     found = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}

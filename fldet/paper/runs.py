@@ -21,20 +21,6 @@ from fldet.files import write_atomically
 from fldet.paper.rows import RESULT, read_outcome
 from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
 
-__all__ = [
-    "BENCHMARK",
-    "Record",
-    "Run",
-    "Step",
-    "ask_for",
-    "asked_for",
-    "check_digest",
-    "digest",
-    "digest_of",
-    "read_record",
-    "result_of",
-]
-
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 ASKED = "asked.json"
@@ -46,46 +32,29 @@ State = Literal["waiting", "done", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a run.
+    """One command of a run."""
 
-    Attributes:
-        name: ``train``, ``test`` or ``timing``.
-        arguments: of ``fldet``; for ``test`` and ``timing`` the checkpoint follows the config
-            where ``trained``.
-        trained: whether the command needs the last checkpoint of the run's folder.
-        makes: what the command leaves in the run's folder, "" where that is not one file.
-        prints: the command prints that file on stdout.
-    """
-
-    name: str
+    name: str  # ``train``, ``test`` or ``timing``
+    # of ``fldet``; for ``test`` and ``timing`` the checkpoint follows the config where ``trained``
     arguments: tuple[str, ...]
-    trained: bool = False
-    makes: str = ""
-    prints: bool = False
+    trained: bool = False  # whether the command needs the last checkpoint of the run's folder
+    makes: str = ""  # what the command leaves in the run's folder, "" where that is not one file
+    prints: bool = False  # the command prints that file on stdout
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row with one seed.
+    """A row with one seed."""
 
-    Attributes:
-        rows: what it is a row of, as ``table1b 2/.25``; several where configs are equal.
-        seed: of all random numbers.
-        config: the file.
-        folder: the work dir.
-        digest: of the resolved config; another one means another experiment.
-        steps: the commands, in order.
-        cfg_options: overrides of the config.
-        images: in a step of the training, by all processes; None for a timing, or where unknown.
-    """
-
+    # what it is a row of, as ``table1b 2/.25``; several where configs are equal
     rows: tuple[str, ...]
-    seed: int
+    seed: int  # of all random numbers
     config: Path
-    folder: Path
-    digest: str
-    steps: tuple[Step, ...]
-    cfg_options: tuple[str, ...] = ()
+    folder: Path  # the work dir
+    digest: str  # of the resolved config; another one means another experiment
+    steps: tuple[Step, ...]  # in order
+    cfg_options: tuple[str, ...] = ()  # overrides of the config
+    # in a step of the training, by all processes; None for a timing, or where unknown
     images: int | None = None
 
     @property
@@ -113,28 +82,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What ``run.json`` says about a run.
+    """What ``run.json`` says about a run."""
 
-    Attributes:
-        state: ``waiting`` until it has ended in one of the other ways.
-        digest: of the config that it was begun with.
-        cfg_options: the overrides among it.
-        steps: names of the commands that are done.
-        seconds: wall time by step, over all attempts, without pauses of the runner, to within some
-            seconds where one was killed.
-        reason: of a run that failed or diverged, one line.
-        machines: processor, versions, device, processes and threads of all attempts, each once.
-        images: in a step of the training, None for a timing.
-    """
-
-    state: State = "waiting"
-    digest: str = ""
-    cfg_options: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
+    state: State = "waiting"  # ``waiting`` until it has ended in one of the other ways
+    digest: str = ""  # of the config that it was begun with
+    cfg_options: tuple[str, ...] = ()  # the overrides among it
+    steps: tuple[str, ...] = ()  # names of the commands that are done
+    # wall time by step, over all attempts, without pauses of the runner, to within some seconds
+    # where one was killed
     seconds: dict[str, Seconds] = dataclasses.field(default_factory=dict)
-    reason: str = ""
+    reason: str = ""  # of a run that failed or diverged, one line
+    # processor, versions, device, processes and threads of all attempts, each once
     machines: tuple[dict[str, str], ...] = ()
-    images: int | None = None
+    images: int | None = None  # in a step of the training, None for a timing
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of its run."""
@@ -142,11 +102,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Returns what is known about the run in a folder; a new record if it was never begun.
-
-    Raises:
-        DataError: the file is none of ours.
-    """
+    """Returns the record in the folder of a run, a new one if it was never begun."""
     path = folder / "run.json"
     if not path.is_file():
         return Record()
@@ -156,17 +112,10 @@ def read_record(folder: Path) -> Record:
 
 
 def ask_for(runs: Sequence[Run], folder: Path) -> None:
-    """Adds runs to the list of those that were asked for, and for which tables.
+    """Adds runs to the list in a tier's folder of those asked for, and for which tables.
 
     A run that several tables share counts for those that it was asked for only, so that all rows
     of a table have the same seeds.
-
-    Args:
-        runs: from ``plan``.
-        folder: of the tier.
-
-    Raises:
-        DataError: as ``asked_for``.
     """
     asked = asked_for(folder)
     for run in runs:
@@ -177,11 +126,7 @@ def ask_for(runs: Sequence[Run], folder: Path) -> None:
 
 
 def asked_for(folder: Path) -> dict[str, set[str]]:
-    """Returns the names of the runs that were asked for by table.
-
-    Raises:
-        DataError: the list cannot be read.
-    """
+    """Returns the names of the runs that were asked for by table; a bad list is a DataError."""
     path = folder / ASKED
     if not path.is_file():
         return {}
@@ -194,11 +139,7 @@ def asked_for(folder: Path) -> dict[str, set[str]]:
 
 
 def digest_of(run: Run) -> str:
-    """Returns the digest of a run's config as its files are now.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
+    """Returns the digest of a run's config as its files are now."""
     return digest(load_config(run.config, run.cfg_options))
 
 
@@ -209,11 +150,7 @@ def digest(cfg: Config) -> str:
 
 
 def check_digest(run: Run, record: Record) -> None:
-    """Checks that a run was begun with its config as it is now, and as many images a step.
-
-    Raises:
-        UsageError: it was not.
-    """
+    """Raises UsageError unless a run was begun with its config as it is and its images a step."""
     hint = f"choose another --work-dir, or remove it: rm -r {run.folder}"
     if record.digest not in ("", run.digest):
         raise UsageError(
@@ -230,11 +167,7 @@ def check_digest(run: Run, record: Record) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Returns what was measured: the test's figures in percent, and ``ms`` of a timing.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Returns what was measured: the test's figures in percent, and ``ms`` of a timing."""
     found: dict[str, Any] = {}
     if (run.folder / RESULT).is_file():
         found |= read_outcome(run.folder / RESULT).figures

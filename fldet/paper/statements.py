@@ -5,7 +5,6 @@ not overlap. Chance alone separates two equal rows of three seeds in one case of
 in one of three.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from fldet.config.load import CONFIGS
-
-__all__ = ["Measured", "Statement", "Verdict", "judge", "read_statements"]
+from fldet.results import read_stored
 
 Judgement = Literal["holds", "does not hold", "not contradicted", "not decided"]
 DIVERGED = float("-inf")  # below every AP
@@ -23,17 +21,12 @@ HALF = 0.5  # below this share of the other's AP a result is not usable
 
 @dataclass(frozen=True)
 class Measured:
-    """A row in this tier.
+    """A row in this tier."""
 
-    Attributes:
-        values: of all seeds that came to an end: AP in percent, or milliseconds.
-        diverged: seeds whose loss was not finite.
-        missing: seeds that failed or are still to be run.
-    """
-
+    # of all seeds that came to an end: AP in percent, or milliseconds
     values: tuple[float, ...] = ()
-    diverged: int = 0
-    missing: int = 0
+    diverged: int = 0  # seeds whose loss was not finite
+    missing: int = 0  # seeds that failed or are still to be run
 
     @property
     def mean(self) -> float:
@@ -43,63 +36,43 @@ class Measured:
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence of the paper about rows of one table.
-
-    Attributes:
-        table: its name.
-        says: the sentence.
-        where: section or table.
-        check: ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a``
-            are; ``not above``: the best of ``a`` is not above all of ``b``; ``diverges``: all
-            seeds of ``a`` do; ``fails``: they do, or have less than half of the AP of ``b``.
-        a: names of rows.
-        b: names of rows.
-        quantity: ``AP`` or ``ms``.
-    """
+    """One sentence of the paper about rows of one table."""
 
     table: str
     says: str
-    where: str
+    where: str  # section or table
+    # ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a`` are; ``not
+    # above``: the best of ``a`` is not above all of ``b``; ``diverges``: all seeds of ``a`` do;
+    # ``fails``: they do, or have less than half of the AP of ``b``
     check: str
-    a: tuple[str, ...]
-    b: tuple[str, ...]
-    quantity: str = "AP"
+    a: tuple[str, ...]  # names of rows
+    b: tuple[str, ...]  # names of rows
+    quantity: str = "AP"  # ``AP`` or ``ms``
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a statement is so.
-
-    Attributes:
-        statement: the statement.
-        judgement: ``not decided`` also where a seed is missing or there is only one. That a row is
-            not above another is ``not contradicted`` by ranges that overlap.
-        why: the figures it rests on, in words.
-    """
+    """Whether a statement is so."""
 
     statement: Statement
+    # ``not decided`` also where a seed is missing or there is only one. That a row is not above
+    # another is ``not contradicted`` by ranges that overlap.
     judgement: Judgement
-    why: str
+    why: str  # the figures it rests on, in words
 
 
 @cache
 def read_statements() -> tuple[Statement, ...]:
     """Returns all statements, in the order of the tables."""
     path = CONFIGS / "paper" / "statements.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(
-        Statement(**{**one, "a": tuple(one["a"]), "b": tuple(one["b"])})
-        for one in content["statements"]
+    found: tuple[Statement, ...] = read_stored(
+        path, tuple[Statement, ...], "statements", what="list of statements"
     )
+    return found
 
 
 def judge(statement: Statement, rows: Mapping[str, Measured]) -> Verdict:
-    """Returns whether a statement is so.
-
-    Args:
-        statement: the statement.
-        rows: of its table, by name; those that were not run may lack.
-    """
+    """Returns whether a statement is so; of the rows of its table some may be missing."""
     measured = {name: rows.get(name, Measured()) for name in (*statement.a, *statement.b)}
     if problem := _incomplete(measured):
         return Verdict(statement, "not decided", problem)

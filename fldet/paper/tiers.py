@@ -14,32 +14,20 @@ from fldet.config.load import CONFIGS, parse_config
 from fldet.errors import ConfigError, UsageError, nearest
 from fldet.files import write_atomically
 
-__all__ = ["Tier", "find_tier"]
-
 FOLDER = CONFIGS / "_base_" / "tiers"
 
 
 @dataclass(frozen=True)
 class Tier:
-    """What replaces the data, size and schedule of every row.
+    """What replaces the data, size and schedule of every row."""
 
-    Attributes:
-        name: ``laptop``, ``gpu``, ``full``, or the stem of a file.
-        file: the fragment.
-        text: of the fragment.
-        header: its docstring.
-        minutes: of one run, as the fragment's header says; None if it does not.
-        is_paper: the fragment is empty: the rows are the paper's own.
-        clips_gradients: the fragment says so; the paper's rows do not.
-    """
-
-    name: str
-    file: Path
-    text: str
-    header: str
-    minutes: float | None
-    is_paper: bool
-    clips_gradients: bool
+    name: str  # ``laptop``, ``gpu``, ``full``, or the stem of a file
+    file: Path  # the fragment
+    text: str  # of the fragment
+    header: str  # its docstring
+    minutes: float | None  # of one run, as the fragment's header says; None if it does not
+    is_paper: bool  # the fragment is empty: the rows are the paper's own
+    clips_gradients: bool  # the fragment says so; the paper's rows do not
 
     @property
     def option(self) -> str:
@@ -47,12 +35,9 @@ class Tier:
         return self.name if self.file.parent == FOLDER else self.file.name
 
     def write(self, row: Path, folder: Path, *, alpha: float | None = None) -> Path:
-        """Writes the config of a row in this tier and returns its path.
+        """Writes the config of a row, below ``configs/paper``, in this tier and returns its path.
 
-        Args:
-            row: the row's config, below ``configs/paper``.
-            folder: where to write; the file is named after the row.
-            alpha: of the classification loss, in place of the row's.
+        The file is named after the row; ``alpha`` replaces that of the row's classification loss.
         """
         base = f"fldet::{row.relative_to('configs').as_posix()}"
         path = folder / row.name

@@ -149,6 +149,28 @@ def draw_boxes(
     return picture if title is None else add_title(picture, title)
 
 
+def draw_tagged_boxes(
+    image_bgr: Image,
+    boxes_xyxy: npt.ArrayLike,
+    tags: Sequence[str],
+    colors: npt.ArrayLike,
+    crowd: npt.ArrayLike,
+) -> Image:
+    """Returns what ``draw_boxes`` does of boxes with a tag and a place in ``PALETTE`` each."""
+    # A label gives both colour and text, so each box gets its own.
+    labels = np.arange(len(tags)) * len(PALETTE) + np.asarray(colors)
+    return draw_boxes(
+        image_bgr, boxes_xyxy, labels, [tag for tag in tags for _ in PALETTE], crowd=crowd
+    )
+
+
+def xyxy(boxes_xywh: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Returns (N, 4) corners of boxes; none are (0, 4)."""
+    boxes = np.array(boxes_xywh, float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
 def side_by_side(
     prediction: Image,
     ground_truth: Image,
@@ -157,10 +179,7 @@ def side_by_side(
 ) -> Image:
     """Returns one picture: prediction on the left, ground truth on the right, captions above.
 
-    Args:
-        prediction: (H, W, 3) uint8 as ``draw_boxes`` returned it.
-        ground_truth: (H, W, 3) uint8; another height is filled up with white.
-        captions: of the two pictures.
+    The lower of the two is filled up with white.
     """
     panes = [
         add_title(pane, text)

@@ -1,7 +1,7 @@
 """How all curves of the project look, and how a figure becomes files."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,28 @@ from fldet.pictures.lettering import drawable, families
 
 # Okabe and Ito (2008), told apart with any colour vision; the light ones are left out.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+BLUE, VERMILION = COLORS[1:3]
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
 
-_STYLE = {
+PLAIN = {
     "font.size": 15,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "svg.hashsalt": "fldet",  # the same file each time
+}
+CURVES = PLAIN | {
     "axes.grid": True,
     "grid.color": "0.9",
     "lines.linewidth": 2.5,
     "legend.frameon": False,
-    "svg.hashsalt": "fldet",
 }
+
+_LOG_FROM = 8  # largest over smallest time from which an axis is logarithmic
+_OPTIONS: dict[str, dict[str, Any]] = {"png": {"dpi": 100}, "svg": {"metadata": {"Date": None}}}
 
 
 @contextmanager
-def figure(width: float, height: float) -> Iterator[Any]:
+def figure(width: float, height: float, style: dict[str, Any] = CURVES) -> Iterator[Any]:
     """Is an empty Matplotlib figure of so many inches in the project's style; 100 dots an inch.
 
     Save it inside the block with ``save``: some of the style is looked up only then.
@@ -35,24 +41,19 @@ def figure(width: float, height: float) -> Iterator[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with rc_context(style):
         new = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(new)
         yield new
 
 
-def save(drawn: Any, stem: Path) -> list[Path]:
-    """Writes a figure as PNG and SVG and returns the two paths.
-
-    Args:
-        drawn: the Matplotlib figure.
-        stem: path without an ending.
-    """
+def save(drawn: Any, stem: Path, endings: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Writes a figure as PNG and SVG and returns the two paths; ``stem`` is without an ending."""
     choose_fonts(drawn)
     paths = []
-    for ending, options in (("png", {"dpi": 100}), ("svg", {"metadata": {"Date": None}})):
+    for ending in endings:
         buffer = io.BytesIO()
-        drawn.savefig(buffer, format=ending, **options)
+        drawn.savefig(buffer, format=ending, **_OPTIONS[ending])
         path = stem.with_name(f"{stem.name}.{ending}")
         paths.append(write_atomically(path, buffer.getvalue()))
     return paths
@@ -61,11 +62,34 @@ def save(drawn: Any, stem: Path) -> list[Path]:
 def label(text: str, most: int = 120) -> str:
     """Returns a text from outside as Matplotlib is to draw it: no formula, every letter there.
 
-    Args:
-        text: from a file or a name.
-        most: letters that are drawn.
+    At most so many letters are drawn.
     """
     return drawable(text, most).replace("$", r"\$")
+
+
+def shortened(text: str, length: int) -> str:
+    """Returns at most so many letters of a text, the last one for those that are missing."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def small_print(drawn: Any, text: str, size: int = 12, color: str = "0.3") -> None:
+    """Writes below a figure how it came about; the layout makes room for it."""
+    drawn.supxlabel(text, fontsize=size, color=color, x=0.01, ha="left")
+
+
+def set_logarithmic(axes: Any, letter: str, times: Sequence[float]) -> bool:
+    """Makes the axis ``x`` or ``y`` logarithmic if times differ much; returns whether they do."""
+    from matplotlib.ticker import LogLocator
+
+    shortest, longest = min(times), max(times)
+    if longest <= _LOG_FROM * shortest:
+        return False
+    axes.set(**{f"{letter}scale": "log", f"{letter}lim": (shortest / 1.4, longest * 1.4)})
+    axis = getattr(axes, f"{letter}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    return True
 
 
 def choose_fonts(drawn: Any) -> None:

@@ -39,12 +39,7 @@ def drawable(text: str, most: int = 120) -> str:
 
 @lru_cache(maxsize=256)
 def text_mask(text: str, size: int) -> npt.NDArray[np.uint8]:
-    """Returns a drawable text as (1.3 * size, W) uint8, its base line ``size`` below the top.
-
-    Args:
-        text: as ``drawable`` returned it.
-        size: of the font, in pixels.
-    """
+    """Returns a drawable text as (1.3 * size, W) uint8, its base line ``size`` pixels down."""
     runs = [(_font(path, size), run) for path, run in _runs(text)]
     widths = [font.getlength(run) for font, run in runs]
     canvas = Image.new("L", (max(1, round(sum(widths)) + 2), round(1.3 * size)))

@@ -17,19 +17,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 10, 42  # margins around the plot
 
 @dataclass(frozen=True)
 class Line:
-    """One curve.
+    """One curve."""
 
-    Attributes:
-        name: for the legend; empty leaves it out there.
-        points: (x, y); the line has a gap where y is not finite.
-        style: number of the colour and the dashes, from 0.
-        marked: whether each point has a dot, with its values as a tooltip.
-    """
-
-    name: str
-    points: Sequence[Point]
-    style: int = 0
-    marked: bool = False
+    name: str  # for the legend; empty leaves it out there
+    points: Sequence[Point]  # (x, y); the line has a gap where y is not finite
+    style: int = 0  # number of the colour and the dashes, from 0
+    marked: bool = False  # whether each point has a dot, with its values as a tooltip
 
 
 def line_chart(

@@ -35,21 +35,13 @@ _QUALITIES = (85, 75, 60, 45, 30, 15)
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the gallery.
+    """An image of the gallery."""
 
-    Attributes:
-        name: of the file.
-        jpeg: the image, scaled down.
-        size: (width, height) in pixels of the file, upright; those of the boxes.
-        boxes: objects and detections, and what the image costs.
-        chosen: ``worst`` or ``random``.
-    """
-
-    name: str
-    jpeg: bytes
-    size: tuple[int, int]
-    boxes: DrawnImage
-    chosen: str
+    name: str  # of the file
+    jpeg: bytes  # the image, scaled down
+    size: tuple[int, int]  # (width, height) in pixels of the file, upright; those of the boxes
+    boxes: DrawnImage  # objects and detections, and what the image costs
+    chosen: str  # ``worst`` or ``random``
 
     @property
     def data_uri(self) -> str:
@@ -59,31 +51,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows; what is None or empty is left out.
+    """All that the page shows; what is None or empty is left out."""
 
-    Attributes:
-        title: of the page.
-        facts: of the run, by name.
-        compared_with: the config that ``changes`` are relative to.
-        changes: key, value there and value here, as text.
-        figures: of each metric, as ``fldet test`` wrote them.
-        log: of the training.
-        errors: of the detections.
-        loss_cdf: of the examples.
-        pictures: of the gallery.
-        gaps: a sentence for everything that is missing.
-    """
-
-    title: str
-    facts: Mapping[str, str]
-    compared_with: str
-    changes: tuple[tuple[str, str, str], ...]
-    figures: tuple[Figures, ...]
-    log: TrainingLog | None
-    errors: ErrorAnalysis | None
-    loss_cdf: LossCdf | None
-    pictures: tuple[Picture, ...]
-    gaps: tuple[str, ...]
+    title: str  # of the page
+    facts: Mapping[str, str]  # of the run, by name
+    compared_with: str  # the config that ``changes`` are relative to
+    changes: tuple[tuple[str, str, str], ...]  # key, value there and value here, as text
+    figures: tuple[Figures, ...]  # of each metric, as ``fldet test`` wrote them
+    log: TrainingLog | None  # of the training
+    errors: ErrorAnalysis | None  # of the detections
+    loss_cdf: LossCdf | None  # of the examples
+    pictures: tuple[Picture, ...]  # of the gallery
+    gaps: tuple[str, ...]  # a sentence for everything that is missing
 
 
 def split_of(num_images: int) -> tuple[int, int]:
@@ -92,11 +71,7 @@ def split_of(num_images: int) -> tuple[int, int]:
 
 
 def take_pictures(analysis: ErrorAnalysis) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """Returns the images that an analysis kept, and a sentence for each that cannot be read.
-
-    Args:
-        analysis: with ``image_dir``; its worst images come first.
-    """
+    """Returns the images that an analysis kept, the worst first, and what could not be read."""
     pictures, gaps = [], []
     chosen = [(one, "worst") for one in analysis.worst]
     chosen += [(one, "random") for one in analysis.others]
@@ -169,13 +144,9 @@ def _rounded(box: DrawnBox) -> list[float]:
 def report_of(
     record: RunRecord, work_dir: Path, *, num_images: int = 60, score_thr: float = 0.3
 ) -> Report:
-    """Returns what is on the page of a run.
+    """Returns what is on the page of a run, with so many images in the gallery.
 
-    Args:
-        record: what ``read_run`` found in ``work_dir``.
-        work_dir: with the log of the training.
-        num_images: in the gallery.
-        score_thr: lowest score of confusions; the gallery's first.
+    ``score_thr`` is the lowest score of confusions, and the gallery's first.
 
     Raises:
         DataError: the folder has neither a training nor a test.
@@ -240,10 +211,7 @@ def _errors(tested: TestedData, num_images: int, score_thr: float) -> ErrorAnaly
 def find_loss_cdf(config: str, work_dir: Path, gaps: list[str]) -> LossCdf | None:
     """Returns the newest curves of this run's config and checkpoints: in its folder or beside.
 
-    Args:
-        config: its name.
-        work_dir: of the run.
-        gaps: takes a sentence for each file that cannot be read.
+    ``gaps`` takes a sentence for each file that cannot be read.
     """
     places = (work_dir, work_dir / "analysis", work_dir.resolve().parent / "analysis")
     files = [file for place in places for file in place.glob("loss_cdf_*.json")]

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fldet.analysis.errors.collect import TestedData, file_names
+from fldet.analysis.errors.collect import TestedData, tested_data
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.engine.results import TestResult
 from fldet.errors import DataError, FldetError
-from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
 from fldet.files import KIB, other_than_file, read_bytes
 from fldet.results import read_stored
@@ -39,28 +38,18 @@ _LOGGED = {  # by the names in the head of MMEngine's log
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run.
+    """What is known of a run."""
 
-    Attributes:
-        name: of the work dir.
-        config: name of its config without the ending, empty if it holds none.
-        compared_with: the config that ``changes`` are relative to, empty if there is none.
-        changes: what differs from it, A being that config.
-        environment: seed, device and versions by name, as the log of the training has them.
-        result: what ``fldet test`` wrote; None without.
-        version: of fldet that wrote it, empty without.
-        tested: None without detections, or without their data.
-        gaps: a sentence for everything that is missing, with the command that makes it.
-    """
-
-    name: str
-    config: str
-    compared_with: str
-    changes: tuple[Difference, ...]
+    name: str  # of the work dir
+    config: str  # name of its config without the ending, empty if it holds none
+    compared_with: str  # the config that ``changes`` are relative to, empty if there is none
+    changes: tuple[Difference, ...]  # what differs from it, A being that config
+    # seed, device and versions by name, as the log of the training has them
     environment: dict[str, str]
-    result: TestResult | None
-    version: str
-    tested: TestedData | None
+    result: TestResult | None  # what ``fldet test`` wrote; None without
+    version: str  # of fldet that wrote it, empty without
+    tested: TestedData | None  # None without detections, or without their data
+    # a sentence for everything that is missing, with the command that makes it
     gaps: tuple[str, ...]
 
 
@@ -69,11 +58,8 @@ def read_run(
 ) -> RunRecord:
     """Returns what a work dir tells of its run; what it lacks is a sentence in ``gaps``.
 
-    Args:
-        work_dir: of ``fldet train``, with the folder ``test`` of ``fldet test`` in it; or that of
-            a test alone.
-        base: config to compare that of the run with; by default fldet's own of the same name.
-        overrides: of the config of the test, as ``load_config`` takes them: ``data_root=FOLDER``.
+    ``base`` is the config to compare that of the run with, by default fldet's own of the same name;
+    ``overrides`` are of the config of the test.
 
     Raises:
         DataError: there is no such folder.
@@ -195,11 +181,7 @@ def _read_result(path: Path) -> tuple[TestResult, str]:
 def _tested_data(
     folder: Path, config: Path | None, result: TestResult, overrides: Sequence[str]
 ) -> TestedData:
-    """Returns detections and truth.
-
-    Raises:
-        FldetError: one of them cannot be read, or they do not belong together.
-    """
+    """Returns detections and truth; a FldetError where one cannot be read or does not fit."""
     named = result.results_file
     places = [folder / named.name, named] if named else []  # it may have been moved
     file = next((one for one in places if os.path.isfile(one)), None)  # any name may stand there
@@ -218,13 +200,6 @@ def _tested_data(
     names = result.figures.per_class
     chosen = [key for key, name in truth.categories.items() if name in names]
     truth = restrict(truth, result.image_ids, chosen)
-    detections = load_detections(file)
-    check_detections(detections, images=truth.images, categories=truth.categories)
-    return TestedData(
-        truth=truth,
-        detections=detections,
-        file_names=file_names(content),
-        image_dir=kind.image_folder(dataset),
-        annotation_file=kind.annotation_file(dataset),
-        detections_file=file,
+    return tested_data(
+        truth, content, kind.annotation_file(dataset), kind.image_folder(dataset), file
     )

@@ -196,7 +196,7 @@ def test_without_images(tmp_path):
     assert (summary.images, summary.image_width) == (0, None)
     plot_summary(summary, tmp_path / "a.png")
     with pytest.raises(DataError, match=r"no image of .* can be read"):
-        contact_sheet(path, tmp_path, tmp_path / "b.jpg")
+        contact_sheet(read_annotations(path), tmp_path, tmp_path / "b.jpg")
 
 
 def test_missing_keys_are_filled_in_where_possible(bad_inputs):
@@ -276,7 +276,9 @@ def test_plot_without_data_has_no_bars(bad_inputs, tmp_path):
 def test_contact_sheet_shows_boxes_and_is_repeatable(bccd, tmp_path):
     ann_file, images = bccd / "annotations" / "train.json", bccd / "BCCD" / "JPEGImages"
     sheets = [
-        contact_sheet(ann_file, images, tmp_path / f"{index}.png", seed=seed).read_bytes()
+        contact_sheet(
+            read_annotations(ann_file), images, tmp_path / f"{index}.png", seed=seed
+        ).read_bytes()
         for index, seed in enumerate((0, 0, 1))
     ]
     assert sheets[0] == sheets[1] != sheets[2]
@@ -293,7 +295,7 @@ def test_contact_sheet_shows_boxes_and_is_repeatable(bccd, tmp_path):
 def test_contact_sheet_draws_a_box_where_it_is(tmp_path):
     cv2.imwrite(str(tmp_path / "1.jpg"), np.full((100, 200, 3), 90, np.uint8))
     path = write(tmp_path, [{"bbox": [50, 25, 100, 50]}, {"bbox": [0, math.nan, 1, 1]}])
-    sheet = cv2.imread(str(contact_sheet(path, tmp_path, tmp_path / "sheet.png")))
+    sheet = cv2.imread(str(contact_sheet(read_annotations(path), tmp_path, tmp_path / "sheet.png")))
     picture = sheet[-250:-10, :480]  # 2.4 times as large, without the title and the edge
     orange = (picture == (0, 159, 230)).all(axis=2)
     assert orange[180, 130:350].all()
@@ -302,10 +304,12 @@ def test_contact_sheet_draws_a_box_where_it_is(tmp_path):
 
 def test_contact_sheet_passes_over_what_cannot_be_read(bad_inputs, tmp_path):
     ann_file = bad_inputs / "annotations" / "all_images.json"
-    path = contact_sheet(ann_file, bad_inputs / "images", tmp_path / "sheet.jpg", count=4)
+    path = contact_sheet(
+        read_annotations(ann_file), bad_inputs / "images", tmp_path / "sheet.jpg", count=4
+    )
     assert cv2.imread(str(path)).shape[1] == 2 * 490
     with pytest.raises(DataError, match="no image of"):
-        contact_sheet(ann_file, tmp_path, tmp_path / "sheet.jpg")
+        contact_sheet(read_annotations(ann_file), tmp_path, tmp_path / "sheet.jpg")
 
 
 def test_cover_sheet_colours_boxes_by_their_best_anchor(tmp_path):

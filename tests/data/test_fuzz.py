@@ -10,12 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from fldet.analysis.dataset.inspect import inspect_found
+from fldet.analysis.dataset.inspect import inspect_data
 from fldet.analysis.dataset.summary import summarize_content
 from fldet.data.annotations import read_annotations, read_class_names
 from fldet.data.check import check_data
 from fldet.data.coco import CocoDataset
-from fldet.data.formats.recognise import recognise
 from fldet.errors import FldetError
 from fldet.evaluation.coco import evaluate_coco
 
@@ -99,7 +98,7 @@ def readings(path: Path):
     yield lambda: summarize_content(read_annotations(path), "a", path.parent)
     yield lambda: evaluate_coco(path, [])
     yield lambda: check_data(path, path.parent)
-    yield lambda: inspect_found(recognise(path))
+    yield lambda: inspect_data(path)
     for test_mode in (False, True):
         yield lambda test_mode=test_mode: CocoDataset(**options, test_mode=test_mode)
     yield lambda: CocoDataset(**options, metainfo={"classes": ("y",)}).check_files()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fldet.analysis.dataset.inspect import inspect_found
+from fldet.analysis.dataset.inspect import inspect_data
 from fldet.analysis.init import make_plan
 from fldet.cli.data.inspect import inspection_text
 from fldet.data.convert import convert
@@ -80,7 +80,7 @@ def make(root, files):
 def commands(root):
     """What inspect, convert and init do."""
     found = recognise(root)
-    inspection_text(inspect_found(found))
+    inspection_text(inspect_data(root))
     for split in found.splits:
         convert(root, root.with_name(f"{split}.json"), split)
     make_plan(found, "a", "small")

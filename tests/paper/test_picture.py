@@ -1,12 +1,21 @@
 import pytest
 
-from fldet.paper.picture import Line, plot_rows
+from fldet.paper.picture import plot_rows
+from fldet.paper.report import RowReport
+from fldet.paper.statements import Measured
+
+
+def line(name, paper, ours, diverged=0):
+    unused = {"asked": (), "seeds": (), "mean": None, "std": None, "delta": None}
+    measured = Measured(ours, diverged)
+    return RowReport(name, paper, measured, **unused, figures={}, beside={})
+
 
 ROWS = [
-    Line("plain", 31.1, (46.0, 47.5)),
-    Line("wild", 0.0, (), "diverged"),
-    Line("half", 30.0, (44.0,), "1 diverged"),
-    Line("later", 29.0, ()),
+    line("plain", 31.1, (46.0, 47.5)),
+    line("wild", 0.0, (), diverged=2),
+    line("half", 30.0, (44.0,), diverged=1),
+    line("later", 29.0, ()),
 ]
 
 
@@ -27,5 +36,5 @@ def test_both_halves_and_what_did_not_end(tmp_path):
 
 @pytest.mark.parametrize("ours", [(), (5.0,)])
 def test_controls_have_no_half_of_the_paper(tmp_path, ours):
-    _, svg = plot_rows("controls", "AP [%]", [Line("hinge", None, ours)], tmp_path / "picture")
+    _, svg = plot_rows("controls", "AP [%]", [line("hinge", None, ours)], tmp_path / "picture")
     assert "paper:" not in svg.read_text()

@@ -21,10 +21,8 @@ def augmented_images(
 ) -> tuple[list[SeenImage], tuple[str, ...], AssignRule]:
     """Returns random training images after the config's pipeline, class names, and the assigner.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        count: at most so many; images that cannot be read are passed over.
-        seed: of the choice and of the augmentation.
+    At most ``count``; images that cannot be read are passed over. ``seed`` is that of the choice
+    and of the augmentation.
 
     Raises:
         ConfigError: the anchors or the assigner are of another kind than RetinaNet's.

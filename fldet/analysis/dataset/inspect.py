@@ -5,27 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
-from fldet.data.formats.found import FoundData, oddities, used_classes
+from fldet.data.formats.found import oddities, used_classes
 from fldet.data.formats.recognise import recognise
 
 
 @dataclass(frozen=True)
 class DataInspection:
-    """What a data set is, and what is in it.
+    """What a data set is, and what is in it."""
 
-    Attributes:
-        format: in words.
-        root: folder that the paths of its files are relative to.
-        classes: names in the order of their ids.
-        notes: a sentence for each oddity.
-        splits: what is in each of them.
-    """
-
-    format: str
-    root: Path
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-    splits: Mapping[str, DatasetSummary]
+    format: str  # in words
+    root: Path  # folder that the paths of its files are relative to
+    classes: tuple[str, ...]  # names in the order of their ids
+    notes: tuple[str, ...]  # a sentence for each oddity
+    splits: Mapping[str, DatasetSummary]  # what is in each of them
 
 
 def inspect_data(path: Path, images: Path | None = None) -> DataInspection:
@@ -38,11 +30,7 @@ def inspect_data(path: Path, images: Path | None = None) -> DataInspection:
     Raises:
         DataError: the format is not recognised, or a file is malformed.
     """
-    return inspect_found(recognise(path, images))
-
-
-def inspect_found(found: FoundData) -> DataInspection:
-    """Returns what is in a data set that ``recognise`` found."""
+    found = recognise(path, images)
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())
     return DataInspection(

@@ -1,6 +1,5 @@
 """Two pictures of a data set: its counts as a figure, and some of its images with their boxes."""
 
-import io
 import math
 import random
 from collections import defaultdict
@@ -21,40 +20,30 @@ from fldet.analysis.dataset.summary import (
     try_to_read,
 )
 from fldet.anchors.cover import SeenImage
-from fldet.data.annotations import box_of, flag_of, id_of, is_usable, read_annotations
+from fldet.data.annotations import box_of, flag_of, id_of, is_usable
 from fldet.errors import DataError
 from fldet.files import write_atomically
-from fldet.pictures.boxes import PALETTE, Image, add_title, draw_boxes
-from fldet.pictures.figure import choose_fonts, label
+from fldet.pictures.boxes import Image, add_title, draw_boxes, draw_tagged_boxes, xyxy
+from fldet.pictures.figure import BLUE, PLAIN, VERMILION, figure, label, save, shortened
 
 _CELL = 480  # longer side of a picture in the contact sheet, in pixels
 _COVER_CELL = 640  # the same where small boxes matter
-_BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
-_SKY_BLUE_LABEL, _BLUE_LABEL, _VERMILION_LABEL = 1, 4, 5  # labels that are drawn in these colours
+_SKY_BLUE, _BLUE, _VERMILION = 1, 4, 5  # places in PALETTE
 
 
 def plot_summary(summary: DatasetSummary, path: Path) -> Path:
     """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG)."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(14, 9), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.15))
-        figure.suptitle(
+    with figure(14, 9, PLAIN | {"font.size": 14}) as drawn:
+        grid = drawn.add_gridspec(3, 2, width_ratios=(1, 1.15))
+        drawn.suptitle(
             f"{label(summary.name)}: {summary.images} images, {summary.boxes} boxes, "
             f"{summary.crowd_regions} crowd regions"
         )
-        _plot_classes(figure.add_subplot(grid[:, 0]), summary)
-        _plot_sizes(figure.add_subplot(grid[0, 1]), summary)
-        _plot_boxes_per_image(figure.add_subplot(grid[1, 1]), summary)
-        _plot_aspect_ratios(figure.add_subplot(grid[2, 1]), summary)
-        choose_fonts(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-    return write_atomically(path, buffer.getvalue())
+        _plot_classes(drawn.add_subplot(grid[:, 0]), summary)
+        _plot_sizes(drawn.add_subplot(grid[0, 1]), summary)
+        _plot_boxes_per_image(drawn.add_subplot(grid[1, 1]), summary)
+        _plot_aspect_ratios(drawn.add_subplot(grid[2, 1]), summary)
+        return save(drawn, path.with_suffix(""), ["png"])[0]
 
 
 def _plot_classes(axes: Any, summary: DatasetSummary) -> None:
@@ -63,8 +52,8 @@ def _plot_classes(axes: Any, summary: DatasetSummary) -> None:
     if len(rows) > 31:
         rows = [*rows[:20], (f"... {len(rows) - 30} more ...", None), *rows[-10:]]
     counts = [count or 0 for _, count in rows]
-    axes.barh(range(len(rows)), counts, color=_BLUE)
-    axes.set_yticks(range(len(rows)), [label(_shorten(name, 24)) for name, _ in rows])
+    axes.barh(range(len(rows)), counts, color=BLUE)
+    axes.set_yticks(range(len(rows)), [label(shortened(name, 24)) for name, _ in rows])
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     present = [count for count in counts if count]
     if present and max(present) > 20 * min(present):
@@ -88,11 +77,11 @@ def _plot_sizes(axes: Any, summary: DatasetSummary) -> None:
     axes.set(xlabel="square root of the area of an object [pixels]", ylabel="boxes")
     if summary.boxes:
         for side in (SMALL, MEDIUM):
-            axes.axvline(side, color=_VERMILION, linewidth=2)
+            axes.axvline(side, color=VERMILION, linewidth=2)
         low, high = axes.get_xlim()
         middles = (low * SMALL) ** 0.5, (SMALL * MEDIUM) ** 0.5, (MEDIUM * high) ** 0.5
         for middle, (name, count) in zip(middles, summary.boxes_per_size.items(), strict=True):
-            place = {"ha": "center", "va": "bottom", "fontsize": 13, "color": _VERMILION}
+            place = {"ha": "center", "va": "bottom", "fontsize": 13, "color": VERMILION}
             axes.text(middle, 1.0, f"{name} {count}", transform=axes.get_xaxis_transform(), **place)
 
 
@@ -105,7 +94,7 @@ def _plot_aspect_ratios(axes: Any, summary: DatasetSummary) -> None:
     _bars(axes, summary.histograms["aspect_ratio"], log=True)
     axes.set(xlabel="width / height of a box", ylabel="boxes")
     if summary.boxes:
-        axes.axvline(1, color=_VERMILION, linewidth=2)
+        axes.axvline(1, color=VERMILION, linewidth=2)
 
 
 def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
@@ -114,7 +103,7 @@ def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
         axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
-    axes.stairs(histogram.counts, histogram.edges, fill=True, color=_BLUE)
+    axes.stairs(histogram.counts, histogram.edges, fill=True, color=BLUE)
     axes.set_xlim(histogram.edges[0], histogram.edges[-1])
     axes.yaxis.get_major_locator().set_params(integer=True)
     if log:
@@ -124,31 +113,16 @@ def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
         )
 
 
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
 def contact_sheet(
-    source: Path | Mapping[str, Any],
-    image_dir: Path,
-    path: Path,
-    *,
-    count: int = 16,
-    seed: int = 0,
+    content: Mapping[str, Any], image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
 ) -> Path:
-    """Draws random images with their boxes in a grid; returns ``path`` (JPEG or PNG).
+    """Draws random images of a COCO file with their boxes; returns ``path`` (JPEG or PNG).
 
-    Args:
-        source: COCO annotation file, or its content.
-        image_dir: folder that ``file_name`` is relative to.
-        path: the file to write; its ending gives the format.
-        count: at most so many images; those that cannot be read are passed over.
-        seed: of the choice.
+    At most ``count`` images; those that cannot be read are passed over.
 
     Raises:
-        DataError: the annotation file is malformed, or no image can be read.
+        DataError: no image can be read.
     """
-    content = read_annotations(source) if isinstance(source, Path) else source
     categories = sorted(content["categories"], key=lambda one: id_order(one["id"]))
     names = [str(one["name"]) for one in categories]
     label_of = {one["id"]: label for label, one in enumerate(categories)}
@@ -171,8 +145,7 @@ def contact_sheet(
             cells.append(_cell(picture, image["file_name"], shown, names, label_of))
     if not cells:
         raise DataError(
-            f"no image of {source if isinstance(source, Path) else 'the data'} can be read in "
-            f"{image_dir}",
+            f"no image of the data can be read in {image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
     return _write_sheet(cells, path)
@@ -181,16 +154,10 @@ def contact_sheet(
 def cover_sheet(
     images: Sequence[SeenImage], class_names: Sequence[str], pos_iou_thr: float, path: Path
 ) -> Path:
-    """Draws images as the network sees them; returns ``path`` (JPEG or PNG).
+    """Draws images, at least one, as the network sees them; returns ``path`` (JPEG or PNG).
 
     Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else vermilion and on
     top, with the IoU of their best anchor; crowd regions are sky blue.
-
-    Args:
-        images: at least one.
-        class_names: by label.
-        pos_iou_thr: from which IoU an anchor is positive.
-        path: the file to write; its ending gives the format.
     """
     title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; vermilion: none (its best IoU)"
     cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]
@@ -206,16 +173,13 @@ def _cover_cell(image: SeenImage, class_names: Sequence[str], pos_iou_thr: float
     small, factor = _fit(image.image, _COVER_CELL)
     poor = ~image.crowd & (image.best_iou < pos_iou_thr)
     order = np.argsort(~poor, kind="stable")  # the first are drawn on top
-    kinds = np.where(poor, _VERMILION_LABEL, np.where(image.crowd, _SKY_BLUE_LABEL, _BLUE_LABEL))
+    kinds = np.where(poor, _VERMILION, np.where(image.crowd, _SKY_BLUE, _BLUE))
     tags = [
         class_names[image.labels[row]] + (f" {image.best_iou[row]:.2f}" if poor[row] else "")
         for row in order
     ]
-    # A label gives both colour and text, so each box gets its own.
-    labels = np.arange(len(order)) * len(PALETTE) + kinds[order]
-    names = [tag for tag in tags for _ in PALETTE]
-    drawn = draw_boxes(small, image.boxes[order] * factor, labels, names, crowd=image.crowd[order])
-    return add_title(drawn, image.name[-40:])
+    boxes, crowd = image.boxes[order] * factor, image.crowd[order]
+    return add_title(draw_tagged_boxes(small, boxes, tags, kinds[order], crowd), image.name[-40:])
 
 
 def _fit(picture: Image, side: int = _CELL) -> tuple[Image, float]:
@@ -235,11 +199,9 @@ def _cell(
 ) -> Image:
     """Returns an image with its boxes under its name; its longer side is that of a cell."""
     small, factor = _fit(picture)
-    boxes_xywh = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4) * factor
-    boxes_xyxy = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
     drawn = draw_boxes(
         small,
-        boxes_xyxy,
+        xyxy([entry["bbox"] for entry in entries]) * factor,
         [label_of.get(id_of(entry.get("category_id")), -1) for entry in entries],
         names,
         crowd=[bool(flag_of(entry.get("iscrowd"))) for entry in entries],

@@ -38,56 +38,35 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Oddity:
-    """An entry that is probably wrong.
+    """An entry that is probably wrong."""
 
-    Attributes:
-        kind: what is wrong with it.
-        annotation_id: None where the image is meant.
-        image_id: of the annotation, or the image itself.
-        bbox: as it stands in the file, [x, y, width, height] in pixels; None for an image.
-    """
-
-    kind: str
-    annotation_id: Any
-    image_id: Any
-    bbox: Any = None
+    kind: str  # what is wrong with it
+    annotation_id: Any  # None where the image is meant
+    image_id: Any  # of the annotation, or the image itself
+    bbox: Any = None  # as it stands in the file, [x, y, width, height] in pixels; None for an image
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Counts of a data set. Boxes that cannot be used are in none but ``suspicious``.
+    """Counts of a data set. Boxes that cannot be used are in none but ``suspicious``."""
 
-    Attributes:
-        name: of the annotation file.
-        images: images listed.
-        images_without_objects: images with neither a box nor a crowd region.
-        boxes: objects, crowd regions not counted.
-        crowd_regions: entries with ``iscrowd``.
-        boxes_per_class: boxes by class name, in the order of the category ids; 0 included.
-        boxes_per_size: boxes by COCO's size: small (area < 32 x 32 pixels), medium (< 96 x 96),
-            large; ``area`` as the file gives it, else width x height.
-        aspect_ratio: quantiles of width / height of a box; NaN without boxes.
-        boxes_per_image: quantiles of the boxes of an image; NaN without images.
-        image_width: (smallest, largest) in pixels; None if unknown.
-        image_height: the same.
-        suspicious: number of entries by what is wrong with them; empty if nothing is.
-        examples: the first 20 of them.
-        histograms: ``sqrt_area`` and ``aspect_ratio`` of boxes, ``boxes_per_image``.
-    """
-
-    name: str
-    images: int
-    images_without_objects: int
-    boxes: int
-    crowd_regions: int
+    name: str  # of the annotation file
+    images: int  # those listed
+    images_without_objects: int  # images with neither a box nor a crowd region
+    boxes: int  # objects, crowd regions not counted
+    crowd_regions: int  # entries with ``iscrowd``
+    # boxes by class name, in the order of the category ids; 0 included
     boxes_per_class: dict[str, int]
+    # boxes by COCO's size: small (area < 32 x 32 pixels), medium (< 96 x 96), large; ``area`` as
+    # the file gives it, else width x height
     boxes_per_size: dict[str, int]
-    aspect_ratio: dict[str, float]
-    boxes_per_image: dict[str, float]
-    image_width: tuple[int, int] | None
-    image_height: tuple[int, int] | None
-    suspicious: dict[str, int]
-    examples: tuple[Oddity, ...]
+    aspect_ratio: dict[str, float]  # quantiles of width / height of a box; NaN without boxes
+    boxes_per_image: dict[str, float]  # quantiles of the boxes of an image; NaN without images
+    image_width: tuple[int, int] | None  # (smallest, largest) in pixels; None if unknown
+    image_height: tuple[int, int] | None  # the same
+    suspicious: dict[str, int]  # number of entries by what is wrong with them; empty if nothing is
+    examples: tuple[Oddity, ...]  # the first 20 of them
+    # ``sqrt_area`` and ``aspect_ratio`` of boxes, ``boxes_per_image``
     histograms: dict[str, Histogram]
 
     def __str__(self) -> str:
@@ -115,14 +94,10 @@ class DatasetSummary:
 def summarize_content(
     content: Mapping[str, Any], name: str, image_dir: Path | None = None
 ) -> DatasetSummary:
-    """Returns what is in a data set; one without annotations is fine.
+    """Returns what is in the content of a COCO file; one without annotations is fine.
 
-    Args:
-        content: of a COCO annotation file, as ``read_annotations`` returned it. ``area``,
-            ``iscrowd``, ``width`` and ``height`` may be missing; the size of such an image is read
-            from its file where there is a folder.
-        name: for the reader.
-        image_dir: folder that ``file_name`` is relative to; None looks at no image.
+    ``area``, ``iscrowd``, ``width`` and ``height`` may be missing; the size of such an image is
+    read from its file in ``image_dir``. None looks at no image.
     """
     sizes = {image["id"]: _image_size(image, image_dir) for image in content["images"]}
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
@@ -238,13 +213,9 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
 def _log_histogram(
     values: npt.NDArray[np.float64], *, anchor: float, ratio: float, reach: int
 ) -> Histogram:
-    """Returns bins whose edges are ``anchor * ratio ** k``.
+    """Returns bins whose edges are ``anchor * ratio ** k``, at least ``reach`` on both sides.
 
-    Args:
-        values: of any number; those that are not positive are left out.
-        anchor: one of the edges.
-        ratio: of two edges.
-        reach: edges to show at least on both sides of the anchor, needed or not.
+    Values that are not positive are left out.
     """
     values = values[values > 0]
     if not len(values):

@@ -16,37 +16,25 @@ from fldet.evaluation.metrics import map_classes
 
 @dataclass(frozen=True)
 class TestedData:
-    """Detections and the truth that they were tested on, images and classes of the test only.
-
-    Attributes:
-        truth: as ``read_ground_truth`` returned it.
-        detections: in the COCO results format, checked against the ids of ``truth``.
-        file_names: by image id.
-        image_dir: folder that ``file_names`` are relative to, None if unknown.
-        annotation_file: of the truth.
-        detections_file: of the detections.
-    """
+    """Detections and the truth that they were tested on, images and classes of the test only."""
 
     __test__ = False  # pytest takes it for a test
 
-    truth: GroundTruth
+    truth: GroundTruth  # as ``read_ground_truth`` returned it
+    # in the COCO results format, checked against the ids of ``truth``
     detections: Sequence[Mapping[str, Any]]
-    file_names: Mapping[Hashable, str] = field(default_factory=dict)
-    image_dir: Path | None = None
-    annotation_file: Path = Path()
-    detections_file: Path = Path()
+    file_names: Mapping[Hashable, str] = field(default_factory=dict)  # by image id
+    image_dir: Path | None = None  # folder that ``file_names`` are relative to, None if unknown
+    annotation_file: Path = Path()  # of the truth
+    detections_file: Path = Path()  # of the detections
 
 
 def collect_detections(
     source: Config | Path, detections_file: Path, *, split: str, image_dir: Path | None
 ) -> TestedData:
-    """Returns detections and their truth.
+    """Returns detections and their truth: an annotation file, or a split of a config.
 
-    Args:
-        source: config, whose classes alone count; or annotation file in COCO format.
-        detections_file: in the COCO results format.
-        split: ``train``, ``val`` or ``test``; of a config.
-        image_dir: folder of the images; None takes that of a config.
+    Of a config its classes alone count. ``image_dir`` None takes that of a config.
 
     Raises:
         DataError: a file is malformed, or a detection names an id that the truth does not have.
@@ -64,18 +52,22 @@ def collect_detections(
         truth = read_ground_truth(content)
         classes = map_classes(dataset.metainfo["classes"], truth.categories)
         truth = restrict(truth, None, [one for one in classes if one is not None])
+    return tested_data(truth, content, annotation_file, image_dir, detections_file)
+
+
+def tested_data(
+    truth: GroundTruth,
+    content: Mapping[str, Any],
+    annotation_file: Path,
+    image_dir: Path | None,
+    detections_file: Path,
+) -> TestedData:
+    """Returns the detections of a file with a truth, and what its annotation file's content says.
+
+    Raises:
+        DataError: the file is malformed, or names an id that the truth does not have.
+    """
     detections = load_detections(detections_file)
     check_detections(detections, images=truth.images, categories=truth.categories)
-    return TestedData(
-        truth=truth,
-        detections=detections,
-        file_names=file_names(content),
-        image_dir=image_dir,
-        annotation_file=annotation_file,
-        detections_file=detections_file,
-    )
-
-
-def file_names(content: Mapping[str, Any]) -> dict[Hashable, str]:
-    """Returns the names of the files in a COCO annotation file's content, by image id."""
-    return {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
+    names = {one["id"]: one["file_name"] for one in content["images"] if "file_name" in one}
+    return TestedData(truth, detections, names, image_dir, annotation_file, detections_file)

@@ -47,24 +47,17 @@ NO_MISTAKE = -1
 
 @dataclass(frozen=True)
 class Judged:
-    """Detections and objects with the kind of every mistake.
+    """Detections and objects with the kind of every mistake."""
 
-    Attributes:
-        detections: those that count.
-        objects: ground truth.
-        matches: of all sizes.
-        kind: (N,) index in ``KINDS`` of each false positive, -1 for other detections.
-        target: (N,) place in ``objects`` of the object that a classification or localisation
-            mistake points to, else -1.
-        object_kind: (M,) ``MISSED`` for an object that is missed, the kind of the best-scored
-            mistake that points to it for others not found, -1 for found objects and crowd regions.
-    """
-
-    detections: Detections
-    objects: Objects
-    matches: Matches
-    kind: Ints
+    detections: Detections  # those that count
+    objects: Objects  # ground truth
+    matches: Matches  # of all sizes
+    kind: Ints  # (N,) index in ``KINDS`` of each false positive, -1 for other detections
+    # (N,) place in ``objects`` of the object that a classification or localisation mistake points
+    # to, else -1
     target: Ints
+    # (M,) ``MISSED`` for an object that is missed, the kind of the best-scored mistake that points
+    # to it for others not found, -1 for found objects and crowd regions
     object_kind: Ints
 
 
@@ -129,9 +122,8 @@ def ap50_after(judged: Judged, repaired: Collection[int]) -> float:
     object is found already, or by a better-scored repaired one, it is removed instead. The other
     false positives are removed, and missed objects are no longer counted.
 
-    Returns:
-        the mean over the classes with objects, in [0, 1]; NaN without any. A class all of whose
-        objects were missed counts 1 if no detection of it is left, and 0 otherwise.
+    It is the mean over the classes with objects, in [0, 1]; NaN without any. A class all of whose
+    objects were missed counts 1 if no detection of it is left, and 0 otherwise.
     """
     detections, objects, counts = judged.detections, judged.objects, judged.matches.counts
     label, correct, keep = _repair(judged, repaired)

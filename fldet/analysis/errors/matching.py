@@ -26,71 +26,44 @@ AREAS["large"] = (96.0**2, 1e10)
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections that count, sorted by image, label and falling score.
+    """Detections that count, sorted by image, label and falling score."""
 
-    Attributes:
-        image: (N,) index of the image.
-        label: (N,) index of the class.
-        boxes_xywh: (N, 4) pixels.
-        score: (N,) in [0, 1].
-    """
-
-    image: Ints
-    label: Ints
-    boxes_xywh: Floats
-    score: Floats
+    image: Ints  # (N,) index of the image
+    label: Ints  # (N,) index of the class
+    boxes_xywh: Floats  # (N, 4) pixels
+    score: Floats  # (N,) in [0, 1]
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Ground truth, sorted by image and label.
+    """Ground truth, sorted by image and label."""
 
-    Attributes:
-        image: (M,) index of the image.
-        label: (M,) index of the class.
-        boxes_xywh: (M, 4) pixels.
-        area: (M,) square pixels.
-        crowd: (M,) True for a region that is not one object.
-    """
-
-    image: Ints
-    label: Ints
-    boxes_xywh: Floats
-    area: Floats
-    crowd: Bools
+    image: Ints  # (M,) index of the image
+    label: Ints  # (M,) index of the class
+    boxes_xywh: Floats  # (M, 4) pixels
+    area: Floats  # (M,) square pixels
+    crowd: Bools  # (M,) True for a region that is not one object
 
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """What is in one image.
+    """What is in one image."""
 
-    Attributes:
-        detections: their places in ``Detections``.
-        objects: their places in ``Objects``.
-        iou: (D, G) IoU; for a crowd region the share of the detection's area that is inside.
-        same: (D, G) True where the classes are the same.
-    """
-
-    detections: slice
-    objects: slice
-    iou: Floats
-    same: Bools
+    detections: slice  # their places in ``Detections``
+    objects: slice  # their places in ``Objects``
+    iou: Floats  # (D, G) IoU; for a crowd region the share of the detection's area that is inside
+    same: Bools  # (D, G) True where the classes are the same
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What each detection found, when only objects of a range of areas count.
+    """What each detection found, when only objects of a range of areas count."""
 
-    Attributes:
-        found: (N,) place of the object or crowd region in ``Objects``, -1 for none.
-        ignored: (N,) True where a detection is neither right nor wrong: it lies on a crowd region
-            of its class, found an object of another size, or found none and has another size.
-        counts: (M,) True for the objects that are to be found.
-    """
-
-    found: Ints
+    found: Ints  # (N,) place of the object or crowd region in ``Objects``, -1 for none
+    # (N,) True where a detection is neither right nor wrong: it lies on a crowd region of its
+    # class, found an object of another size, or found none and has another size
     ignored: Bools
-    counts: Bools
+    counts: Bools  # (M,) True for the objects that are to be found
 
     @property
     def correct(self) -> Bools:
@@ -113,10 +86,8 @@ def detection_table(
 ) -> Detections:
     """Returns the detections that count: of each image and class the 100 with the best scores.
 
-    Args:
-        detections: in the COCO results format; among equal scores the first ones count.
-        images: image ids in COCO's order, sorted: it decides among equal scores.
-        categories: category ids by label.
+    Among equal scores the first ones count. ``images`` are ids in COCO's order, sorted: it decides
+    among equal scores. ``categories`` are ids by label.
     """
     image, label = _places(detections, images, categories)
     score = np.array([one["score"] for one in detections], float)
@@ -181,16 +152,11 @@ def overlaps(boxes_xywh: Floats, others_xywh: Floats, crowd: Bools) -> Floats:
 
 
 def match(detections: Detections, objects: Objects, area: str = "all") -> Matches:
-    """Returns what each detection found among the objects of its class.
+    """Returns what each detection found among the objects of its class, of a key of ``AREAS``.
 
     In the order of falling scores each detection takes the free object with the largest IoU, from
     0.5 on. One that finds none may lie on a crowd region, which is never used up, or on an object
     of another size.
-
-    Args:
-        detections: of the data set.
-        objects: of the data set.
-        area: a key of ``AREAS``.
     """
     smallest, largest = AREAS[area]
     counts = ~objects.crowd & (objects.area >= smallest) & (objects.area <= largest)
@@ -209,10 +175,8 @@ def match(detections: Detections, objects: Objects, area: str = "all") -> Matche
 def assign(iou: Floats, counts: Bools, crowd: Bools) -> Ints:
     """Returns the (D,) columns that the rows take one after the other, -1 for none.
 
-    Args:
-        iou: (D, G), 0 where a row may not take a column.
-        counts: (G,) columns that are preferred, whatever the overlap.
-        crowd: (G,) columns that can be taken again and again.
+    ``iou`` is (D, G), 0 where a row may not take a column. Columns in ``counts`` (G,) are preferred
+    whatever the overlap; those in ``crowd`` (G,) can be taken again and again.
     """
     taken = np.full(len(iou), -1, np.int64)
     free = np.ones(iou.shape[1], bool)
@@ -232,10 +196,8 @@ def assign(iou: Floats, counts: Bools, crowd: Bools) -> Ints:
 def precision_curve(score: Floats, correct: Bools, num_objects: int) -> Floats:
     """Returns the (101,) best precision at each recall of ``RECALLS`` or above, 0 beyond the last.
 
-    Args:
-        score: (N,) of one class, in the order of the images: it decides among equal scores.
-        correct: (N,) True for true positives, False for false ones.
-        num_objects: to be found, at least 1.
+    ``score`` (N,) is of one class, in the order of the images: it decides among equal scores.
+    ``correct`` (N,) is True for true positives; ``num_objects`` is at least 1.
     """
     hits = np.cumsum(correct[np.argsort(-score, kind="stable")])
     precision = hits / np.arange(1, len(hits) + 1)
@@ -249,11 +211,7 @@ def precision_curves(
 ) -> list[Floats | None]:
     """Returns the curve of each class, None for a class without objects.
 
-    Args:
-        label: (N,) classes of the detections.
-        score: (N,) scores.
-        correct: (N,) True for true positives, False for false ones.
-        num_objects: (K,) by class.
+    Label, score and correct are (N,) of the detections, ``num_objects`` is (K,) by class.
     """
     order = np.argsort(label, kind="stable")
     bounds = np.searchsorted(label[order], np.arange(len(num_objects) + 1))

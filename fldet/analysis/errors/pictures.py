@@ -1,6 +1,5 @@
 """Four figures of the errors of a detector: kinds, confusions, curves and calibration."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,17 @@ import numpy as np
 
 from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.result import BINS, ErrorAnalysis, mean_precision
-from fldet.files import write_atomically
 from fldet.pictures.boxes import PALETTE
-from fldet.pictures.figure import choose_fonts, label
+from fldet.pictures.figure import (
+    BLUE,
+    PLAIN,
+    VERMILION,
+    figure,
+    label,
+    save,
+    shortened,
+    small_print,
+)
 
 # Places in PALETTE: a kind has one colour in every picture.
 COLORS = {
@@ -28,59 +35,28 @@ SHOWN_CURVES = 11  # classes at most, beside their mean
 
 _AREA_STYLE = {"all": ("#000000", "-"), "small": ("#D55E00", ":")}
 _AREA_STYLE |= {"medium": ("#56B4E9", "--"), "large": ("#0072B2", "-.")}
-_BLUE, _VERMILION = "#0072B2", "#D55E00"
-_STYLE = {
-    "font.size": 15,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "fldet",
-}
 
 
 def plot_errors(analysis: ErrorAnalysis, folder: Path) -> list[Path]:
     """Draws the four figures, each as PNG and SVG; returns the paths."""
-    from matplotlib import rc_context
-
-    drawn = []
-    figures: dict[str, tuple[tuple[float, float], Callable[[Any, ErrorAnalysis], str]]] = {
+    ap50 = "undefined" if analysis.ap50 != analysis.ap50 else f"{analysis.ap50:.3f}"
+    source = (
+        f"{label(analysis.results)} on {label(analysis.annotations)}: {analysis.images} images, "
+        f"{analysis.objects} objects, {analysis.detections} detections, AP50 {ap50}."
+    )
+    panels: dict[str, tuple[tuple[float, float], Callable[[Any, ErrorAnalysis], str]]] = {
         "kinds": ((13, 6.5), _draw_kinds),
         "confusion": (_confusion_size(analysis), _draw_confusion),
         "curves": (_curves_size(analysis), _draw_curves),
         "calibration": ((9, 10), _draw_calibration),
     }
-    with rc_context(_STYLE):
-        for name, (size, draw) in figures.items():
-            drawn += _save(folder / f"errors_{name}", size, draw, analysis)
-    return drawn
-
-
-def _save(
-    path: Path,
-    size: tuple[float, float],
-    draw: Callable[[Any, ErrorAnalysis], str],
-    analysis: ErrorAnalysis,
-) -> list[Path]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    procedure = draw(figure, analysis)
-    ap50 = "undefined" if analysis.ap50 != analysis.ap50 else f"{analysis.ap50:.3f}"
-    source = (
-        f"{label(str(analysis.results))} on {label(str(analysis.annotations))}: "
-        f"{analysis.images} images, "
-        f"{analysis.objects} objects, {analysis.detections} detections, AP50 {ap50}."
-    )
-    # A label of the figure, for which the layout makes room.
-    figure.supxlabel(f"{procedure}\n{source}", x=0.01, ha="left", fontsize=11, color="#444444")
-    choose_fonts(figure)
-    paths = []
-    for ending, metadata in (("png", {}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending, dpi=100, metadata=metadata)
-        paths.append(write_atomically(path.with_suffix(f".{ending}"), buffer.getvalue()))
-    return paths
+    files = []
+    for name, (size, draw) in panels.items():
+        with figure(*size, PLAIN) as drawn:
+            procedure = draw(drawn, analysis)
+            small_print(drawn, f"{procedure}\n{source}", size=11, color="#444444")
+            files += save(drawn, folder / f"errors_{name}")
+    return files
 
 
 def hex_color(state: str) -> str:
@@ -92,8 +68,8 @@ def hex_color(state: str) -> str:
 # --- kinds ---------------------------------------------------------------------------------------
 
 
-def _draw_kinds(figure: Any, analysis: ErrorAnalysis) -> str:
-    gains, counts = figure.subplots(1, 2, sharey=True)
+def _draw_kinds(drawn: Any, analysis: ErrorAnalysis) -> str:
+    gains, counts = drawn.subplots(1, 2, sharey=True)
     names, kinds = list(analysis.kinds), list(analysis.kinds.values())
     colors, rows = [hex_color(name) for name in names], range(len(names))
     values = np.nan_to_num([100 * kind.ap50_gain for kind in kinds])
@@ -137,14 +113,14 @@ def _confusion_size(analysis: ErrorAnalysis) -> tuple[float, float]:
     return max(9.5, 3.5 + 0.58 * side), max(8.0, 3.5 + 0.5 * side)
 
 
-def _draw_confusion(figure: Any, analysis: ErrorAnalysis) -> str:
+def _draw_confusion(drawn: Any, analysis: ErrorAnalysis) -> str:
     shown = shown_classes(analysis)
     whole = np.array(analysis.confusion)
     matrix = whole[np.ix_([*shown, -1], [*shown, -1])]
     share = matrix / np.maximum(whole.sum(axis=1)[[*shown, -1]], 1)[:, None]
-    axes = figure.subplots()
+    axes = drawn.subplots()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = [label(_shorten(analysis.classes[number])) for number in shown]
+    names = [label(shortened(analysis.classes[number], 18)) for number in shown]
     ticks = range(len(matrix))
     axes.set_xticks(ticks, [*names, "missed"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, [*names, "background"])
@@ -155,7 +131,7 @@ def _draw_confusion(figure: Any, analysis: ErrorAnalysis) -> str:
         place = {"ha": "center", "va": "center", "color": color, "fontsize": 13}
         axes.text(column, row, f"{matrix[row, column]}", **place)
     axes.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(picture, label="share of the row", pad=0.02)
+    drawn.colorbar(picture, label="share of the row", pad=0.02)
     number = len(analysis.classes)
     title = f"Confusions at score ≥ {analysis.score_thr:g}"
     some = f": the {len(shown)} of {number} classes with most mistakes"
@@ -166,10 +142,6 @@ def _draw_confusion(figure: Any, analysis: ErrorAnalysis) -> str:
         "which counts misplaced boxes\nand duplicates too. A row's share is of all its entries, "
         "classes that are not shown included."
     )
-
-
-def _shorten(text: str, length: int = 18) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -187,13 +159,13 @@ def _curves_size(analysis: ErrorAnalysis) -> tuple[float, float]:
     return 15.0 if panels > 2 else 9.0, 2.4 + 3.4 * -(-panels // 4)
 
 
-def _draw_curves(figure: Any, analysis: ErrorAnalysis) -> str:
-    figure.get_layout_engine().set(wspace=0.06)
+def _draw_curves(drawn: Any, analysis: ErrorAnalysis) -> str:
+    drawn.get_layout_engine().set(wspace=0.06)
     shown = shown_curves(analysis)
     present = sum(map(bool, analysis.curves["all"]))
     columns = min(4, len(shown) + 1)
     rows = -(-(len(shown) + 1) // columns)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for index, axes in enumerate(grid):
         if index > len(shown):
             axes.set_visible(False)
@@ -202,11 +174,11 @@ def _draw_curves(figure: Any, analysis: ErrorAnalysis) -> str:
             area: by_class[shown[index - 1]] if index else mean_precision(by_class)
             for area, by_class in analysis.curves.items()
         }
-        name = _shorten(analysis.classes[shown[index - 1]], 20) if index else "mean of all classes"
+        name = shortened(analysis.classes[shown[index - 1]], 20) if index else "mean of all classes"
         _draw_areas(axes, curves, name)
     handles, labels = grid[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        drawn.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     for axes in grid[::columns]:
         axes.set_ylabel("precision")
     for axes in grid[max(0, len(shown) + 1 - columns) : len(shown) + 1]:
@@ -238,18 +210,18 @@ def _draw_areas(axes: Any, curves: dict[str, tuple[float, ...]], name: str) -> N
 # --- calibration ---------------------------------------------------------------------------------
 
 
-def _draw_calibration(figure: Any, analysis: ErrorAnalysis) -> str:
+def _draw_calibration(drawn: Any, analysis: ErrorAnalysis) -> str:
     calibration = analysis.calibration
-    shares, numbers = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    shares, numbers = drawn.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     lefts, width = np.arange(BINS) / BINS, 1 / BINS
     precision = np.nan_to_num(calibration.precision)
     edge = {"width": width, "align": "edge", "edgecolor": "white"}
-    shares.bar(lefts, precision, color=_BLUE, label="true positives", **edge)
+    shares.bar(lefts, precision, color=BLUE, label="true positives", **edge)
     shares.plot([0, 1], [0, 1], "--", color="black", label="share = score")
     shares.plot(
         *(calibration.mean_score, calibration.precision),
         "o",
-        color=_VERMILION,
+        color=VERMILION,
         markersize=9,
         markeredgecolor="white",
         label="at the mean score of the bin",

@@ -19,117 +19,76 @@ BINS = 10  # of the scores, equally wide
 
 @dataclass(frozen=True)
 class Kind:
-    """What one kind of mistake costs.
+    """What one kind of mistake costs."""
 
-    Attributes:
-        count: false positives or missed objects of this kind, whatever their score.
-        confident: those with the score threshold or more; all, of missed objects.
-        ap50_gain: how much AP50 in [0, 1] rises when this kind alone is repaired; NaN without
-            objects. The gains of the kinds do not add up to what is lacking.
-    """
-
-    count: Count
-    confident: Count
+    count: Count  # false positives or missed objects of this kind, whatever their score
+    confident: Count  # those with the score threshold or more; all, of missed objects
+    # how much AP50 in [0, 1] rises when this kind alone is repaired; NaN without objects. The gains
+    # of the kinds do not add up to what is lacking.
     ap50_gain: float
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far a score is a probability: ``BINS`` bins of equal width over [0, 1].
+    """How far a score is a probability: ``BINS`` bins of equal width over [0, 1]."""
 
-    Attributes:
-        counts: detections in each bin, the upper edge not included but for the last.
-        mean_score: of them; NaN in an empty bin.
-        precision: share of them that found an object; NaN in an empty bin.
-        expected_error: mean over the detections of the gap between the two, in [0, 1]; NaN
-            without detections.
-    """
-
+    # detections in each bin, the upper edge not included but for the last
     counts: tuple[Count, ...]
-    mean_score: tuple[float, ...]
-    precision: tuple[float, ...]
+    mean_score: tuple[float, ...]  # of them; NaN in an empty bin
+    precision: tuple[float, ...]  # share of them that found an object; NaN in an empty bin
+    # mean over the detections of the gap between the two, in [0, 1]; NaN without detections
     expected_error: float
 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A box of a picture.
+    """A box of a picture."""
 
-    Attributes:
-        box_xywh: pixels.
-        label: index of the class.
-        state: ``correct``, ``crowd``, ``ignored`` or a name in ``KINDS``.
-        score: of a detection, or of the one that found an object; None if none did.
-        target: of a detection, the place among the image's objects of the one that it found, or
-            that its classification or localisation mistake points to; None without one.
-    """
-
-    box_xywh: tuple[float, ...]
-    label: int
-    state: str
-    score: float | None
+    box_xywh: tuple[float, ...]  # pixels
+    label: int  # index of the class
+    state: str  # ``correct``, ``crowd``, ``ignored`` or a name in ``KINDS``
+    score: float | None  # of a detection, or of the one that found an object; None if none did
+    # of a detection, the place among the image's objects of the one that it found, or that its
+    # classification or localisation mistake points to; None without one
     target: int | None = None
 
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image with its boxes.
+    """An image with its boxes."""
 
-    Attributes:
-        image_id: of the annotation file.
-        file_name: of the annotation file, None if it has none.
-        cost: AP50 in [0, 1]. The gain of each kind is shared out among its mistakes, in
-            proportion to their scores, equally among missed objects; this is what falls on the
-            image.
-        objects: ground truth.
-        detections: those with the lowest score asked for, or more.
-    """
-
-    image_id: Hashable
-    file_name: str | None
+    image_id: Hashable  # of the annotation file
+    file_name: str | None  # of the annotation file, None if it has none
+    # AP50 in [0, 1]. The gain of each kind is shared out among its mistakes, in proportion to their
+    # scores, equally among missed objects; this is what falls on the image.
     cost: float
-    objects: tuple[DrawnBox, ...]
-    detections: tuple[DrawnBox, ...]
+    objects: tuple[DrawnBox, ...]  # ground truth
+    detections: tuple[DrawnBox, ...]  # those with the lowest score asked for, or more
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """All that the pictures show.
+    """All that the pictures show."""
 
-    Attributes:
-        annotations: name of the annotation file.
-        results: name of the file of detections.
-        images: images listed.
-        objects: ground truth, crowd regions not counted.
-        detections: those that count; at most 100 of an image and class.
-        ap50: COCO's AP50 in [0, 1], NaN without objects.
-        kinds: by name in the order of ``KINDS``.
-        classes: names by label.
-        curves: by area and label, precision at the recalls 0, 0.01 .. 1 at IoU 0.5; empty for a
-            class without objects of that size.
-        score_thr: of the confusion matrix and the pictures.
-        confusion: (K + 1, K + 1) counts at IoU 0.5, rows the true and columns the predicted
-            class; the last row is background, the last column missed.
-        calibration: of the scores at IoU 0.5.
-        worst: images, the costliest first.
-        image_dir: folder of the images, None if unknown.
-        others: images drawn at random from those not in ``worst``, in the order of the ids.
-    """
-
-    annotations: str
-    results: str
-    images: int
-    objects: int
-    detections: int
-    ap50: float
-    kinds: dict[str, Kind]
-    classes: tuple[str, ...]
+    annotations: str  # name of the annotation file
+    results: str  # name of the file of detections
+    images: int  # those listed
+    objects: int  # ground truth, crowd regions not counted
+    detections: int  # those that count; at most 100 of an image and class
+    ap50: float  # COCO's AP50 in [0, 1], NaN without objects
+    kinds: dict[str, Kind]  # by name in the order of ``KINDS``
+    classes: tuple[str, ...]  # names by label
+    # by area and label, precision at the recalls 0, 0.01 .. 1 at IoU 0.5; empty for a class without
+    # objects of that size
     curves: dict[str, tuple[tuple[Share, ...], ...]]
-    score_thr: float
+    score_thr: float  # of the confusion matrix and the pictures
+    # (K + 1, K + 1) counts at IoU 0.5, rows the true and columns the predicted class; the last row
+    # is background, the last column missed
     confusion: tuple[tuple[Count, ...], ...]
-    calibration: Calibration
-    worst: tuple[DrawnImage, ...]
-    image_dir: str | None
+    calibration: Calibration  # of the scores at IoU 0.5
+    worst: tuple[DrawnImage, ...]  # the costliest first
+    image_dir: str | None  # folder of the images, None if unknown
+    # images drawn at random from those not in ``worst``, in the order of the ids
     others: tuple[DrawnImage, ...] = ()
 
 
@@ -155,11 +114,7 @@ def save(analysis: ErrorAnalysis, path: Path) -> Path:
 
 
 def load(path: Path) -> ErrorAnalysis:
-    """Returns what ``save`` wrote.
-
-    Raises:
-        DataError: no such file, or another one.
-    """
+    """Returns what ``save`` wrote; another file is a ``DataError``."""
     what = "analysis of errors"
     hint = "fldet analyze errors CONFIG RESULTS --out-dir FOLDER"
     analysis: ErrorAnalysis = read_stored(path, ErrorAnalysis, what=what, hint=hint)

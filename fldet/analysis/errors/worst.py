@@ -16,10 +16,11 @@ from fldet.pictures.boxes import (
     PALETTE,
     Image,
     add_title,
-    draw_boxes,
+    draw_tagged_boxes,
     enlarge,
     read_image,
     side_by_side,
+    xyxy,
 )
 
 log = logging.getLogger("fldet")
@@ -78,16 +79,12 @@ def _draw(picture: Image, boxes: Sequence[DrawnBox], tags: Sequence[str]) -> Ima
     order = sorted(
         range(len(boxes)), key=lambda i: (boxes[i].state == "correct", -(boxes[i].score or 0))
     )[:_MOST_BOXES]
-    # A tag for each box, in the colour of its state: draw_boxes repeats its colours.
-    number = len(PALETTE)
-    labels = [number * i + COLORS.get(boxes[i].state, COLORS["correct"]) for i in order]
     large, factor = enlarge(picture, _PANE)
-    boxes_xywh = np.array([boxes[i].box_xywh for i in order], float).reshape(-1, 4) * factor
-    return draw_boxes(
+    return draw_tagged_boxes(
         large,
-        np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1),
-        labels,
-        [tag for tag in tags for _ in range(number)],
+        xyxy([boxes[i].box_xywh for i in order]) * factor,
+        [tags[i] for i in order],
+        [COLORS.get(boxes[i].state, COLORS["correct"]) for i in order],
         crowd=[boxes[i].state in ("crowd", "ignored") for i in order],
     )
 

@@ -19,35 +19,22 @@ from fldet.registry import MODELS
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer; the layers of a head are called once for each level.
+    """One call of a layer; the layers of a head are called once for each level."""
 
-    Attributes:
-        name: of the layer in the model; empty for what is computed outside of any layer.
-        call: earlier calls of the same layer.
-        flops: two for a multiply-add.
-        outputs: numbers in its output.
-    """
-
-    name: str
-    call: int
-    flops: int
-    outputs: int
+    name: str  # of the layer in the model; empty for what is computed outside of any layer
+    call: int  # earlier calls of the same layer
+    flops: int  # two for a multiply-add
+    outputs: int  # numbers in its output
 
 
 @dataclass(frozen=True)
 class NetworkCosts:
-    """What a network costs for one image.
+    """What a network costs for one image."""
 
-    Attributes:
-        shape: (height, width) of the image as the network gets it, padded, in pixels.
-        strides: of the levels that the head sees, in pixels.
-        parameters: how many numbers, by the name of the parameter.
-        calls: of all layers that do convolutions or matrix products; nothing else is counted.
-    """
-
-    shape: tuple[int, int]
-    strides: tuple[int, ...]
-    parameters: dict[str, int]
+    shape: tuple[int, int]  # (height, width) of the image as the network gets it, padded, in pixels
+    strides: tuple[int, ...]  # of the levels that the head sees, in pixels
+    parameters: dict[str, int]  # how many numbers, by the name of the parameter
+    # of all layers that do convolutions or matrix products; nothing else is counted
     calls: tuple[LayerCall, ...]
 
 
@@ -55,11 +42,8 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
     """Returns the costs of the model of a config for one image.
 
     The model has shapes but no values (torch's meta device), so that no weights are loaded and
-    nothing is computed.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        shape: (height, width) of the resized image in pixels; it is padded as the config says.
+    nothing is computed. ``shape`` is (height, width) of the resized image in pixels; it is padded
+    as the config says.
 
     Raises:
         ConfigError: a wrong key or value, or a model that is not a one-stage detector.

@@ -21,21 +21,13 @@ _SHARED = "shared"  # parameters that every level uses
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage of the backbone or a level of another part costs, or several together.
+    """What a stage of the backbone or a level of another part costs, or several together."""
 
-    Attributes:
-        name: ``stem``, C2 to C5, P3 to P7; ``shared`` for parameters that all levels use.
-        parameters: numbers that are learned or frozen.
-        flops: two for a multiply-add.
-        activations: numbers in the outputs of its convolutions.
-        activations_mib: the same in float32.
-    """
-
-    name: str
-    parameters: int
-    flops: int
-    activations: int
-    activations_mib: float
+    name: str  # ``stem``, C2 to C5, P3 to P7; ``shared`` for parameters that all levels use
+    parameters: int  # numbers that are learned or frozen
+    flops: int  # two for a multiply-add
+    activations: int  # numbers in the outputs of its convolutions
+    activations_mib: float  # the same in float32
 
 
 @dataclass(frozen=True)
@@ -48,30 +40,19 @@ class Part:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """What a detector costs for one image.
+    """What a detector costs for one image."""
 
-    Attributes:
-        shape: (height, width) that the network sees, padded, in pixels.
-        counted: which operations are counted, and how.
-        total: of the whole network.
-        parts: those with any cost, in the order of the data.
-    """
-
-    shape: tuple[int, int]
-    counted: str
-    total: Cost
-    parts: tuple[Part, ...]
+    shape: tuple[int, int]  # (height, width) that the network sees, padded, in pixels
+    counted: str  # which operations are counted, and how
+    total: Cost  # of the whole network
+    parts: tuple[Part, ...]  # those with any cost, in the order of the data
 
 
 # --- compute -------------------------------------------------------------------------------------
 
 
 def costs_by_part(costs: NetworkCosts) -> FlopCount:
-    """Returns the costs of a network by part and level.
-
-    Args:
-        costs: of its layers, as ``fldet.analysis.flops.count`` counted them.
-    """
+    """Returns the costs of a network by part and level."""
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
     # (part, piece) -> parameters, FLOPs, activations
     table: dict[tuple[str, str], list[int]] = {}
@@ -134,13 +115,7 @@ def _sum(name: str, costs: Sequence[Cost]) -> Cost:
 
 
 def plot_costs(count: FlopCount, stem: Path, *, title: str) -> list[Path]:
-    """Draws FLOPs, activations and parameters, a bar for each part; returns the paths.
-
-    Args:
-        count: as ``costs_by_part`` returned it.
-        stem: path without an ending; the figure becomes PNG and SVG.
-        title: what the figure is of.
-    """
+    """Draws FLOPs, activations and parameters, a bar for each part; returns PNG and SVG."""
     height, width = count.shape
     with figure(15, 9) as drawn:
         drawn.suptitle(f"{title}: one image of {height}x{width}")

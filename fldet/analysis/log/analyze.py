@@ -33,12 +33,7 @@ def analyze_log(
 
 
 def read_logs(work_dirs: Sequence[Path]) -> list[TrainingLog]:
-    """Returns the log of each run, in the order given.
-
-    Raises:
-        DataError: as ``read_log``.
-        UsageError: more runs than there are colours.
-    """
+    """Returns the log of each run, in the order given; more runs than colours are a UsageError."""
     if len(work_dirs) > len(RUN_COLORS):
         raise UsageError(
             f"{len(work_dirs)} runs in one figure", expected=f"at most {len(RUN_COLORS)}"

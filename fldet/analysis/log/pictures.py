@@ -21,10 +21,8 @@ _PANELS = [["losses", "ap"], ["losses", "speed"], ["rate", "waiting"]]
 def plot_logs(runs: Sequence[TrainingLog], stem: Path, *, smooth: int = 1) -> list[Path]:
     """Draws runs over each other and returns the paths of the figure, PNG and SVG.
 
-    Args:
-        runs: as ``read_log`` returned them; each has a colour, the parts of a loss have dashes.
-        stem: path without an ending.
-        smooth: logged points that a loss is averaged over; above 1 the points lie pale behind.
+    Each run has a colour, the parts of a loss have dashes. A loss is averaged over ``smooth``
+    logged points; above 1 the points lie pale behind.
     """
     with figure(15, 11) as drawn:
         panels = drawn.subplot_mosaic(_PANELS, width_ratios=(1.2, 1), sharex=True)

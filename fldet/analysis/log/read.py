@@ -37,19 +37,14 @@ class Series:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The scalars of a run.
+    """The scalars of a run."""
 
-    Attributes:
-        name: of the work dir, or its path where another has the same name.
-        starts: how often the run was started, resumed starts counted in.
-        train: by the name in the log: ``loss`` and its parts, ``lr``, ``time`` and ``data_time``
-            (seconds of an iteration, and of waiting for its data), ...
-        val: ``AP``, ``AP50`` and ``AP75`` in [0, 1]; ``loss`` and its parts if they were computed.
-    """
-
-    name: str
-    starts: int
+    name: str  # of the work dir, or its path where another has the same name
+    starts: int  # how often the run was started, resumed starts counted in
+    # by the name in the log: ``loss`` and its parts, ``lr``, ``time`` and ``data_time`` (seconds of
+    # an iteration, and of waiting for its data), ...
     train: dict[str, Series]
+    # ``AP``, ``AP50`` and ``AP75`` in [0, 1]; ``loss`` and its parts if they were computed
     val: dict[str, Series]
 
 
@@ -67,11 +62,8 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
     """Returns the scalars of all starts of a run as one.
 
     A start that was resumed goes on from a checkpoint: what earlier starts logged from its first
-    logged iteration onwards is dropped.
-
-    Args:
-        work_dir: with a folder for each start, as MMEngine makes them; or one such folder.
-        name: of the run; by default that of the folder.
+    logged iteration onwards is dropped. The work dir has a folder for each start, as MMEngine makes
+    them, or is one such folder.
 
     Raises:
         DataError: there is no such folder, it holds no scalars of a training, or more than 20

@@ -11,42 +11,24 @@ from fldet.analysis.log.read import Series, TrainingLog, loss_parts
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The figures of one run.
-
-    Attributes:
-        name: of the run.
-        starts: as in ``TrainingLog``.
-        iterations: the last that was logged, which is the last of all where the run has ended.
-        losses: the last training losses, smoothed; NaN where the last one is not finite.
-        val_losses: the last validation losses; empty where none were computed.
-        not_finite: logged points with a loss that is NaN or infinite.
-        best_ap: in [0, 1]; None without validation.
-        best_iteration: where it was reached.
-        seconds_per_iteration: median; NaN if not logged.
-        data_loading_frac: median share of an iteration that waits for data; NaN if not logged.
-        seconds: of all iterations together, validation not counted; NaN if not logged.
-    """
+    """The figures of one run."""
 
     name: str
-    starts: int
-    iterations: int
+    starts: int  # as in ``TrainingLog``
+    iterations: int  # the last that was logged, which is the last of all where the run has ended
+    # the last training losses, smoothed; NaN where the last one is not finite
     losses: dict[str, float]
-    val_losses: dict[str, float]
-    not_finite: int
-    best_ap: float | None
-    best_iteration: int | None
-    seconds_per_iteration: float
-    data_loading_frac: float
-    seconds: float
+    val_losses: dict[str, float]  # the last validation losses; empty where none were computed
+    not_finite: int  # logged points with a loss that is NaN or infinite
+    best_ap: float | None  # in [0, 1]; None without validation
+    best_iteration: int | None  # where it was reached
+    seconds_per_iteration: float  # median; NaN if not logged
+    data_loading_frac: float  # median share of an iteration that waits for data; NaN if not logged
+    seconds: float  # of all iterations together, validation not counted; NaN if not logged
 
 
 def summarize_log(run: TrainingLog, *, smooth: int = 1) -> RunSummary:
-    """Returns the figures of a run.
-
-    Args:
-        run: as ``read_log`` returned it.
-        smooth: logged points that a loss is averaged over, >= 1.
-    """
+    """Returns the figures of a run, losses averaged over ``smooth`` >= 1 logged points."""
     times = run.train.get("time", Series())
     waits = run.train.get("data_time", Series())
     ap = run.val.get("AP", Series())

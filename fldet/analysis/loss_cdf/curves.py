@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fldet.errors import DataError, UsageError
 from fldet.files import parse_json, read_arrays, write_atomically
 from fldet.losses.formulas import focal_loss
-from fldet.pictures.figure import figure, greek, label, line_style, save
+from fldet.pictures.figure import figure, greek, label, line_style, save, small_print
 from fldet.results import Count, Share, Within, read_stored, stored, to_jsonable
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
@@ -26,27 +26,16 @@ _CHUNK = 1 << 20  # losses computed together
 
 @dataclass(frozen=True)
 class Procedure:
-    """How a sample was made.
+    """How a sample was made."""
 
-    Attributes:
-        config: name of the model's config.
-        checkpoint: name of the file of its weights.
-        split: of the data.
-        window: ``anchor-class``, or ``anchor``: of a background anchor the highest score only.
-        images: images that the model saw.
-        seed: of the samples.
-        positives_seen: positives on those images, of which the sample is a part or the whole.
-        negatives_seen: the same of negatives.
-    """
-
-    config: str
-    checkpoint: str
-    split: str
-    window: str
-    images: Count
-    seed: int
-    positives_seen: Count
-    negatives_seen: Count
+    config: str  # name of the model's config
+    checkpoint: str  # name of the file of its weights
+    split: str  # of the data
+    window: str  # ``anchor-class``, or ``anchor``: of a background anchor the highest score only
+    images: Count  # that the model saw
+    seed: int  # of the samples
+    positives_seen: Count  # positives on those images, of which the sample is a part or the whole
+    negatives_seen: Count  # the same of negatives
 
 
 @dataclass(frozen=True)
@@ -60,40 +49,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cumulative share of a group's loss, its examples sorted by loss, the smallest first.
+    """Cumulative share of a group's loss, its examples sorted by loss, the smallest first."""
 
-    Attributes:
-        gamma: of the focal loss; 0 is cross entropy.
-        fraction: of the examples, ascending from 0 to 1.
-        loss: the share of the loss that this fraction of the examples holds, from 0 to 1.
-        hardest_20: share of the loss that the hardest 20 % of the examples hold.
-        hardest_1: the same of the hardest 1 %.
-    """
-
-    gamma: Annotated[float, Within(0, 1e6)]
-    fraction: tuple[Share, ...]
+    gamma: Annotated[float, Within(0, 1e6)]  # of the focal loss; 0 is cross entropy
+    fraction: tuple[Share, ...]  # of the examples, ascending from 0 to 1
+    # the share of the loss that this fraction of the examples holds, from 0 to 1
     loss: tuple[Share, ...]
-    hardest_20: float
-    hardest_1: float
+    hardest_20: float  # share of the loss that the hardest 20 % of the examples hold
+    hardest_1: float  # the same of the hardest 1 %
 
 
 @dataclass(frozen=True)
 class LossCdf:
-    """The curves of both groups, in the order of the gammas.
+    """The curves of both groups, in the order of the gammas."""
 
-    Attributes:
-        procedure: how the sample was made.
-        num_positives: examples in the sample.
-        num_negatives: the same.
-        positives: a curve for each gamma.
-        negatives: the same.
-    """
-
-    procedure: Procedure
-    num_positives: int
-    num_negatives: int
-    positives: tuple[Curve, ...]
-    negatives: tuple[Curve, ...]
+    procedure: Procedure  # how the sample was made
+    num_positives: int  # examples in the sample
+    num_negatives: int  # the same
+    positives: tuple[Curve, ...]  # a curve for each gamma
+    negatives: tuple[Curve, ...]  # the same
 
     def shares(self) -> list[dict[str, float]]:
         """Returns a row for each gamma: what share of the loss the hardest examples hold."""
@@ -187,9 +161,7 @@ def _curve(hardest_last: NDArray[np.float32], gamma: float) -> Curve:
 def cumulative_loss(hardest_last: NDArray[np.float32], gamma: float) -> NDArray[np.float64]:
     """Returns (N + 1,) the share of the loss that the first 0, 1, ..., N examples hold.
 
-    Args:
-        hardest_last: (N,) x_t, descending: ascending by loss.
-        gamma: of the focal loss.
+    ``hardest_last`` are (N,) x_t, descending: ascending by loss.
     """
     cumulative = np.zeros(len(hardest_last) + 1)
     for start in range(0, len(hardest_last), _CHUNK):
@@ -249,11 +221,7 @@ def write_json(result: LossCdf, path: Path) -> Path:
 
 
 def read_curves(path: Path) -> LossCdf:
-    """Returns what ``write_json`` wrote.
-
-    Raises:
-        DataError: no such file, or another one.
-    """
+    """Returns what ``write_json`` wrote; another file is a ``DataError``."""
     curves: LossCdf = read_stored(path, LossCdf, what="analysis of the loss")
     groups = curves.positives, curves.negatives
     lengths = {(len(one.fraction), len(one.loss)) for group in groups for one in group}
@@ -271,7 +239,7 @@ def plot_loss_cdf(result: LossCdf, stem: Path) -> list[Path]:
         left.set_title(f"positives ({result.num_positives:,})")
         right.set_title(f"negatives ({result.num_negatives:,})")
         small = "\n".join(textwrap.wrap(label(procedure_text(result), most=2000), 140))
-        drawn.supxlabel(small, fontsize=13, color="0.3", x=0.01, ha="left")
+        small_print(drawn, small, size=13)
         return save(drawn, stem)
 
 

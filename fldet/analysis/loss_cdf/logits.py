@@ -16,21 +16,15 @@ import torch
 from mmdet.models.dense_heads import AnchorHead
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import (
-    checkpoint_classes,
-    load_weights,
-    read_checkpoint,
-    resolve_checkpoint,
-)
-from fldet.checkpoints.model import build_model
-from fldet.config.prepare import dataset_of, prepare_config
+from fldet.analysis.loss_cdf.curves import Procedure
+from fldet.checkpoints.files import resolve_checkpoint
+from fldet.checkpoints.model import load_model
+from fldet.config.prepare import dataset_of
 from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
@@ -38,7 +32,6 @@ from fldet.files import write_atomically
 from fldet.models.dense_heads.retina_head import flatten_levels
 from fldet.progress import with_progress
 from fldet.registry import DATASETS
-from fldet.streams import quiet_console
 
 log = logging.getLogger("fldet")
 
@@ -48,17 +41,11 @@ _CHUNK = 1 << 20  # values of a stream that are looked at together
 
 
 class Reservoir:
-    """A uniform sample, without replacement, of a stream of unknown length.
+    """A uniform sample of ``size`` values, without replacement, of a stream of unknown length.
 
     Every value gets a random key, and the values with the smallest keys stay. Keys follow the
     order of the stream, so the sample does not depend on how the stream is cut into pieces.
-
-    Args:
-        size: values to keep; all of them while fewer have come.
-        seed: of the keys.
-
-    Attributes:
-        seen: values that have come.
+    ``seen`` is how many values have come.
     """
 
     def __init__(self, size: int, seed: int | tuple[int, ...] = 0) -> None:
@@ -142,13 +129,6 @@ def collect_logits(
     The file is an ``.npz``: ``positives`` and ``negatives``, (N,) float32, ascending, and
     ``procedure``, JSON text that says how they were made and how many were seen.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        checkpoint: the weights, or a work dir.
-        out: the file to write.
-        sampling: which examples.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
     Raises:
         UsageError: an unknown window or split, or the model is not one with anchors and sigmoids.
         CheckpointError: the weights do not fit, or give scores that are not finite.
@@ -160,24 +140,31 @@ def collect_logits(
     dataset_of(cfg, split)  # the split is known and is one data set
     torch_device = select_device(device)
     path = resolve_checkpoint(checkpoint)
-    content = read_checkpoint(path)
-    prepared = prepare_config(cfg, phases=(split,), classes=checkpoint_classes(content, path))
-    model = _model(prepared, content, path).to(torch_device)
-    dataset = _dataset(prepared, sampling)
+    loaded = load_model(cfg, path, phases=(split,))
+    _check_head(loaded.model)
+    dataset = _dataset(loaded.cfg, sampling)
     log.info("%s on %d images of %s, on %s", path, len(dataset), split, device_name(torch_device))
-    scored = with_progress(_scored(model, dataset, prepared), "images", len(dataset), in_log=True)
-    positives, negatives = _sampled(scored, sampling)
-    procedure = {
-        "config": Path(cfg.filename or "config").stem,
-        "checkpoint": path.name,
-        "split": split,
-        "window": window,
-        "images": len(dataset),
-        "seed": sampling.seed,
-        "positives_seen": positives.seen,
-        "negatives_seen": negatives.seen,
-    }
-    return _write(out, positives.sample(), negatives.sample(), procedure)
+    scored = _scored(loaded.model.to(torch_device), dataset, loaded.cfg)
+    shown = with_progress(scored, "images", len(dataset), in_log=True)
+    positives, negatives = _sampled(shown, sampling)
+    procedure = Procedure(
+        config=Path(cfg.filename or "config").stem,
+        checkpoint=path.name,
+        split=split,
+        window=window,
+        images=len(dataset),
+        seed=sampling.seed,
+        positives_seen=positives.seen,
+        negatives_seen=negatives.seen,
+    )
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        positives=positives.sample(),
+        negatives=negatives.sample(),
+        procedure=np.array(json.dumps(vars(procedure))),
+    )
+    return write_atomically(out, buffer.getvalue())
 
 
 def _sampled(
@@ -217,36 +204,17 @@ def split_logits(
     return logits[rows, labels[rows]], background.flatten()
 
 
-def _write(
-    path: Path,
-    positives: NDArray[np.float32],
-    negatives: NDArray[np.float32],
-    procedure: dict[str, Any],
-) -> Path:
-    buffer = io.BytesIO()
-    text = np.array(json.dumps(procedure))
-    np.savez(buffer, positives=positives, negatives=negatives, procedure=text)
-    return write_atomically(path, buffer.getvalue())
-
-
-def _model(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
-    if cfg.model.get("backbone"):
-        cfg.model.backbone.init_cfg = None  # all weights are in the checkpoint
-    quiet_console(MMLogger.get_instance("mmengine"))  # it lists every weight it initialises
-    model = build_model(cfg).eval()
+def _check_head(model: nn.Module) -> None:
     head = getattr(model, "bbox_head", None)
     if not (isinstance(head, AnchorHead) and head.use_sigmoid_cls and head.train_cfg):
         raise UsageError(
             f"the model of the config is a {type(model).__name__} with {type(head).__name__}",
             expected="a head with anchors, sigmoid scores and train_cfg, as fldet.RetinaHead",
         )
-    load_weights(model, content, path)
-    return model
 
 
 def _dataset(cfg: Config, sampling: SampleOptions) -> BaseDataset:
     """Returns the images of a split, or a random part of them, prepared as for a test."""
-    init_default_scope(cfg.get("default_scope", "mmdet"))
     if not cfg.get("test_dataloader"):
         raise ConfigError(
             "the config has neither val_dataloader nor test_dataloader",
@@ -271,12 +239,13 @@ def _scored(
     head: Any = model.bbox_head
     loader = cfg.test_dataloader
     options = {
+        "dataset": dataset,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
         "batch_size": loader.get("batch_size", 1),
         "num_workers": loader.get("num_workers", 0),
     }
-    sampler = {"type": "DefaultSampler", "shuffle": False}
     done = 0
-    for batch in Runner.build_dataloader({"dataset": dataset, "sampler": sampler, **options}):
+    for batch in Runner.build_dataloader(options):
         data = model.data_preprocessor(batch, False)  # type: ignore[operator]
         metas = [sample.metainfo for sample in data["data_samples"]]
         maps, _ = model(data["inputs"], data["data_samples"], mode="tensor")
