@@ -29,8 +29,8 @@ def expected(
         t: the probability that the label is 1.
         alpha: weight of label 1 (Eq. 3); None for no balancing.
     """
-    if is_hard(t):
-        t = t.to(x.dtype)
+    hard, t = is_hard(t), t.to(x.dtype)
+    if hard:
         loss = of_x_t(x * (2 * t - 1))
         return loss if alpha is None else loss * (t * alpha + (1 - t) * (1 - alpha))
     positive, negative = of_x_t(x), of_x_t(-x)

@@ -1,6 +1,7 @@
 """Logits over K independent sigmoids with targets and weights: what the losses of them share."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -155,8 +156,9 @@ class Examples:
 
 def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
     """Returns the terms of all logits, as they are laid out, with autograd's own gradient."""
-    everything = slice(None), slice(None)
-    with torch.autocast(inputs.device.type, enabled=False):
+    everything, kind = (slice(None), slice(None)), inputs.device.type
+    has_autocast = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
         return terms(layout.blocks(inputs).to(compute_dtype(inputs)), everything)
 
 

@@ -256,7 +256,8 @@ def ghm_formula(counts: Tensor) -> Formula:
         counts: n_j, the number of logits in each part of [0, 1]; N is their sum, and M the number
             of parts that are not empty.
     """
-    weights = counts.sum() / (counts * (counts > 0).sum()).clamp(min=1e-12)
+    number = torch.where(counts > 0, counts, 1)  # what falls into an empty part is alone there
+    weights = counts.sum() / (number * (counts > 0).sum().clamp(min=1))
     return partial(binary.weighted_by_gradient, weights=weights)
 
 

@@ -29,7 +29,6 @@ DETECTORS = {
     "atss/atss_r50_fpn_1x_coco": ("anchors", "loss"),
     "foveabox/fovea_r50_fpn_4xb4-1x_coco": ("loss",),
     "yolof/yolof_r50-c5_8xb8-1x_coco": ("loss",),
-    "gfl/gfl_r50_fpn_1x_coco": ("anchors",),
     "deformable_detr/deformable-detr_r50_16xb2-50e_coco": ("loss",),
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco": ("loss",),
     "dab_detr/dab-detr_r50_8xb2-50e_coco": ("loss",),
@@ -40,18 +39,25 @@ DETECTORS = {
     "double_heads/dh-faster-rcnn_r50_fpn_1x_coco": ("anchors", "assigner"),
     "dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco": ("anchors", "assigner"),
     "pafpn/faster-rcnn_r50_pafpn_1x_coco": ("anchors", "assigner"),
+    # Their heads ask the loss for one value an entry, or for another reduction in each call.
+    "fsaf/fsaf_r50_fpn_1x_coco": ("loss",),
+    "pisa/retinanet-r50_fpn_pisa_1x_coco": ("loss",),
+    "gfl/gfl_r50_fpn_1x_coco": ("anchors", "quality"),
+    "vfnet/vfnet_r50_fpn_1x_coco": ("varifocal",),
+    "ghm/retinanet_r50_fpn_ghm-1x_coco": ("ghm",),
 }
-# Their heads ask the loss for one value an entry, or for another reduction in each call.
-REDUCTION = ("fsaf/fsaf_r50_fpn_1x_coco", "pisa/retinanet-r50_fpn_pisa_1x_coco")
 
 
 def rows():
     for name, parts in DETECTORS.items():
         yield pytest.param(name, parts, id=name.rpartition("/")[2])
-    for name in REDUCTION:
-        reason = "the loss has no reduction yet"
-        mark = pytest.mark.xfail(raises=TypeError, strict=True, reason=reason)
-        yield pytest.param(name, ("loss",), id=name.rpartition("/")[2], marks=mark)
+
+
+OURS = {
+    "QualityFocalLoss": ("quality", "fldet.QualityFocalLoss"),
+    "VarifocalLoss": ("varifocal", "fldet.VarifocalLoss"),
+    "GHMC": ("ghm", "fldet.GHMLoss"),
+}
 
 
 def nodes(value):
@@ -88,6 +94,9 @@ def with_ours(model, parts):
         if "loss" in parts and kind == "FocalLoss":
             node.type = "fldet.FocalLoss"
             found.add("loss")
+        elif kind in OURS and OURS[kind][0] in parts:
+            found.add(OURS[kind][0])
+            node.type = OURS[kind][1]
         elif "assigner" in parts and kind == "MaxIoUAssigner":
             node.type = "fldet.MaxIoUAssigner"
             found.add("assigner")

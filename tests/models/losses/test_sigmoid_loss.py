@@ -201,3 +201,46 @@ def test_zeros_and_ones_of_any_type_are_targets(loss, dtype):
     weight = torch.rand(6, generator=torch.Generator().manual_seed(2))
     expected = loss(logits(), LABELS, weight, torch.tensor(3.0))
     torch.testing.assert_close(loss(logits(), targets, weight, 3), expected)
+
+
+@every_loss
+def test_reductions_are_those_of_mmdetection(loss):
+    x = logits()
+    each = loss(x, LABELS, reduction_override="none")
+    assert each.shape == x.shape
+    torch.testing.assert_close(each.sum(-1), loss.per_anchor(x, LABELS))
+    torch.testing.assert_close(loss(x, LABELS), each.mean())
+    torch.testing.assert_close(loss(x, LABELS, reduction_override="sum"), each.sum())
+    torch.testing.assert_close(loss(x, LABELS, avg_factor=4), each.sum() / 4)
+    with pytest.raises(ValueError, match="avg_factor is of the mean"):
+        loss(x, LABELS, avg_factor=4, reduction_override="sum")
+
+
+@every_loss
+def test_a_weight_of_each_score_weighs_it(loss):
+    x, weight = logits(), torch.rand(6, 3, generator=torch.Generator().manual_seed(3))
+    each = loss(x, LABELS, reduction_override="none")
+    torch.testing.assert_close(loss(x, LABELS, weight, avg_factor=2), (each * weight).sum() / 2)
+    one_hot = (LABELS[:, None] == torch.arange(3)).float()
+    torch.testing.assert_close(loss(x, one_hot, weight, avg_factor=2), (each * weight).sum() / 2)
+
+
+@every_loss
+def test_shares_are_expected_over_both_labels(loss):
+    x, share = logits(), torch.full((6, 3), 0.3)
+    one, zero = (loss(x, torch.full((6, 3), v)) for v in (1.0, 0.0))
+    torch.testing.assert_close(loss(x, share), 0.3 * one + 0.7 * zero)
+
+
+def test_probabilities_of_a_head_that_has_activated_them():
+    x = logits()
+    activated = FocalLoss(activated=True)
+    torch.testing.assert_close(activated(torch.sigmoid(x), LABELS), FocalLoss()(x, LABELS))
+    for theirs in (dict(type="mmdet.FocalLoss", activated=True),):
+        expected = MODELS.build(theirs)(
+            torch.sigmoid(x), (LABELS[:, None] == torch.arange(3)).float()
+        )
+        torch.testing.assert_close(activated(torch.sigmoid(x), LABELS), expected)
+    edges = torch.tensor([[0.0, 1.0, 0.5]], requires_grad=True)
+    activated(edges, torch.tensor([0])).backward()
+    assert edges.grad.isfinite().all()

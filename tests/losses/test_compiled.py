@@ -1,0 +1,128 @@
+"""The losses inside programs that torch has traced, and where torch is all there is."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import fldet
+import fldet.losses as losses
+
+ALL = {
+    "sigmoid": losses.sigmoid_focal_loss,
+    "sigmoid, gamma of classes": partial(losses.sigmoid_focal_loss, gamma=[0.5, 2.0, 3.0]),
+    "cross entropy": partial(losses.sigmoid_focal_loss, alpha=None, gamma=0.0),
+    "star": losses.sigmoid_focal_loss_star,
+    "poly1": losses.poly1_focal_loss,
+    "asymmetric": losses.asymmetric_loss,
+    "quality": losses.quality_focal_loss,
+    "varifocal": losses.varifocal_loss,
+    "equalized": partial(losses.equalized_focal_loss, ratios=[0.1, 0.5, 1.0]),
+    "ghm": losses.ghm_loss,
+    "softmax": losses.softmax_focal_loss,
+    "softmax, gamma of classes": partial(losses.softmax_focal_loss, gamma=[0.5, 2.0, 3.0]),
+    "softmax, smoothed": partial(losses.softmax_focal_loss, label_smoothing=0.1),
+    "module": losses.FocalLoss(),
+    "softmax module": losses.SoftmaxFocalLoss(torch.ones(3)),
+}
+each = pytest.mark.parametrize("name", ALL)
+
+
+def sample():
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) * 3
+    return x, torch.tensor([0, 1, 2, 0, -100, 2, 1, 1])
+
+
+def value_and_slope(loss, x, y):
+    x = x.clone().requires_grad_()
+    value = loss(x, y)
+    value.sum().backward()
+    return value.detach(), x.grad
+
+
+@each
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_compiled_without_a_break(name, reduction):
+    loss = ALL[name]
+    if not isinstance(loss, torch.nn.Module):
+        loss = partial(loss, reduction=reduction)
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(
+        value_and_slope(compiled, *sample()), value_and_slope(loss, *sample()), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="Inductor needs a C++ compiler")
+@pytest.mark.parametrize("name", ["sigmoid", "softmax"])
+def test_inductor_computes_the_same(name):
+    compiled = torch.compile(partial(ALL[name], reduction="sum"), fullgraph=True)
+    loss = partial(ALL[name], reduction="sum")
+    for found, expected in zip(
+        value_and_slope(compiled, *sample()), value_and_slope(loss, *sample()), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@each
+def test_exported(name):
+    class Program(torch.nn.Module):
+        def forward(self, x, y):
+            return ALL[name](x, y)
+
+    torch.compiler.reset()
+    program = torch.export.export(Program(), sample())
+    torch.testing.assert_close(program.module()(*sample()), ALL[name](*sample()))
+
+
+def test_of_meta_tensors_only_the_shape_is_known():
+    x = torch.empty(8, 3, device="meta")
+    assert losses.sigmoid_focal_loss(x, torch.empty(8, 3, device="meta")).shape == (8, 3)
+    with pytest.raises(ValueError, match="expected labels of shape"):
+        losses.sigmoid_focal_loss(x, torch.empty(8, 4, device="meta"))
+
+
+TRAINING = """
+import sys, os
+before = list(sys.meta_path), dict(os.environ)
+import torch
+from fldet.losses import FocalLoss, SoftmaxFocalLoss
+assert not {'mmengine', 'mmcv', 'mmdet', 'numpy', 'cv2', 'typer'} & (set(sys.modules) - kept)
+for loss, classes in ((FocalLoss(), 3), (SoftmaxFocalLoss(), 4)):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, classes)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    x = torch.randn(64, 2)
+    y = (x[:, 0] > 0).long() * 2 + (x[:, 1] > 0)
+    values = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        values.append(loss(model(x), y))
+        values[-1].backward()
+        optimizer.step()
+    assert values[-1] < values[0] / 2, values
+assert before == (sys.meta_path[: len(before[0])], dict(os.environ))
+"""
+
+
+def test_torch_is_all_that_a_training_with_them_needs():
+    blocked = (
+        "import sys\nimport torch\nkept = set(sys.modules)\n"
+        "for name in ('mmengine', 'mmcv', 'mmdet', 'cv2', 'typer', 'rich', 'pycocotools'):\n"
+        "    sys.modules[name] = None\n"
+        "kept |= set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + TRAINING],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(fldet.__file__).parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
