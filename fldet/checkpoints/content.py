@@ -135,9 +135,8 @@ _STAND_INS: dict[str, Any] = {
 def read(path: Path) -> Any:
     """Returns the content of a checkpoint file, tensors on the CPU.
 
-    Raises:
-        RefusedError: the file may run code, or holds something else than plain values.
-        Exception: torch's, which mean that it is damaged.
+    A RefusedError means that the file may run code, or holds something else than plain values;
+    torch's own errors mean that it is damaged.
     """
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):

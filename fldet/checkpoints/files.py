@@ -35,11 +35,7 @@ class AtomicBackend(LocalBackend):
     """MMEngine's way to local files; a file appears under its name when it is whole."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file.
-
-        Raises:
-            CheckpointError: it cannot be written; an earlier file of the name is as it was.
-        """
+        """Writes a file; where it cannot be written, an earlier one of the name is as it was."""
         path = Path(filepath)
         try:
             write_atomically(path, obj)
@@ -59,8 +55,7 @@ register_backend("local", AtomicBackend, force=True, prefixes="")
 def forbid_code_in_checkpoints() -> None:
     """Makes every ``torch.load`` of this process refuse files that hold code.
 
-    MMEngine falls back to unsafe loading by itself when safe loading fails; this variable of torch
-    makes that fallback fail as well.
+    MMEngine falls back to unsafe loading by itself; this variable of torch makes that fail as well.
     """
     os.environ[_STRICT] = "1"
 
@@ -77,11 +72,7 @@ def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Returns the content of a checkpoint file, tensors on the CPU.
-
-    Args:
-        path: the file.
-        trust: run the code in it if it cannot be read without.
+    """Returns the content of a checkpoint file, tensors on the CPU; ``trust`` runs the code in it.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it would run code.
@@ -125,15 +116,9 @@ def _moved(value: Any, device: Any) -> Any:
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
-    """Loads the weights of a checkpoint into ``model``; names and shapes must all agree.
+    """Loads the weights of a checkpoint into a model, not wrapped for several processes.
 
-    Args:
-        model: the model, not wrapped for several processes.
-        content: what ``read_checkpoint`` returned, with or without a level ``state_dict``.
-        path: the file, for messages.
-
-    Raises:
-        CheckpointError: weights are missing, left over or of another shape.
+    Names and shapes must all agree.
     """
     state = {
         name.removeprefix("module."): value for name, value in weights_of(content, path).items()
@@ -149,11 +134,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
 
 
 def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint by name, with or without a level ``state_dict``.
-
-    Raises:
-        CheckpointError: they are not tensors with names.
-    """
+    """Returns the weights of a checkpoint by name, with or without a level ``state_dict``."""
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path} holds no weights", expected="a dictionary of tensors")
@@ -173,11 +154,7 @@ def meta_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
-    """Returns the class names that a checkpoint was trained for, None if it does not say.
-
-    Raises:
-        CheckpointError: they are no list of names.
-    """
+    """Returns the class names that a checkpoint was trained for, None if it does not say."""
     meta = meta_of(content)
     dataset = meta.get("dataset_meta")
     dataset = dataset if isinstance(dataset, dict) else {}
@@ -185,12 +162,7 @@ def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...
 
 
 def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
-    """Returns class names from a file as a tuple, None for none.
-
-    Raises:
-        CheckpointError: they are no list of names, more than 100,000, or one is longer than 1,000
-            characters.
-    """
+    """Returns class names from a file, a list of bounded length, as a tuple, None for none."""
     if names is None or (isinstance(names, (list, tuple)) and not names):
         return None
     if not isinstance(names, (list, tuple)) or len(names) > MOST_CLASSES:
@@ -209,11 +181,7 @@ def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """Returns the file itself, or the best (else the newest) checkpoint of a work dir.
-
-    Raises:
-        CheckpointError: a folder without a checkpoint.
-    """
+    """Returns the file itself, or the best (else the newest) checkpoint of a work dir."""
     if not path.is_dir():
         return path
     found = best_checkpoint(path) or newest_checkpoint(path)

@@ -42,12 +42,9 @@ def build_model(cfg: Config) -> nn.Module:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to be used.
+    """A model in evaluation mode, on the CPU; ``path`` is None where the weights are random.
 
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        cfg: the config, completed, with the classes of the checkpoint.
-        path: the checkpoint; None where the weights are random.
+    The config is completed, with the classes of the checkpoint.
     """
 
     model: nn.Module
@@ -66,10 +63,6 @@ def load_model(
             the initial weights, without pretrained ones.
         phases: of ``train``, ``val`` and ``test``, those whose data will be read.
         trust: run the code in checkpoints that cannot be read without.
-
-    Raises:
-        CheckpointError: unreadable, or of another model than the config's.
-        ConfigError, DataError: as ``prepare_config``.
     """
     if checkpoint is None:
         completed = prepare_config(cfg, phases=phases)
@@ -83,17 +76,9 @@ def load_model(
 
 
 def model_with_weights(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
-    """Returns the model of a config in evaluation mode, on the CPU, with weights that were read.
+    """Returns the model of a completed config with weights that were read: for evaluation, on the CPU.
 
     No pretrained weights are looked for: all are in the checkpoint.
-
-    Args:
-        cfg: completed.
-        content: what ``read_checkpoint`` returned.
-        path: of the file, for messages.
-
-    Raises:
-        CheckpointError: the weights are of another model.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model: nn.Module = MODELS.build(cfg.model)

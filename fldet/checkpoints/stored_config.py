@@ -74,16 +74,9 @@ ODD = (
 def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     """Returns what a detector needs of the config in a checkpoint; None if there is no config.
 
-    Args:
-        content: what ``read_checkpoint`` returned.
-        path: the file, for messages.
-
-    Returns:
-        ``model``, without what is for training only; ``default_scope``; ``test_dataloader`` with
-        the ``pipeline`` and the classes of its data set, where there are any.
-
-    Raises:
-        CheckpointError: the text is not a config, or holds what a file may not decide.
+    That is ``model``, without what is for training only; ``default_scope``; ``test_dataloader``
+    with the ``pipeline`` and the classes of its data set, where there are any. What a file may not
+    decide is refused.
     """
     text = meta_of(content).get("cfg")
     if not isinstance(text, str):
@@ -110,15 +103,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
 
 
 def read_literals(text: str, path: Path) -> dict[str, Any]:
-    """Returns the variables of a config text that are literals or ``dict(...)``; no others.
-
-    Args:
-        text: assignments in Python.
-        path: the file that holds it, for messages.
-
-    Raises:
-        CheckpointError: the text is not Python, or too long or deep.
-    """
+    """Returns the variables of a config text that are literals or ``dict(...)``; no others."""
     if len(text) > MOST_CHARACTERS:
         raise CheckpointError(
             f"the config in {path} has {len(text)} characters",
@@ -146,11 +131,7 @@ def read_literals(text: str, path: Path) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """Returns the value of an expression.
-
-    Raises:
-        ValueError, TypeError: it is no literal, ``dict(...)`` or ``float('inf')``.
-    """
+    """Returns the value of an expression; a ValueError or TypeError if it is no plain literal."""
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords):
             pairs = {word.arg: _literal(word.value) for word in keywords}
@@ -209,14 +190,10 @@ def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
 def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[str, Any]:
     """Returns parts of a stored config, without what a detector does not need.
 
-    Args:
-        parts: ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as they were stored.
-        path: the file, for messages.
-        scope: of names without one.
-
-    Raises:
-        CheckpointError: a name is not on the list of its place; an argument names a file, an
-            address, a config or code; a value is no number, text, list or dict, or out of bounds.
+    A part is ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as it was stored;
+    ``scope`` is that of names without one. Refused is a name that is not on the list of its place;
+    an argument that names a file, an address, a config or code; a value that is no number, text,
+    list or dict, or out of bounds.
     """
     return _Check(path, scope).parts(parts)
 
@@ -335,17 +312,9 @@ def _last_key(place: tuple[str, ...]) -> str:
 
 @contextmanager
 def building(path: Path, numbers: int = 0) -> Iterator[None]:
-    """Has what is built of a checked config keep to its bounds.
+    """Has what is built of a checked config keep to its bounds: ``numbers`` are the weights it has.
 
     MMEngine imports nothing by name in it. This is not safe for threads that build other models.
-
-    Args:
-        path: the file, for messages.
-        numbers: weights in it.
-
-    Raises:
-        CheckpointError: in place of whatever wrong values make constructors raise; or the model is
-            larger than its weights.
     """
     modules = 0
 
@@ -380,11 +349,7 @@ def _no_imports_by_name() -> Iterator[None]:
 
 @contextmanager
 def explained(path: Path, what: str) -> Iterator[None]:
-    """Says of which file the config is that leads to an error.
-
-    Raises:
-        CheckpointError: in place of other errors, those of fldet excepted.
-    """
+    """Says of which file the config is that leads to an error; those of fldet pass."""
     try:
         yield
     except FldetError:

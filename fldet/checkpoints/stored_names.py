@@ -22,11 +22,9 @@ _HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand behind a key.
+    """What may stand behind a key that the pattern ``keys`` ends with; ``what`` is for messages.
 
     Attributes:
-        keys: pattern that the key ends with.
-        what: in words, for messages.
         registry: where the names are looked up; empty for those that no registry has.
         modules: registered classes below these may be named, and those of installed plug-ins.
         names: these may be named, and no others; empty for all below ``modules``.
@@ -129,10 +127,7 @@ def place_of(key: str) -> Place | None:
 def may_stand(name: str, place: Place, scope: str) -> bool:
     """Returns whether ``name`` is one of those that may stand at a place; imports nothing by it.
 
-    Args:
-        name: a ``type`` of a config: ``FPN``, ``fldet.RetinaHead``.
-        place: where it stands.
-        scope: of names without one.
+    ``scope`` is that of names without one: ``FPN``, not ``fldet.RetinaHead``.
     """
     given, _, bare = name.rpartition(".")
     if bare in DENIED or (place.names and bare not in place.names):

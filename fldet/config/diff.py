@@ -15,14 +15,9 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Difference:
-    """One key whose value is not the same in two configs.
+    """One key whose value is not the same in two configs; a value that is not there is None.
 
-    Attributes:
-        key: dotted path; numbers are indices of lists, those of A where A has the element.
-        a: value in A, None if it is not there.
-        b: value in B, None if it is not there.
-        in_a: whether A has the key.
-        in_b: whether B has the key.
+    Numbers in the dotted ``key`` are indices of lists, those of A where A has the element.
     """
 
     key: str
@@ -39,10 +34,10 @@ def diff_configs(a: Config, b: Config) -> list[Difference]:
     elements are aligned by ``type``, and those that only one list has are shown whole. Any other
     list is one value.
 
-    A top-level variable such as ``train_pipeline``, whose contents the loaders repeat, is left out,
-    as the loaders show its difference: a dict or list that, in each config that has it, also stands
-    in a ``*_dataloader``, as it is or, with two items or more, unpacked into a dict (``**shapes``).
-    A single value always stays: an equal number elsewhere says nothing.
+    A variable such as ``train_pipeline`` is left out, as the loaders show its difference: a dict or
+    list that, in each config that has it, also stands in a ``*_dataloader``, as it is or, with two
+    items or more, unpacked into a dict (``**shapes``). A single value always stays: an equal number
+    elsewhere says nothing.
     """
     left, right = a.to_dict(), b.to_dict()
     helpers = {key for key in left | right if _is_helper(key, left) and _is_helper(key, right)}
@@ -51,10 +46,7 @@ def diff_configs(a: Config, b: Config) -> list[Difference]:
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yields the path and value of everything in ``value`` that holds no other dict.
-
-    An empty dict is a leaf, and so is a list without dicts in it.
-    """
+    """Yields path and value of what holds no other dict; an empty dict is such a leaf."""
     if is_leaf(value):
         yield path, value
         return

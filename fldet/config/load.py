@@ -105,11 +105,7 @@ def plain(value: Any) -> Any:
 
 
 def find_config(path: str | Path) -> Path:
-    """Returns the absolute path of the config file that ``path`` means; see ``load_config``.
-
-    Raises:
-        ConfigError: there is no such file, or it is not a Python file.
-    """
+    """Returns the absolute path of the config file that ``path`` means; see ``load_config``."""
     name = str(path)
     found = next((item for item in _candidates(name) if item.is_file()), None)
     if found is None:
@@ -202,11 +198,7 @@ def _python_files(folder: Path) -> list[Path]:
 
 
 def read_chain(file: Path) -> Chain:
-    """Returns ``file`` and every file it inherits from, bases first, each with its own bases.
-
-    Raises:
-        ConfigError: one of them is missing, no Python, or inherits from itself.
-    """
+    """Returns ``file`` and every file it inherits from, bases first, each with its own bases."""
     chain: Chain = {}
     _check_sources(file, (), chain)
     return chain
@@ -230,11 +222,7 @@ def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None
 
 
 def parse_config(file: Path) -> ast.Module:
-    """Returns the syntax tree of a config in text style.
-
-    Raises:
-        ConfigError: a syntax error, or MMEngine's lazy style.
-    """
+    """Returns the syntax tree of a config in text style, not in MMEngine's lazy one."""
     try:
         text = read_text(file, "config", most=MOST_OF_TEXT)
     except DataError as error:

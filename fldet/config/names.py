@@ -26,11 +26,8 @@ KINDS = (
 class Name:
     """One thing that a config can name, or a command.
 
-    Attributes:
-        kind: ``loss``, ``miner``, ``dataset``, ``command``, ...
-        name: as it is written in a config.
-        package: the plug-in's distribution; else the Python package it is from.
-        version: of the package.
+    ``kind`` is ``loss``, ``dataset``, ``command``, ..., ``name`` as it is written in a config;
+    ``package`` is the plug-in's distribution, else the Python package it is from.
     """
 
     kind: str
@@ -71,10 +68,7 @@ def registered() -> list[Name]:
 
 
 def names_like(registry: Registry) -> dict[str, list[str]]:
-    """Returns by the bare name how a config may write each of the names in a registry.
-
-    Its parent and all scopes are looked at, those of plug-ins too.
-    """
+    """Returns by the bare name how configs may write the names of a registry and all its scopes."""
     _load_plugins()
     found: dict[str, list[str]] = {}
     for tree in _trees(registry.root):

@@ -35,11 +35,9 @@ _MISSING = object()
 class Place:
     """A statement, or an override.
 
-    Attributes:
-        file: absolute path, or ``--cfg-options``.
-        line: where the statement begins, from 1; None on the command line, and where it is unknown.
-        text: that line, or the override.
-        statement: the line again; for an override, its number.
+    ``file`` is an absolute path or ``--cfg-options``; ``line``, where the statement ``text``
+    begins, counts from 1 and is None on the command line, and where it is unknown; ``statement`` is
+    that line again, for an override its number.
     """
 
     file: str
@@ -56,8 +54,7 @@ class Step:
         action: ``set``: an assignment gives the value. ``computed``: another statement does, such
             as a loop. ``part``: of a dict or a list of dicts, the statement gives the values in
             ``value``. ``deleted``: the statement drops the key.
-        value: what the file loads with; for ``part`` by dotted key, relative to the key asked for;
-            None for ``deleted``.
+        value: what the file loads with; for ``part`` by dotted key, relative to the key asked for.
         place: the statement; where it hands on a variable, that of the variable.
         via: statements that handed it on, outermost first, such as ``loader = dict(pipeline=p)``.
     """
@@ -72,12 +69,9 @@ class Step:
 class Origin:
     """The history of one key.
 
-    Attributes:
-        key: dotted path.
-        value: what the loaded config has there.
-        steps: the effective setting first, then what it overrode, one step for each earlier file
-            that had another value. For a dict or a list of dicts, first the parts that still
-            count, latest first.
+    ``steps`` has the effective setting first, then what it overrode, one step for each earlier file
+    that had another value. For a dict or a list of dicts, first the parts that still count, latest
+    first.
     """
 
     key: str
@@ -88,14 +82,8 @@ class Origin:
 def origin_of(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Origin:
     """Returns which statement set ``key`` of the config in ``path``, and what it overrode.
 
-    Args:
-        path: as for ``load_config``.
-        key: dotted path; a number is an index of a list.
-        overrides: ``key.path=value`` strings. One that leaves the value as it is counts only if it
-            names ``key`` itself.
-
-    Raises:
-        ConfigError: the config does not load, or has no such key.
+    A number in the key is an index of a list. An override that leaves the value as it is counts
+    only if it names ``key`` itself.
     """
     cfg = load_config(path, overrides)
     steps = resolve_key(cfg, key)
@@ -148,13 +136,7 @@ class _History:
                 yield Step("set", after, Place(COMMAND_LINE, None, text, count))
 
     def _in_files(self, file: Path, path: KeyPath, count: int | None = None) -> list[Step]:
-        """Returns the steps that lead to the value that ``file`` and its bases load with.
-
-        Args:
-            file: one of the chain.
-            path: of the key.
-            count: how many statements of ``file`` are looked at; None for all.
-        """
+        """Returns the steps to what ``file``, or ``count`` of its statements, loads with."""
         value = _get(self._load(file) if count is None else self._load_begun(file, count), path)
         older = [step for base in self.chain[file] for step in self._in_files(base, path)]
         if value == _get(self._load_begun(file, 0), path) and (older or value is _MISSING):
@@ -187,7 +169,7 @@ class _History:
     def _last_change(
         self, file: Path, path: KeyPath, value: Any, count: int | None
     ) -> tuple[int, ast.stmt | None]:
-        """Returns place and text of the last statement that changes the value.
+        """Returns number and statement of the last change to the value.
 
         There is none where the text does not load elsewhere, or not up to a statement.
         """

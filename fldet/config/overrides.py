@@ -23,11 +23,7 @@ _LONGEST, _DEEPEST = 1000, 50  # characters and names of a key
 
 
 def apply_overrides(cfg: Config, overrides: Sequence[str] | Mapping[str, Any]) -> None:
-    """Sets values of ``cfg`` in place; see ``fldet.config.load.load_config``.
-
-    Raises:
-        ConfigError: there is no such key, or the value does not fit.
-    """
+    """Sets values of ``cfg`` in place; see ``fldet.config.load.load_config``."""
     for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         key, value = parse_override(override, cfg) if isinstance(override, str) else override
         old_root = cfg.get("data_root")
@@ -37,11 +33,7 @@ def apply_overrides(cfg: Config, overrides: Sequence[str] | Mapping[str, Any]) -
 
 
 def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
-    """Returns the steps of a dotted ``key`` through ``cfg``: names, and numbers where a list is.
-
-    Raises:
-        ConfigError: there is no such key; the nearest ones are named.
-    """
+    """Returns the steps of a dotted ``key`` through ``cfg``: names, and numbers where a list is."""
     node: Any = ConfigDict(cfg.items())
     words = _words_of(key)
     path: tuple[str | int, ...] = ()
@@ -69,16 +61,9 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
 
     A value that is a Python literal is that literal, ``dict(a=1)`` for ``{'a': 1}`` included, and
     ``1,2`` for ``[1, 2]``. So are ``true``, ``false``, ``inf`` and MMEngine's lists of bare words,
-    ``[a,b]``, ``(a,b)`` and ``a,b``; the latter without spaces or slashes in a word. Everything
-    else is the text as it is given, brackets, commas and quotes included, but for spaces at its
-    ends.
-
-    Args:
-        text: the override.
-        cfg: what it is for. Where this has a text now, a list of bare words is taken for a text.
-
-    Raises:
-        ConfigError: there is no ``=`` or no key.
+    ``[a,b]``, ``(a,b)`` and ``a,b``; the latter without spaces or slashes in a word, and not where
+    ``cfg`` has a text now. Everything else is the text as it is given, brackets, commas and quotes
+    included, but for spaces at its ends.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not all(_words_of(key.removeprefix("+"))):
@@ -98,11 +83,7 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
 
 
 def _words_of(key: str) -> list[str]:
-    """Returns the names and numbers that a dotted key is made of.
-
-    Raises:
-        ConfigError: there are too many, or they are too long.
-    """
+    """Returns the names and numbers that a dotted key is made of, if it is not too long."""
     words = key.split(".")
     if len(key) > _LONGEST or len(words) > _DEEPEST:
         raise ConfigError(

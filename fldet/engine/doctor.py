@@ -49,13 +49,9 @@ TWINS = (
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One line of the report: ``level`` ``warning`` works, but; ``error`` will fail somewhere.
 
-    Attributes:
-        name: what was looked at.
-        value: what was found.
-        level: ``ok``, ``warning`` (works, but) or ``error`` (something will fail).
-        remedy: the line that mends it, empty where nothing is wrong.
+    ``remedy`` is the line that mends it, empty where nothing is wrong.
     """
 
     name: str

@@ -42,7 +42,6 @@ def relaunch(
     Raises:
         StoppedError: a signal ended the run in good order.
         SystemExit: a process has failed; what and which is printed.
-        FldetError: as ``prepare_config`` and ``select_device``.
     """
     import torch
 
@@ -100,12 +99,9 @@ def _kill_with_children(pid: int) -> None:
 
 
 def torchrun_command(arguments: list[str], count: int, max_restarts: int = 0) -> list[str]:
-    """Returns the command line that runs ``fldet`` with ``arguments`` in ``count`` processes.
+    """Returns the command line that runs ``fldet`` in ``count`` processes.
 
-    Args:
-        arguments: of this process; ``--gpus`` and ``--max-restarts`` are taken out.
-        count: number of processes.
-        max_restarts: of torchrun.
+    From the ``arguments`` of this process ``--gpus`` and ``--max-restarts`` are taken out.
     """
     kept, skip = [], False
     for argument in arguments:

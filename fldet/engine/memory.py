@@ -24,10 +24,6 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[floa
     of the process rises; call this before anything alike has run, because what a first run loads
     and keeps counts, and freed memory that a library keeps hides some of it. NaN where the system
     does not tell.
-
-    Args:
-        function: without arguments.
-        device: where it computes.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -24,12 +24,7 @@ INSTANCES = ("gt_instances", "ignored_instances")
 class Moment:
     """Where a run was when it met a batch.
 
-    Attributes:
-        iteration: number of the iteration, from 1.
-        seed: of the run.
-        rank: of the process.
-        lr: learning rate.
-        autocast: name of the data type of mixed precision, '' without.
+    ``iteration`` counts from 1; ``autocast`` is the data type of mixed precision, '' without.
     """
 
     iteration: int
@@ -43,9 +38,8 @@ class Moment:
 class Finding:
     """What a second pass over a batch has shown.
 
-    Attributes:
-        parts: the loss and its parts by name.
-        first: the first tensor that is not finite; '' if all are finite.
+    ``parts`` has the loss and its parts by name, ``first`` names the first tensor that is not
+    finite, '' if all are.
     """
 
     parts: dict[str, float]
@@ -61,10 +55,8 @@ class Finding:
 def examine(model: Any, batch: dict[str, Any], moment: Moment) -> Finding:
     """Returns the loss of a batch once more, and the first tensor in it that is not finite.
 
-    Args:
-        model: not wrapped, in training mode, with the weights and buffers of the moment.
-        batch: as the loader gave it.
-        moment: decides on the random numbers and on the precision.
+    The model is not wrapped, in training mode, with the weights and buffers of the moment, which
+    decides on random numbers and precision; the batch is as the loader gave it.
     """
     device = next(model.parameters()).device.type
     seed_everything(ITERATION, moment.seed, moment.rank, moment.iteration - 1)

@@ -26,15 +26,8 @@ def process_group(
     """Is in the group of the processes that the launcher started, and leaves it at the end.
 
     MMEngine, which would join a group on a GPU and fail on a CPU, takes the one that is there.
-
-    Args:
-        launcher: what ``adopt_launcher`` returned.
-        device: of this process.
-        timeout: how long to wait for another process.
-        backend: of torch on a GPU; on a CPU it is gloo.
-
-    Raises:
-        PeerError: another process has ended, or does not answer.
+    Another process that has ended, or does not answer for ``timeout``, is a PeerError here. On a
+    CPU the ``backend`` is gloo.
     """
     try:
         if launcher != "none":
@@ -107,9 +100,6 @@ class Agreement:
     """Lets all processes act on what one of them has seen; made at the same place in each.
 
     The messages go through gloo, in memory of the host, so that no GPU is waited for.
-
-    Args:
-        cfg: of the run, for ``group_settings``.
     """
 
     def __init__(self, cfg: Any) -> None:

@@ -165,11 +165,7 @@ class FldetRunner(Runner):
 
 
 def build_runner(cfg: Config) -> FldetRunner:
-    """Returns a runner; its work dir is made and the config written there.
-
-    Args:
-        cfg: of ``settle_training`` or ``resolve_test``.
-    """
+    """Returns a runner of a resolved config; its work dir is made and the config written there."""
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(_literal(cfg))
@@ -197,12 +193,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
-    """Returns a loop after a look at what would end it later, or make it vain.
+    """Returns a loop after a look at image files, boxes to learn from, and the ground truth.
 
-    That is image files, boxes to learn from, and the ground truth.
-
-    Raises:
-        DataError: as ``CocoDataset.check_files``, ``require_boxes`` and ``read_ground_truth``.
+    Else a fault would end the loop later, or make it vain.
     """
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():

@@ -137,13 +137,8 @@ def _test_as_asked(
 ) -> tuple[Figures | None, float]:
     """Tests the model of a runner, or an optimized copy that takes its place.
 
-    Args:
-        runner: with the weights loaded.
-        precision: of the copy; None tests the model as it is.
-        compare: test MMDetection's own code in float32 first.
-
-    Returns:
-        The figures of MMDetection's code, None without ``compare``; the seconds of the test.
+    Returns the figures of MMDetection's own code in float32, tested first, None without
+    ``compare``; and the seconds of the test.
     """
     model, stock = unwrapped(runner.model), None
     if precision:

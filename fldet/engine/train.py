@@ -118,23 +118,10 @@ def train(
 def batch_size_of_processes(
     cfg: Config, count: int, *, work_dir: Path | None, resume: bool, device: str, amp: bool | None
 ) -> int | None:
-    """Returns as many images per step as fit for each of some processes that will train.
+    """Returns as many images per step as fit for each of ``count`` processes that will train.
 
-    They are found in a process of its own, which leaves nothing on the device.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        count: processes.
-        work_dir: as for ``train``.
-        resume: as for ``train``.
-        device: as for ``train``.
-        amp: as for ``train``.
-
-    Returns:
-        None where the run will be resumed, and has a number already.
-
-    Raises:
-        FldetError: as ``train``.
+    They are found in a process of its own, which leaves nothing on the device. None where the run
+    will be resumed, and has a number already.
     """
     if resume and newest_checkpoint(work_dir or default_work_dir(cfg)):
         return None
@@ -200,15 +187,7 @@ def _run(
 
 
 def training_runner(cfg: Config, device: torch.device) -> FldetRunner:
-    """Returns a runner whose model is made ready for training.
-
-    Args:
-        cfg: of ``settle_training``.
-        device: where it runs.
-
-    Raises:
-        UnavailableError: the config compiles, and nothing can be compiled.
-    """
+    """Returns a runner whose model is made ready for training."""
     if cfg.get("compile"):
         require_compiler(device, cfg.compile["backend"])
     runner = build_runner(cfg)

@@ -26,9 +26,6 @@ class CheckpointHook(MMEngineCheckpointHook):
     Args:
         max_keep_ckpts: this many of the newest are kept, at least two.
         **kwargs: of MMEngine's hook.
-
-    Raises:
-        CheckpointError: a file cannot be written; the earlier ones are still there.
     """
 
     best_ckpt_path: str | None

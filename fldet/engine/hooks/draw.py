@@ -60,18 +60,7 @@ class DrawHook(Hook):
         data_batch: Any = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draws the images of a batch.
-
-        Args:
-            runner: knows the class names of the data set.
-            batch_idx: not used.
-            data_batch: not used.
-            outputs: ``DetDataSample`` with ``img_path``, ``img_id``, ``pred_instances`` and, for
-                the ground truth, ``gt_instances`` and ``ignored_instances``.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
+        """Draws the images of a batch; one that cannot be read is a DataError."""
         del batch_idx, data_batch
         names = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
         for sample in outputs or ():

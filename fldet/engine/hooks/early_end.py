@@ -24,8 +24,7 @@ STATE, SECONDS = "early_stopping", "seconds_trained"
 class EarlyEndHook(Hook):
     """Ends the loop with a checkpoint and a validation of the last weights.
 
-    Attributes:
-        reason: why this run was ended; '' if it was not.
+    ``reason`` says why this run was ended; it is '' if it was not.
     """
 
     priority = "LOW"  # before the checkpoint of the same moment is written
@@ -80,11 +79,7 @@ class EarlyStoppingHook(EarlyEndHook):
         self.min_delta = min_delta
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Counts. A score that is not a number is no better one.
-
-        Raises:
-            ConfigError: the validation has no such score.
-        """
+        """Counts. A score that is not a number is no better one."""
         if self.monitor not in (metrics or {}):
             raise ConfigError(
                 f"early_stopping: the validation has no figure {self.monitor!r}",

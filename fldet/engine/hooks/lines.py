@@ -19,14 +19,7 @@ _LONGEST = 1e12  # seconds, that is 30,000 years
 
 
 def hooks_of_lines(cfg: Config) -> list[Hook]:
-    """Returns the hooks that the lines of a config stand for.
-
-    Args:
-        cfg: of a training.
-
-    Raises:
-        ConfigError: a value of another kind, or lines that do not go together.
-    """
+    """Returns the hooks that the lines of a training's config stand for."""
     hooks: list[Hook] = []
     if _is_on(cfg, "ema"):
         hooks.append(_ema(cfg.ema))
@@ -38,11 +31,7 @@ def hooks_of_lines(cfg: Config) -> list[Hook]:
 
 
 def duration(value: Any) -> float:
-    """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds.
-
-    Raises:
-        ConfigError: it is something else, or not positive.
-    """
+    """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds."""
     seconds = 0.0
     if is_number(value):
         seconds = float(value)

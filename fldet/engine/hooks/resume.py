@@ -63,11 +63,7 @@ class ResumeHook(Hook):
         make_plain(checkpoint)
 
     def before_train(self, runner: Any) -> None:
-        """Meets the other processes; sets notes and learning rate, after those of the checkpoint.
-
-        Raises:
-            CheckpointError: they go on from different iterations.
-        """
+        """Meets the other processes; sets notes and rates, after those of the checkpoint."""
         agreement = Agreement(runner.cfg)
         if not agreement.is_same(runner.iter):
             raise CheckpointError(
@@ -103,12 +99,7 @@ class ResumeHook(Hook):
 def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
     """Puts the model's own first weights in the place of those of another shape, and names them.
 
-    Args:
-        model: that the checkpoint is to be loaded into.
-        checkpoint: with the weights as ``state_dict`` or by themselves; changed in place.
-
-    Raises:
-        CheckpointError: no weight has name and shape of one of the model.
+    The checkpoint, with the weights as ``state_dict`` or by themselves, is changed in place.
     """
     weights, own = checkpoint.get("state_dict", checkpoint), model.state_dict()
     names = {name.removeprefix("module."): name for name in weights}
@@ -152,11 +143,7 @@ def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[An
     """Brings a loaded optimizer and its schedulers to other first learning rates, in place.
 
     A rate keeps its share of the first one, so that warm-up and schedule go on where they are.
-
-    Args:
-        rates: one for each group, as ``first_rates`` returned them.
-        optimizer: of MMEngine's wrappers, with the state of the run.
-        schedulers: of its learning rate.
+    There is one for each group of weights.
     """
     before = first_rates(optimizer)
     factors = [new / old if old else 1.0 for new, old in zip(rates, before, strict=True)]
@@ -178,10 +165,7 @@ def follow_settings(
 ) -> None:
     """Brings a loaded optimizer to the settings of the config, in place, and names them.
 
-    Args:
-        settings: one of each group, as ``settings_of`` returned them before the loading.
-        optimizer: with the state of the run.
-        scheduled: settings that schedules change, and that stay where these have brought them.
+    Those that are ``scheduled`` stay where the schedules have brought them.
     """
     changed: dict[str, tuple[Any, Any]] = {}
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
@@ -196,9 +180,7 @@ def follow_settings(
 def follow_schedule(settings: Sequence[Mapping[str, Any]], schedulers: Sequence[Any]) -> None:
     """Brings loaded schedulers to the settings of the config, in place, and names them.
 
-    Args:
-        settings: the state of each before the loading.
-        schedulers: with the state of the run, of which they keep where they are.
+    They keep where they are in the run.
     """
     for number, (scheduler, setting) in enumerate(zip(schedulers, settings, strict=True)):
         for name in settings_taken_by(type(scheduler)) & {*setting}:
