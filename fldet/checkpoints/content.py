@@ -70,49 +70,41 @@ class _Dtype:
             self.name = ""
 
 
-class _Array:
-    """Stands for an array of NumPy, and for one of its numbers."""
-
-    array: Any = None
-
-    def __init__(self, *_: Any) -> None:
-        """Takes what a file says, and does nothing with it."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.array = _array(*state[1:]) if isinstance(state, tuple) and len(state) == 5 else None
-
-
-def _array(shape: Any, kind: Any, column_major: Any, data: Any) -> Any:
-    if not (
-        isinstance(kind, _Dtype) and kind.name and isinstance(data, bytes) and not column_major
-    ):
-        return None
-    try:
-        return np.frombuffer(data, kind.name).reshape(shape).copy()
-    except (TypeError, ValueError):
-        return None
-
-
-def _make_array(*_: Any) -> _Array:
-    return _Array()
-
-
-def _make_scalar(kind: Any = None, data: Any = None, *_: Any) -> _Array:
-    scalar = _Array()
-    scalar.array = _array((), kind, False, data)
-    return scalar
-
-
-class _History:
-    """Stands for MMEngine's log history."""
+class _Inert:
+    """Takes what a file says of an object, and does nothing with it."""
 
     state: Any = None
 
     def __init__(self, *_: Any) -> None:
-        """Takes what a file says, and does nothing with it."""
+        pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+class _History(_Inert):
+    """Stands for MMEngine's log history."""
+
+
+class _Array(_Inert):
+    """Stands for an array of NumPy, and for one of its numbers."""
+
+    def value(self) -> Any:
+        """Returns the array that a file describes, None if it is no plain one."""
+        if not (isinstance(self.state, tuple) and len(self.state) == 5):
+            return None
+        _, shape, kind, column_major, data = self.state
+        is_plain = isinstance(kind, _Dtype) and isinstance(data, bytes) and not column_major
+        try:
+            return np.frombuffer(data, kind.name).reshape(shape).copy() if is_plain else None
+        except (TypeError, ValueError):
+            return None
+
+
+def _make_scalar(kind: Any = None, data: Any = None, *_: Any) -> _Array:
+    scalar = _Array()
+    scalar.state = (1, (), kind, False, data)
+    return scalar
 
 
 def _nothing(*_: Any) -> None:
@@ -122,8 +114,8 @@ def _nothing(*_: Any) -> None:
 _STAND_INS: dict[str, Any] = {
     "numpy.dtype": _Dtype,
     "numpy.ndarray": _Array,
-    "numpy.core.multiarray._reconstruct": _make_array,
-    "numpy._core.multiarray._reconstruct": _make_array,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
     "numpy.core.multiarray.scalar": _make_scalar,
     "numpy._core.multiarray.scalar": _make_scalar,
     "mmengine.logging.history_buffer.HistoryBuffer": _History,
@@ -225,8 +217,8 @@ class _Copy:
             copy = self._keep(value, self._tensor(value))
         elif type(value) in (str, bytes, int, float, bool, type(None), torch.dtype, torch.device):
             return value
-        elif type(value) is _Array and value.array is not None:
-            copy = value.array.item() if value.array.ndim == 0 else value.array
+        elif type(value) is _Array and (array := value.value()) is not None:
+            copy = self._keep(value, array if array.ndim else array.item())
         elif type(value) is _History:
             copy = self._keep(value, self._history(value.state))
         else:
@@ -268,9 +260,10 @@ class _Copy:
 
     def _history(self, state: Any) -> HistoryBuffer:
         """Returns MMEngine's log history of what it was pickled as."""
-        parts = [state.get(key) if type(state) is dict else None for key in _OF_A_HISTORY]
-        log, counts = (one.array if type(one) is _Array else None for one in parts)
-        most = state.get("max_length") if type(state) is dict else None
+        state = state if type(state) is dict else {}
+        parts = [state.get(key) for key in ("_log_history", "_count_history")]
+        log, counts = (part.value() if type(part) is _Array else None for part in parts)
+        most = state.get("max_length")
         if (
             not (isinstance(log, np.ndarray) and isinstance(counts, np.ndarray))
             or not (log.ndim == 1 and log.shape == counts.shape)
@@ -278,6 +271,3 @@ class _Copy:
         ):
             raise RefusedError("its log history is malformed")
         return HistoryBuffer(log, counts, most)
-
-
-_OF_A_HISTORY = ("_log_history", "_count_history")

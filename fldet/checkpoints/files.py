@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
@@ -87,12 +88,19 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
         content = checkpoint_file.read(path)
     except checkpoint_file.RefusedError as refused:
         if not (refused.needs and trust):
-            raise _refusal(path, refused) from refused
+            raise CheckpointError(
+                f"cannot read checkpoint {path}: {refused}",
+                expected="tensors and plain values, as written by fldet or MMDetection",
+                hint="if you know who made it, add --trust-checkpoint" if refused.needs else "",
+            ) from refused
         log.warning("%s needs %s: run, as asked by --trust-checkpoint", path, refused.needs)
         with trusted_checkpoints():
             content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # torch raises half a dozen kinds, all of them mean "unreadable"
-        raise _damaged(path, _reason(path, error)) from error
+        raise CheckpointError(
+            f"cannot read checkpoint {path}: {_reason(path, error)}",
+            expected="a whole file of tensors, as written by fldet, MMDetection or torch.save",
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary")
     return content
@@ -102,17 +110,9 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
 def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Returns a local checkpoint for MMEngine, which reads weights and runs by this function."""
     content = read_checkpoint(Path(filename), trust=_STRICT not in os.environ)
-    return _moved(content, map_location) if map_location not in (None, "cpu") else content
-
-
-def _moved(value: Any, device: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return type(value)((key, _moved(item, device)) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+    if map_location in (None, "cpu"):
+        return content
+    return apply_to(content, torch.is_tensor, lambda tensor: tensor.to(map_location))
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
@@ -256,22 +256,6 @@ def iteration_of(path: Path) -> int:
     """Returns N of a file ``iter_N.pth``, -1 for other names."""
     found = re.fullmatch(r"iter_(\d+)", path.stem)
     return int(found.group(1)) if found else -1
-
-
-def _refusal(path: Path, refused: checkpoint_file.RefusedError) -> CheckpointError:
-    hint = "if you know who made it, add --trust-checkpoint" if refused.needs else ""
-    return CheckpointError(
-        f"cannot read checkpoint {path}: {refused}",
-        expected="tensors and plain values, as written by fldet or MMDetection",
-        hint=hint,
-    )
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"cannot read checkpoint {path}: {reason}",
-        expected="a whole file of tensors, as written by fldet, MMDetection or torch.save",
-    )
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -76,7 +76,7 @@ def load_model(
 
 
 def model_with_weights(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
-    """Returns the model of a completed config with weights that were read: for evaluation, on the CPU.
+    """Returns the model of a completed config with weights that were read; on the CPU, to evaluate.
 
     No pretrained weights are looked for: all are in the checkpoint.
     """

@@ -10,7 +10,7 @@ the file has weights for (``building``).
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,20 +86,13 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
         raise CheckpointError(f"the config in {path} has no model", hint=HINT)
     model = {key: value for key, value in values["model"].items() if key != "train_cfg"}
     pipeline, classes = find_pipeline(values), _classes(values, path)
-    used = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
+    parts = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
     scope = values.get("default_scope") or "mmdet"
-    used = checked(used, path, scope=scope)
-    dataset = {
-        **({"pipeline": used["pipeline"]} if pipeline is not None else {}),
-        "metainfo": {"classes": classes or checkpoint_classes(dict(content), path)},
-    }
-    return Config(
-        {
-            "model": used["model"],
-            "default_scope": scope,
-            "test_dataloader": {"dataset": dataset},
-        }
-    )
+    dataset = checked(parts, path, scope=scope)
+    model = dataset.pop("model")
+    dataset["metainfo"] = {"classes": classes or checkpoint_classes(content, path)}
+    loader = {"dataset": dataset}
+    return Config({"model": model, "default_scope": scope, "test_dataloader": loader})
 
 
 def read_literals(text: str, path: Path) -> dict[str, Any]:
@@ -195,7 +188,8 @@ def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[
     an argument that names a file, an address, a config or code; a value that is no number, text,
     list or dict, or out of bounds.
     """
-    return _Check(path, scope).parts(parts)
+    check = _Check(path, scope)
+    return {key: check.part(key, value) for key, value in parts.items()}
 
 
 class _Check:
@@ -206,14 +200,7 @@ class _Check:
         self.left = MOST_VALUES
         self.scope = self._scope(scope, ())
 
-    def parts(self, parts: Mapping[str, Any]) -> dict[str, Any]:
-        checked: dict[str, Any] = {}
-        for key, value in parts.items():
-            self._require_kind(key, value)
-            checked[key] = self._value(value, (key,), self.scope)
-        return checked
-
-    def _require_kind(self, key: str, value: Any) -> None:
+    def part(self, key: str, value: Any) -> Any:
         if key == "pipeline" and not isinstance(value, (list, tuple)):
             raise self._refused((key,), value, "a list of transforms")
         if key == "pipeline" and len(value) > MOST_TRANSFORMS:
@@ -221,6 +208,7 @@ class _Check:
         for step in value if key == "pipeline" else [value]:
             if not (isinstance(step, dict) and "type" in step):
                 raise self._refused((key,), value, "dicts with a type")
+        return self._value(value, (key,), self.scope)
 
     def _value(self, value: Any, place: tuple[str, ...], scope: str) -> Any:
         self.left -= 1
@@ -233,7 +221,9 @@ class _Check:
         if isinstance(value, dict):
             return self._dict(value, place, scope)
         if isinstance(value, (list, tuple)):
-            self._require_length(value, place)
+            most = next(most for keys, most in _LONGEST if keys.search(_last_key(place)))
+            if len(value) > most:
+                raise self._refused(place, value, f"at most {most} values")
             return type(value)(
                 self._value(item, (*place, str(i)), scope) for i, item in enumerate(value)
             )
@@ -267,8 +257,7 @@ class _Check:
         return kept
 
     def _require_name(self, name: Any, place: tuple[str, ...], scope: str) -> None:
-        key = next(part for part in reversed(place) if not part.isdigit())
-        kind = place_of(key)
+        kind = place_of(_last_key(place))
         if kind is None or not isinstance(name, str) or not may_stand(name, kind, scope):
             raise CheckpointError(
                 f"the config in {self.path} names {shorten(name)} as {'.'.join(place)}",
@@ -282,11 +271,6 @@ class _Check:
         if not (isinstance(scope, str) and is_scope(scope)):
             raise self._refused((*place, "scope"), scope, "fldet, mmdet or an installed plug-in")
         return scope
-
-    def _require_length(self, value: Sequence[Any], place: tuple[str, ...]) -> None:
-        most = next(most for keys, most in _LONGEST if keys.search(_last_key(place)))
-        if len(value) > most:
-            raise self._refused(place, value, f"at most {most} values")
 
     def _require_bound(self, value: float, place: tuple[str, ...]) -> None:
         key, is_whole = _last_key(place), isinstance(value, int)
