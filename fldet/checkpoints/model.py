@@ -57,12 +57,8 @@ def load_model(
 ) -> LoadedModel:
     """Returns the model of a config with the weights of a checkpoint, or random ones.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        checkpoint: the weights, or a work dir: its best checkpoint, else its newest. None leaves
-            the initial weights, without pretrained ones.
-        phases: of ``train``, ``val`` and ``test``, those whose data will be read.
-        trust: run the code in checkpoints that cannot be read without.
+    A work dir stands for its best checkpoint, else its newest; None leaves the initial weights,
+    without pretrained ones. Data will be read of the ``phases``: ``train``, ``val``, ``test``.
     """
     if checkpoint is None:
         completed = prepare_config(cfg, phases=phases)

@@ -22,19 +22,13 @@ _HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand behind a key that the pattern ``keys`` ends with; ``what`` is for messages.
+    """What may stand behind a key."""
 
-    Attributes:
-        registry: where the names are looked up; empty for those that no registry has.
-        modules: registered classes below these may be named, and those of installed plug-ins.
-        names: these may be named, and no others; empty for all below ``modules``.
-    """
-
-    keys: str
-    what: str
-    registry: str
-    modules: tuple[str, ...] = ()
-    names: frozenset[str] = frozenset()
+    keys: str  # pattern that the key ends with
+    what: str  # in words, for messages
+    registry: str  # where the names are looked up; empty for those that no registry has
+    modules: tuple[str, ...] = ()  # registered classes below these, and those of plug-ins
+    names: frozenset[str] = frozenset()  # these and no others; empty for all below modules
 
 
 PLACES = (

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from fldet.errors import shorten
 from fldet.numeric import is_number
 
-__all__ = ["out_of_bounds"]
-
 
 class Bound(NamedTuple):
     """What a value must be: whether it is, in words, and what to write instead."""

@@ -21,8 +21,6 @@ from fldet.config.bounds import out_of_bounds
 from fldet.config.names import names_like, provider_of, registries
 from fldet.errors import ConfigError, UnavailableError, nearest, shorten
 
-__all__ = ["validate", "accepted_keywords"]
-
 Path = tuple[str, ...]
 
 # Top-level keys that something besides the Runner reads.

@@ -7,8 +7,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-__all__ = ["Difference", "KeyPath", "diff_configs", "leaves", "is_leaf", "dotted"]
-
 KeyPath = tuple[str | int, ...]
 _MISSING = object()
 
@@ -41,8 +39,11 @@ def diff_configs(a: Config, b: Config) -> list[Difference]:
     """
     left, right = a.to_dict(), b.to_dict()
     helpers = {key for key in left | right if _is_helper(key, left) and _is_helper(key, right)}
-    found = _differences(_without(left, helpers), _without(right, helpers), ())
-    return [_difference(*item) for item in sorted(found, key=lambda item: _order(item[0]))]
+    for key in helpers:
+        left.pop(key, None)
+        right.pop(key, None)
+    found = sorted(_differences(left, right, ()), key=lambda item: _order(item[0]))
+    return [_difference(*item) for item in found]
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -127,10 +128,6 @@ def _order(path: KeyPath) -> list[tuple[bool, int, str]]:
 
 
 # --- helper variables ---
-
-
-def _without(cfg: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in cfg.items() if key not in keys}
 
 
 def _is_helper(key: str, cfg: Mapping[str, Any]) -> bool:

@@ -23,17 +23,6 @@ from fldet.config.text import config_text
 from fldet.errors import ConfigError, DataError, nearest
 from fldet.files import MOST_OF_TEXT, read_text
 
-__all__ = [
-    "load_config",
-    "find_config",
-    "bases_of",
-    "read_chain",
-    "parse_config",
-    "format_config",
-    "to_plain",
-    "plain",
-]
-
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

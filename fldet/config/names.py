@@ -11,8 +11,6 @@ from mmengine.registry import Registry
 
 from fldet import _compat, plugins
 
-__all__ = ["Name", "registries", "registered", "names_like", "provider_of"]
-
 # What is listed under a word of its own: registry, what the name matches or the class has, kind.
 KINDS = (
     ("model", re.compile(r"Loss|^GHM[CR]$"), "", "loss"),

@@ -16,16 +16,8 @@ from typing import Any
 from mmengine.config import Config
 
 from fldet.config.diff import KeyPath, dotted, is_leaf, leaves
-from fldet.config.load import (
-    bases_of,
-    find_config,
-    load_config,
-    parse_config,
-    read_chain,
-)
+from fldet.config.load import bases_of, find_config, load_config, parse_config, read_chain
 from fldet.config.overrides import parse_override, resolve_key
-
-__all__ = ["COMMAND_LINE", "Place", "Step", "Origin", "origin_of"]
 
 COMMAND_LINE = "--cfg-options"
 _MISSING = object()
@@ -33,17 +25,12 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Place:
-    """A statement, or an override.
+    """A statement, or an override."""
 
-    ``file`` is an absolute path or ``--cfg-options``; ``line``, where the statement ``text``
-    begins, counts from 1 and is None on the command line, and where it is unknown; ``statement`` is
-    that line again, for an override its number.
-    """
-
-    file: str
-    line: int | None
-    text: str
-    statement: int = 0
+    file: str  # absolute path, or --cfg-options
+    line: int | None  # where it begins, from 1; None on the command line, and where unknown
+    text: str  # that line, or the override
+    statement: int = 0  # the line again; for an override, its number
 
 
 @dataclass(frozen=True)
@@ -147,9 +134,8 @@ class _History:
         """Returns how ``file`` itself came to its value, ``_MISSING`` if it dropped the key."""
         number, statement = self._last_change(file, path, value, count)
         if statement is None:
-            return Step(
-                "computed", None if value is _MISSING else value, Place(str(file), None, "")
-            )
+            value = None if value is _MISSING else value
+            return Step("computed", value, Place(str(file), None, ""))
         line = statement.lineno
         place = Place(str(file), line, _lines(file)[line - 1].strip(), line)
         if value is _MISSING:

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.utils import apply_to
 
 from fldet.errors import ConfigError, nearest, shorten
 from fldet.numeric import is_whole
-
-__all__ = ["apply_overrides", "parse_override", "resolve_key"]
 
 _MISSING = object()
 _LONGEST, _DEEPEST = 1000, 50  # characters and names of a key
@@ -141,12 +140,12 @@ def _is_plain(value: Any) -> bool:
 
 def _has_text(cfg: Config | None, key: str) -> bool:
     """Returns whether the value of a key is a text now."""
-    node: Any = cfg
-    for word in key.removeprefix("+").split("."):
-        if isinstance(node, (list, tuple)) and is_whole(word) and int(word) < len(node):
-            node = node[int(word)]
-        else:
-            node = node.get(word) if isinstance(node, (dict, Config)) else None
+    node: Any = cfg or Config()
+    try:
+        for step in resolve_key(node, key.removeprefix("+")):
+            node = node[step]
+    except ConfigError:
+        return False
     return isinstance(node, str)
 
 
@@ -177,19 +176,15 @@ def _override(cfg: Config, key: str, value: Any) -> None:
 
 def _move_data(cfg: Config, old: str, new: str) -> None:
     """Puts ``new`` for ``old`` at the start of every path in loaders and evaluators, in place."""
+
+    def is_below(value: Any) -> bool:
+        return isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
+
     for key in cfg:
         if key.endswith(("_dataloader", "_evaluator")):
-            cfg[key] = _moved(cfg[key], old, new)
-
-
-def _moved(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return ConfigDict({key: _moved(value, old, new) for key, value in node.items()})
-    if isinstance(node, (list, tuple)):
-        return type(node)(_moved(value, old, new) for value in node)
-    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
-        return os.path.join(new, node[len(old) + 1 :])
-    return node
+            cfg[key] = apply_to(
+                cfg[key], is_below, lambda path: os.path.join(new, path[len(old) + 1 :])
+            )
 
 
 def _replaced(

@@ -36,7 +36,7 @@ PACKAGES = {
 # The empty package that requirements/constraints.txt has in the place of opencv-python.
 STAND_IN = "4.12.0.88+headless"
 
-# Distributions that install the same files: (name, its twin, how to keep one of them).
+# Distributions that install the same files.
 TWINS = (
     ("mmengine", "onedl-mmengine"),
     ("mmcv", "onedl-mmcv"),
@@ -45,6 +45,9 @@ TWINS = (
     ("mmdet", "onedl-mmdetection"),
     ("opencv-python", "opencv-python-headless"),
 )
+
+
+Level = Literal["ok", "warning", "error"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Finding:
 
     name: str
     value: str
-    level: Literal["ok", "warning", "error"] = "ok"
+    level: Level = "ok"
     remedy: str = ""
 
 
@@ -155,35 +158,25 @@ def _twins() -> list[Finding]:
     """Two distributions with the same files break each other when one is removed or upgraded."""
     findings = []
     for first, second in TWINS:
-        if not (installed(first) and installed(second)):
-            continue
-        same = installed(first) in (installed(second), STAND_IN)
-        harmless = first == "opencv-python" and same
-        if not harmless:
-            findings.append(
-                Finding(
-                    "conflict",
-                    f"{first} {installed(first)} and {second} {installed(second)} share files",
-                    "error" if first.startswith("mm") else "warning",
-                    f"pip uninstall -y {first} {second} && {INSTALL}",
-                )
-            )
+        before, after = installed(first), installed(second)
+        is_harmless = first == "opencv-python" and before in (after, STAND_IN)
+        if before and after and not is_harmless:
+            value = f"{first} {before} and {second} {after} share files"
+            level: Level = "error" if first.startswith("mm") else "warning"
+            remedy = f"pip uninstall -y {first} {second} && {INSTALL}"
+            findings.append(Finding("conflict", value, level, remedy))
     return findings
 
 
 def _torchvision() -> Finding:
     """A torchvision that does not fit torch ends every run, because MMEngine imports it."""
-    if not installed("torchvision"):
+    found = installed("torchvision")
+    if not found:
         return Finding("torchvision", "not installed, not needed")
-    error = _import_error("torchvision")
-    if error is not None:
-        return Finding(
-            "torchvision",
-            f"{installed('torchvision')} does not fit this torch: {reason(error)}",
-            "error",
-            "pip uninstall -y torchvision",
-        )
-    return Finding("torchvision", installed("torchvision"))
+    if (error := _import_error("torchvision")) is None:
+        return Finding("torchvision", found)
+    value = f"{found} does not fit this torch: {reason(error)}"
+    return Finding("torchvision", value, "error", "pip uninstall -y torchvision")
 
 
 def _operators() -> list[Finding]:
@@ -195,18 +188,14 @@ def _operators() -> list[Finding]:
 def _devices() -> list[Finding]:
     import torch
 
-    cpu = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        reason = f"torch is built for CUDA {built}, but sees no device" if built else "a CPU build"
-        return [Finding("cpu", cpu), Finding("cuda", f"none ({reason})")]
-    return [
-        Finding("cpu", cpu),
-        *(
-            Finding(f"cuda:{index}", torch.cuda.get_device_name(index))
-            for index in range(torch.cuda.device_count())
-        ),
-    ]
+    threads = torch.get_num_threads()
+    cpu = Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads")
+    if torch.cuda.is_available():
+        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+        return [cpu, *(Finding(f"cuda:{index}", name) for index, name in enumerate(names))]
+    built = torch.version.cuda
+    why = f"torch is built for CUDA {built}, but sees no device" if built else "a CPU build"
+    return [cpu, Finding("cuda", f"none ({why})")]
 
 
 def _shared_memory() -> Finding:

@@ -1,5 +1,6 @@
 """Starting several processes of this command on one machine."""
 
+import argparse
 import contextlib
 import os
 import signal
@@ -29,15 +30,8 @@ def relaunch(
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
     What a user can get wrong is checked here first, so that it is said once and not ``count``
-    times between the lines of torchrun.
-
-    Args:
-        cfg: the loaded config, None if the command has none.
-        count: processes; on CUDA at most the number of devices.
-        phases: what the run needs of ``train``, ``val``, ``test``.
-        device: as given on the command line.
-        max_restarts: so often all processes are started again when one has failed.
-        more: arguments put behind those of the command line; the last of a kind holds.
+    times between the lines of torchrun: the config, if the command has one, and the devices.
+    The arguments ``more`` are put behind those of the command line; the last of a kind holds.
 
     Raises:
         StoppedError: a signal ended the run in good order.
@@ -103,15 +97,10 @@ def torchrun_command(arguments: list[str], count: int, max_restarts: int = 0) ->
 
     From the ``arguments`` of this process ``--gpus`` and ``--max-restarts`` are taken out.
     """
-    kept, skip = [], False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif name in ("--gpus", "--max-restarts"):
-            skip = not equals
-        else:
-            kept.append(argument)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--gpus")
+    parser.add_argument("--max-restarts")
+    _, kept = parser.parse_known_args(arguments)
     torchrun = [sys.executable, "-m", "fldet.engine.agent", "--standalone"]
     torchrun += [f"--nproc_per_node={count}", f"--max_restarts={max_restarts}"]
     return [*torchrun, "-m", "fldet", *kept, "--launcher", "pytorch"]

@@ -31,13 +31,8 @@ def locked(work_dir: Path) -> Iterator[bool]:
 
     A lock whose process has ended is taken over. One of another machine cannot be looked into,
     unless torchrun says that it belongs to this run. A run that torchrun will start again leaves
-    its lock to the next attempt, unless it ended by a ``UsageError``.
-
-    Yields:
-        Whether an earlier attempt of this run, under the same torchrun, held the work dir.
-
-    Raises:
-        UsageError: another run holds it.
+    its lock to the next attempt, unless it ended by a ``UsageError``. Yields whether an earlier
+    attempt of this run, under the same torchrun, held the work dir.
     """
     path = work_dir / NAME
     _make_folder(work_dir)

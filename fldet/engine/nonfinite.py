@@ -1,6 +1,5 @@
 """A batch whose loss is not finite: where it went wrong, and a file to look at it again."""
 
-import io
 import math
 import re
 from collections import Counter
@@ -15,35 +14,28 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from fldet.data.stream import ITERATION, seed_everything
-from fldet.files import write_atomically
+from fldet.files import atomic_file
 
 INSTANCES = ("gt_instances", "ignored_instances")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run was when it met a batch.
+    """Where a run was when it met a batch."""
 
-    ``iteration`` counts from 1; ``autocast`` is the data type of mixed precision, '' without.
-    """
-
-    iteration: int
+    iteration: int  # from 1
     seed: int
     rank: int
     lr: float
-    autocast: str
+    autocast: str  # name of the data type of mixed precision, '' without
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a second pass over a batch has shown.
+    """What a second pass over a batch has shown."""
 
-    ``parts`` has the loss and its parts by name, ``first`` names the first tensor that is not
-    finite, '' if all are.
-    """
-
-    parts: dict[str, float]
-    first: str
+    parts: dict[str, float]  # the loss and its parts by name
+    first: str  # the first tensor that is not finite; '' if all are finite
 
     @property
     def finite(self) -> bool:
@@ -80,9 +72,9 @@ def save_batch(path: Path, model: nn.Module, batch: dict[str, Any], moment: Mome
         "inputs": [image.cpu() for image in batch["inputs"]],
         "samples": [_plain_sample(sample) for sample in batch["data_samples"]],
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return write_atomically(path, buffer.getvalue())
+    with atomic_file(path, "wb") as file:
+        torch.save(content, file)
+    return path
 
 
 def load_batch(content: Mapping[str, Any]) -> tuple[dict[str, Any], Moment]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from fldet.errors import PeerError
 from fldet.processes import process_count, process_rank, restart_count
@@ -77,6 +78,12 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
         "rank": process_rank(),
         "world_size": process_count(),
     }
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the model itself, where it may be wrapped for several processes."""
+    inner: nn.Module = getattr(model, "module", model)
+    return inner
 
 
 def _leave_group() -> None:

@@ -186,12 +186,6 @@ def _literal(cfg: Config) -> Config:
     return literal
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the model itself, where it may be wrapped for several processes."""
-    inner: nn.Module = getattr(model, "module", model)
-    return inner
-
-
 def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
     """Returns a loop after a look at image files, boxes to learn from, and the ground truth.
 

@@ -57,27 +57,15 @@ _EARLIER_LOCK = r"\.run\.lock\.(?:.+|stale)\.\d+"
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at the first iteration, or behind a checkpoint of its work dir.
+    """Where a run begins: at the first iteration, or behind a checkpoint of its work dir."""
 
-    Attributes:
-        path: the checkpoint; None for a new run.
-        iteration: iterations done.
-        seed: of the run; None for a new one.
-        validated: whether the validation after this iteration is part of it.
-        averaged: whether its weights are averages, and those of the run are kept beside them.
-        images: of a step of one process.
-        info: what the hooks of the run have noted.
-        finished: why nothing is left to do, '' if something is.
-    """
-
-    path: Path | None = None
+    path: Path | None = None  # the checkpoint; None for a new run
     iteration: int = 0
-    seed: int | None = None
-    validated: bool = False
-    averaged: bool = False
-    images: int | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    finished: str = ""
+    seed: int | None = None  # of a run that goes on
+    validated: bool = False  # whether the validation after this iteration is part of it
+    images: int | None = None  # of a step of one process
+    info: dict[str, Any] = field(default_factory=dict)  # what the hooks of the run have noted
+    finished: str = ""  # why nothing is left to do, '' if something is
 
 
 @contextmanager
@@ -89,12 +77,6 @@ def opened_run(
     Of several processes the first one holds it for all. Those ``hooks`` are asked that may end the
     run early. A run that is there is gone on with where ``resume`` is set, or torchrun has started
     it again after a failure.
-
-    Raises:
-        UsageError: another run holds the work dir, or it has one and ``resume`` is not set.
-        CheckpointError: none of its checkpoints can be used, or ``load_from`` cannot be read.
-        ConfigError: the run was begun with another optimizer, schedule or classes.
-        FileSystemError: the work dir cannot be written.
     """
     work_dir = Path(cfg.work_dir)
     is_first = launcher == "none" or process_rank() == 0
@@ -144,8 +126,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
             continue
         _require_classes(checkpoint_classes(content, path), cfg, path)
         _check_optimizer(cfg, model, content, path)
-        averaged = "ema_state_dict" in content
-        if averaged and not cfg.get("ema"):
+        if "ema_state_dict" in content and not cfg.get("ema"):
             raise ConfigError(
                 f"{path} is of a run that averages its weights; the config has ema off",
                 expected="ema as the run began",
@@ -158,7 +139,6 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
             done,
             seed=meta["seed"],
             validated=info.get(VALIDATED) == done,
-            averaged=averaged,
             images=identity_of(meta).get("images per process"),
             info=info,
         )

@@ -24,21 +24,16 @@ from fldet.checkpoints.files import (
     trusted_checkpoints,
 )
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
-from fldet.config.resolve import (
-    TrainOptions,
-    default_work_dir,
-    resolve_training,
-    settle_training,
-)
+from fldet.config.resolve import TrainOptions, default_work_dir, resolve_training, settle_training
 from fldet.config.train_step import train_step_in_words
 from fldet.devices import device_name, select_device
 from fldet.engine.batch_size import ASKED, choose_batch_size, find_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.engine.hooks.nonfinite import SKIPPED
-from fldet.engine.process_group import group_settings, process_group
+from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import TrainResult
-from fldet.engine.runner import FldetRunner, build_runner, unwrapped
+from fldet.engine.runner import FldetRunner, build_runner
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import opened_run
 from fldet.errors import FldetError, explained_file_errors

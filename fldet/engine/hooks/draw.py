@@ -61,7 +61,6 @@ class DrawHook(Hook):
         outputs: Sequence[Any] | None = None,
     ) -> None:
         """Draws the images of a batch; one that cannot be read is a DataError."""
-        del batch_idx, data_batch
         names = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
         for sample in outputs or ():
             if self.max_pictures is not None and len(self.pictures) >= self.max_pictures:
@@ -79,13 +78,10 @@ class DrawHook(Hook):
 
 
 def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:
-    """Returns predictions beside ground truth.
+    """Returns predictions of at least ``score_thr`` beside ground truth.
 
-    Args:
-        image: (H, W, 3) uint8 BGR, the image file.
-        sample: a ``DetDataSample`` with boxes xyxy in pixels of the file.
-        names: class names by label.
-        score_thr: predictions with a lower score are left out.
+    The image is (H, W, 3) uint8 BGR, as in its file; the boxes of the ``DetDataSample`` are xyxy in
+    pixels of the file.
     """
     found = sample.pred_instances
     found = found[found.scores >= score_thr]

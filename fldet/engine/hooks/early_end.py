@@ -80,14 +80,14 @@ class EarlyStoppingHook(EarlyEndHook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Counts. A score that is not a number is no better one."""
-        if self.monitor not in (metrics or {}):
+        metrics = metrics or {}
+        if self.monitor not in metrics:
             raise ConfigError(
                 f"early_stopping: the validation has no figure {self.monitor!r}",
-                expected=nearest(self.monitor, metrics or {})
-                or f"one of {', '.join(metrics or {})}",
+                expected=nearest(self.monitor, metrics) or f"one of {', '.join(metrics)}",
                 hint="early_stopping = dict(patience=5, monitor='coco/AP')",
             )
-        score = float((metrics or {})[self.monitor])
+        score = float(metrics[self.monitor])
         state = runner.message_hub.get_info(STATE) or {"best": None, "waited": 0}
         gain = self.sign * (score - state["best"]) if state["best"] is not None else math.inf
         if not math.isnan(score) and gain > self.min_delta:
@@ -128,9 +128,7 @@ class TimeBudgetHook(EarlyEndHook):
         self._start = self.clock() - runner.message_hub.get_info(SECONDS, 0.0)
         self.end_if_reached(runner, runner.iter)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Looks at the clock; all processes end after the same step."""
         self._note(runner)
         if runner.optim_wrapper.should_update():

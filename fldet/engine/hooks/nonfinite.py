@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from fldet.engine.nonfinite import Moment, examine, finding_text, image_names, save_batch
-from fldet.engine.process_group import Agreement
+from fldet.engine.process_group import Agreement, unwrapped
 from fldet.errors import NonFiniteError, PeerError
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.registry import HOOKS
@@ -93,8 +93,7 @@ class NonFiniteHook(Hook):
 
     @property
     def _model(self) -> nn.Module:
-        inner: nn.Module = getattr(self._runner.model, "module", self._runner.model)
-        return inner
+        return unwrapped(self._runner.model)
 
     def _pass_over(self, count: int, is_wrong: bool) -> None:
         self._runner.message_hub.update_info(SKIPPED, count)
@@ -118,14 +117,12 @@ class NonFiniteHook(Hook):
         moment = self._moment()
         finding = examine(self._model, self._batch, moment)
         restore_buffers(self._modules or [], self._buffers)
-        name = f"nonfinite_iter_{moment.iteration}" + (
-            f"_rank_{moment.rank}" if moment.rank else ""
-        )
         if not is_wrong:
             raise PeerError(
                 f"the loss of another process is not finite in iteration {moment.iteration}"
             )
-        path = Path(self._runner.work_dir, f"{name}.pth")
+        rank = f"_rank_{moment.rank}" if moment.rank else ""
+        path = Path(self._runner.work_dir, f"nonfinite_iter_{moment.iteration}{rank}.pth")
         save_batch(path, self._model, self._batch, moment)
         raise NonFiniteError(
             finding_text(finding, moment, self._batch),

@@ -36,9 +36,7 @@ class ProgressHook(Hook):
         """Starts the training bar."""
         self._push("train", runner.max_iters, runner.iter)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Shows the iteration just done."""
         done = runner.iter + 1
         self._advance(done, lambda: bar_status(runner, self.interval))
@@ -59,15 +57,11 @@ class ProgressHook(Hook):
         """Starts the bar of a test."""
         self._push("test", len(runner.test_dataloader))
 
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Shows the batch just done."""
         self._advance(batch_idx + 1)
 
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_test_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Shows the batch just done."""
         self._advance(batch_idx + 1)
         total = len(runner.test_dataloader)

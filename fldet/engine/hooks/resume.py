@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from fldet.data.stream import ITERATION, seed_everything
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of, run_identity
 from fldet.engine.hooks.plain_checkpoint import make_plain, take_back
-from fldet.engine.process_group import Agreement
+from fldet.engine.process_group import Agreement, unwrapped
 from fldet.errors import CheckpointError, shorten
 from fldet.registry import HOOKS
 
@@ -56,7 +56,7 @@ class ResumeHook(Hook):
             self._settings = settings_of(runner.optim_wrapper)
             self._schedule = [one.state_dict() for one in schedulers_of(runner.param_schedulers)]
         else:
-            keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
+            keep_what_fits(unwrapped(runner.model), checkpoint)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Leaves nothing in the checkpoint that torch alone could not read back."""
@@ -85,8 +85,12 @@ class ResumeHook(Hook):
         if self._resumed is None or not runner.iter:
             return
         log.info(banner(runner))
-        for name, (then, now) in changes(identity_of(self._resumed), runner).items():
-            log.warning("%s: %s before, %s now: the run goes on, but not exactly", name, then, now)
+        identity = run_identity(runner)
+        for name, then in identity_of(self._resumed).items():
+            now = identity.get(name)
+            if now != then:
+                said = "%s: %s before, %s now: the run goes on, but not exactly"
+                log.warning(said, name, then, now)
         if validation_is_due(runner):
             log.info("validating iteration %d, which the earlier run did not finish", runner.iter)
             runner.val_loop.run()
@@ -213,12 +217,6 @@ def banner(runner: Any) -> str:
         f"  order of the samples and random states, from seed {runner.seed} and the iteration",
     ]
     return "\n".join(lines)
-
-
-def changes(before: Mapping[str, Any], runner: Any) -> dict[str, tuple[Any, Any]]:
-    """Returns (before, now) of what a run is the same by, where they differ."""
-    now = run_identity(runner)
-    return {name: (before[name], now[name]) for name in before if before[name] != now.get(name)}
 
 
 def validation_is_due(runner: Any) -> bool:
