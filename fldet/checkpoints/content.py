@@ -33,12 +33,8 @@ _PLAIN = {
     *(f"torch.{name}" for name in _TORCH),
     *(f"torch.{name}Storage" for name in _STORAGES),
     *(str(dtype) for dtype in _DTYPES),
-    *(
-        "torch.storage.UntypedStorage",
-        "collections.OrderedDict",
-        "collections.Counter",
-        "_codecs.encode",
-    ),
+    *("torch.storage.UntypedStorage", "_codecs.encode"),
+    *("collections.OrderedDict", "collections.Counter"),
 }
 # Of arrays in earlier checkpoints, by the letter and size of NumPy.
 _ARRAYS = {"f8", "f4", "i8", "i4", "u8", "u4", "u1", "b1"}

@@ -42,14 +42,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, on the CPU; ``path`` is None where the weights are random.
+    """A model that is ready to be used."""
 
-    The config is completed, with the classes of the checkpoint.
-    """
-
-    model: nn.Module
-    cfg: Config
-    path: Path | None
+    model: nn.Module  # in evaluation mode, on the CPU
+    cfg: Config  # completed, with the classes of the checkpoint
+    path: Path | None  # the checkpoint; None where the weights are random
 
 
 def load_model(

@@ -336,11 +336,9 @@ def explained(path: Path, what: str) -> Iterator[None]:
     """Says of which file the config is that leads to an error; those of fldet pass."""
     try:
         yield
-    except FldetError:
+    except (FldetError, torch.OutOfMemoryError):
         raise
     except ODD as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         text = (str(error).strip() or "no words").splitlines()[0]
         raise CheckpointError(
             f"the config in {path} {what}: {type(error).__name__}: {text[:200]}", hint=HINT

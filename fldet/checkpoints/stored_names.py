@@ -16,7 +16,8 @@ from mmengine.registry import Registry
 from fldet import plugins
 from fldet.config.names import registries
 
-_TASKS = "mmdet.models.task_modules"
+_TASKS, _OURS = "mmdet.models.task_modules", "fldet.models.task_modules"
+_PREPROCESSORS = "mmdet.models.data_preprocessors"
 _HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.roi_heads")
 
 
@@ -37,14 +38,14 @@ PLACES = (
         r"data_preprocessor",
         "preprocessor",
         "MODELS",
-        ("fldet.data.preprocessor", "mmdet.models.data_preprocessors"),
+        ("fldet.data.preprocessor", _PREPROCESSORS),
         frozenset({"DetDataPreprocessor", "BoxInstDataPreprocessor"}),
     ),
     Place(
         r"^batch_augments",
         "change of a batch",
         "MODELS",
-        ("mmdet.models.data_preprocessors",),
+        (_PREPROCESSORS,),
         frozenset({"BatchFixedSizePad", "BatchResize", "BatchSyncRandomResize"}),
     ),
     Place(r"backbone", "backbone", "MODELS", ("fldet.models.backbones", "mmdet.models.backbones")),
@@ -53,21 +54,11 @@ PLACES = (
     Place(r"roi_extractor", "RoI extractor", "MODELS", ("mmdet.models.roi_heads.roi_extractors",)),
     Place(r"loss(_\w+)?", "loss", "MODELS", ("fldet.losses.modules", "mmdet.models.losses")),
     Place(r"normalizer", "normalizer", "MODELS", ("fldet.losses.normalizers",)),
-    Place(
-        r"generator",
-        "anchor generator",
-        "TASK_UTILS",
-        ("fldet.models.task_modules", f"{_TASKS}.prior_generators"),
-    ),
+    Place(r"generator", "anchor generator", "TASK_UTILS", (_OURS, f"{_TASKS}.prior_generators")),
     Place(r"(bbox|anchor)_coder", "box coder", "TASK_UTILS", (f"{_TASKS}.coders",)),
-    Place(
-        r"assigner|calculator|costs?",
-        "assigner",
-        "TASK_UTILS",
-        ("fldet.models.task_modules", f"{_TASKS}.assigners"),
-    ),
+    Place(r"assigner|calculator|costs?", "assigner", "TASK_UTILS", (_OURS, f"{_TASKS}.assigners")),
     Place(r"sampler", "sampler", "TASK_UTILS", (f"{_TASKS}.samplers",)),
-    Place(r"miner", "miner", "TASK_UTILS", ("fldet.models.task_modules.miners",)),
+    Place(r"miner", "miner", "TASK_UTILS", (f"{_OURS}.miners",)),
     # MMCV evaluates this name as an expression.
     Place(r"^nms|dqs_cfg", "NMS", "", names=frozenset({"nms", "soft_nms"})),
     Place(

@@ -13,13 +13,10 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Difference:
-    """One key whose value is not the same in two configs; a value that is not there is None.
+    """One key whose value is not the same in two configs."""
 
-    Numbers in the dotted ``key`` are indices of lists, those of A where A has the element.
-    """
-
-    key: str
-    a: Any
+    key: str  # dotted; numbers are indices of lists, those of A where A has the element
+    a: Any  # None if it is not there
     b: Any
     in_a: bool
     in_b: bool

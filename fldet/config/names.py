@@ -22,15 +22,11 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Name:
-    """One thing that a config can name, or a command.
+    """One thing that a config can name, or a command."""
 
-    ``kind`` is ``loss``, ``dataset``, ``command``, ..., ``name`` as it is written in a config;
-    ``package`` is the plug-in's distribution, else the Python package it is from.
-    """
-
-    kind: str
-    name: str
-    package: str
+    kind: str  # loss, miner, dataset, command, ...
+    name: str  # as it is written in a config
+    package: str  # the plug-in's distribution; else the Python package it is from
     version: str
 
 

@@ -54,15 +54,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Origin:
-    """The history of one key.
-
-    ``steps`` has the effective setting first, then what it overrode, one step for each earlier file
-    that had another value. For a dict or a list of dicts, first the parts that still count, latest
-    first.
-    """
+    """The history of one key."""
 
     key: str
     value: Any
+    # The effective setting first, then what it overrode, one step for each earlier file that had
+    # another value. For a dict or a list of dicts, first the parts that still count, latest first.
     steps: tuple[Step, ...]
 
 

@@ -52,15 +52,12 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the report: ``level`` ``warning`` works, but; ``error`` will fail somewhere.
-
-    ``remedy`` is the line that mends it, empty where nothing is wrong.
-    """
+    """One line of the report."""
 
     name: str
     value: str
-    level: Level = "ok"
-    remedy: str = ""
+    level: Level = "ok"  # warning: works, but; error: something will fail
+    remedy: str = ""  # the line that mends it
 
 
 def diagnose() -> list[Finding]:

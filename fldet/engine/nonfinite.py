@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def examine(model: Any, batch: dict[str, Any], moment: Moment) -> Finding:
     dtype = getattr(torch, moment.autocast) if moment.autocast else None
     with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
         data = model.data_preprocessor(batch, True)
-        first = _first_in(_state(model)) or _first_in(_data(data))
+        first = next(filter(None, starmap(_describe, _before_the_network(model, data))), "")
         with _watched(model) as seen:
             losses = model(**data, mode="loss")
     _, parts = model.parse_losses(losses)
@@ -120,20 +121,13 @@ def _plain(value: Any) -> Any:
 # --- the search ----------------------------------------------------------------------------------
 
 
-def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _before_the_network(model: nn.Module, data: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for name, value in model.state_dict().items():
         yield f"weight {name}, before the iteration", value
-
-
-def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     yield "input images", data["inputs"]
     for sample in data["data_samples"]:
         boxes = sample.gt_instances.bboxes
         yield f"boxes of image {sample.get('img_id')}", getattr(boxes, "tensor", boxes)
-
-
-def _first_in(tensors: Iterator[tuple[str, Tensor]]) -> str:
-    return next(filter(None, (_describe(name, value) for name, value in tensors)), "")
 
 
 def _describe(name: str, value: Any) -> str:

@@ -297,12 +297,10 @@ def remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
 
 def _leftovers(work_dir: Path) -> Iterator[Path]:
     """Yields the temporary files of our own that a killed process has left in a work dir."""
-    for path in work_dir.glob(".*"):
-        if is_temporary_name(path.name, _WRITTEN) or re.fullmatch(_EARLIER_LOCK, path.name):
-            yield path
-    for path in work_dir.glob("*/vis_data/.*"):
-        if is_temporary_name(path.name, r".+\.json"):
-            yield path
+    for places, written in ((".*", _WRITTEN), ("*/vis_data/.*", r".+\.json")):
+        for path in work_dir.glob(places):
+            if is_temporary_name(path.name, written) or re.fullmatch(_EARLIER_LOCK, path.name):
+                yield path
 
 
 def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:

@@ -90,7 +90,8 @@ def train(
     ) as start:
         if start.finished:
             log.info("%s is finished: %s", work_dir, start.finished)
-            return _result(work_dir, start.path)
+            best = best_checkpoint(work_dir)
+            return TrainResult(work_dir, start.path, best, start.iteration, {}, None, 0.0)
         images = choose_batch_size(resolved, batch_size, start, chosen, launcher)
         settled = settle_training(
             resolved,
@@ -174,11 +175,20 @@ def _run(
             runner.call_hook("after_run")
             raise
         ended = [hook.reason for hook in hooks if isinstance(hook, EarlyEndHook) and hook.reason]
-        seconds = time.perf_counter() - started
-        last = runner.message_hub.get_info("last_ckpt")
-        newest = Path(cfg.work_dir, Path(last).name) if last else None
-        text = " and ".join(ended)
-        return _result(Path(cfg.work_dir), newest, runner.message_hub, seconds, text)
+        work_dir, hub = Path(cfg.work_dir), runner.message_hub
+        newest = hub.get_info("last_ckpt")
+        last = work_dir / Path(newest).name if newest else None
+        return TrainResult(
+            work_dir=work_dir,
+            last_checkpoint=last,
+            best_checkpoint=best_checkpoint(work_dir),
+            iterations=iteration_of(last) if last else 0,
+            final_losses=_final_losses(hub),
+            best_ap=hub.get_info("best_score"),
+            seconds=time.perf_counter() - started,
+            skipped_batches=hub.get_info(SKIPPED, 0),
+            ended_early=" and ".join(ended),
+        )
 
 
 def training_runner(cfg: Config, device: torch.device) -> FldetRunner:
@@ -197,26 +207,6 @@ def _plan(cfg: Config, runner: FldetRunner) -> str:
     return (
         f"{iterations} iterations of {images} images, {epochs:.3g} times each image; "
         f"work dir {runner.work_dir}"
-    )
-
-
-def _result(
-    work_dir: Path,
-    last: Path | None,
-    hub: MessageHub | None = None,
-    seconds: float = 0.0,
-    ended_early: str = "",
-) -> TrainResult:
-    return TrainResult(
-        work_dir=work_dir,
-        last_checkpoint=last,
-        best_checkpoint=best_checkpoint(work_dir),
-        iterations=iteration_of(last) if last else 0,
-        final_losses=_final_losses(hub) if hub else {},
-        best_ap=hub.get_info("best_score") if hub else None,
-        seconds=seconds,
-        skipped_batches=hub.get_info(SKIPPED, 0) if hub else 0,
-        ended_early=ended_early,
     )
 
 

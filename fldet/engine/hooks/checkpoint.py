@@ -79,15 +79,12 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         best = getattr(self, "best_ckpt_path", None)
-        if best is None:
-            super()._save_best_checkpoint(runner, metrics)
-            return
         self.best_ckpt_path = None  # for MMEngine there is nothing to remove
         super()._save_best_checkpoint(runner, metrics)
         if self.best_ckpt_path is None:
             self.best_ckpt_path = best
-        elif self.best_ckpt_path != best and is_main_process():
-            Path(best).unlink(missing_ok=True)
+        elif best not in (None, self.best_ckpt_path) and is_main_process():
+            Path(str(best)).unlink(missing_ok=True)
 
 
 def run_identity(runner: Any) -> dict[str, Any]:

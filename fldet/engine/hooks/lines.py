@@ -20,14 +20,12 @@ _LONGEST = 1e12  # seconds, that is 30,000 years
 
 def hooks_of_lines(cfg: Config) -> list[Hook]:
     """Returns the hooks that the lines of a training's config stand for."""
-    hooks: list[Hook] = []
-    if _is_on(cfg, "ema"):
-        hooks.append(_ema(cfg.ema))
-    if _is_on(cfg, "early_stopping"):
-        hooks.append(_early_stopping(cfg))
-    if _is_on(cfg, "max_time"):
-        hooks.append(TimeBudgetHook(duration(cfg.max_time)))
-    return hooks
+    makers = {"ema": _ema, "early_stopping": _early_stopping, "max_time": _time_budget}
+    return [
+        make(cfg)
+        for name, make in makers.items()
+        if cfg.get(name) is not None and cfg[name] is not False
+    ]
 
 
 def duration(value: Any) -> float:
@@ -49,7 +47,12 @@ def duration(value: Any) -> float:
     return seconds
 
 
-def _ema(value: Any) -> EMAHook:
+def _time_budget(cfg: Config) -> Hook:
+    return TimeBudgetHook(duration(cfg.max_time))
+
+
+def _ema(cfg: Config) -> Hook:
+    value: Any = cfg.ema
     options = {} if value is True else value
     example = "True, False or dict(momentum=0.0002, gamma=10)"
     if not isinstance(options, dict):
@@ -63,7 +66,7 @@ def _ema(value: Any) -> EMAHook:
     return hook
 
 
-def _early_stopping(cfg: Config) -> EarlyStoppingHook:
+def _early_stopping(cfg: Config) -> Hook:
     value: Any = cfg.early_stopping
     example = "validations without a better score, as 5, or dict(patience=5, min_delta=0.001)"
     if not (_is_count(value) or isinstance(value, dict)):
@@ -92,10 +95,6 @@ def _early_stopping(cfg: Config) -> EarlyStoppingHook:
             f"early_stopping.min_delta is {shorten(hook.min_delta)}", expected="0 or more"
         )
     return hook
-
-
-def _is_on(cfg: Config, name: str) -> bool:
-    return cfg.get(name) is not None and cfg[name] is not False
 
 
 def _is_count(value: Any) -> bool:

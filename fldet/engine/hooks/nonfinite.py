@@ -33,13 +33,11 @@ class NonFiniteHook(Hook):
     With gradient accumulation a batch that is passed over counts as one of its step, with gradients
     of zero, so that steps stay between the same iterations.
 
-    Args:
-        skip: so many batches are passed over before the run is stopped.
-        command: how to see the batch again; the name of the file is put at its end.
+    When the run is stopped, weights and optimizer are as before the batch.
 
-    Raises:
-        NonFiniteError: the loss is not finite; weights and optimizer are as before the batch.
-        PeerError: so is it in another process.
+    Args:
+        skip: so many batches are passed over before.
+        command: how to see the batch again; the name of the file is put at its end.
     """
 
     priority = "HIGHEST"  # before MMEngine takes the losses into its log
