@@ -178,9 +178,9 @@ class _Copy:
     """Builds values anew."""
 
     def __init__(self) -> None:
-        self.made: dict[int, Any] = {}  # by the identity of the original
+        # by the identity of the original, which is kept so that no identity is used twice
+        self.made: dict[int, tuple[Any, Any]] = {}
         self.sizes: dict[int, int] = {}
-        self.kept: list[Any] = []  # so that no identity is used twice
         self.stored: dict[int, int] = {}
         self.shown = 0
 
@@ -194,7 +194,7 @@ class _Copy:
 
     def _value(self, value: Any, depth: int) -> Any:
         if id(value) in self.made:
-            return self.made[id(value)]
+            return self.made[id(value)][1]
         if depth > 200:
             raise RefusedError("it is nested more than 200 deep")
         copy: Any
@@ -222,8 +222,7 @@ class _Copy:
         return copy
 
     def _keep(self, original: Any, copy: Any) -> Any:
-        self.made[id(original)] = copy
-        self.kept.append(original)
+        self.made[id(original)] = original, copy
         return copy
 
     def _size(self, value: Any, above: set[int]) -> int:

@@ -73,11 +73,7 @@ def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Returns the content of a checkpoint file, tensors on the CPU; ``trust`` runs the code in it.
-
-    Raises:
-        CheckpointError: there is no such file, it is damaged, or it would run code.
-    """
+    """Returns the content of a checkpoint file on the CPU; ``trust`` runs code that it needs."""
     forbid_code_in_checkpoints()
     if not path.is_file():
         raise CheckpointError(
@@ -116,10 +112,7 @@ def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
-    """Loads the weights of a checkpoint into a model, not wrapped for several processes.
-
-    Names and shapes must all agree.
-    """
+    """Loads weights into a model that is not wrapped; names and shapes must all agree."""
     state = {
         name.removeprefix("module."): value for name, value in weights_of(content, path).items()
     }

@@ -47,9 +47,7 @@ FORBIDDEN = re.compile(
 _KEY = re.compile(r"[A-Za-z_]\w{0,99}")
 _TEXT = re.compile(r"[\w .:+-]{0,200}", re.ASCII)
 # The largest whole numbers, by key; what is not listed may be 65,536.
-_COUNT = re.compile(
-    r"(^|_)(num|depths?|convs|layers|stages|blocks|repeats?|times|scales|per_octave)"
-)
+_COUNT = r"(^|_)(num|depths?|convs|layers|stages|blocks|repeats?|times|scales|per_octave)"
 _BOUNDS = (
     (re.compile(r"^(num_classes|num_things_classes|num_stuff_classes)$"), 100_000),
     (re.compile(r"num_(quer|proposals|points|feats|params)"), 10_000),
@@ -57,7 +55,7 @@ _BOUNDS = (
     (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 4096),
     (re.compile(r"^(scale_factor|ratio_range)$"), 4),
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides)$"), 8192),
-    (_COUNT, 512),
+    (re.compile(_COUNT), 512),
 )
 _LONGEST = (
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides|octave_base_scale)$"), 64),
@@ -75,8 +73,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     """Returns what a detector needs of the config in a checkpoint; None if there is no config.
 
     That is ``model``, without what is for training only; ``default_scope``; ``test_dataloader``
-    with the ``pipeline`` and the classes of its data set, where there are any. What a file may not
-    decide is refused.
+    with the ``pipeline`` and the classes of its data set, where there are any.
     """
     text = meta_of(content).get("cfg")
     if not isinstance(text, str):
@@ -181,12 +178,10 @@ def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
 
 
 def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[str, Any]:
-    """Returns parts of a stored config, without what a detector does not need.
+    """Returns parts of a stored config, without what a detector does not need; refuses the rest.
 
     A part is ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as it was stored;
-    ``scope`` is that of names without one. Refused is a name that is not on the list of its place;
-    an argument that names a file, an address, a config or code; a value that is no number, text,
-    list or dict, or out of bounds.
+    ``scope`` is that of names without one.
     """
     check = _Check(path, scope)
     return {key: check.part(key, value) for key, value in parts.items()}

@@ -218,7 +218,9 @@ def parse_config(file: Path) -> ast.Module:
         raise ConfigError(error.message, expected=error.expected, hint=error.hint) from None
     _check_placeholders(text, file)
     try:
-        tree = ast.parse(_without_placeholders(text), str(file))
+        # MMEngine fills in {{ $NAME:1 }} before Python reads
+        filled = re.sub(r"\{\{\s*\$.*?\}\}", lambda found: "_" * len(found[0]), text)
+        tree = ast.parse(filled, str(file))
     except SyntaxError as error:
         source = (error.text or "").strip()
         raise ConfigError(
@@ -254,11 +256,6 @@ def _check_placeholders(text: str, file: Path) -> None:
                     expected="a default after the colon, or the variable",
                     hint=f"export {name}=...",
                 )
-
-
-def _without_placeholders(text: str) -> str:
-    """Returns ``text`` without the ``{{ $NAME:1 }}`` that MMEngine fills in before Python reads."""
-    return re.sub(r"\{\{\s*\$.*?\}\}", lambda match: "_" * len(match[0]), text)
 
 
 def _lazy_lines(tree: ast.Module) -> Iterator[int]:

@@ -253,10 +253,7 @@ def _checked_names(names: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _in_order_of(trained: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the classes of a checkpoint, whose labels follow their order.
-
-    ``names``, those of the config, may be empty, but not others.
-    """
+    """Returns the classes of a checkpoint in its order; those of the config must be the same."""
     if names and set(names) != set(trained):
         raise ConfigError(
             f"the config has the classes {shorten(names)}, the checkpoint {shorten(trained)}",
@@ -302,7 +299,7 @@ def _add_val_loss(cfg: Config) -> None:
     if not wanted or any(hook.get("type") == "fldet.ValLossHook" for hook in hooks):
         return
     pipelines = [dataset.get("pipeline") or () for dataset in _datasets(cfg.val_dataloader)]
-    places = {_boxes_in_file([_plain_name(step) for step in steps]) for steps in pipelines}
+    places = {_boxes_in_file(pipeline) for pipeline in pipelines}
     if len(places) > 1:
         raise ConfigError(
             "val_loss: some validation data sets load boxes before Resize, others after",
@@ -312,15 +309,12 @@ def _add_val_loss(cfg: Config) -> None:
     cfg.custom_hooks = [*hooks, hook]
 
 
-def _boxes_in_file(steps: list[str]) -> bool:
+def _boxes_in_file(pipeline: Iterable[Any]) -> bool:
     """Returns whether a pipeline gives boxes in pixels of the file: loads them after resizing."""
+    steps = [str(step["type"]).rpartition(".")[2] for step in pipeline]  # without the scope
     if "LoadAnnotations" not in steps:
         raise ConfigError(
             "val_loss: the pipeline of val_dataloader loads no boxes",
             expected="dict(type='LoadAnnotations', with_bbox=True) in it, before PackDetInputs",
         )
     return any("Resize" in step for step in steps[: steps.index("LoadAnnotations")])
-
-
-def _plain_name(step: Any) -> str:
-    return str(step["type"]).rpartition(".")[2]  # without the scope

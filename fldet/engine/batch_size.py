@@ -50,8 +50,7 @@ def choose_batch_size(
 ) -> int | None:
     """Returns the images per step of one process where they are not the config's, else None.
 
-    A resumed run keeps those that it was started with, unless another number is asked for. With a
-    launcher ``auto`` is refused: its processes cannot agree on a number.
+    A resumed run keeps those that it was started with, unless another number is asked for.
     """
     if start.path and asked in (AUTO, None):
         number = start.images if asked == AUTO else start.info.get(ASKED)

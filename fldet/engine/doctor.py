@@ -200,15 +200,13 @@ def _shared_memory() -> Finding:
     if not os.path.isdir("/dev/shm"):
         return Finding("shared memory", "no /dev/shm on this system")
     free_mib = shutil.disk_usage("/dev/shm").free // 2**20
-    if free_mib < 512:
-        return Finding(
-            "shared memory",
-            f"{free_mib} MiB free",
-            "warning",
-            "start the container with --shm-size 8g, or train with "
-            "--cfg-options train_dataloader.num_workers=0 val_dataloader.num_workers=0",
-        )
-    return Finding("shared memory", f"{free_mib} MiB free")
+    if free_mib >= 512:
+        return Finding("shared memory", f"{free_mib} MiB free")
+    remedy = (
+        "start the container with --shm-size 8g, or train with "
+        "--cfg-options train_dataloader.num_workers=0 val_dataloader.num_workers=0"
+    )
+    return Finding("shared memory", f"{free_mib} MiB free", "warning", remedy)
 
 
 def _compiler() -> Finding:

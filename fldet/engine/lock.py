@@ -1,5 +1,6 @@
 """One run at a time in a work dir."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -95,18 +96,12 @@ def _create(path: Path, text: str) -> bool:
         if error.filename2 is None:  # of writing
             error.filename = str(path)
             raise
-        return _create_empty_first(path, text)  # a file system without hard links
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            file.write(text)  # on a file system without hard links
+            return True
+        return False
     finally:
         draft.unlink(missing_ok=True)
-    return True
-
-
-def _create_empty_first(path: Path, text: str) -> bool:
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        return False
     return True
 
 

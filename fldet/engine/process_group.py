@@ -43,18 +43,14 @@ def process_group(
     except BaseException as error:
         if device.type == "cpu":  # NCCL would wait for what will never come
             _leave_group()
-        if isinstance(error, RuntimeError) and is_lost_connection(error):
+        is_lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+        if isinstance(error, RuntimeError) and is_lost:
             reason = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
             raise PeerError(
                 f"another process of the run has ended or does not answer ({reason})"
             ) from error
         raise
     _leave_group()
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Returns whether an exception only says that another process could not be reached."""
-    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _own_store(timeout: timedelta) -> dict[str, Any]:

@@ -94,11 +94,7 @@ class FldetRunner(Runner):
         return loader
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
-        """Returns the training loop.
-
-        Order and random numbers of its samples follow from the seed; its data sets list broken
-        images in one file.
-        """
+        """Returns the training loop; the seed decides its samples, one file lists broken images."""
         if isinstance(loop, BaseLoop):
             return loop
         file = str(Path(self.log_dir, "broken_images.txt"))
@@ -187,10 +183,7 @@ def _literal(cfg: Config) -> Config:
 
 
 def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
-    """Returns a loop after a look at image files, boxes to learn from, and the ground truth.
-
-    Else a fault would end the loop later, or make it vain.
-    """
+    """Returns a loop whose image files, boxes to learn from and ground truth have been checked."""
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():
         if isinstance(metric, BoxMetric):

@@ -136,8 +136,8 @@ def _test_as_asked(
 ) -> tuple[Figures | None, float]:
     """Tests the model of a runner, or an optimized copy that takes its place.
 
-    Returns the figures of MMDetection's own code in float32, tested first, None without
-    ``compare``; and the seconds of the test.
+    Returns the figures of MMDetection's own code in float32, if it is tested first to ``compare``,
+    and the seconds of the test.
     """
     model, stock = unwrapped(runner.model), None
     if precision:

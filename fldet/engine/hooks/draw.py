@@ -30,9 +30,6 @@ class DrawHook(Hook):
         out_dir: folder of the pictures; it is made.
         score_thr: lowest score of a box that is drawn, in [0, 1].
         max_pictures: stop after so many in this process; None draws all.
-
-    Attributes:
-        pictures: the files written since the test began.
     """
 
     priority = "LOW"
@@ -43,7 +40,7 @@ class DrawHook(Hook):
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
         self.max_pictures = max_pictures
-        self.pictures: list[Path] = []
+        self.pictures: list[Path] = []  # written since the test began
         self._owners: dict[str, str] = {}
 
     def before_test(self, runner: Any) -> None:

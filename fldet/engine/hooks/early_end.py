@@ -22,13 +22,10 @@ STATE, SECONDS = "early_stopping", "seconds_trained"
 
 
 class EarlyEndHook(Hook):
-    """Ends the loop with a checkpoint and a validation of the last weights.
-
-    ``reason`` says why this run was ended; it is '' if it was not.
-    """
+    """Ends the loop with a checkpoint and a validation of the last weights."""
 
     priority = "LOW"  # before the checkpoint of the same moment is written
-    reason = ""
+    reason = ""  # why this run was ended; '' if it was not
 
     def reached(self, info: Mapping[str, Any]) -> str:
         """Returns why a run with these ``runtime_info`` has nothing left to do; '' if it has."""

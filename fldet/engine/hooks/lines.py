@@ -15,6 +15,7 @@ from fldet.numeric import is_number
 log = logging.getLogger("fldet")
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_TIME = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
 _LONGEST = 1e12  # seconds, that is 30,000 years
 
 
@@ -30,15 +31,10 @@ def hooks_of_lines(cfg: Config) -> list[Hook]:
 
 def duration(value: Any) -> float:
     """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds."""
-    seconds = 0.0
-    if is_number(value):
-        seconds = float(value)
-    elif isinstance(value, str):
-        text = value.replace(" ", "")
-        parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
-        in_order = [unit for _, unit in parts] == [u for u in _UNITS if u in text]
-        if in_order and "".join(map("".join, parts)) == text:
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    seconds = float(value) if is_number(value) else 0.0
+    if isinstance(value, str) and (found := _TIME.fullmatch(value.replace(" ", ""))):
+        parts = zip(found.groups("0"), _UNITS.values(), strict=True)
+        seconds = sum(float(number) * unit for number, unit in parts)
     if not 0 < seconds <= _LONGEST:
         raise ConfigError(
             f"max_time is {shorten(value)}",
@@ -85,12 +81,11 @@ def _early_stopping(cfg: Config) -> Hook:
     options |= value if isinstance(value, dict) else {"patience": value}
     hook = EarlyStoppingHook(**options)
     good_rule = options.get("rule", "greater") in ("greater", "less")
-    good_delta = is_number(hook.min_delta) and hook.min_delta >= 0
     if not (_is_count(hook.patience) and isinstance(hook.monitor, str) and good_rule):
         raise ConfigError(
             f"early_stopping is {shorten(value)}", expected=f"{example}; rule greater, less"
         )
-    if not good_delta:
+    if not (is_number(hook.min_delta) and hook.min_delta >= 0):
         raise ConfigError(
             f"early_stopping.min_delta is {shorten(hook.min_delta)}", expected="0 or more"
         )

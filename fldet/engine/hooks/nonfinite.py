@@ -63,9 +63,7 @@ class NonFiniteHook(Hook):
             self._modules = changing_modules(self._model)
         self._buffers = copy_buffers(self._modules)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, *, outputs: Any, **_: Any) -> None:
         """Keeps the losses of a batch that was passed over out of the log."""
         if self._passed_over:
             outputs.clear()

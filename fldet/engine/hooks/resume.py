@@ -144,10 +144,9 @@ def schedulers_of(param_schedulers: Any) -> list[Any]:
 
 
 def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[Any]) -> None:
-    """Brings a loaded optimizer and its schedulers to other first learning rates, in place.
+    """Brings a loaded optimizer and its schedulers to other first rates of its groups, in place.
 
     A rate keeps its share of the first one, so that warm-up and schedule go on where they are.
-    There is one for each group of weights.
     """
     before = first_rates(optimizer)
     factors = [new / old if old else 1.0 for new, old in zip(rates, before, strict=True)]
@@ -182,10 +181,7 @@ def follow_settings(
 
 
 def follow_schedule(settings: Sequence[Mapping[str, Any]], schedulers: Sequence[Any]) -> None:
-    """Brings loaded schedulers to the settings of the config, in place, and names them.
-
-    They keep where they are in the run.
-    """
+    """Brings loaded schedulers to the config's settings, in place, but not back, and names them."""
     for number, (scheduler, setting) in enumerate(zip(schedulers, settings, strict=True)):
         for name in settings_taken_by(type(scheduler)) & {*setting}:
             before, value = getattr(scheduler, name, None), setting[name]

@@ -57,9 +57,7 @@ class ValLossHook(Hook):
                 expected="as many each: val_dataloader.sampler with round_up=True",
             )
 
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any, **_: Any) -> None:
         """Adds the losses of a batch."""
         losses, weights = self.losses(runner.model, data_batch)
         for name, weight in weights.items():
