@@ -116,8 +116,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     state = {
         name.removeprefix("module."): value for name, value in weights_of(content, path).items()
     }
-    problem = _first_mismatch(model.state_dict(), state)
-    if problem:
+    if problem := _first_mismatch(model.state_dict(), state):
         raise CheckpointError(
             f"{path} does not fit the model of the config: {problem}",
             expected="weights of the same architecture and number of classes",
@@ -206,8 +205,7 @@ def usable_checkpoints(
         except CheckpointError as error:
             log.warning("passed over: %s", error.message)
             continue
-        reason = _no_run(content, iteration_of(path))
-        if reason:
+        if reason := _no_run(content, iteration_of(path)):
             log.warning("passed over: %s is not a checkpoint of a run, it %s", path, reason)
             continue
         yield path, content

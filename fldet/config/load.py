@@ -73,8 +73,7 @@ def format_config(cfg: Config) -> str:
 
 def to_plain(cfg: Config) -> dict[str, Any]:
     """Returns the config in JSON's types: tuples as lists, classes and infinities as text."""
-    values: dict[str, Any] = plain(cfg.to_dict())
-    return values
+    return plain(cfg.to_dict())
 
 
 def plain(value: Any) -> Any:
@@ -160,8 +159,7 @@ def _merge_with_switches(
             is_switch = key in base and (base[key] is None or isinstance(base[key], bool))
             if is_switch and isinstance(value, dict) and "_delete_" not in value:
                 del base[key]
-    merged: dict[str, Any] = _merge(child, base, allow_list_keys)
-    return merged
+    return _merge(child, base, allow_list_keys)
 
 
 Config._merge_a_into_b = staticmethod(_merge_with_switches)

@@ -69,9 +69,8 @@ def settle_training(
 ) -> Config:
     """Returns a copy of a resolved config with what the work dir and the device have told.
 
-    ``seed`` is of the run that goes on, None begins a new one; ``images``, of a step of one
-    process, None leaves the config's. The learning rate follows them and the ``processes`` that
-    train together.
+    ``seed`` is of the run that goes on, None begins a new one; the learning rate follows the
+    ``images`` of a step of one process, None for the config's, and the number of ``processes``.
     """
     settled = copy.deepcopy(cfg)
     settled.resume = seed is not None

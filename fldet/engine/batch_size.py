@@ -56,14 +56,15 @@ def choose_batch_size(
         number = start.images if asked == AUTO else start.info.get(ASKED)
         if number:
             log.info("batch size %d, as the run began", number)
-    elif asked == AUTO and launcher != "none":
+        return number
+    if isinstance(asked, int) or asked is None:
+        return asked
+    if launcher != "none":
         raise UsageError(
             f"--batch-size auto with --launcher {launcher}: each process would find its own",
             expected="a number, or --gpus N in place of the launcher",
         )
-    else:
-        number = find_batch_size(cfg, device) if asked == AUTO else asked
-    return number
+    return find_batch_size(cfg, device)
 
 
 def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> int:

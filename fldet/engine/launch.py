@@ -33,9 +33,8 @@ def relaunch(
     times between the lines of torchrun: the config, if the command has one, and the devices.
     The arguments ``more`` are put behind those of the command line; the last of a kind holds.
 
-    Raises:
-        StoppedError: a signal ended the run in good order.
-        SystemExit: a process has failed; what and which is printed.
+    A signal that ended the run in good order is raised as StoppedError. Where one of the processes
+    has failed, which it says itself, this one ends with its exit code.
     """
     import torch
 

@@ -38,7 +38,7 @@ def process_group(
                 os.environ["LOCAL_RANK"] = str(local)
                 torch.cuda.set_device(local)
             name = backend if device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(name, timeout=timeout, **_own_store(timeout))
+            dist.init_process_group(name, timeout=timeout, **_own_store(timeout))
         yield
     except BaseException as error:
         if device.type == "cpu":  # NCCL would wait for what will never come
@@ -64,13 +64,11 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
     one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     if not attempt or not one_machine or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
-    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
     )
     return {
-        "store": torch.distributed.PrefixStore(  # type: ignore[attr-defined]
-            f"attempt {attempt}", store
-        ),
+        "store": dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
         "rank": process_rank(),
         "world_size": process_count(),
     }
@@ -78,13 +76,12 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Returns the model itself, where it may be wrapped for several processes."""
-    inner: nn.Module = getattr(model, "module", model)
-    return inner
+    return getattr(model, "module", model)
 
 
 def _leave_group() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def group_settings(cfg: Any) -> dict[str, Any]:

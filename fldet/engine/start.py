@@ -120,8 +120,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
-        problem = weights_problem(model, content, path)
-        if problem:
+        if problem := weights_problem(model, content, path):
             log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
             continue
         _require_classes(checkpoint_classes(content, path), cfg, path)

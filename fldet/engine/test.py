@@ -155,9 +155,9 @@ def _test_as_asked(
 
 def check_precision(stock: Figures, tested: Figures, tolerance: float) -> PrecisionCheck:
     """Returns the difference of two APs in points and whether it is within a tolerance."""
-    before, after = stock.main, tested.main
-    difference = 100 * (after - before)
-    return PrecisionCheck(before, difference, tolerance, within=not abs(difference) > tolerance)
+    difference = 100 * (tested.main - stock.main)
+    within = not abs(difference) > tolerance
+    return PrecisionCheck(stock.main, difference, tolerance, within)
 
 
 def _keep_detections(runner: FldetRunner, out: Path | None, work_dir: Path) -> Path | None:

@@ -40,8 +40,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if runner.iter:
             self._saved = runner.iter, runner.message_hub.get_info(VALIDATED) == runner.iter
-        best = getattr(self, "best_ckpt_path", None)
-        if best:
+        if best := getattr(self, "best_ckpt_path", None):
             self.best_ckpt_path = str(Path(self.out_dir, Path(best).name))
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:

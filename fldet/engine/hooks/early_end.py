@@ -111,8 +111,7 @@ class TimeBudgetHook(EarlyEndHook):
     run; of a start that was killed, up to its last checkpoint. The last validation comes on top.
 
     Args:
-        seconds: of the run.
-        clock: returns seconds; the difference of two calls counts.
+        seconds: of the run, by ``clock``.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -76,8 +76,7 @@ def _early_stopping(cfg: Config) -> Hook:
     checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
     best, options = checkpoint.get("save_best"), dict[str, Any]()
     if isinstance(best, str) and best != "auto":
-        options["monitor"] = best
-        options["rule"] = checkpoint.get("rule") or "greater"
+        options |= {"monitor": best, "rule": checkpoint.get("rule") or "greater"}
     options |= value if isinstance(value, dict) else {"patience": value}
     hook = EarlyStoppingHook(**options)
     good_rule = options.get("rule", "greater") in ("greater", "less")
