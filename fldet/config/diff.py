@@ -36,11 +36,8 @@ def diff_configs(a: Config, b: Config) -> list[Difference]:
     """
     left, right = a.to_dict(), b.to_dict()
     helpers = {key for key in left | right if _is_helper(key, left) and _is_helper(key, right)}
-    for key in helpers:
-        left.pop(key, None)
-        right.pop(key, None)
-    found = sorted(_differences(left, right, ()), key=lambda item: _order(item[0]))
-    return [_difference(*item) for item in found]
+    found = [item for item in _differences(left, right, ()) if item[0][0] not in helpers]
+    return [_difference(*item) for item in sorted(found, key=lambda item: _order(item[0]))]
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

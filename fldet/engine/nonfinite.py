@@ -1,5 +1,6 @@
 """A batch whose loss is not finite: where it went wrong, and a file to look at it again."""
 
+import io
 import math
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from fldet.data.stream import ITERATION, seed_everything
-from fldet.files import atomic_file
+from fldet.files import write_atomically
 
 INSTANCES = ("gt_instances", "ignored_instances")
 
@@ -73,9 +74,9 @@ def save_batch(path: Path, model: nn.Module, batch: dict[str, Any], moment: Mome
         "inputs": [image.cpu() for image in batch["inputs"]],
         "samples": [_plain_sample(sample) for sample in batch["data_samples"]],
     }
-    with atomic_file(path, "wb") as file:
-        torch.save(content, file)
-    return path
+    buffer = io.BytesIO()  # a full disk would be no OSError from within torch
+    torch.save(content, buffer)
+    return write_atomically(path, buffer.getvalue())
 
 
 def load_batch(content: Mapping[str, Any]) -> tuple[dict[str, Any], Moment]:
