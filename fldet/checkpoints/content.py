@@ -33,12 +33,8 @@ _PLAIN = {
     *(f"torch.{name}" for name in _TORCH),
     *(f"torch.{name}Storage" for name in _STORAGES),
     *(str(dtype) for dtype in _DTYPES),
-    *(
-        "torch.storage.UntypedStorage",
-        "collections.OrderedDict",
-        "collections.Counter",
-        "_codecs.encode",
-    ),
+    *("torch.storage.UntypedStorage", "_codecs.encode"),
+    *("collections.OrderedDict", "collections.Counter"),
 }
 # Of arrays in earlier checkpoints, by the letter and size of NumPy.
 _ARRAYS = {"f8", "f4", "i8", "i4", "u8", "u4", "u1", "b1"}
@@ -70,49 +66,41 @@ class _Dtype:
             self.name = ""
 
 
-class _Array:
-    """Stands for an array of NumPy, and for one of its numbers."""
-
-    array: Any = None
-
-    def __init__(self, *_: Any) -> None:
-        """Takes what a file says, and does nothing with it."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.array = _array(*state[1:]) if isinstance(state, tuple) and len(state) == 5 else None
-
-
-def _array(shape: Any, kind: Any, column_major: Any, data: Any) -> Any:
-    if not (
-        isinstance(kind, _Dtype) and kind.name and isinstance(data, bytes) and not column_major
-    ):
-        return None
-    try:
-        return np.frombuffer(data, kind.name).reshape(shape).copy()
-    except (TypeError, ValueError):
-        return None
-
-
-def _make_array(*_: Any) -> _Array:
-    return _Array()
-
-
-def _make_scalar(kind: Any = None, data: Any = None, *_: Any) -> _Array:
-    scalar = _Array()
-    scalar.array = _array((), kind, False, data)
-    return scalar
-
-
-class _History:
-    """Stands for MMEngine's log history."""
+class _Inert:
+    """Takes what a file says of an object, and does nothing with it."""
 
     state: Any = None
 
     def __init__(self, *_: Any) -> None:
-        """Takes what a file says, and does nothing with it."""
+        pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+class _History(_Inert):
+    """Stands for MMEngine's log history."""
+
+
+class _Array(_Inert):
+    """Stands for an array of NumPy, and for one of its numbers."""
+
+    def value(self) -> Any:
+        """Returns the array that a file describes, None if it is no plain one."""
+        if not (isinstance(self.state, tuple) and len(self.state) == 5):
+            return None
+        _, shape, kind, column_major, data = self.state
+        is_plain = isinstance(kind, _Dtype) and isinstance(data, bytes) and not column_major
+        try:
+            return np.frombuffer(data, kind.name).reshape(shape).copy() if is_plain else None
+        except (TypeError, ValueError):
+            return None
+
+
+def _make_scalar(kind: Any = None, data: Any = None, *_: Any) -> _Array:
+    scalar = _Array()
+    scalar.state = (1, (), kind, False, data)
+    return scalar
 
 
 def _nothing(*_: Any) -> None:
@@ -122,8 +110,8 @@ def _nothing(*_: Any) -> None:
 _STAND_INS: dict[str, Any] = {
     "numpy.dtype": _Dtype,
     "numpy.ndarray": _Array,
-    "numpy.core.multiarray._reconstruct": _make_array,
-    "numpy._core.multiarray._reconstruct": _make_array,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
     "numpy.core.multiarray.scalar": _make_scalar,
     "numpy._core.multiarray.scalar": _make_scalar,
     "mmengine.logging.history_buffer.HistoryBuffer": _History,
@@ -135,9 +123,8 @@ _STAND_INS: dict[str, Any] = {
 def read(path: Path) -> Any:
     """Returns the content of a checkpoint file, tensors on the CPU.
 
-    Raises:
-        RefusedError: the file may run code, or holds something else than plain values.
-        Exception: torch's, which mean that it is damaged.
+    A RefusedError means that the file may run code, or holds something else than plain values;
+    torch's own errors mean that it is damaged.
     """
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):
@@ -191,9 +178,9 @@ class _Copy:
     """Builds values anew."""
 
     def __init__(self) -> None:
-        self.made: dict[int, Any] = {}  # by the identity of the original
+        # by the identity of the original, which is kept so that no identity is used twice
+        self.made: dict[int, tuple[Any, Any]] = {}
         self.sizes: dict[int, int] = {}
-        self.kept: list[Any] = []  # so that no identity is used twice
         self.stored: dict[int, int] = {}
         self.shown = 0
 
@@ -207,7 +194,7 @@ class _Copy:
 
     def _value(self, value: Any, depth: int) -> Any:
         if id(value) in self.made:
-            return self.made[id(value)]
+            return self.made[id(value)][1]
         if depth > 200:
             raise RefusedError("it is nested more than 200 deep")
         copy: Any
@@ -226,8 +213,8 @@ class _Copy:
             copy = self._keep(value, self._tensor(value))
         elif type(value) in (str, bytes, int, float, bool, type(None), torch.dtype, torch.device):
             return value
-        elif type(value) is _Array and value.array is not None:
-            copy = value.array.item() if value.array.ndim == 0 else value.array
+        elif type(value) is _Array and (array := value.value()) is not None:
+            copy = self._keep(value, array if array.ndim else array.item())
         elif type(value) is _History:
             copy = self._keep(value, self._history(value.state))
         else:
@@ -235,8 +222,7 @@ class _Copy:
         return copy
 
     def _keep(self, original: Any, copy: Any) -> Any:
-        self.made[id(original)] = copy
-        self.kept.append(original)
+        self.made[id(original)] = original, copy
         return copy
 
     def _size(self, value: Any, above: set[int]) -> int:
@@ -269,9 +255,10 @@ class _Copy:
 
     def _history(self, state: Any) -> HistoryBuffer:
         """Returns MMEngine's log history of what it was pickled as."""
-        parts = [state.get(key) if type(state) is dict else None for key in _OF_A_HISTORY]
-        log, counts = (one.array if type(one) is _Array else None for one in parts)
-        most = state.get("max_length") if type(state) is dict else None
+        state = state if type(state) is dict else {}
+        parts = [state.get(key) for key in ("_log_history", "_count_history")]
+        log, counts = (part.value() if type(part) is _Array else None for part in parts)
+        most = state.get("max_length")
         if (
             not (isinstance(log, np.ndarray) and isinstance(counts, np.ndarray))
             or not (log.ndim == 1 and log.shape == counts.shape)
@@ -279,6 +266,3 @@ class _Copy:
         ):
             raise RefusedError("its log history is malformed")
         return HistoryBuffer(log, counts, most)
-
-
-_OF_A_HISTORY = ("_log_history", "_count_history")

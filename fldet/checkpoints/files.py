@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
@@ -35,11 +36,7 @@ class AtomicBackend(LocalBackend):
     """MMEngine's way to local files; a file appears under its name when it is whole."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file.
-
-        Raises:
-            CheckpointError: it cannot be written; an earlier file of the name is as it was.
-        """
+        """Writes a file; where it cannot be written, an earlier one of the name is as it was."""
         path = Path(filepath)
         try:
             write_atomically(path, obj)
@@ -59,8 +56,7 @@ register_backend("local", AtomicBackend, force=True, prefixes="")
 def forbid_code_in_checkpoints() -> None:
     """Makes every ``torch.load`` of this process refuse files that hold code.
 
-    MMEngine falls back to unsafe loading by itself when safe loading fails; this variable of torch
-    makes that fallback fail as well.
+    MMEngine falls back to unsafe loading by itself; this variable of torch makes that fail as well.
     """
     os.environ[_STRICT] = "1"
 
@@ -77,15 +73,7 @@ def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Returns the content of a checkpoint file, tensors on the CPU.
-
-    Args:
-        path: the file.
-        trust: run the code in it if it cannot be read without.
-
-    Raises:
-        CheckpointError: there is no such file, it is damaged, or it would run code.
-    """
+    """Returns the content of a checkpoint file on the CPU; ``trust`` runs code that it needs."""
     forbid_code_in_checkpoints()
     if not path.is_file():
         raise CheckpointError(
@@ -96,12 +84,19 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
         content = checkpoint_file.read(path)
     except checkpoint_file.RefusedError as refused:
         if not (refused.needs and trust):
-            raise _refusal(path, refused) from refused
+            raise CheckpointError(
+                f"cannot read checkpoint {path}: {refused}",
+                expected="tensors and plain values, as written by fldet or MMDetection",
+                hint="if you know who made it, add --trust-checkpoint" if refused.needs else "",
+            ) from refused
         log.warning("%s needs %s: run, as asked by --trust-checkpoint", path, refused.needs)
         with trusted_checkpoints():
             content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # torch raises half a dozen kinds, all of them mean "unreadable"
-        raise _damaged(path, _reason(path, error)) from error
+        raise CheckpointError(
+            f"cannot read checkpoint {path}: {_reason(path, error)}",
+            expected="a whole file of tensors, as written by fldet, MMDetection or torch.save",
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary")
     return content
@@ -111,35 +106,17 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
 def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Returns a local checkpoint for MMEngine, which reads weights and runs by this function."""
     content = read_checkpoint(Path(filename), trust=_STRICT not in os.environ)
-    return _moved(content, map_location) if map_location not in (None, "cpu") else content
-
-
-def _moved(value: Any, device: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return type(value)((key, _moved(item, device)) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+    if map_location in (None, "cpu"):
+        return content
+    return apply_to(content, torch.is_tensor, lambda tensor: tensor.to(map_location))
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
-    """Loads the weights of a checkpoint into ``model``; names and shapes must all agree.
-
-    Args:
-        model: the model, not wrapped for several processes.
-        content: what ``read_checkpoint`` returned, with or without a level ``state_dict``.
-        path: the file, for messages.
-
-    Raises:
-        CheckpointError: weights are missing, left over or of another shape.
-    """
+    """Loads weights into a model that is not wrapped; names and shapes must all agree."""
     state = {
         name.removeprefix("module."): value for name, value in weights_of(content, path).items()
     }
-    problem = _first_mismatch(model.state_dict(), state)
-    if problem:
+    if problem := _first_mismatch(model.state_dict(), state):
         raise CheckpointError(
             f"{path} does not fit the model of the config: {problem}",
             expected="weights of the same architecture and number of classes",
@@ -149,11 +126,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
 
 
 def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint by name, with or without a level ``state_dict``.
-
-    Raises:
-        CheckpointError: they are not tensors with names.
-    """
+    """Returns the weights of a checkpoint by name, with or without a level ``state_dict``."""
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path} holds no weights", expected="a dictionary of tensors")
@@ -173,11 +146,7 @@ def meta_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
-    """Returns the class names that a checkpoint was trained for, None if it does not say.
-
-    Raises:
-        CheckpointError: they are no list of names.
-    """
+    """Returns the class names that a checkpoint was trained for, None if it does not say."""
     meta = meta_of(content)
     dataset = meta.get("dataset_meta")
     dataset = dataset if isinstance(dataset, dict) else {}
@@ -185,12 +154,7 @@ def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...
 
 
 def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
-    """Returns class names from a file as a tuple, None for none.
-
-    Raises:
-        CheckpointError: they are no list of names, more than 100,000, or one is longer than 1,000
-            characters.
-    """
+    """Returns class names from a file, a list of bounded length, as a tuple, None for none."""
     if names is None or (isinstance(names, (list, tuple)) and not names):
         return None
     if not isinstance(names, (list, tuple)) or len(names) > MOST_CLASSES:
@@ -209,11 +173,7 @@ def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """Returns the file itself, or the best (else the newest) checkpoint of a work dir.
-
-    Raises:
-        CheckpointError: a folder without a checkpoint.
-    """
+    """Returns the file itself, or the best (else the newest) checkpoint of a work dir."""
     if not path.is_dir():
         return path
     found = best_checkpoint(path) or newest_checkpoint(path)
@@ -245,8 +205,7 @@ def usable_checkpoints(
         except CheckpointError as error:
             log.warning("passed over: %s", error.message)
             continue
-        reason = _no_run(content, iteration_of(path))
-        if reason:
+        if reason := _no_run(content, iteration_of(path)):
             log.warning("passed over: %s is not a checkpoint of a run, it %s", path, reason)
             continue
         yield path, content
@@ -288,22 +247,6 @@ def iteration_of(path: Path) -> int:
     """Returns N of a file ``iter_N.pth``, -1 for other names."""
     found = re.fullmatch(r"iter_(\d+)", path.stem)
     return int(found.group(1)) if found else -1
-
-
-def _refusal(path: Path, refused: checkpoint_file.RefusedError) -> CheckpointError:
-    hint = "if you know who made it, add --trust-checkpoint" if refused.needs else ""
-    return CheckpointError(
-        f"cannot read checkpoint {path}: {refused}",
-        expected="tensors and plain values, as written by fldet or MMDetection",
-        hint=hint,
-    )
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"cannot read checkpoint {path}: {reason}",
-        expected="a whole file of tensors, as written by fldet, MMDetection or torch.save",
-    )
 
 
 def _reason(path: Path, error: Exception) -> str:

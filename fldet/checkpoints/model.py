@@ -42,17 +42,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to be used.
+    """A model that is ready to be used."""
 
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        cfg: the config, completed, with the classes of the checkpoint.
-        path: the checkpoint; None where the weights are random.
-    """
-
-    model: nn.Module
-    cfg: Config
-    path: Path | None
+    model: nn.Module  # in evaluation mode, on the CPU
+    cfg: Config  # completed, with the classes of the checkpoint
+    path: Path | None  # the checkpoint; None where the weights are random
 
 
 def load_model(
@@ -60,16 +54,8 @@ def load_model(
 ) -> LoadedModel:
     """Returns the model of a config with the weights of a checkpoint, or random ones.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        checkpoint: the weights, or a work dir: its best checkpoint, else its newest. None leaves
-            the initial weights, without pretrained ones.
-        phases: of ``train``, ``val`` and ``test``, those whose data will be read.
-        trust: run the code in checkpoints that cannot be read without.
-
-    Raises:
-        CheckpointError: unreadable, or of another model than the config's.
-        ConfigError, DataError: as ``prepare_config``.
+    A work dir stands for its best checkpoint, else its newest; None leaves the initial weights,
+    without pretrained ones. Data will be read of the ``phases``: ``train``, ``val``, ``test``.
     """
     if checkpoint is None:
         completed = prepare_config(cfg, phases=phases)
@@ -83,17 +69,9 @@ def load_model(
 
 
 def model_with_weights(cfg: Config, content: dict[str, Any], path: Path) -> nn.Module:
-    """Returns the model of a config in evaluation mode, on the CPU, with weights that were read.
+    """Returns the model of a completed config with weights that were read; on the CPU, to evaluate.
 
     No pretrained weights are looked for: all are in the checkpoint.
-
-    Args:
-        cfg: completed.
-        content: what ``read_checkpoint`` returned.
-        path: of the file, for messages.
-
-    Raises:
-        CheckpointError: the weights are of another model.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model: nn.Module = MODELS.build(cfg.model)

@@ -28,9 +28,6 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
     """Returns the weights that ``torchvision://NAME`` means; torchvision need not be installed.
 
     MMEngine asks torchvision for the addresses, although it has a list of those with plain names.
-
-    Raises:
-        CheckpointError: the name is unknown.
     """
     if find_spec("torchvision"):
         return mmengine_checkpoint.load_from_torchvision(filename, map_location)
@@ -48,14 +45,7 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
 
 @contextlib.contextmanager
 def explained_downloads(cfg: Config) -> Iterator[None]:
-    """Says what to do when pretrained weights cannot be downloaded.
-
-    Args:
-        cfg: with the model that wants them.
-
-    Raises:
-        CheckpointError: in place of the errors of the network.
-    """
+    """Says what to do when pretrained weights cannot be downloaded."""
     try:
         yield
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:

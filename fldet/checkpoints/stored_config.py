@@ -10,7 +10,7 @@ the file has weights for (``building``).
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,7 @@ FORBIDDEN = re.compile(
 _KEY = re.compile(r"[A-Za-z_]\w{0,99}")
 _TEXT = re.compile(r"[\w .:+-]{0,200}", re.ASCII)
 # The largest whole numbers, by key; what is not listed may be 65,536.
-_COUNT = re.compile(
-    r"(^|_)(num|depths?|convs|layers|stages|blocks|repeats?|times|scales|per_octave)"
-)
+_COUNT = r"(^|_)(num|depths?|convs|layers|stages|blocks|repeats?|times|scales|per_octave)"
 _BOUNDS = (
     (re.compile(r"^(num_classes|num_things_classes|num_stuff_classes)$"), 100_000),
     (re.compile(r"num_(quer|proposals|points|feats|params)"), 10_000),
@@ -57,7 +55,7 @@ _BOUNDS = (
     (re.compile(r"^(scale|size|size_divisor|pad_size_divisor|crop_size|img_scale)$"), 4096),
     (re.compile(r"^(scale_factor|ratio_range)$"), 4),
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides)$"), 8192),
-    (_COUNT, 512),
+    (re.compile(_COUNT), 512),
 )
 _LONGEST = (
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides|octave_base_scale)$"), 64),
@@ -74,16 +72,8 @@ ODD = (
 def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     """Returns what a detector needs of the config in a checkpoint; None if there is no config.
 
-    Args:
-        content: what ``read_checkpoint`` returned.
-        path: the file, for messages.
-
-    Returns:
-        ``model``, without what is for training only; ``default_scope``; ``test_dataloader`` with
-        the ``pipeline`` and the classes of its data set, where there are any.
-
-    Raises:
-        CheckpointError: the text is not a config, or holds what a file may not decide.
+    That is ``model``, without what is for training only; ``default_scope``; ``test_dataloader``
+    with the ``pipeline`` and the classes of its data set, where there are any.
     """
     text = meta_of(content).get("cfg")
     if not isinstance(text, str):
@@ -93,32 +83,17 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
         raise CheckpointError(f"the config in {path} has no model", hint=HINT)
     model = {key: value for key, value in values["model"].items() if key != "train_cfg"}
     pipeline, classes = find_pipeline(values), _classes(values, path)
-    used = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
+    parts = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
     scope = values.get("default_scope") or "mmdet"
-    used = checked(used, path, scope=scope)
-    dataset = {
-        **({"pipeline": used["pipeline"]} if pipeline is not None else {}),
-        "metainfo": {"classes": classes or checkpoint_classes(dict(content), path)},
-    }
-    return Config(
-        {
-            "model": used["model"],
-            "default_scope": scope,
-            "test_dataloader": {"dataset": dataset},
-        }
-    )
+    dataset = checked(parts, path, scope=scope)
+    model = dataset.pop("model")
+    dataset["metainfo"] = {"classes": classes or checkpoint_classes(content, path)}
+    loader = {"dataset": dataset}
+    return Config({"model": model, "default_scope": scope, "test_dataloader": loader})
 
 
 def read_literals(text: str, path: Path) -> dict[str, Any]:
-    """Returns the variables of a config text that are literals or ``dict(...)``; no others.
-
-    Args:
-        text: assignments in Python.
-        path: the file that holds it, for messages.
-
-    Raises:
-        CheckpointError: the text is not Python, or too long or deep.
-    """
+    """Returns the variables of a config text that are literals or ``dict(...)``; no others."""
     if len(text) > MOST_CHARACTERS:
         raise CheckpointError(
             f"the config in {path} has {len(text)} characters",
@@ -146,11 +121,7 @@ def read_literals(text: str, path: Path) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """Returns the value of an expression.
-
-    Raises:
-        ValueError, TypeError: it is no literal, ``dict(...)`` or ``float('inf')``.
-    """
+    """Returns the value of an expression; a ValueError or TypeError if it is no plain literal."""
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords):
             pairs = {word.arg: _literal(word.value) for word in keywords}
@@ -207,18 +178,13 @@ def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
 
 
 def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[str, Any]:
-    """Returns parts of a stored config, without what a detector does not need.
+    """Returns parts of a stored config, without what a detector does not need; refuses the rest.
 
-    Args:
-        parts: ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as they were stored.
-        path: the file, for messages.
-        scope: of names without one.
-
-    Raises:
-        CheckpointError: a name is not on the list of its place; an argument names a file, an
-            address, a config or code; a value is no number, text, list or dict, or out of bounds.
+    A part is ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as it was stored;
+    ``scope`` is that of names without one.
     """
-    return _Check(path, scope).parts(parts)
+    check = _Check(path, scope)
+    return {key: check.part(key, value) for key, value in parts.items()}
 
 
 class _Check:
@@ -229,14 +195,7 @@ class _Check:
         self.left = MOST_VALUES
         self.scope = self._scope(scope, ())
 
-    def parts(self, parts: Mapping[str, Any]) -> dict[str, Any]:
-        checked: dict[str, Any] = {}
-        for key, value in parts.items():
-            self._require_kind(key, value)
-            checked[key] = self._value(value, (key,), self.scope)
-        return checked
-
-    def _require_kind(self, key: str, value: Any) -> None:
+    def part(self, key: str, value: Any) -> Any:
         if key == "pipeline" and not isinstance(value, (list, tuple)):
             raise self._refused((key,), value, "a list of transforms")
         if key == "pipeline" and len(value) > MOST_TRANSFORMS:
@@ -244,6 +203,7 @@ class _Check:
         for step in value if key == "pipeline" else [value]:
             if not (isinstance(step, dict) and "type" in step):
                 raise self._refused((key,), value, "dicts with a type")
+        return self._value(value, (key,), self.scope)
 
     def _value(self, value: Any, place: tuple[str, ...], scope: str) -> Any:
         self.left -= 1
@@ -256,7 +216,9 @@ class _Check:
         if isinstance(value, dict):
             return self._dict(value, place, scope)
         if isinstance(value, (list, tuple)):
-            self._require_length(value, place)
+            most = next(most for keys, most in _LONGEST if keys.search(_last_key(place)))
+            if len(value) > most:
+                raise self._refused(place, value, f"at most {most} values")
             return type(value)(
                 self._value(item, (*place, str(i)), scope) for i, item in enumerate(value)
             )
@@ -290,8 +252,7 @@ class _Check:
         return kept
 
     def _require_name(self, name: Any, place: tuple[str, ...], scope: str) -> None:
-        key = next(part for part in reversed(place) if not part.isdigit())
-        kind = place_of(key)
+        kind = place_of(_last_key(place))
         if kind is None or not isinstance(name, str) or not may_stand(name, kind, scope):
             raise CheckpointError(
                 f"the config in {self.path} names {shorten(name)} as {'.'.join(place)}",
@@ -305,11 +266,6 @@ class _Check:
         if not (isinstance(scope, str) and is_scope(scope)):
             raise self._refused((*place, "scope"), scope, "fldet, mmdet or an installed plug-in")
         return scope
-
-    def _require_length(self, value: Sequence[Any], place: tuple[str, ...]) -> None:
-        most = next(most for keys, most in _LONGEST if keys.search(_last_key(place)))
-        if len(value) > most:
-            raise self._refused(place, value, f"at most {most} values")
 
     def _require_bound(self, value: float, place: tuple[str, ...]) -> None:
         key, is_whole = _last_key(place), isinstance(value, int)
@@ -335,17 +291,9 @@ def _last_key(place: tuple[str, ...]) -> str:
 
 @contextmanager
 def building(path: Path, numbers: int = 0) -> Iterator[None]:
-    """Has what is built of a checked config keep to its bounds.
+    """Has what is built of a checked config keep to its bounds: ``numbers`` are the weights it has.
 
     MMEngine imports nothing by name in it. This is not safe for threads that build other models.
-
-    Args:
-        path: the file, for messages.
-        numbers: weights in it.
-
-    Raises:
-        CheckpointError: in place of whatever wrong values make constructors raise; or the model is
-            larger than its weights.
     """
     modules = 0
 
@@ -380,18 +328,12 @@ def _no_imports_by_name() -> Iterator[None]:
 
 @contextmanager
 def explained(path: Path, what: str) -> Iterator[None]:
-    """Says of which file the config is that leads to an error.
-
-    Raises:
-        CheckpointError: in place of other errors, those of fldet excepted.
-    """
+    """Says of which file the config is that leads to an error; those of fldet pass."""
     try:
         yield
-    except FldetError:
+    except (FldetError, torch.OutOfMemoryError):
         raise
     except ODD as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         text = (str(error).strip() or "no words").splitlines()[0]
         raise CheckpointError(
             f"the config in {path} {what}: {type(error).__name__}: {text[:200]}", hint=HINT

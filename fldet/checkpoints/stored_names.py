@@ -16,27 +16,20 @@ from mmengine.registry import Registry
 from fldet import plugins
 from fldet.config.names import registries
 
-_TASKS = "mmdet.models.task_modules"
+_TASKS, _OURS = "mmdet.models.task_modules", "fldet.models.task_modules"
+_PREPROCESSORS = "mmdet.models.data_preprocessors"
 _HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.roi_heads")
 
 
 @dataclass(frozen=True)
 class Place:
-    """What may stand behind a key.
+    """What may stand behind a key."""
 
-    Attributes:
-        keys: pattern that the key ends with.
-        what: in words, for messages.
-        registry: where the names are looked up; empty for those that no registry has.
-        modules: registered classes below these may be named, and those of installed plug-ins.
-        names: these may be named, and no others; empty for all below ``modules``.
-    """
-
-    keys: str
-    what: str
-    registry: str
-    modules: tuple[str, ...] = ()
-    names: frozenset[str] = frozenset()
+    keys: str  # pattern that the key ends with
+    what: str  # in words, for messages
+    registry: str  # where the names are looked up; empty for those that no registry has
+    modules: tuple[str, ...] = ()  # registered classes below these, and those of plug-ins
+    names: frozenset[str] = frozenset()  # these and no others; empty for all below modules
 
 
 PLACES = (
@@ -45,14 +38,14 @@ PLACES = (
         r"data_preprocessor",
         "preprocessor",
         "MODELS",
-        ("fldet.data.preprocessor", "mmdet.models.data_preprocessors"),
+        ("fldet.data.preprocessor", _PREPROCESSORS),
         frozenset({"DetDataPreprocessor", "BoxInstDataPreprocessor"}),
     ),
     Place(
         r"^batch_augments",
         "change of a batch",
         "MODELS",
-        ("mmdet.models.data_preprocessors",),
+        (_PREPROCESSORS,),
         frozenset({"BatchFixedSizePad", "BatchResize", "BatchSyncRandomResize"}),
     ),
     Place(r"backbone", "backbone", "MODELS", ("fldet.models.backbones", "mmdet.models.backbones")),
@@ -61,21 +54,11 @@ PLACES = (
     Place(r"roi_extractor", "RoI extractor", "MODELS", ("mmdet.models.roi_heads.roi_extractors",)),
     Place(r"loss(_\w+)?", "loss", "MODELS", ("fldet.models.losses", "mmdet.models.losses")),
     Place(r"normalizer", "normalizer", "MODELS", ("fldet.losses.normalizers",)),
-    Place(
-        r"generator",
-        "anchor generator",
-        "TASK_UTILS",
-        ("fldet.models.task_modules", f"{_TASKS}.prior_generators"),
-    ),
+    Place(r"generator", "anchor generator", "TASK_UTILS", (_OURS, f"{_TASKS}.prior_generators")),
     Place(r"(bbox|anchor)_coder", "box coder", "TASK_UTILS", (f"{_TASKS}.coders",)),
-    Place(
-        r"assigner|calculator|costs?",
-        "assigner",
-        "TASK_UTILS",
-        ("fldet.models.task_modules", f"{_TASKS}.assigners"),
-    ),
+    Place(r"assigner|calculator|costs?", "assigner", "TASK_UTILS", (_OURS, f"{_TASKS}.assigners")),
     Place(r"sampler", "sampler", "TASK_UTILS", (f"{_TASKS}.samplers",)),
-    Place(r"miner", "miner", "TASK_UTILS", ("fldet.models.task_modules.miners",)),
+    Place(r"miner", "miner", "TASK_UTILS", (f"{_OURS}.miners",)),
     # MMCV evaluates this name as an expression.
     Place(r"^nms|dqs_cfg", "NMS", "", names=frozenset({"nms", "soft_nms"})),
     Place(
@@ -129,10 +112,7 @@ def place_of(key: str) -> Place | None:
 def may_stand(name: str, place: Place, scope: str) -> bool:
     """Returns whether ``name`` is one of those that may stand at a place; imports nothing by it.
 
-    Args:
-        name: a ``type`` of a config: ``FPN``, ``fldet.RetinaHead``.
-        place: where it stands.
-        scope: of names without one.
+    ``scope`` is that of names without one: ``FPN``, not ``fldet.RetinaHead``.
     """
     given, _, bare = name.rpartition(".")
     if bare in DENIED or (place.names and bare not in place.names):

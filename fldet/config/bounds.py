@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from fldet.errors import shorten
 from fldet.numeric import is_number
 
-__all__ = ["out_of_bounds"]
-
 
 class Bound(NamedTuple):
     """What a value must be: whether it is, in words, and what to write instead."""
@@ -28,16 +26,15 @@ def _is_number(value: Any) -> bool:
     return is_number(value) or (isinstance(value, float) and math.isinf(value))
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 _MOST = 2**63 - 1  # of a whole number: what counters hold
 
 
 def _at_least(least: int, hint: str = "", expected: str = "") -> Bound:
-    words = expected or f"a whole number, at least {least}"
-    return Bound(lambda value: _is_integer(value) and least <= value <= _MOST, words, hint)
+    def holds(value: Any) -> bool:
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        return is_whole and least <= value <= _MOST
+
+    return Bound(holds, expected or f"a whole number, at least {least}", hint)
 
 
 def _number(low: float, high: float, expected: str) -> Bound:

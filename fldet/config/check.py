@@ -21,8 +21,6 @@ from fldet.config.bounds import out_of_bounds
 from fldet.config.names import names_like, provider_of, registries
 from fldet.errors import ConfigError, UnavailableError, nearest, shorten
 
-__all__ = ["validate", "accepted_keywords"]
-
 Path = tuple[str, ...]
 
 # Top-level keys that something besides the Runner reads.
@@ -84,15 +82,13 @@ class Problem:
 
 
 def validate(cfg: Config) -> None:
-    """Checks every name and keyword in ``cfg``; builds nothing, imports MMDetection.
+    """Checks every name and keyword in ``cfg``; a ConfigError lists what is wrong.
 
-    Looked at: the spelling of top-level keys; whether each ``type`` is registered; whether each
-    keyword is one of the constructor's; whether each loader has a data set; numbers that cannot be
-    (``fldet.config.bounds``). Other values are not checked, nor are dicts that take what they like
-    (``**kwargs`` that ends nowhere). Variables that a config keeps are left alone.
-
-    Raises:
-        ConfigError: names the first problem and lists the others.
+    Builds nothing, imports MMDetection. Looked at: the spelling of top-level keys; whether each
+    ``type`` is registered; whether each keyword is one of the constructor's; whether each loader
+    has a data set; numbers that cannot be (``fldet.config.bounds``). Other values are not checked,
+    nor are dicts that take what they like (``**kwargs`` that ends nowhere). Variables that a config
+    keeps are left alone.
     """
     registries()  # the first import of MMDetection, without its noise
     problems = [*_top_level(cfg)]
@@ -282,10 +278,10 @@ def _unknown_keyword(key: str, target: Any, known: Set[str], path: Path) -> Prob
 
 
 def _use_sigmoid(node: Mapping[str, Any], target: Any, path: Path) -> Iterator[Problem]:
-    """Yields a problem for an anchor head whose classification loss leaves ``use_sigmoid`` open.
+    """Yields a problem for an anchor head whose loss leaves ``use_sigmoid`` open.
 
-    MMDetection's head reads the key from the config, not from the loss it builds, and takes a
-    missing one for softmax, whatever the default of the loss.
+    MMDetection reads the key from the config and takes a missing one for softmax, whatever the
+    default of the loss.
     """
     from mmdet.models.dense_heads import AnchorHead
 

@@ -7,26 +7,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-__all__ = ["Difference", "KeyPath", "diff_configs", "leaves", "is_leaf", "dotted"]
-
 KeyPath = tuple[str | int, ...]
 _MISSING = object()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One key whose value is not the same in two configs.
+    """One key whose value is not the same in two configs."""
 
-    Attributes:
-        key: dotted path; numbers are indices of lists, those of A where A has the element.
-        a: value in A, None if it is not there.
-        b: value in B, None if it is not there.
-        in_a: whether A has the key.
-        in_b: whether B has the key.
-    """
-
-    key: str
-    a: Any
+    key: str  # dotted; numbers are indices of lists, those of A where A has the element
+    a: Any  # None if it is not there
     b: Any
     in_a: bool
     in_b: bool
@@ -39,22 +29,19 @@ def diff_configs(a: Config, b: Config) -> list[Difference]:
     elements are aligned by ``type``, and those that only one list has are shown whole. Any other
     list is one value.
 
-    A top-level variable such as ``train_pipeline``, whose contents the loaders repeat, is left out,
-    as the loaders show its difference: a dict or list that, in each config that has it, also stands
-    in a ``*_dataloader``, as it is or, with two items or more, unpacked into a dict (``**shapes``).
-    A single value always stays: an equal number elsewhere says nothing.
+    A variable such as ``train_pipeline`` is left out, as the loaders show its difference: a dict or
+    list that, in each config that has it, also stands in a ``*_dataloader``, as it is or, with two
+    items or more, unpacked into a dict (``**shapes``). A single value always stays: an equal number
+    elsewhere says nothing.
     """
     left, right = a.to_dict(), b.to_dict()
     helpers = {key for key in left | right if _is_helper(key, left) and _is_helper(key, right)}
-    found = _differences(_without(left, helpers), _without(right, helpers), ())
+    found = [item for item in _differences(left, right, ()) if item[0][0] not in helpers]
     return [_difference(*item) for item in sorted(found, key=lambda item: _order(item[0]))]
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yields the path and value of everything in ``value`` that holds no other dict.
-
-    An empty dict is a leaf, and so is a list without dicts in it.
-    """
+    """Yields path and value of what holds no other dict; an empty dict is such a leaf."""
     if is_leaf(value):
         yield path, value
         return
@@ -135,10 +122,6 @@ def _order(path: KeyPath) -> list[tuple[bool, int, str]]:
 
 
 # --- helper variables ---
-
-
-def _without(cfg: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in cfg.items() if key not in keys}
 
 
 def _is_helper(key: str, cfg: Mapping[str, Any]) -> bool:

@@ -23,17 +23,6 @@ from fldet.config.text import config_text
 from fldet.errors import ConfigError, DataError, nearest
 from fldet.files import MOST_OF_TEXT, read_text
 
-__all__ = [
-    "load_config",
-    "find_config",
-    "bases_of",
-    "read_chain",
-    "parse_config",
-    "format_config",
-    "to_plain",
-    "plain",
-]
-
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -84,8 +73,7 @@ def format_config(cfg: Config) -> str:
 
 def to_plain(cfg: Config) -> dict[str, Any]:
     """Returns the config in JSON's types: tuples as lists, classes and infinities as text."""
-    values: dict[str, Any] = plain(cfg.to_dict())
-    return values
+    return plain(cfg.to_dict())
 
 
 def plain(value: Any) -> Any:
@@ -105,11 +93,7 @@ def plain(value: Any) -> Any:
 
 
 def find_config(path: str | Path) -> Path:
-    """Returns the absolute path of the config file that ``path`` means; see ``load_config``.
-
-    Raises:
-        ConfigError: there is no such file, or it is not a Python file.
-    """
+    """Returns the absolute path of the config file that ``path`` means; see ``load_config``."""
     name = str(path)
     found = next((item for item in _candidates(name) if item.is_file()), None)
     if found is None:
@@ -175,8 +159,7 @@ def _merge_with_switches(
             is_switch = key in base and (base[key] is None or isinstance(base[key], bool))
             if is_switch and isinstance(value, dict) and "_delete_" not in value:
                 del base[key]
-    merged: dict[str, Any] = _merge(child, base, allow_list_keys)
-    return merged
+    return _merge(child, base, allow_list_keys)
 
 
 Config._merge_a_into_b = staticmethod(_merge_with_switches)
@@ -202,11 +185,7 @@ def _python_files(folder: Path) -> list[Path]:
 
 
 def read_chain(file: Path) -> Chain:
-    """Returns ``file`` and every file it inherits from, bases first, each with its own bases.
-
-    Raises:
-        ConfigError: one of them is missing, no Python, or inherits from itself.
-    """
+    """Returns ``file`` and every file it inherits from, bases first, each with its own bases."""
     chain: Chain = {}
     _check_sources(file, (), chain)
     return chain
@@ -230,18 +209,16 @@ def _check_sources(file: Path, children: tuple[Path, ...], chain: Chain) -> None
 
 
 def parse_config(file: Path) -> ast.Module:
-    """Returns the syntax tree of a config in text style.
-
-    Raises:
-        ConfigError: a syntax error, or MMEngine's lazy style.
-    """
+    """Returns the syntax tree of a config in text style, not in MMEngine's lazy one."""
     try:
         text = read_text(file, "config", most=MOST_OF_TEXT)
     except DataError as error:
         raise ConfigError(error.message, expected=error.expected, hint=error.hint) from None
     _check_placeholders(text, file)
     try:
-        tree = ast.parse(_without_placeholders(text), str(file))
+        # MMEngine fills in {{ $NAME:1 }} before Python reads
+        filled = re.sub(r"\{\{\s*\$.*?\}\}", lambda found: "_" * len(found[0]), text)
+        tree = ast.parse(filled, str(file))
     except SyntaxError as error:
         source = (error.text or "").strip()
         raise ConfigError(
@@ -277,11 +254,6 @@ def _check_placeholders(text: str, file: Path) -> None:
                     expected="a default after the colon, or the variable",
                     hint=f"export {name}=...",
                 )
-
-
-def _without_placeholders(text: str) -> str:
-    """Returns ``text`` without the ``{{ $NAME:1 }}`` that MMEngine fills in before Python reads."""
-    return re.sub(r"\{\{\s*\$.*?\}\}", lambda match: "_" * len(match[0]), text)
 
 
 def _lazy_lines(tree: ast.Module) -> Iterator[int]:

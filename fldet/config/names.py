@@ -11,8 +11,6 @@ from mmengine.registry import Registry
 
 from fldet import _compat, plugins
 
-__all__ = ["Name", "registries", "registered", "names_like", "provider_of"]
-
 # What is listed under a word of its own: registry, what the name matches or the class has, kind.
 KINDS = (
     ("model", re.compile(r"Loss|^GHM[CR]$"), "", "loss"),
@@ -24,18 +22,11 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Name:
-    """One thing that a config can name, or a command.
+    """One thing that a config can name, or a command."""
 
-    Attributes:
-        kind: ``loss``, ``miner``, ``dataset``, ``command``, ...
-        name: as it is written in a config.
-        package: the plug-in's distribution; else the Python package it is from.
-        version: of the package.
-    """
-
-    kind: str
-    name: str
-    package: str
+    kind: str  # loss, miner, dataset, command, ...
+    name: str  # as it is written in a config
+    package: str  # the plug-in's distribution; else the Python package it is from
     version: str
 
 
@@ -71,10 +62,7 @@ def registered() -> list[Name]:
 
 
 def names_like(registry: Registry) -> dict[str, list[str]]:
-    """Returns by the bare name how a config may write each of the names in a registry.
-
-    Its parent and all scopes are looked at, those of plug-ins too.
-    """
+    """Returns by the bare name how configs may write the names of a registry and all its scopes."""
     _load_plugins()
     found: dict[str, list[str]] = {}
     for tree in _trees(registry.root):

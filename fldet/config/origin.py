@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,16 +17,8 @@ from typing import Any
 from mmengine.config import Config
 
 from fldet.config.diff import KeyPath, dotted, is_leaf, leaves
-from fldet.config.load import (
-    bases_of,
-    find_config,
-    load_config,
-    parse_config,
-    read_chain,
-)
+from fldet.config.load import bases_of, find_config, load_config, parse_config, read_chain
 from fldet.config.overrides import parse_override, resolve_key
-
-__all__ = ["COMMAND_LINE", "Place", "Step", "Origin", "origin_of"]
 
 COMMAND_LINE = "--cfg-options"
 _MISSING = object()
@@ -33,69 +26,42 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Place:
-    """A statement, or an override.
+    """A statement, or an override."""
 
-    Attributes:
-        file: absolute path, or ``--cfg-options``.
-        line: where the statement begins, from 1; None on the command line, and where it is unknown.
-        text: that line, or the override.
-        statement: the line again; for an override, its number.
-    """
-
-    file: str
-    line: int | None
-    text: str
-    statement: int = 0
+    file: str  # absolute path, or --cfg-options
+    line: int | None  # where it begins, from 1; None on the command line, and where unknown
+    text: str  # that line, or the override
+    statement: int = 0  # the line again; for an override, its number
 
 
 @dataclass(frozen=True)
 class Step:
-    """One time that a value was set.
+    """One time that a value was set."""
 
-    Attributes:
-        action: ``set``: an assignment gives the value. ``computed``: another statement does, such
-            as a loop. ``part``: of a dict or a list of dicts, the statement gives the values in
-            ``value``. ``deleted``: the statement drops the key.
-        value: what the file loads with; for ``part`` by dotted key, relative to the key asked for;
-            None for ``deleted``.
-        place: the statement; where it hands on a variable, that of the variable.
-        via: statements that handed it on, outermost first, such as ``loader = dict(pipeline=p)``.
-    """
-
+    # set: an assignment gives the value. computed: another statement does, such as a loop. part: of
+    # a dict or a list of dicts, the statement gives the values in value. deleted: it drops the key.
     action: str
-    value: Any
-    place: Place
-    via: tuple[Place, ...] = ()
+    value: Any  # what the file loads with; for part by dotted key, relative to the key asked for
+    place: Place  # the statement; where it hands on a variable, that of the variable
+    via: tuple[Place, ...] = ()  # that handed it on, outermost first: loader = dict(pipeline=p)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The history of one key.
-
-    Attributes:
-        key: dotted path.
-        value: what the loaded config has there.
-        steps: the effective setting first, then what it overrode, one step for each earlier file
-            that had another value. For a dict or a list of dicts, first the parts that still
-            count, latest first.
-    """
+    """The history of one key."""
 
     key: str
     value: Any
+    # The effective setting first, then what it overrode, one step for each earlier file that had
+    # another value. For a dict or a list of dicts, first the parts that still count, latest first.
     steps: tuple[Step, ...]
 
 
 def origin_of(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Origin:
     """Returns which statement set ``key`` of the config in ``path``, and what it overrode.
 
-    Args:
-        path: as for ``load_config``.
-        key: dotted path; a number is an index of a list.
-        overrides: ``key.path=value`` strings. One that leaves the value as it is counts only if it
-            names ``key`` itself.
-
-    Raises:
-        ConfigError: the config does not load, or has no such key.
+    A number in the key is an index of a list. An override that leaves the value as it is counts
+    only if it names ``key`` itself.
     """
     cfg = load_config(path, overrides)
     steps = resolve_key(cfg, key)
@@ -112,8 +78,8 @@ class _History:
         self.file = file
         self.overrides = list(overrides)
         self.chain = read_chain(file)
-        self._loaded: dict[tuple[Path, int], Any] = {}
-        self._begun: dict[tuple[Path, int], Any] = {}
+        self._load = cache(self._load_with)
+        self._load_begun = cache(_load_begun)
 
     def of_leaf(self, path: KeyPath) -> list[Step]:
         """Returns the steps of a value, latest first."""
@@ -133,11 +99,9 @@ class _History:
         older = [step for step in whole if not isinstance(step.value, dict)]  # dicts were merged
         return [*(parts[at] for at in latest_first), *older]
 
-    def _load(self, file: Path, count: int = 0) -> Any:
+    def _load_with(self, file: Path, count: int = 0) -> Any:
         """Returns the config in ``file`` with the first ``count`` overrides."""
-        if (file, count) not in self._loaded:
-            self._loaded[file, count] = load_config(file, self.overrides[:count]).to_dict()
-        return self._loaded[file, count]
+        return load_config(file, self.overrides[:count]).to_dict()
 
     def _overridden(self, path: KeyPath) -> Iterator[Step]:
         for count in range(len(self.overrides), 0, -1):
@@ -148,13 +112,7 @@ class _History:
                 yield Step("set", after, Place(COMMAND_LINE, None, text, count))
 
     def _in_files(self, file: Path, path: KeyPath, count: int | None = None) -> list[Step]:
-        """Returns the steps that lead to the value that ``file`` and its bases load with.
-
-        Args:
-            file: one of the chain.
-            path: of the key.
-            count: how many statements of ``file`` are looked at; None for all.
-        """
+        """Returns the steps to what ``file``, or ``count`` of its statements, loads with."""
         value = _get(self._load(file) if count is None else self._load_begun(file, count), path)
         older = [step for base in self.chain[file] for step in self._in_files(base, path)]
         if value == _get(self._load_begun(file, 0), path) and (older or value is _MISSING):
@@ -165,9 +123,8 @@ class _History:
         """Returns how ``file`` itself came to its value, ``_MISSING`` if it dropped the key."""
         number, statement = self._last_change(file, path, value, count)
         if statement is None:
-            return Step(
-                "computed", None if value is _MISSING else value, Place(str(file), None, "")
-            )
+            value = None if value is _MISSING else value
+            return Step("computed", value, Place(str(file), None, ""))
         line = statement.lineno
         place = Place(str(file), line, _lines(file)[line - 1].strip(), line)
         if value is _MISSING:
@@ -187,28 +144,12 @@ class _History:
     def _last_change(
         self, file: Path, path: KeyPath, value: Any, count: int | None
     ) -> tuple[int, ast.stmt | None]:
-        """Returns place and text of the last statement that changes the value.
-
-        There is none where the text does not load elsewhere, or not up to a statement.
-        """
+        """Returns number and statement of the last change to the value, where the text loads."""
         for number, statement in reversed([*enumerate(parse_config(file).body[:count])]):
             before, after = (_get(self._load_begun(file, number + n), path) for n in (0, 1))
             if before != after == value:
                 return number, statement
         return 0, None
-
-    def _load_begun(self, file: Path, count: int) -> Any:
-        """Returns what the bases of ``file`` and its first ``count`` statements load with."""
-        if (file, count) not in self._begun:
-            tree = parse_config(file)
-            bases = [
-                base if "::" in base else str(file.parent / base) for base, _ in bases_of(tree)
-            ]
-            end = tree.body[count - 1].end_lineno if count else 0
-            # MMEngine takes the first _base_ of a file and leaves out the others.
-            text = "\n".join((f"_base_ = {bases!r}", *_lines(file)[:end]))
-            self._begun[file, count] = _load_text(text)
-        return self._begun[file, count]
 
 
 def _get(node: Any, path: KeyPath) -> Any:
@@ -222,12 +163,17 @@ def _get(node: Any, path: KeyPath) -> Any:
     return node
 
 
-def _load_text(text: str) -> Any:
-    """Returns what a config of this text loads with, nothing if it does not load."""
+def _load_begun(file: Path, count: int) -> Any:
+    """Returns what a file's bases and its first ``count`` statements load with, if they do."""
+    tree = parse_config(file)
+    bases = [base if "::" in base else str(file.parent / base) for base, _ in bases_of(tree)]
+    end = tree.body[count - 1].end_lineno if count else 0
+    # MMEngine takes the first _base_ of a file and leaves out the others.
+    text = "\n".join((f"_base_ = {bases!r}", *_lines(file)[:end]))
     with TemporaryDirectory() as folder, suppress(Exception):
-        file = Path(folder) / "begun.py"
-        file.write_text(text, encoding="utf-8")
-        return Config.fromfile(file, lazy_import=False, import_custom_modules=False).to_dict()
+        begun = Path(folder) / "begun.py"
+        begun.write_text(text, encoding="utf-8")
+        return Config.fromfile(begun, lazy_import=False, import_custom_modules=False).to_dict()
     return {}
 
 

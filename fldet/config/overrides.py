@@ -12,22 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.utils import apply_to
 
 from fldet.errors import ConfigError, nearest, shorten
 from fldet.numeric import is_whole
-
-__all__ = ["apply_overrides", "parse_override", "resolve_key"]
 
 _MISSING = object()
 _LONGEST, _DEEPEST = 1000, 50  # characters and names of a key
 
 
 def apply_overrides(cfg: Config, overrides: Sequence[str] | Mapping[str, Any]) -> None:
-    """Sets values of ``cfg`` in place; see ``fldet.config.load.load_config``.
-
-    Raises:
-        ConfigError: there is no such key, or the value does not fit.
-    """
+    """Sets values of ``cfg`` in place; see ``fldet.config.load.load_config``."""
     for override in overrides.items() if isinstance(overrides, Mapping) else overrides:
         key, value = parse_override(override, cfg) if isinstance(override, str) else override
         old_root = cfg.get("data_root")
@@ -37,11 +32,7 @@ def apply_overrides(cfg: Config, overrides: Sequence[str] | Mapping[str, Any]) -
 
 
 def resolve_key(cfg: Config, key: str) -> tuple[str | int, ...]:
-    """Returns the steps of a dotted ``key`` through ``cfg``: names, and numbers where a list is.
-
-    Raises:
-        ConfigError: there is no such key; the nearest ones are named.
-    """
+    """Returns the steps of a dotted ``key`` through ``cfg``: names, and numbers where a list is."""
     node: Any = ConfigDict(cfg.items())
     words = _words_of(key)
     path: tuple[str | int, ...] = ()
@@ -69,16 +60,9 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
 
     A value that is a Python literal is that literal, ``dict(a=1)`` for ``{'a': 1}`` included, and
     ``1,2`` for ``[1, 2]``. So are ``true``, ``false``, ``inf`` and MMEngine's lists of bare words,
-    ``[a,b]``, ``(a,b)`` and ``a,b``; the latter without spaces or slashes in a word. Everything
-    else is the text as it is given, brackets, commas and quotes included, but for spaces at its
-    ends.
-
-    Args:
-        text: the override.
-        cfg: what it is for. Where this has a text now, a list of bare words is taken for a text.
-
-    Raises:
-        ConfigError: there is no ``=`` or no key.
+    ``[a,b]``, ``(a,b)`` and ``a,b``; the latter without spaces or slashes in a word, and not where
+    ``cfg`` has a text now. Everything else is the text as it is given, brackets, commas and quotes
+    included, but for spaces at its ends.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not all(_words_of(key.removeprefix("+"))):
@@ -98,11 +82,7 @@ def parse_override(text: str, cfg: Config | None = None) -> tuple[str, Any]:
 
 
 def _words_of(key: str) -> list[str]:
-    """Returns the names and numbers that a dotted key is made of.
-
-    Raises:
-        ConfigError: there are too many, or they are too long.
-    """
+    """Returns the names and numbers that a dotted key is made of, if it is not too long."""
     words = key.split(".")
     if len(key) > _LONGEST or len(words) > _DEEPEST:
         raise ConfigError(
@@ -160,12 +140,12 @@ def _is_plain(value: Any) -> bool:
 
 def _has_text(cfg: Config | None, key: str) -> bool:
     """Returns whether the value of a key is a text now."""
-    node: Any = cfg
-    for word in key.removeprefix("+").split("."):
-        if isinstance(node, (list, tuple)) and is_whole(word) and int(word) < len(node):
-            node = node[int(word)]
-        else:
-            node = node.get(word) if isinstance(node, (dict, Config)) else None
+    node: Any = cfg or Config()
+    try:
+        for step in resolve_key(node, key.removeprefix("+")):
+            node = node[step]
+    except ConfigError:
+        return False
     return isinstance(node, str)
 
 
@@ -196,19 +176,15 @@ def _override(cfg: Config, key: str, value: Any) -> None:
 
 def _move_data(cfg: Config, old: str, new: str) -> None:
     """Puts ``new`` for ``old`` at the start of every path in loaders and evaluators, in place."""
+
+    def is_below(value: Any) -> bool:
+        return isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
+
     for key in cfg:
         if key.endswith(("_dataloader", "_evaluator")):
-            cfg[key] = _moved(cfg[key], old, new)
-
-
-def _moved(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return ConfigDict({key: _moved(value, old, new) for key, value in node.items()})
-    if isinstance(node, (list, tuple)):
-        return type(node)(_moved(value, old, new) for value in node)
-    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
-        return os.path.join(new, node[len(old) + 1 :])
-    return node
+            cfg[key] = apply_to(
+                cfg[key], is_below, lambda path: os.path.join(new, path[len(old) + 1 :])
+            )
 
 
 def _replaced(

@@ -36,10 +36,6 @@ def prepare_config(
         phases: what the run needs of ``train``, ``val`` and ``test``; their files must exist.
         classes: class names that a checkpoint brings. A config that names classes must name the
             same, in any order; labels are in that of the checkpoint.
-
-    Raises:
-        ConfigError: a wrong key or value, or a phase that the config has no data for.
-        DataError: a file or folder is missing, or annotations are malformed.
     """
     validate(cfg)
     cfg = copy.deepcopy(cfg)
@@ -69,16 +65,7 @@ def prepare_config(
 
 
 def dataset_of(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
-    """Returns class and keywords of the one data set of a split, which must be ours.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        split: ``train``, ``val`` or ``test``.
-
-    Raises:
-        UsageError: another split, or one whose data set is not one of ours.
-        ConfigError, DataError: as ``prepare_config``.
-    """
+    """Returns class and keywords of the one data set of a split, which must be ours."""
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
     datasets = our_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
@@ -91,17 +78,9 @@ def dataset_of(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
 
 
 def datasets_of(cfg: Config, splits: Sequence[str] = ()) -> list[tuple[type[CocoDataset], Any]]:
-    """Returns class and keywords of each of a config's data sets that is ours, once.
+    """Returns class and keywords of each data set of ours in some splits, by default in all, once.
 
     Its files may be missing; those of a data set that is drawn are made.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        splits: of ``train``, ``val`` and ``test``; empty takes those that the config has.
-
-    Raises:
-        UsageError: another split, or one without a data set of ours.
-        ConfigError: a wrong key or value.
     """
     for split in splits:
         if split not in SPLITS:
@@ -240,9 +219,7 @@ def _set_classes(cfg: Config, from_checkpoint: tuple[str, ...] | None) -> None:
 def _classes_of(cfg: Config, *, stated: bool) -> tuple[str, ...]:
     """Returns the classes of the first loader whose data sets have any, of all of them together.
 
-    Args:
-        cfg: with ``data_root`` in each data set.
-        stated: look only at loaders with a data set that names its classes in the config.
+    ``stated`` looks only at loaders with a data set that names its classes in the config.
     """
     for loader in LOADERS:
         datasets = our_datasets(cfg.get(loader))
@@ -262,11 +239,7 @@ def _classes_of(cfg: Config, *, stated: bool) -> tuple[str, ...]:
 
 
 def stated_classes(dataset: Any) -> tuple[str, ...]:
-    """Returns the classes that a data set names in the config, none where it names a file or none.
-
-    Raises:
-        ConfigError: they are no names.
-    """
+    """Returns the classes that a data set names in the config, none where it names a file."""
     names = _as_dict(dataset.get("metainfo") or {}, "metainfo of a data set").get("classes")
     return _checked_names(names) if isinstance(names, (list, tuple)) else ()
 
@@ -280,15 +253,7 @@ def _checked_names(names: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _in_order_of(trained: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the classes that a checkpoint was trained for, whose labels follow their order.
-
-    Args:
-        trained: classes of the checkpoint.
-        names: classes of the config, empty if it names none.
-
-    Raises:
-        ConfigError: the config names others.
-    """
+    """Returns the classes of a checkpoint in its order; those of the config must be the same."""
     if names and set(names) != set(trained):
         raise ConfigError(
             f"the config has the classes {shorten(names)}, the checkpoint {shorten(trained)}",
@@ -334,7 +299,7 @@ def _add_val_loss(cfg: Config) -> None:
     if not wanted or any(hook.get("type") == "fldet.ValLossHook" for hook in hooks):
         return
     pipelines = [dataset.get("pipeline") or () for dataset in _datasets(cfg.val_dataloader)]
-    places = {_boxes_in_file([_plain_name(step) for step in steps]) for steps in pipelines}
+    places = {_boxes_in_file(pipeline) for pipeline in pipelines}
     if len(places) > 1:
         raise ConfigError(
             "val_loss: some validation data sets load boxes before Resize, others after",
@@ -344,19 +309,12 @@ def _add_val_loss(cfg: Config) -> None:
     cfg.custom_hooks = [*hooks, hook]
 
 
-def _boxes_in_file(steps: list[str]) -> bool:
-    """Returns whether a pipeline gives boxes in pixels of the file: loads them after resizing.
-
-    Raises:
-        ConfigError: it loads none.
-    """
+def _boxes_in_file(pipeline: Iterable[Any]) -> bool:
+    """Returns whether a pipeline gives boxes in pixels of the file: loads them after resizing."""
+    steps = [str(step["type"]).rpartition(".")[2] for step in pipeline]  # without the scope
     if "LoadAnnotations" not in steps:
         raise ConfigError(
             "val_loss: the pipeline of val_dataloader loads no boxes",
             expected="dict(type='LoadAnnotations', with_bbox=True) in it, before PackDetInputs",
         )
     return any("Resize" in step for step in steps[: steps.index("LoadAnnotations")])
-
-
-def _plain_name(step: Any) -> str:
-    return str(step["type"]).rpartition(".")[2]  # without the scope

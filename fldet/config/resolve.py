@@ -31,14 +31,7 @@ _MOST_ACCUMULATED = 100_000  # batches of a step
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training is told beside its config; None leaves the config's.
-
-    Attributes:
-        work_dir: folder of the run; by default ``work_dirs/`` and the name of the config file.
-        seed: for all random numbers.
-        amp: compute the network in bfloat16 (float16 on GPUs that lack it).
-        auto_scale_lr: whether the learning rate follows the images per step.
-    """
+    """What a training is told beside its config; None leaves the config's."""
 
     work_dir: Path | None = None
     seed: int | None = None
@@ -47,17 +40,7 @@ class TrainOptions:
 
 
 def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -> Config:
-    """Returns a copy of a config with all that a training on a device implies.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        device: where it will run.
-        options: of the command line.
-
-    Raises:
-        ConfigError: a wrong key or value, or lines that do not go together.
-        DataError: a file or folder is missing, or annotations are malformed.
-    """
+    """Returns a copy of a loaded config with all that a training on a device implies."""
     phases = ("train", "val") if cfg.get("val_dataloader") else ("train",)
     resolved = prepare_config(cfg, phases=phases)
     _require_iterations(resolved)
@@ -86,13 +69,8 @@ def settle_training(
 ) -> Config:
     """Returns a copy of a resolved config with what the work dir and the device have told.
 
-    Args:
-        cfg: of ``resolve_training``.
-        seed: of the run that goes on; None begins a new one.
-        images: of a step of one process; None leaves the config's.
-        processes: that train together; the learning rate follows.
-        launcher: that started them.
-        device: where they run.
+    ``seed`` is of the run that goes on, None begins a new one; the learning rate follows the
+    ``images`` of a step of one process, None for the config's, and the number of ``processes``.
     """
     settled = copy.deepcopy(cfg)
     settled.resume = seed is not None
@@ -115,19 +93,10 @@ def resolve_test(
     launcher: str = "none",
     device: torch.device,
 ) -> Config:
-    """Returns a copy of a config with all that a test implies.
+    """Returns a copy of a loaded config with all that a test implies.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        classes: of the checkpoint.
-        work_dir: folder of the log and the result; by default ``test`` in the config's own.
-        draw: arguments of the hook that draws; None draws nothing.
-        max_images: only the first so many images.
-        launcher: that started the processes.
-        device: where they run.
-
-    Raises:
-        ConfigError, DataError: as ``prepare_config``.
+    Without ``work_dir`` it is ``test`` in the config's own; ``draw`` are the arguments of the hook
+    that draws, None draws nothing; only the first ``max_images`` are tested.
     """
     resolved = prepare_config(cfg, phases=("test",), classes=classes)
     resolved.work_dir = str(work_dir or default_work_dir(cfg) / "test")
@@ -223,10 +192,10 @@ def _use_our_hooks(cfg: Config) -> None:
 
 
 def _set_for_runner(cfg: Config, launcher: str, device: torch.device) -> None:
-    """Sets what MMEngine's runner reads about its processes and its name.
+    """Sets what MMEngine's runner reads about its processes, and a name of the run's own.
 
-    Every run gets a name of its own: MMEngine keeps logs and figures by name and second, and two
-    that start within one second would share them.
+    MMEngine keeps logs and figures by name and second: two runs that start within one second would
+    share them.
     """
     cfg.launcher = launcher
     if launcher != "none" and device.type == "cpu":  # MMEngine would name a CUDA device

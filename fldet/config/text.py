@@ -26,23 +26,17 @@ def config_text(values: Mapping[str, Any]) -> str:
 
 def literal(value: Any) -> str:
     """Returns a value as one line of Python that MMEngine leaves as it is."""
-    if isinstance(value, Mapping):
-        return f"{_start(value)}{', '.join(_pairs(value))}{_end(value)}"
-    if isinstance(value, (list, tuple)):
-        inner = ", ".join(literal(item) for item in value)
+    if isinstance(value, (Mapping, list, tuple)):
+        opening, closing = _brackets(value)
+        inner = ", ".join(f"{head}{literal(item)}" for head, item in _items(value))
         comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
-        return f"{_start(value)}{inner}{comma}{_end(value)}"
+        return f"{opening}{inner}{comma}{closing}"
     if isinstance(value, float) and not abs(value) < float("inf"):
         return f"float({str(value)!r})"
     if callable(value):
         name = value.__qualname__
         return name if value.__module__ == "builtins" else repr(f"{value.__module__}.{name}")
-    return without_braces(repr(value))
-
-
-def without_braces(text: str) -> str:
-    """Returns the text of a literal with no two braces side by side."""
-    return re.sub(r"\{(?=\{)", r"\\x7b", text)
+    return re.sub(r"\{(?=\{)", r"\\x7b", repr(value))  # no two braces side by side
 
 
 def words(text: str) -> str:
@@ -58,44 +52,30 @@ def _on_lines(value: Any, start: str, end: str, indent: int) -> str:
     line = f"{' ' * indent}{start}{literal(value)}{end}"
     if len(line) <= WIDTH or not isinstance(value, (Mapping, list, tuple)) or not value:
         return line
-    inner = [
-        _on_lines(item, head, ",", indent + 4)
-        for head, item in (_items(value) if isinstance(value, Mapping) else _unnamed(value))
-    ]
+    inner = [_on_lines(item, head, ",", indent + 4) for head, item in _items(value)]
     margin = " " * indent
-    return "\n".join([f"{margin}{start}{_start(value)}", *inner, f"{margin}{_end(value)}{end}"])
+    opening, closing = _brackets(value)
+    return "\n".join([f"{margin}{start}{opening}", *inner, f"{margin}{closing}{end}"])
 
 
-def _pairs(value: Mapping[Any, Any]) -> Iterator[str]:
-    return (f"{head}{literal(item)}" for head, item in _items(value))
-
-
-def _items(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields each item with what stands before it; sorted, as MMEngine's own text is."""
+def _items(value: Mapping[Any, Any] | Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yields each item with what stands before it; of a dict sorted, as in MMEngine's text."""
+    if not isinstance(value, Mapping):
+        yield from (("", item) for item in value)
+        return
     for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
         yield f"{key}=" if _has_names(value) else f"{literal(key)}: ", item
 
 
-def _unnamed(value: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    return (("", item) for item in value)
-
-
 def _has_names(value: Mapping[Any, Any]) -> bool:
-    return all(isinstance(key, str) and _is_name(key) for key in value)
+    """Returns whether all keys can be keywords of ``dict``; Python would change other letters."""
+    return all(
+        isinstance(key, str) and key.isascii() and key.isidentifier() and not iskeyword(key)
+        for key in value
+    )
 
 
-def _is_name(key: str) -> bool:
-    """Returns whether a key can be a keyword of ``dict``; Python would change other letters."""
-    return key.isascii() and key.isidentifier() and not iskeyword(key)
-
-
-def _start(value: Any) -> str:
+def _brackets(value: Mapping[Any, Any] | Sequence[Any]) -> tuple[str, str]:
     if isinstance(value, Mapping):
-        return "dict(" if _has_names(value) else "{"
-    return "[" if isinstance(value, list) else "("
-
-
-def _end(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ")" if _has_names(value) else "}"
-    return "]" if isinstance(value, list) else ")"
+        return ("dict(", ")") if _has_names(value) else ("{", "}")
+    return ("[", "]") if isinstance(value, list) else ("(", ")")

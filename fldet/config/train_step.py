@@ -24,15 +24,7 @@ _MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
 
 
 def set_train_step(cfg: Config, device: torch.device) -> None:
-    """Sets what the lines imply for optimizer, preprocessor and loader, in place.
-
-    Args:
-        cfg: of a training.
-        device: where it runs.
-
-    Raises:
-        ConfigError: a value of another kind, or lines that do not go together.
-    """
+    """Sets what the lines imply for optimizer, preprocessor and loader of a training, in place."""
     for name in TRAINING_KEYS - {"compile"}:
         unset = name == "amp" and cfg.get(name) is None
         if not (unset or isinstance(cfg.get(name, False), bool)):
@@ -71,11 +63,7 @@ def train_step_in_words(cfg: Config) -> str:
 
 
 def _compile_options(cfg: Config) -> dict[str, Any]:
-    """Returns ``sizes`` and ``backend`` of the line ``compile``, nothing where it is off.
-
-    Raises:
-        ConfigError: a value of another kind.
-    """
+    """Returns ``sizes`` and ``backend`` of the line ``compile``, nothing where it is off."""
     given = cfg.get("compile", False)
     if given is False or given is None:
         return {}

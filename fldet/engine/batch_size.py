@@ -35,11 +35,7 @@ _CPU_TRIAL = 2  # images of the one step that is measured there
 
 
 def parse_batch_size(text: str | None) -> int | str | None:
-    """Returns ``auto`` or a number of images; None stays.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Returns ``auto`` or a number of images; None stays."""
     if text is None or text == AUTO:
         return text
     if not text.isdecimal() or int(text) < 1:
@@ -55,30 +51,20 @@ def choose_batch_size(
     """Returns the images per step of one process where they are not the config's, else None.
 
     A resumed run keeps those that it was started with, unless another number is asked for.
-
-    Args:
-        cfg: of ``resolve_training``.
-        asked: ``auto``, a number, or None for the config's.
-        start: where the run begins.
-        device: where it runs.
-        launcher: of its processes.
-
-    Raises:
-        UsageError: ``auto`` in processes that cannot agree on a number.
-        UnavailableError: not even one image fits.
     """
     if start.path and asked in (AUTO, None):
         number = start.images if asked == AUTO else start.info.get(ASKED)
         if number:
             log.info("batch size %d, as the run began", number)
-    elif asked == AUTO and launcher != "none":
+        return number
+    if isinstance(asked, int) or asked is None:
+        return asked
+    if launcher != "none":
         raise UsageError(
             f"--batch-size auto with --launcher {launcher}: each process would find its own",
             expected="a number, or --gpus N in place of the launcher",
         )
-    else:
-        number = find_batch_size(cfg, device) if asked == AUTO else asked
-    return number
+    return find_batch_size(cfg, device)
 
 
 def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> int:
@@ -86,15 +72,8 @@ def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> in
 
     The images have the largest size of the training, and as many boxes as the fullest image.
     On a GPU it is the largest number that fits into nine tenths of the memory that is free. On a
-    CPU, where more images are not faster, it is the config's, if they fit.
-
-    Args:
-        cfg: of ``resolve_training``; not changed.
-        device: where the steps run.
-        processes: that will share the memory of a CPU.
-
-    Raises:
-        UnavailableError: not even one image fits.
+    CPU, whose memory ``processes`` share and where more images are not faster, it is the config's,
+    if they fit.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
@@ -120,14 +99,9 @@ def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> in
 
 
 def largest_batch(fits: Callable[[int], bool], most: int) -> int:
-    """Returns the largest number for which ``fits`` holds, found by doubling, then by halves.
+    """Returns the largest number up to ``most`` that fits, found by doubling, then by halves.
 
-    Args:
-        fits: holds up to some number and not beyond.
-        most: no larger number is tried.
-
-    Raises:
-        UnavailableError: it does not hold for 1.
+    ``fits`` holds up to some number and not beyond.
     """
     good = min(2, most)  # first: a batch norm may not take one image alone
     if not fits(good):
@@ -158,11 +132,7 @@ def bounded(wanted: int, mib_per_image: float, available_mib: float) -> int:
 
 
 def fits_on_gpu(step: Callable[[int], None], limit: int, device: torch.device, number: int) -> bool:
-    """Returns whether a step with ``number`` images takes at most ``limit`` bytes.
-
-    Raises:
-        RuntimeError: the step fails, and not for its size.
-    """
+    """Returns whether a step with ``number`` images takes at most ``limit`` bytes."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -185,13 +155,8 @@ def fits_on_gpu(step: Callable[[int], None], limit: int, device: torch.device, n
 class TrialStep:
     """The training step of a config, on noise; a call leaves gradients and images to no one.
 
-    Args:
-        cfg: of ``resolve_training``; not changed. The network is not compiled, which would take
-            a minute for each number of images.
-        device: where.
-        shape: (height, width) of the images.
-        boxes: of each image.
-        classes: how many there are.
+    The network is not compiled, which would take a minute for each number of images. ``shape`` of
+    the images is (height, width), ``boxes`` the number in each, ``classes`` that of all classes.
     """
 
     def __init__(

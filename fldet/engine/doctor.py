@@ -36,7 +36,7 @@ PACKAGES = {
 # The empty package that requirements/constraints.txt has in the place of opencv-python.
 STAND_IN = "4.12.0.88+headless"
 
-# Distributions that install the same files: (name, its twin, how to keep one of them).
+# Distributions that install the same files.
 TWINS = (
     ("mmengine", "onedl-mmengine"),
     ("mmcv", "onedl-mmcv"),
@@ -47,21 +47,17 @@ TWINS = (
 )
 
 
+Level = Literal["ok", "warning", "error"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    Attributes:
-        name: what was looked at.
-        value: what was found.
-        level: ``ok``, ``warning`` (works, but) or ``error`` (something will fail).
-        remedy: the line that mends it, empty where nothing is wrong.
-    """
+    """One line of the report."""
 
     name: str
     value: str
-    level: Literal["ok", "warning", "error"] = "ok"
-    remedy: str = ""
+    level: Level = "ok"  # warning: works, but; error: something will fail
+    remedy: str = ""  # the line that mends it
 
 
 def diagnose() -> list[Finding]:
@@ -159,35 +155,25 @@ def _twins() -> list[Finding]:
     """Two distributions with the same files break each other when one is removed or upgraded."""
     findings = []
     for first, second in TWINS:
-        if not (installed(first) and installed(second)):
-            continue
-        same = installed(first) in (installed(second), STAND_IN)
-        harmless = first == "opencv-python" and same
-        if not harmless:
-            findings.append(
-                Finding(
-                    "conflict",
-                    f"{first} {installed(first)} and {second} {installed(second)} share files",
-                    "error" if first.startswith("mm") else "warning",
-                    f"pip uninstall -y {first} {second} && {INSTALL}",
-                )
-            )
+        before, after = installed(first), installed(second)
+        is_harmless = first == "opencv-python" and before in (after, STAND_IN)
+        if before and after and not is_harmless:
+            value = f"{first} {before} and {second} {after} share files"
+            level: Level = "error" if first.startswith("mm") else "warning"
+            remedy = f"pip uninstall -y {first} {second} && {INSTALL}"
+            findings.append(Finding("conflict", value, level, remedy))
     return findings
 
 
 def _torchvision() -> Finding:
     """A torchvision that does not fit torch ends every run, because MMEngine imports it."""
-    if not installed("torchvision"):
+    found = installed("torchvision")
+    if not found:
         return Finding("torchvision", "not installed, not needed")
-    error = _import_error("torchvision")
-    if error is not None:
-        return Finding(
-            "torchvision",
-            f"{installed('torchvision')} does not fit this torch: {reason(error)}",
-            "error",
-            "pip uninstall -y torchvision",
-        )
-    return Finding("torchvision", installed("torchvision"))
+    if (error := _import_error("torchvision")) is None:
+        return Finding("torchvision", found)
+    value = f"{found} does not fit this torch: {reason(error)}"
+    return Finding("torchvision", value, "error", "pip uninstall -y torchvision")
 
 
 def _operators() -> list[Finding]:
@@ -199,18 +185,14 @@ def _operators() -> list[Finding]:
 def _devices() -> list[Finding]:
     import torch
 
-    cpu = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        reason = f"torch is built for CUDA {built}, but sees no device" if built else "a CPU build"
-        return [Finding("cpu", cpu), Finding("cuda", f"none ({reason})")]
-    return [
-        Finding("cpu", cpu),
-        *(
-            Finding(f"cuda:{index}", torch.cuda.get_device_name(index))
-            for index in range(torch.cuda.device_count())
-        ),
-    ]
+    threads = torch.get_num_threads()
+    cpu = Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads")
+    if torch.cuda.is_available():
+        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+        return [cpu, *(Finding(f"cuda:{index}", name) for index, name in enumerate(names))]
+    built = torch.version.cuda
+    why = f"torch is built for CUDA {built}, but sees no device" if built else "a CPU build"
+    return [cpu, Finding("cuda", f"none ({why})")]
 
 
 def _shared_memory() -> Finding:
@@ -218,15 +200,13 @@ def _shared_memory() -> Finding:
     if not os.path.isdir("/dev/shm"):
         return Finding("shared memory", "no /dev/shm on this system")
     free_mib = shutil.disk_usage("/dev/shm").free // 2**20
-    if free_mib < 512:
-        return Finding(
-            "shared memory",
-            f"{free_mib} MiB free",
-            "warning",
-            "start the container with --shm-size 8g, or train with "
-            "--cfg-options train_dataloader.num_workers=0 val_dataloader.num_workers=0",
-        )
-    return Finding("shared memory", f"{free_mib} MiB free")
+    if free_mib >= 512:
+        return Finding("shared memory", f"{free_mib} MiB free")
+    remedy = (
+        "start the container with --shm-size 8g, or train with "
+        "--cfg-options train_dataloader.num_workers=0 val_dataloader.num_workers=0"
+    )
+    return Finding("shared memory", f"{free_mib} MiB free", "warning", remedy)
 
 
 def _compiler() -> Finding:

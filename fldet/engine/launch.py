@@ -1,5 +1,6 @@
 """Starting several processes of this command on one machine."""
 
+import argparse
 import contextlib
 import os
 import signal
@@ -29,20 +30,11 @@ def relaunch(
     """Runs the command of this process again in ``count`` processes, by torchrun.
 
     What a user can get wrong is checked here first, so that it is said once and not ``count``
-    times between the lines of torchrun.
+    times between the lines of torchrun: the config, if the command has one, and the devices.
+    The arguments ``more`` are put behind those of the command line; the last of a kind holds.
 
-    Args:
-        cfg: the loaded config, None if the command has none.
-        count: processes; on CUDA at most the number of devices.
-        phases: what the run needs of ``train``, ``val``, ``test``.
-        device: as given on the command line.
-        max_restarts: so often all processes are started again when one has failed.
-        more: arguments put behind those of the command line; the last of a kind holds.
-
-    Raises:
-        StoppedError: a signal ended the run in good order.
-        SystemExit: a process has failed; what and which is printed.
-        FldetError: as ``prepare_config`` and ``select_device``.
+    A signal that ended the run in good order is raised as StoppedError. Where one of the processes
+    has failed, which it says itself, this one ends with its exit code.
     """
     import torch
 
@@ -100,22 +92,14 @@ def _kill_with_children(pid: int) -> None:
 
 
 def torchrun_command(arguments: list[str], count: int, max_restarts: int = 0) -> list[str]:
-    """Returns the command line that runs ``fldet`` with ``arguments`` in ``count`` processes.
+    """Returns the command line that runs ``fldet`` in ``count`` processes.
 
-    Args:
-        arguments: of this process; ``--gpus`` and ``--max-restarts`` are taken out.
-        count: number of processes.
-        max_restarts: of torchrun.
+    From the ``arguments`` of this process ``--gpus`` and ``--max-restarts`` are taken out.
     """
-    kept, skip = [], False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif name in ("--gpus", "--max-restarts"):
-            skip = not equals
-        else:
-            kept.append(argument)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--gpus")
+    parser.add_argument("--max-restarts")
+    _, kept = parser.parse_known_args(arguments)
     torchrun = [sys.executable, "-m", "fldet.engine.agent", "--standalone"]
     torchrun += [f"--nproc_per_node={count}", f"--max_restarts={max_restarts}"]
     return [*torchrun, "-m", "fldet", *kept, "--launcher", "pytorch"]

@@ -1,5 +1,6 @@
 """One run at a time in a work dir."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -31,13 +32,8 @@ def locked(work_dir: Path) -> Iterator[bool]:
 
     A lock whose process has ended is taken over. One of another machine cannot be looked into,
     unless torchrun says that it belongs to this run. A run that torchrun will start again leaves
-    its lock to the next attempt, unless it ended by a ``UsageError``.
-
-    Yields:
-        Whether an earlier attempt of this run, under the same torchrun, held the work dir.
-
-    Raises:
-        UsageError: another run holds it.
+    its lock to the next attempt, unless it ended by a ``UsageError``. Yields whether an earlier
+    attempt of this run, under the same torchrun, held the work dir.
     """
     path = work_dir / NAME
     _make_folder(work_dir)
@@ -100,18 +96,12 @@ def _create(path: Path, text: str) -> bool:
         if error.filename2 is None:  # of writing
             error.filename = str(path)
             raise
-        return _create_empty_first(path, text)  # a file system without hard links
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            file.write(text)  # on a file system without hard links
+            return True
+        return False
     finally:
         draft.unlink(missing_ok=True)
-    return True
-
-
-def _create_empty_first(path: Path, text: str) -> bool:
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        return False
     return True
 
 

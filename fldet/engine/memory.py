@@ -24,10 +24,6 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[floa
     of the process rises; call this before anything alike has run, because what a first run loads
     and keeps counts, and freed memory that a library keeps hides some of it. NaN where the system
     does not tell.
-
-    Args:
-        function: without arguments.
-        device: where it computes.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -39,12 +35,12 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[floa
     _give_back()
     try:
         _CLEAR.write_text("5")  # sets the peak back to the present
-        before = _resident_mib("VmRSS")
+        before = _mib_of(_STATUS.read_text(), "VmRSS")
     except OSError:
         function()
         return float("nan"), "not measured: this system has no /proc/self/clear_refs to write to"
     function()
-    rise = _resident_mib("VmHWM") - before
+    rise = _mib_of(_STATUS.read_text(), "VmHWM") - before
     return rise, "rise of the resident memory of the process in its first run, weights not included"
 
 
@@ -71,10 +67,6 @@ def _give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another system or library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _resident_mib(field: str) -> float:
-    return _mib_of(_STATUS.read_text(), field)
 
 
 def _mib_of(text: str, field: str) -> float:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,21 @@ INSTANCES = ("gt_instances", "ignored_instances")
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run was when it met a batch.
+    """Where a run was when it met a batch."""
 
-    Attributes:
-        iteration: number of the iteration, from 1.
-        seed: of the run.
-        rank: of the process.
-        lr: learning rate.
-        autocast: name of the data type of mixed precision, '' without.
-    """
-
-    iteration: int
+    iteration: int  # from 1
     seed: int
     rank: int
     lr: float
-    autocast: str
+    autocast: str  # name of the data type of mixed precision, '' without
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a second pass over a batch has shown.
+    """What a second pass over a batch has shown."""
 
-    Attributes:
-        parts: the loss and its parts by name.
-        first: the first tensor that is not finite; '' if all are finite.
-    """
-
-    parts: dict[str, float]
-    first: str
+    parts: dict[str, float]  # the loss and its parts by name
+    first: str  # the first tensor that is not finite; '' if all are finite
 
     @property
     def finite(self) -> bool:
@@ -61,17 +49,15 @@ class Finding:
 def examine(model: Any, batch: dict[str, Any], moment: Moment) -> Finding:
     """Returns the loss of a batch once more, and the first tensor in it that is not finite.
 
-    Args:
-        model: not wrapped, in training mode, with the weights and buffers of the moment.
-        batch: as the loader gave it.
-        moment: decides on the random numbers and on the precision.
+    The model is not wrapped, in training mode, with the weights and buffers of the moment, which
+    decides on random numbers and precision; the batch is as the loader gave it.
     """
     device = next(model.parameters()).device.type
     seed_everything(ITERATION, moment.seed, moment.rank, moment.iteration - 1)
     dtype = getattr(torch, moment.autocast) if moment.autocast else None
     with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
         data = model.data_preprocessor(batch, True)
-        first = _first_in(_state(model)) or _first_in(_data(data))
+        first = next(filter(None, starmap(_describe, _before_the_network(model, data))), "")
         with _watched(model) as seen:
             losses = model(**data, mode="loss")
     _, parts = model.parse_losses(losses)
@@ -88,7 +74,7 @@ def save_batch(path: Path, model: nn.Module, batch: dict[str, Any], moment: Mome
         "inputs": [image.cpu() for image in batch["inputs"]],
         "samples": [_plain_sample(sample) for sample in batch["data_samples"]],
     }
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # a full disk would be no OSError from within torch
     torch.save(content, buffer)
     return write_atomically(path, buffer.getvalue())
 
@@ -136,20 +122,13 @@ def _plain(value: Any) -> Any:
 # --- the search ----------------------------------------------------------------------------------
 
 
-def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _before_the_network(model: nn.Module, data: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for name, value in model.state_dict().items():
         yield f"weight {name}, before the iteration", value
-
-
-def _data(data: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     yield "input images", data["inputs"]
     for sample in data["data_samples"]:
         boxes = sample.gt_instances.bboxes
         yield f"boxes of image {sample.get('img_id')}", getattr(boxes, "tensor", boxes)
-
-
-def _first_in(tensors: Iterator[tuple[str, Tensor]]) -> str:
-    return next(filter(None, (_describe(name, value) for name, value in tensors)), "")
 
 
 def _describe(name: str, value: Any) -> str:

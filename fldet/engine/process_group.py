@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from fldet.errors import PeerError
 from fldet.processes import process_count, process_rank, restart_count
@@ -26,15 +27,8 @@ def process_group(
     """Is in the group of the processes that the launcher started, and leaves it at the end.
 
     MMEngine, which would join a group on a GPU and fail on a CPU, takes the one that is there.
-
-    Args:
-        launcher: what ``adopt_launcher`` returned.
-        device: of this process.
-        timeout: how long to wait for another process.
-        backend: of torch on a GPU; on a CPU it is gloo.
-
-    Raises:
-        PeerError: another process has ended, or does not answer.
+    Another process that has ended, or does not answer for ``timeout``, is a PeerError here. On a
+    CPU the ``backend`` is gloo.
     """
     try:
         if launcher != "none":
@@ -44,23 +38,19 @@ def process_group(
                 os.environ["LOCAL_RANK"] = str(local)
                 torch.cuda.set_device(local)
             name = backend if device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(name, timeout=timeout, **_own_store(timeout))
+            dist.init_process_group(name, timeout=timeout, **_own_store(timeout))
         yield
     except BaseException as error:
         if device.type == "cpu":  # NCCL would wait for what will never come
             _leave_group()
-        if isinstance(error, RuntimeError) and is_lost_connection(error):
+        is_lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+        if isinstance(error, RuntimeError) and is_lost:
             reason = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
             raise PeerError(
                 f"another process of the run has ended or does not answer ({reason})"
             ) from error
         raise
     _leave_group()
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Returns whether an exception only says that another process could not be reached."""
-    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _own_store(timeout: timedelta) -> dict[str, Any]:
@@ -74,21 +64,24 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
     one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     if not attempt or not one_machine or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
-    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
     )
     return {
-        "store": torch.distributed.PrefixStore(  # type: ignore[attr-defined]
-            f"attempt {attempt}", store
-        ),
+        "store": dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
         "rank": process_rank(),
         "world_size": process_count(),
     }
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the model itself, where it may be wrapped for several processes."""
+    return getattr(model, "module", model)
+
+
 def _leave_group() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def group_settings(cfg: Any) -> dict[str, Any]:
@@ -107,9 +100,6 @@ class Agreement:
     """Lets all processes act on what one of them has seen; made at the same place in each.
 
     The messages go through gloo, in memory of the host, so that no GPU is waited for.
-
-    Args:
-        cfg: of the run, for ``group_settings``.
     """
 
     def __init__(self, cfg: Any) -> None:

@@ -14,16 +14,10 @@ from fldet.models.fast.bfloat16 import avoid_single_columns
 
 
 def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
-    """Returns the report about a saved batch whose loss is finite this time.
+    """Returns the report about a saved batch whose loss is finite this time, else raises it.
 
-    Args:
-        cfg: as ``load_config`` returned it, of the run that saved the batch.
-        path: ``nonfinite_iter_N.pth``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; on a CPU the result is always the same.
-
-    Raises:
-        NonFiniteError: the loss is not finite again.
-        CheckpointError: the file is of another kind, or of another model.
+    ``cfg`` is of the run that saved it, ``path`` its ``nonfinite_iter_N.pth``. On a CPU the result
+    is always the same.
     """
     chosen = select_device(device)
     content = read_checkpoint(path)

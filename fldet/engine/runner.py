@@ -94,11 +94,7 @@ class FldetRunner(Runner):
         return loader
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
-        """Returns the training loop.
-
-        Order and random numbers of its samples follow from the seed; its data sets list broken
-        images in one file.
-        """
+        """Returns the training loop; the seed decides its samples, one file lists broken images."""
         if isinstance(loop, BaseLoop):
             return loop
         file = str(Path(self.log_dir, "broken_images.txt"))
@@ -165,11 +161,7 @@ class FldetRunner(Runner):
 
 
 def build_runner(cfg: Config) -> FldetRunner:
-    """Returns a runner; its work dir is made and the config written there.
-
-    Args:
-        cfg: of ``settle_training`` or ``resolve_test``.
-    """
+    """Returns a runner of a resolved config; its work dir is made and the config written there."""
     quiet_console(MMLogger.get_instance("mmengine"))
     with contextlib.redirect_stdout(sys.stderr):
         return FldetRunner.from_cfg(_literal(cfg))
@@ -190,20 +182,8 @@ def _literal(cfg: Config) -> Config:
     return literal
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the model itself, where it may be wrapped for several processes."""
-    inner: nn.Module = getattr(model, "module", model)
-    return inner
-
-
 def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
-    """Returns a loop after a look at what would end it later, or make it vain.
-
-    That is image files, boxes to learn from, and the ground truth.
-
-    Raises:
-        DataError: as ``CocoDataset.check_files``, ``require_boxes`` and ``read_ground_truth``.
-    """
+    """Returns a loop whose image files, boxes to learn from and ground truth have been checked."""
     evaluator = getattr(loop, "evaluator", None)
     for metric in evaluator.metrics if evaluator else ():
         if isinstance(metric, BoxMetric):

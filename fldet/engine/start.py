@@ -57,27 +57,15 @@ _EARLIER_LOCK = r"\.run\.lock\.(?:.+|stale)\.\d+"
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at the first iteration, or behind a checkpoint of its work dir.
+    """Where a run begins: at the first iteration, or behind a checkpoint of its work dir."""
 
-    Attributes:
-        path: the checkpoint; None for a new run.
-        iteration: iterations done.
-        seed: of the run; None for a new one.
-        validated: whether the validation after this iteration is part of it.
-        averaged: whether its weights are averages, and those of the run are kept beside them.
-        images: of a step of one process.
-        info: what the hooks of the run have noted.
-        finished: why nothing is left to do, '' if something is.
-    """
-
-    path: Path | None = None
+    path: Path | None = None  # the checkpoint; None for a new run
     iteration: int = 0
-    seed: int | None = None
-    validated: bool = False
-    averaged: bool = False
-    images: int | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    finished: str = ""
+    seed: int | None = None  # of a run that goes on
+    validated: bool = False  # whether the validation after this iteration is part of it
+    images: int | None = None  # of a step of one process
+    info: dict[str, Any] = field(default_factory=dict)  # what the hooks of the run have noted
+    finished: str = ""  # why nothing is left to do, '' if something is
 
 
 @contextmanager
@@ -86,21 +74,9 @@ def opened_run(
 ) -> Iterator[Start]:
     """Holds the work dir of a run for this process, and yields where the run begins.
 
-    Of several processes the first one holds it for all. A run that torchrun has started again after
-    a failure goes on as with ``resume``.
-
-    Args:
-        cfg: of ``resolve_training``.
-        hooks: of the run; those that may end it early are asked.
-        resume: whether a run that is there may be gone on with.
-        launcher: that started the processes.
-        trust: run the code in checkpoints that cannot be read without.
-
-    Raises:
-        UsageError: another run holds the work dir, or it has one and ``resume`` is not set.
-        CheckpointError: none of its checkpoints can be used, or ``load_from`` cannot be read.
-        ConfigError: the run was begun with another optimizer, schedule or classes.
-        FileSystemError: the work dir cannot be written.
+    Of several processes the first one holds it for all. Those ``hooks`` are asked that may end the
+    run early. A run that is there is gone on with where ``resume`` is set, or torchrun has started
+    it again after a failure.
     """
     work_dir = Path(cfg.work_dir)
     is_first = launcher == "none" or process_rank() == 0
@@ -140,29 +116,16 @@ def _require_free(work_dir: Path, resume: bool) -> None:
 
 
 def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
-    """Returns the newest checkpoint of a work dir that is whole and fits the model of a config.
-
-    Args:
-        work_dir: with at least one file ``iter_N.pth``.
-        cfg: of ``resolve_training``.
-        trust: run the code in checkpoints that cannot be read without.
-
-    Raises:
-        CheckpointError: none can be used.
-        ConfigError: the optimizer or the schedule of the run is of another kind than the config's,
-            or the run averages its weights and the config does not.
-    """
+    """Returns the newest checkpoint of a work dir that is whole and fits the model of a config."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = MODELS.build(cfg.model)
     for path, content in usable_checkpoints(work_dir, trust=trust):
-        problem = weights_problem(model, content, path)
-        if problem:
+        if problem := weights_problem(model, content, path):
             log.warning("passed over: %s does not fit the model of the config: %s", path, problem)
             continue
         _require_classes(checkpoint_classes(content, path), cfg, path)
         _check_optimizer(cfg, model, content, path)
-        averaged = "ema_state_dict" in content
-        if averaged and not cfg.get("ema"):
+        if "ema_state_dict" in content and not cfg.get("ema"):
             raise ConfigError(
                 f"{path} is of a run that averages its weights; the config has ema off",
                 expected="ema as the run began",
@@ -175,7 +138,6 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
             done,
             seed=meta["seed"],
             validated=info.get(VALIDATED) == done,
-            averaged=averaged,
             images=identity_of(meta).get("images per process"),
             info=info,
         )
@@ -187,11 +149,7 @@ def find_start(work_dir: Path, cfg: Config, *, trust: bool = False) -> Start:
 
 
 def _check_optimizer(cfg: Config, model: Any, content: Mapping[str, Any], path: Path) -> None:
-    """Compares the optimizer and the schedule of a config with those that a run has saved.
-
-    Raises:
-        ConfigError: they are of another kind, so that what was saved cannot be gone on with.
-    """
+    """Refuses an optimizer or a schedule of another kind than a run has saved."""
     wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
     if not isinstance(wrapper, OptimWrapper):  # several optimizers, each by its name
         return
@@ -239,12 +197,7 @@ def groups_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
 
 
 def state_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
-    """Returns why what an optimizer has saved for each weight does not fit the weights, or ''.
-
-    Args:
-        now: the groups of weights of the optimizer.
-        saved: of a checkpoint, whose groups fit.
-    """
+    """Returns why what an optimizer has saved for each weight does not fit the weights, or ''."""
     state = saved.get("state")
     if not isinstance(state, dict):
         return "its optimizer has no state"
@@ -299,11 +252,7 @@ def schedule_problem(now: Sequence[Mapping[str, Any]], saved: Any) -> str:
 
 
 def _require_classes(trained: tuple[str, ...] | None, cfg: Config, path: Path) -> None:
-    """Does nothing if a run goes on with the labels that it began with.
-
-    Raises:
-        ConfigError: the classes of the config are others, or in another order.
-    """
+    """Refuses other classes than those that a run began with, or another order."""
     for _, dataset in our_datasets(cfg.get("train_dataloader")):
         names = tuple(dataset.metainfo["classes"])
         if trained and names != trained:
@@ -316,13 +265,7 @@ def _require_classes(trained: tuple[str, ...] | None, cfg: Config, path: Path) -
 
 
 def why_finished(start: Start, cfg: Config, hooks: Sequence[Hook] = ()) -> str:
-    """Returns why a run has nothing left to do, '' if it has: iterations, or a validation.
-
-    Args:
-        start: where it would go on.
-        cfg: of ``resolve_training``.
-        hooks: of the run; those that may end it early are asked.
-    """
+    """Returns why a run has nothing left to do, '' if it has: iterations, or a validation."""
     if not start.path:
         return ""
     validates = bool(cfg.get("val_cfg") and cfg.get("val_dataloader"))
@@ -337,10 +280,7 @@ def why_finished(start: Start, cfg: Config, hooks: Sequence[Hook] = ()) -> str:
 def remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
     """Removes what a run that was cut off has left behind the iteration where it goes on.
 
-    Args:
-        work_dir: of the run.
-        start: where it goes on.
-        resume: whether the logs in the folder are of this run.
+    Where it does not ``resume``, the logs in the folder are of another run, and stay.
     """
     for path in _leftovers(work_dir):
         log.info("removed %s, left over from a run that was killed", path)
@@ -356,21 +296,16 @@ def remove_leftovers(work_dir: Path, start: Start, *, resume: bool) -> None:
 
 def _leftovers(work_dir: Path) -> Iterator[Path]:
     """Yields the temporary files of our own that a killed process has left in a work dir."""
-    for path in work_dir.glob(".*"):
-        if is_temporary_name(path.name, _WRITTEN) or re.fullmatch(_EARLIER_LOCK, path.name):
-            yield path
-    for path in work_dir.glob("*/vis_data/.*"):
-        if is_temporary_name(path.name, r".+\.json"):
-            yield path
+    for places, written in ((".*", _WRITTEN), ("*/vis_data/.*", r".+\.json")):
+        for path in work_dir.glob(places):
+            if is_temporary_name(path.name, written) or re.fullmatch(_EARLIER_LOCK, path.name):
+                yield path
 
 
 def trim_scalars(path: Path, iteration: int, *, validated: bool) -> None:
     """Removes the lines of a log of scalars that the resumed run will write again.
 
-    Args:
-        path: one JSON object a line, with ``step``.
-        iteration: lines of later steps go.
-        validated: keeps the line of the validation at ``iteration``.
+    The line of the validation at ``iteration`` stays if it was ``validated``.
     """
     try:
         data = read_bytes(path, most=GIB)

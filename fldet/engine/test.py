@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from torch import nn
 
 from fldet.checkpoints.files import (
     checkpoint_classes,
@@ -17,9 +16,9 @@ from fldet.checkpoints.files import (
 )
 from fldet.config.resolve import resolve_test
 from fldet.devices import device_name, select_device
-from fldet.engine.process_group import group_settings, process_group
+from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import PrecisionCheck, TestResult
-from fldet.engine.runner import FldetRunner, build_runner, unwrapped
+from fldet.engine.runner import FldetRunner, build_runner
 from fldet.errors import ConfigError, UsageError, explained_file_errors
 from fldet.evaluation.figures import Figures
 from fldet.evaluation.metrics import BoxMetric, CocoMetric
@@ -137,19 +136,17 @@ def _test_as_asked(
 ) -> tuple[Figures | None, float]:
     """Tests the model of a runner, or an optimized copy that takes its place.
 
-    Args:
-        runner: with the weights loaded.
-        precision: of the copy; None tests the model as it is.
-        compare: test MMDetection's own code in float32 first.
-
-    Returns:
-        The figures of MMDetection's code, None without ``compare``; the seconds of the test.
+    Returns the figures of MMDetection's own code in float32, if it is tested first to ``compare``,
+    and the seconds of the test.
     """
     model, stock = unwrapped(runner.model), None
     if precision:
         runner.model = optimized(model, precision=precision)
     if compare:
-        stock = _stock_figures(runner, as_in_mmdetection(model))
+        log.info("testing MMDetection's own code in float32 first")
+        tested, runner.model = runner.model, as_in_mmdetection(model)
+        runner.test()
+        stock, runner.model = next(iter(_figures(runner).values())), tested
     log.info("the network computes in %s", network_precision(runner.model))
     started = time.perf_counter()
     runner.test()
@@ -158,18 +155,9 @@ def _test_as_asked(
 
 def check_precision(stock: Figures, tested: Figures, tolerance: float) -> PrecisionCheck:
     """Returns the difference of two APs in points and whether it is within a tolerance."""
-    before, after = stock.main, tested.main
-    difference = 100 * (after - before)
-    return PrecisionCheck(before, difference, tolerance, within=not abs(difference) > tolerance)
-
-
-def _stock_figures(runner: FldetRunner, stock: nn.Module) -> Figures:
-    """Returns the first metric's figures of another model; the runner keeps its own."""
-    log.info("testing MMDetection's own code in float32 first")
-    own, runner.model = runner.model, stock
-    runner.test()
-    runner.model = own
-    return next(iter(_figures(runner).values()))
+    difference = 100 * (tested.main - stock.main)
+    within = not abs(difference) > tolerance
+    return PrecisionCheck(stock.main, difference, tolerance, within)
 
 
 def _keep_detections(runner: FldetRunner, out: Path | None, work_dir: Path) -> Path | None:

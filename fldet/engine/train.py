@@ -24,21 +24,16 @@ from fldet.checkpoints.files import (
     trusted_checkpoints,
 )
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
-from fldet.config.resolve import (
-    TrainOptions,
-    default_work_dir,
-    resolve_training,
-    settle_training,
-)
+from fldet.config.resolve import TrainOptions, default_work_dir, resolve_training, settle_training
 from fldet.config.train_step import train_step_in_words
 from fldet.devices import device_name, select_device
 from fldet.engine.batch_size import ASKED, choose_batch_size, find_batch_size
 from fldet.engine.hooks import BuffersHook, EarlyEndHook, NonFiniteHook, ResumeHook, StopHook
 from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.engine.hooks.nonfinite import SKIPPED
-from fldet.engine.process_group import group_settings, process_group
+from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import TrainResult
-from fldet.engine.runner import FldetRunner, build_runner, unwrapped
+from fldet.engine.runner import FldetRunner, build_runner
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import opened_run
 from fldet.errors import FldetError, explained_file_errors
@@ -95,7 +90,8 @@ def train(
     ) as start:
         if start.finished:
             log.info("%s is finished: %s", work_dir, start.finished)
-            return _result(work_dir, start.path)
+            best = best_checkpoint(work_dir)
+            return TrainResult(work_dir, start.path, best, start.iteration, {}, None, 0.0)
         images = choose_batch_size(resolved, batch_size, start, chosen, launcher)
         settled = settle_training(
             resolved,
@@ -118,23 +114,10 @@ def train(
 def batch_size_of_processes(
     cfg: Config, count: int, *, work_dir: Path | None, resume: bool, device: str, amp: bool | None
 ) -> int | None:
-    """Returns as many images per step as fit for each of some processes that will train.
+    """Returns as many images per step as fit for each of ``count`` processes that will train.
 
-    They are found in a process of its own, which leaves nothing on the device.
-
-    Args:
-        cfg: as ``load_config`` returned it.
-        count: processes.
-        work_dir: as for ``train``.
-        resume: as for ``train``.
-        device: as for ``train``.
-        amp: as for ``train``.
-
-    Returns:
-        None where the run will be resumed, and has a number already.
-
-    Raises:
-        FldetError: as ``train``.
+    They are found in a process of its own, which leaves nothing on the device. None where the run
+    will be resumed, and has a number already.
     """
     if resume and newest_checkpoint(work_dir or default_work_dir(cfg)):
         return None
@@ -192,23 +175,24 @@ def _run(
             runner.call_hook("after_run")
             raise
         ended = [hook.reason for hook in hooks if isinstance(hook, EarlyEndHook) and hook.reason]
-        seconds = time.perf_counter() - started
-        last = runner.message_hub.get_info("last_ckpt")
-        newest = Path(cfg.work_dir, Path(last).name) if last else None
-        text = " and ".join(ended)
-        return _result(Path(cfg.work_dir), newest, runner.message_hub, seconds, text)
+        work_dir, hub = Path(cfg.work_dir), runner.message_hub
+        newest = hub.get_info("last_ckpt")
+        last = work_dir / Path(newest).name if newest else None
+        return TrainResult(
+            work_dir=work_dir,
+            last_checkpoint=last,
+            best_checkpoint=best_checkpoint(work_dir),
+            iterations=iteration_of(last) if last else 0,
+            final_losses=_final_losses(hub),
+            best_ap=hub.get_info("best_score"),
+            seconds=time.perf_counter() - started,
+            skipped_batches=hub.get_info(SKIPPED, 0),
+            ended_early=" and ".join(ended),
+        )
 
 
 def training_runner(cfg: Config, device: torch.device) -> FldetRunner:
-    """Returns a runner whose model is made ready for training.
-
-    Args:
-        cfg: of ``settle_training``.
-        device: where it runs.
-
-    Raises:
-        UnavailableError: the config compiles, and nothing can be compiled.
-    """
+    """Returns a runner whose model is made ready for training."""
     if cfg.get("compile"):
         require_compiler(device, cfg.compile["backend"])
     runner = build_runner(cfg)
@@ -223,26 +207,6 @@ def _plan(cfg: Config, runner: FldetRunner) -> str:
     return (
         f"{iterations} iterations of {images} images, {epochs:.3g} times each image; "
         f"work dir {runner.work_dir}"
-    )
-
-
-def _result(
-    work_dir: Path,
-    last: Path | None,
-    hub: MessageHub | None = None,
-    seconds: float = 0.0,
-    ended_early: str = "",
-) -> TrainResult:
-    return TrainResult(
-        work_dir=work_dir,
-        last_checkpoint=last,
-        best_checkpoint=best_checkpoint(work_dir),
-        iterations=iteration_of(last) if last else 0,
-        final_losses=_final_losses(hub) if hub else {},
-        best_ap=hub.get_info("best_score") if hub else None,
-        seconds=seconds,
-        skipped_batches=hub.get_info(SKIPPED, 0) if hub else 0,
-        ended_early=ended_early,
     )
 
 

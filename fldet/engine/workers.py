@@ -17,8 +17,7 @@ from fldet.processes import leave_signals_to_parent
 def worker_errors() -> Iterator[None]:
     """Raises an expected failure of a loader process without the traceback that torch adds.
 
-    Raises:
-        WorkerError: a loader process was killed, or has no shared memory for its batches.
+    A process that was killed, or has no shared memory for its batches, is a WorkerError.
     """
     earlier = Queue._on_queue_feeder_error  # type: ignore[attr-defined]
     Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]

@@ -29,9 +29,7 @@ class BrokenImagesHook(Hook):
         self._size = 0
         self._logged: dict[str, None] = {}
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Logs what is new in the list."""
         if not is_main_process() or not self.file.exists():
             return

@@ -26,9 +26,6 @@ class CheckpointHook(MMEngineCheckpointHook):
     Args:
         max_keep_ckpts: this many of the newest are kept, at least two.
         **kwargs: of MMEngine's hook.
-
-    Raises:
-        CheckpointError: a file cannot be written; the earlier ones are still there.
     """
 
     best_ckpt_path: str | None
@@ -43,8 +40,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if runner.iter:
             self._saved = runner.iter, runner.message_hub.get_info(VALIDATED) == runner.iter
-        best = getattr(self, "best_ckpt_path", None)
-        if best:
+        if best := getattr(self, "best_ckpt_path", None):
             self.best_ckpt_path = str(Path(self.out_dir, Path(best).name))
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
@@ -82,15 +78,12 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         best = getattr(self, "best_ckpt_path", None)
-        if best is None:
-            super()._save_best_checkpoint(runner, metrics)
-            return
         self.best_ckpt_path = None  # for MMEngine there is nothing to remove
         super()._save_best_checkpoint(runner, metrics)
         if self.best_ckpt_path is None:
             self.best_ckpt_path = best
-        elif self.best_ckpt_path != best and is_main_process():
-            Path(best).unlink(missing_ok=True)
+        elif best not in (None, self.best_ckpt_path) and is_main_process():
+            Path(str(best)).unlink(missing_ok=True)
 
 
 def run_identity(runner: Any) -> dict[str, Any]:

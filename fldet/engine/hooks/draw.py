@@ -30,9 +30,6 @@ class DrawHook(Hook):
         out_dir: folder of the pictures; it is made.
         score_thr: lowest score of a box that is drawn, in [0, 1].
         max_pictures: stop after so many in this process; None draws all.
-
-    Attributes:
-        pictures: the files written since the test began.
     """
 
     priority = "LOW"
@@ -43,7 +40,7 @@ class DrawHook(Hook):
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
         self.max_pictures = max_pictures
-        self.pictures: list[Path] = []
+        self.pictures: list[Path] = []  # written since the test began
         self._owners: dict[str, str] = {}
 
     def before_test(self, runner: Any) -> None:
@@ -60,19 +57,7 @@ class DrawHook(Hook):
         data_batch: Any = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draws the images of a batch.
-
-        Args:
-            runner: knows the class names of the data set.
-            batch_idx: not used.
-            data_batch: not used.
-            outputs: ``DetDataSample`` with ``img_path``, ``img_id``, ``pred_instances`` and, for
-                the ground truth, ``gt_instances`` and ``ignored_instances``.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
-        del batch_idx, data_batch
+        """Draws the images of a batch; one that cannot be read is a DataError."""
         names = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
         for sample in outputs or ():
             if self.max_pictures is not None and len(self.pictures) >= self.max_pictures:
@@ -90,13 +75,10 @@ class DrawHook(Hook):
 
 
 def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:
-    """Returns predictions beside ground truth.
+    """Returns predictions of at least ``score_thr`` beside ground truth.
 
-    Args:
-        image: (H, W, 3) uint8 BGR, the image file.
-        sample: a ``DetDataSample`` with boxes xyxy in pixels of the file.
-        names: class names by label.
-        score_thr: predictions with a lower score are left out.
+    The image is (H, W, 3) uint8 BGR, as in its file; the boxes of the ``DetDataSample`` are xyxy in
+    pixels of the file.
     """
     found = sample.pred_instances
     found = found[found.scores >= score_thr]

@@ -22,14 +22,10 @@ STATE, SECONDS = "early_stopping", "seconds_trained"
 
 
 class EarlyEndHook(Hook):
-    """Ends the loop with a checkpoint and a validation of the last weights.
-
-    Attributes:
-        reason: why this run was ended; '' if it was not.
-    """
+    """Ends the loop with a checkpoint and a validation of the last weights."""
 
     priority = "LOW"  # before the checkpoint of the same moment is written
-    reason = ""
+    reason = ""  # why this run was ended; '' if it was not
 
     def reached(self, info: Mapping[str, Any]) -> str:
         """Returns why a run with these ``runtime_info`` has nothing left to do; '' if it has."""
@@ -80,19 +76,15 @@ class EarlyStoppingHook(EarlyEndHook):
         self.min_delta = min_delta
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Counts. A score that is not a number is no better one.
-
-        Raises:
-            ConfigError: the validation has no such score.
-        """
-        if self.monitor not in (metrics or {}):
+        """Counts. A score that is not a number is no better one."""
+        metrics = metrics or {}
+        if self.monitor not in metrics:
             raise ConfigError(
                 f"early_stopping: the validation has no figure {self.monitor!r}",
-                expected=nearest(self.monitor, metrics or {})
-                or f"one of {', '.join(metrics or {})}",
+                expected=nearest(self.monitor, metrics) or f"one of {', '.join(metrics)}",
                 hint="early_stopping = dict(patience=5, monitor='coco/AP')",
             )
-        score = float((metrics or {})[self.monitor])
+        score = float(metrics[self.monitor])
         state = runner.message_hub.get_info(STATE) or {"best": None, "waited": 0}
         gain = self.sign * (score - state["best"]) if state["best"] is not None else math.inf
         if not math.isnan(score) and gain > self.min_delta:
@@ -119,8 +111,7 @@ class TimeBudgetHook(EarlyEndHook):
     run; of a start that was killed, up to its last checkpoint. The last validation comes on top.
 
     Args:
-        seconds: of the run.
-        clock: returns seconds; the difference of two calls counts.
+        seconds: of the run, by ``clock``.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -133,9 +124,7 @@ class TimeBudgetHook(EarlyEndHook):
         self._start = self.clock() - runner.message_hub.get_info(SECONDS, 0.0)
         self.end_if_reached(runner, runner.iter)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Looks at the clock; all processes end after the same step."""
         self._note(runner)
         if runner.optim_wrapper.should_update():

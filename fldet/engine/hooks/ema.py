@@ -32,9 +32,7 @@ class EMAHook(MMEngineEMAHook):
         if not self.ema_model.steps:
             self.ema_model.module.load_state_dict(self.src_model.state_dict())
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, *, outputs: Any, **_: Any) -> None:
         """Moves the average after each step of the optimizer."""
         if not outputs:  # a batch that was passed over; a step that it ended waits for the next
             return

@@ -15,43 +15,26 @@ from fldet.numeric import is_number
 log = logging.getLogger("fldet")
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_TIME = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
 _LONGEST = 1e12  # seconds, that is 30,000 years
 
 
 def hooks_of_lines(cfg: Config) -> list[Hook]:
-    """Returns the hooks that the lines of a config stand for.
-
-    Args:
-        cfg: of a training.
-
-    Raises:
-        ConfigError: a value of another kind, or lines that do not go together.
-    """
-    hooks: list[Hook] = []
-    if _is_on(cfg, "ema"):
-        hooks.append(_ema(cfg.ema))
-    if _is_on(cfg, "early_stopping"):
-        hooks.append(_early_stopping(cfg))
-    if _is_on(cfg, "max_time"):
-        hooks.append(TimeBudgetHook(duration(cfg.max_time)))
-    return hooks
+    """Returns the hooks that the lines of a training's config stand for."""
+    makers = {"ema": _ema, "early_stopping": _early_stopping, "max_time": _time_budget}
+    return [
+        make(cfg)
+        for name, make in makers.items()
+        if cfg.get(name) is not None and cfg[name] is not False
+    ]
 
 
 def duration(value: Any) -> float:
-    """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds.
-
-    Raises:
-        ConfigError: it is something else, or not positive.
-    """
-    seconds = 0.0
-    if is_number(value):
-        seconds = float(value)
-    elif isinstance(value, str):
-        text = value.replace(" ", "")
-        parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
-        in_order = [unit for _, unit in parts] == [u for u in _UNITS if u in text]
-        if in_order and "".join(map("".join, parts)) == text:
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    """Returns the seconds of ``'2h30m'``, ``'90m'``, ``'1d'`` or a number of seconds."""
+    seconds = float(value) if is_number(value) else 0.0
+    if isinstance(value, str) and (found := _TIME.fullmatch(value.replace(" ", ""))):
+        parts = zip(found.groups("0"), _UNITS.values(), strict=True)
+        seconds = sum(float(number) * unit for number, unit in parts)
     if not 0 < seconds <= _LONGEST:
         raise ConfigError(
             f"max_time is {shorten(value)}",
@@ -60,7 +43,12 @@ def duration(value: Any) -> float:
     return seconds
 
 
-def _ema(value: Any) -> EMAHook:
+def _time_budget(cfg: Config) -> Hook:
+    return TimeBudgetHook(duration(cfg.max_time))
+
+
+def _ema(cfg: Config) -> Hook:
+    value: Any = cfg.ema
     options = {} if value is True else value
     example = "True, False or dict(momentum=0.0002, gamma=10)"
     if not isinstance(options, dict):
@@ -74,7 +62,7 @@ def _ema(value: Any) -> EMAHook:
     return hook
 
 
-def _early_stopping(cfg: Config) -> EarlyStoppingHook:
+def _early_stopping(cfg: Config) -> Hook:
     value: Any = cfg.early_stopping
     example = "validations without a better score, as 5, or dict(patience=5, min_delta=0.001)"
     if not (_is_count(value) or isinstance(value, dict)):
@@ -88,25 +76,19 @@ def _early_stopping(cfg: Config) -> EarlyStoppingHook:
     checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
     best, options = checkpoint.get("save_best"), dict[str, Any]()
     if isinstance(best, str) and best != "auto":
-        options["monitor"] = best
-        options["rule"] = checkpoint.get("rule") or "greater"
+        options |= {"monitor": best, "rule": checkpoint.get("rule") or "greater"}
     options |= value if isinstance(value, dict) else {"patience": value}
     hook = EarlyStoppingHook(**options)
     good_rule = options.get("rule", "greater") in ("greater", "less")
-    good_delta = is_number(hook.min_delta) and hook.min_delta >= 0
     if not (_is_count(hook.patience) and isinstance(hook.monitor, str) and good_rule):
         raise ConfigError(
             f"early_stopping is {shorten(value)}", expected=f"{example}; rule greater, less"
         )
-    if not good_delta:
+    if not (is_number(hook.min_delta) and hook.min_delta >= 0):
         raise ConfigError(
             f"early_stopping.min_delta is {shorten(hook.min_delta)}", expected="0 or more"
         )
     return hook
-
-
-def _is_on(cfg: Config, name: str) -> bool:
-    return cfg.get(name) is not None and cfg[name] is not False
 
 
 def _is_count(value: Any) -> bool:

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from fldet.engine.nonfinite import Moment, examine, finding_text, image_names, save_batch
-from fldet.engine.process_group import Agreement
+from fldet.engine.process_group import Agreement, unwrapped
 from fldet.errors import NonFiniteError, PeerError
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.registry import HOOKS
@@ -33,13 +33,11 @@ class NonFiniteHook(Hook):
     With gradient accumulation a batch that is passed over counts as one of its step, with gradients
     of zero, so that steps stay between the same iterations.
 
-    Args:
-        skip: so many batches are passed over before the run is stopped.
-        command: how to see the batch again; the name of the file is put at its end.
+    When the run is stopped, weights and optimizer are as before the batch.
 
-    Raises:
-        NonFiniteError: the loss is not finite; weights and optimizer are as before the batch.
-        PeerError: so is it in another process.
+    Args:
+        skip: so many batches are passed over before.
+        command: how to see the batch again; the name of the file is put at its end.
     """
 
     priority = "HIGHEST"  # before MMEngine takes the losses into its log
@@ -65,9 +63,7 @@ class NonFiniteHook(Hook):
             self._modules = changing_modules(self._model)
         self._buffers = copy_buffers(self._modules)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, *, outputs: Any, **_: Any) -> None:
         """Keeps the losses of a batch that was passed over out of the log."""
         if self._passed_over:
             outputs.clear()
@@ -93,8 +89,7 @@ class NonFiniteHook(Hook):
 
     @property
     def _model(self) -> nn.Module:
-        inner: nn.Module = getattr(self._runner.model, "module", self._runner.model)
-        return inner
+        return unwrapped(self._runner.model)
 
     def _pass_over(self, count: int, is_wrong: bool) -> None:
         self._runner.message_hub.update_info(SKIPPED, count)
@@ -118,14 +113,12 @@ class NonFiniteHook(Hook):
         moment = self._moment()
         finding = examine(self._model, self._batch, moment)
         restore_buffers(self._modules or [], self._buffers)
-        name = f"nonfinite_iter_{moment.iteration}" + (
-            f"_rank_{moment.rank}" if moment.rank else ""
-        )
         if not is_wrong:
             raise PeerError(
                 f"the loss of another process is not finite in iteration {moment.iteration}"
             )
-        path = Path(self._runner.work_dir, f"{name}.pth")
+        rank = f"_rank_{moment.rank}" if moment.rank else ""
+        path = Path(self._runner.work_dir, f"nonfinite_iter_{moment.iteration}{rank}.pth")
         save_batch(path, self._model, self._batch, moment)
         raise NonFiniteError(
             finding_text(finding, moment, self._batch),

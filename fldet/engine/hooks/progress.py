@@ -36,9 +36,7 @@ class ProgressHook(Hook):
         """Starts the training bar."""
         self._push("train", runner.max_iters, runner.iter)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Shows the iteration just done."""
         done = runner.iter + 1
         self._advance(done, lambda: bar_status(runner, self.interval))
@@ -51,28 +49,17 @@ class ProgressHook(Hook):
         """Ends the training bar."""
         self._pop()
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """Starts the bar of a validation."""
-        self._push("val", len(runner.val_dataloader))
+    def _before_epoch(self, runner: Any, mode: str = "train") -> None:
+        if mode != "train":  # whose bar is that of all epochs
+            self._push(mode, len(getattr(runner, f"{mode}_dataloader")))
 
-    def before_test_epoch(self, runner: Any) -> None:
-        """Starts the bar of a test."""
-        self._push("test", len(runner.test_dataloader))
-
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Shows the batch just done."""
+    def _after_iter(self, runner: Any, batch_idx: int, *, mode: str, **_: Any) -> None:
+        """Shows the batch of a validation or test just done."""
         self._advance(batch_idx + 1)
-
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Shows the batch just done."""
-        self._advance(batch_idx + 1)
-        total = len(runner.test_dataloader)
-        if self._lines() and (batch_idx + 1) % max(1, total // 10) == 0:
-            log.info("test %d/%d batches", batch_idx + 1, total)
+        if mode == "test" and self._lines():
+            total = len(runner.test_dataloader)
+            if (batch_idx + 1) % max(1, total // 10) == 0:
+                log.info("test %d/%d batches", batch_idx + 1, total)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Logs the figures of a validation."""

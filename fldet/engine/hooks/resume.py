@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from fldet.data.stream import ITERATION, seed_everything
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of, run_identity
 from fldet.engine.hooks.plain_checkpoint import make_plain, take_back
-from fldet.engine.process_group import Agreement
+from fldet.engine.process_group import Agreement, unwrapped
 from fldet.errors import CheckpointError, shorten
 from fldet.registry import HOOKS
 
@@ -56,18 +56,14 @@ class ResumeHook(Hook):
             self._settings = settings_of(runner.optim_wrapper)
             self._schedule = [one.state_dict() for one in schedulers_of(runner.param_schedulers)]
         else:
-            keep_what_fits(getattr(runner.model, "module", runner.model), checkpoint)
+            keep_what_fits(unwrapped(runner.model), checkpoint)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Leaves nothing in the checkpoint that torch alone could not read back."""
         make_plain(checkpoint)
 
     def before_train(self, runner: Any) -> None:
-        """Meets the other processes; sets notes and learning rate, after those of the checkpoint.
-
-        Raises:
-            CheckpointError: they go on from different iterations.
-        """
+        """Meets the other processes; sets notes and rates, after those of the checkpoint."""
         agreement = Agreement(runner.cfg)
         if not agreement.is_same(runner.iter):
             raise CheckpointError(
@@ -89,8 +85,12 @@ class ResumeHook(Hook):
         if self._resumed is None or not runner.iter:
             return
         log.info(banner(runner))
-        for name, (then, now) in changes(identity_of(self._resumed), runner).items():
-            log.warning("%s: %s before, %s now: the run goes on, but not exactly", name, then, now)
+        identity = run_identity(runner)
+        for name, then in identity_of(self._resumed).items():
+            now = identity.get(name)
+            if now != then:
+                said = "%s: %s before, %s now: the run goes on, but not exactly"
+                log.warning(said, name, then, now)
         if validation_is_due(runner):
             log.info("validating iteration %d, which the earlier run did not finish", runner.iter)
             runner.val_loop.run()
@@ -103,12 +103,7 @@ class ResumeHook(Hook):
 def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
     """Puts the model's own first weights in the place of those of another shape, and names them.
 
-    Args:
-        model: that the checkpoint is to be loaded into.
-        checkpoint: with the weights as ``state_dict`` or by themselves; changed in place.
-
-    Raises:
-        CheckpointError: no weight has name and shape of one of the model.
+    The checkpoint, with the weights as ``state_dict`` or by themselves, is changed in place.
     """
     weights, own = checkpoint.get("state_dict", checkpoint), model.state_dict()
     names = {name.removeprefix("module."): name for name in weights}
@@ -149,14 +144,9 @@ def schedulers_of(param_schedulers: Any) -> list[Any]:
 
 
 def follow_rates(rates: Sequence[float], optimizer: Any, schedulers: Sequence[Any]) -> None:
-    """Brings a loaded optimizer and its schedulers to other first learning rates, in place.
+    """Brings a loaded optimizer and its schedulers to other first rates of its groups, in place.
 
     A rate keeps its share of the first one, so that warm-up and schedule go on where they are.
-
-    Args:
-        rates: one for each group, as ``first_rates`` returned them.
-        optimizer: of MMEngine's wrappers, with the state of the run.
-        schedulers: of its learning rate.
     """
     before = first_rates(optimizer)
     factors = [new / old if old else 1.0 for new, old in zip(rates, before, strict=True)]
@@ -178,10 +168,7 @@ def follow_settings(
 ) -> None:
     """Brings a loaded optimizer to the settings of the config, in place, and names them.
 
-    Args:
-        settings: one of each group, as ``settings_of`` returned them before the loading.
-        optimizer: with the state of the run.
-        scheduled: settings that schedules change, and that stay where these have brought them.
+    Those that are ``scheduled`` stay where the schedules have brought them.
     """
     changed: dict[str, tuple[Any, Any]] = {}
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
@@ -194,12 +181,7 @@ def follow_settings(
 
 
 def follow_schedule(settings: Sequence[Mapping[str, Any]], schedulers: Sequence[Any]) -> None:
-    """Brings loaded schedulers to the settings of the config, in place, and names them.
-
-    Args:
-        settings: the state of each before the loading.
-        schedulers: with the state of the run, of which they keep where they are.
-    """
+    """Brings loaded schedulers to the config's settings, in place, but not back, and names them."""
     for number, (scheduler, setting) in enumerate(zip(schedulers, settings, strict=True)):
         for name in settings_taken_by(type(scheduler)) & {*setting}:
             before, value = getattr(scheduler, name, None), setting[name]
@@ -231,12 +213,6 @@ def banner(runner: Any) -> str:
         f"  order of the samples and random states, from seed {runner.seed} and the iteration",
     ]
     return "\n".join(lines)
-
-
-def changes(before: Mapping[str, Any], runner: Any) -> dict[str, tuple[Any, Any]]:
-    """Returns (before, now) of what a run is the same by, where they differ."""
-    now = run_identity(runner)
-    return {name: (before[name], now[name]) for name in before if before[name] != now.get(name)}
 
 
 def validation_is_due(runner: Any) -> bool:

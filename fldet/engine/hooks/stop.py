@@ -34,9 +34,7 @@ class StopHook(Hook):
         """Meets the other processes."""
         self._agreement = Agreement(runner.cfg)
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Stops after this iteration if one process was asked to, and gradients are applied."""
         if runner.optim_wrapper.should_update():
             self._stop_if_asked(runner, runner.iter + 1)
@@ -45,9 +43,7 @@ class StopHook(Hook):
         """Finds out whether all processes have as many batches, so that each can be asked."""
         self._in_step = self._agreement.is_same(len(runner.val_dataloader))
 
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Stops in the validation if one process was asked to."""
         if self._in_step:
             self._stop_if_asked(runner, runner.iter)

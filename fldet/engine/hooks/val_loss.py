@@ -44,11 +44,9 @@ class ValLossHook(Hook):
         self._weights: dict[str, float] = defaultdict(float)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Starts from zero.
+        """Starts from zero, if the processes have as many batches each.
 
-        Raises:
-            ConfigError: the processes have different numbers of batches; a normalizer that counts
-                over them would wait for ever.
+        Else a normalizer that counts over them would wait for ever.
         """
         self._sums.clear()
         self._weights.clear()
@@ -59,9 +57,7 @@ class ValLossHook(Hook):
                 expected="as many each: val_dataloader.sampler with round_up=True",
             )
 
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any, **_: Any) -> None:
         """Adds the losses of a batch."""
         losses, weights = self.losses(runner.model, data_batch)
         for name, weight in weights.items():
@@ -93,11 +89,8 @@ class ValLossHook(Hook):
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Returns the losses of a batch, with their sum as ``loss``, and the weight of each.
 
-        The weight is what the head divided by, else the number of images; a sum has none.
-
-        Args:
-            model: in evaluation mode.
-            data_batch: as the validation loader gives it; not changed.
+        The weight is what the head divided by, else the number of images; a sum has none. The model
+        is in evaluation mode, the batch as the validation loader gives it; it is not changed.
         """
         model = model.module if is_model_wrapper(model) else model
         data = model.data_preprocessor(data_batch, False)  # copies the samples
@@ -135,9 +128,8 @@ def _outputs_of(module: nn.Module | None) -> Iterator[list[Any]]:
 def bring_boxes_to_input(sample: Any) -> None:
     """Replaces boxes in pixels of the file by those in pixels of the resized image, in place.
 
-    Args:
-        sample: with ``scale_factor`` (w, h), ``img_shape`` (h, w) of the resized image, and
-            ``gt_instances`` and ``ignored_instances`` with ``bboxes`` (N, 4) xyxy.
+    The sample has ``scale_factor`` (w, h), ``img_shape`` (h, w) of the resized image, and
+    ``gt_instances`` and ``ignored_instances`` with ``bboxes`` (N, 4) xyxy.
     """
     height, width = sample.img_shape[:2]
     for instances in (sample.gt_instances, sample.get("ignored_instances")):
