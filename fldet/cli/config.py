@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
+from fldet.cli.group import command_group
 from fldet.cli.output import Output, command
+from fldet.errors import shorten
 
 if TYPE_CHECKING:
     from fldet.config.diff import Difference
     from fldet.config.origin import Origin, Place, Step
 
-app = typer.Typer(
-    help="Look at configs.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
-)
+app = command_group("Look at configs.")
 
 SHOW_EXAMPLES = """\b
 Examples:
@@ -38,19 +38,11 @@ Examples:
   fldet config why configs/retinanet/r50_fpn_1x.py model --cfg-options model.backbone.depth=18
 """
 
-A = Annotated[str, typer.Argument(help="Config file.", metavar="A", show_default=False)]
-B = Annotated[str, typer.Argument(help="Another config file.", metavar="B", show_default=False)]
+A = Annotated[str, typer.Argument(help="Config file.", metavar="A")]
+B = Annotated[str, typer.Argument(help="Another config file.", metavar="B")]
 Key = Annotated[
-    str,
-    typer.Argument(
-        help="Dotted key; a number is an index of a list.", metavar="KEY", show_default=False
-    ),
+    str, typer.Argument(help="Dotted key; a number is an index of a list.", metavar="KEY")
 ]
-
-
-@app.callback()
-def config() -> None:
-    """Look at configs."""
 
 
 @app.command(epilog=SHOW_EXAMPLES)
@@ -127,8 +119,6 @@ def _why_lines(origin: Origin) -> Iterator[str]:
 
 
 def _what(step: Step, *, is_first: bool) -> str:
-    from fldet.errors import shorten
-
     if step.action == "part":
         return f"gives {', '.join(step.value)}"
     if step.action == "deleted":

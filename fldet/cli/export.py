@@ -45,13 +45,9 @@ def export(
             metavar="IMAGES",
             help="Compare with the checkpoint on these: an image, a folder or a quoted glob; the "
             "first 20. Exit code 3 if boxes differ by 0.001 px or scores by 0.0001.",
-            show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
-    ] = None,
+    config: options.ConfigOfCheckpoint = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

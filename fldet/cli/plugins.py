@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError, nearest
 from fldet.text import table
 
 if TYPE_CHECKING:
@@ -24,12 +25,10 @@ Examples:
 @command
 def plugins(
     kind: Annotated[
-        str | None,
-        typer.Option(help="loss, miner, head, dataset, hook, command, ...", show_default=False),
+        str | None, typer.Option(help="loss, miner, head, dataset, hook, command, ...")
     ] = None,
     package: Annotated[
-        str | None,
-        typer.Option(help="Only names of this package, as in the last column.", show_default=False),
+        str | None, typer.Option(help="Only names of this package, as in the last column.")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Include names of MMDetection, MMEngine and torch.")
@@ -77,8 +76,6 @@ def plugins_text(problems: "dict[Plugin, str]", names: "list[Name]") -> str:
 
 
 def _only(names: "list[Name]", field: str, wanted: str) -> "list[Name]":
-    from fldet.errors import UsageError, nearest
-
     values = sorted({getattr(name, field) for name in names})
     if wanted not in values:
         raise UsageError(

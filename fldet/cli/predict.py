@@ -28,7 +28,6 @@ def predict(
             help="Weights (.pth), a work dir (its best checkpoint, else its newest), or an "
             "exported model (.onnx, .torchscript).",
             metavar="CHECKPOINT",
-            show_default=False,
         ),
     ],
     source: Annotated[
@@ -37,7 +36,6 @@ def predict(
             help="An image, a folder with all below it, a quoted glob, a video, or - for one path "
             "a line on stdin.",
             metavar="SOURCE",
-            show_default=False,
         ),
     ],
     out: Annotated[
@@ -70,10 +68,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
-    config: Annotated[
-        str | None,
-        typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
-    ] = None,
+    config: options.ConfigOfCheckpoint = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
     launcher: options.Launcher = "auto",

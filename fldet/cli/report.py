@@ -22,9 +22,7 @@ def report(
     work_dir: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a run, with the folder test of fldet test in it.",
-            metavar="WORK_DIR",
-            show_default=False,
+            help="Folder of a run, with the folder test of fldet test in it.", metavar="WORK_DIR"
         ),
     ],
     config: Annotated[

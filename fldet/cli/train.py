@@ -71,9 +71,7 @@ def train(
     replay: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Train nothing: run the batch of a nonfinite_iter_N.pth again.",
-            show_default=False,
+            metavar="FILE", help="Train nothing: run the batch of a nonfinite_iter_N.pth again."
         ),
     ] = None,
     json: options.Json = False,

@@ -8,7 +8,9 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
 from fldet.progress import with_progress
+from fldet.results import ANALYSES
 
 EXAMPLES = """\b
 Examples:
@@ -20,15 +22,10 @@ Examples:
 
 @command
 def anchors(
-    config: Annotated[
-        str | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)
-    ] = None,
+    config: options.OptionalConfig = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     max_images: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of random images to look at, instead of all.", show_default=False
-        ),
+        int | None, typer.Option(min=1, help="Number of random images to look at, instead of all.")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed for the choice of images and for random sizes.")
@@ -40,9 +37,7 @@ def anchors(
             "--from", help="Boxes that an earlier call saved, in place of CONFIG.", metavar="FILE"
         ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     json: options.Json = False,
 ) -> None:
     """Say and draw how well anchors cover the boxes.
@@ -53,7 +48,6 @@ def anchors(
     note(f"fldet analyze anchors {from_file or config}")
     from fldet.analysis.anchors import analyze_anchors, redraw_anchors
     from fldet.config.load import load_config
-    from fldet.errors import UsageError
 
     if from_file and config:
         raise UsageError(

@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 from fldet.text import table
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def flops(
     shape: Annotated[
         str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the image, before padding.")
     ] = "800x1333",
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 from fldet.text import clock, table
 
 if TYPE_CHECKING:
@@ -23,13 +24,8 @@ Examples:
 
 @command
 def log(
-    work_dirs: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of runs.", metavar="WORK_DIR", show_default=False),
-    ],
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    work_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="WORK_DIR")],
+    out_dir: options.OutDir = ANALYSES,
     smooth: Annotated[
         int, typer.Option(min=1, help="Logged points that a loss is averaged over.")
     ] = 1,

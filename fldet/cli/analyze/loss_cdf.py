@@ -7,6 +7,8 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
+from fldet.results import ANALYSES
 
 EXAMPLES = """\b
 Examples:
@@ -18,30 +20,20 @@ Examples:
 
 @command
 def loss_cdf(
-    config: Annotated[
-        str | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)
-    ] = None,
+    config: options.OptionalConfig = None,
     checkpoint: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Weights (.pth), or a work dir.", metavar="CHECKPOINT", show_default=False
-        ),
+        Path | None, typer.Argument(help="Weights (.pth), or a work dir.", metavar="CHECKPOINT")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     gammas: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.0,
-            metavar="GAMMA",
-            help="A curve for each; repeat it.  [default: 0, 0.5, 1, 2]",
-            show_default=False,
+            min=0.0, metavar="GAMMA", help="A curve for each; repeat it.  [default: 0, 0.5, 1, 2]"
         ),
     ] = None,
     num_negatives: Annotated[int, typer.Option(min=1, help="Negatives to sample.")] = 10_000_000,
     num_positives: Annotated[int, typer.Option(min=1, help="Positives to sample.")] = 100_000,
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="Only N images, at random.", show_default=False)
-    ] = None,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Only N images, at random.")] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed for the choice of images and samples.")
     ] = 0,
@@ -53,10 +45,9 @@ def loss_cdf(
         ),
     ] = "anchor-class",
     from_file: Annotated[
-        Path | None,
-        typer.Option("--from", help="Redraw this sample, without a model.", show_default=False),
+        Path | None, typer.Option("--from", help="Redraw this sample, without a model.")
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = ANALYSES,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -93,16 +84,12 @@ def loss_cdf(
 
 
 def _required(value: "str | Path | None", name: str) -> str:
-    from fldet.errors import UsageError
-
     if value is None:
         raise UsageError(f"no {name}", expected="CONFIG and CHECKPOINT, or --from FILE.npz")
     return str(value)
 
 
 def _refuse(config: str | None, from_file: Path) -> None:
-    from fldet.errors import UsageError
-
     if config is not None:
         raise UsageError(
             f"both CONFIG {config} and --from {from_file}",

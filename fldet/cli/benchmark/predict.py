@@ -33,9 +33,7 @@ def predict(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="Weights or a work dir; random weights if left out.",
-            metavar="CHECKPOINT",
-            show_default=False,
+            help="Weights or a work dir; random weights if left out.", metavar="CHECKPOINT"
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images timed after the warm-up.")] = 50,

@@ -36,7 +36,6 @@ def table(
             help="Config file, of which the depth is replaced; without it the RetinaNets of each "
             "depth.",
             metavar="CONFIG",
-            show_default=False,
         ),
     ] = None,
     depths: Annotated[
@@ -65,8 +64,7 @@ def table(
     ] = False,
     against: Against = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="New JSON file, written after each cell.", show_default=False),
+        Path | None, typer.Option(help="New JSON file, written after each cell.")
     ] = None,
     out_dir: OutDir = None,
     cfg_options: options.CfgOptions = None,

@@ -21,12 +21,10 @@ Examples:
 def train(
     config: options.Config,
     steps: Annotated[
-        int,
-        typer.Option("--steps", "--images", min=1, help="Steps timed after the warm-up."),
+        int, typer.Option("--steps", "--images", min=1, help="Steps timed after the warm-up.")
     ] = 50,
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images per step, instead of the config's.", show_default=False),
+        int | None, typer.Option(min=1, help="Images per step, instead of the config's.")
     ] = None,
     shape: Shape = None,
     amp: Annotated[

@@ -20,9 +20,7 @@ Examples:
 def convert(
     path: Data,
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.json")],
-    split: Annotated[
-        str | None, typer.Option(help="train, val or test.", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     images: Images = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -12,14 +12,10 @@ if TYPE_CHECKING:
     from fldet.analysis.dataset.inspect import DataInspection
 
 Data = Annotated[
-    Path,
-    typer.Argument(
-        help="Folder of a data set, or its .json or .yaml file.", metavar="PATH", show_default=False
-    ),
+    Path, typer.Argument(help="Folder of a data set, or its .json or .yaml file.", metavar="PATH")
 ]
 Images = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found"),
+    Path | None, typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found")
 ]
 
 EXAMPLES = """\b

@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command
+from fldet.cli.paper.run import Tables
 from fldet.text import markdown_table, table
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def list_tables(json: options.Json = False) -> None:
 
 @command
 def show(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="table1a to table3, controls; all by default.", metavar="TABLE..."),
-    ] = None,
+    names: Tables = None,
     work_dirs: Annotated[
         Path, typer.Option(help="Folder of the work dirs; results in it are shown.")
     ] = Path("work_dirs"),
