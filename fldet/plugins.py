@@ -24,28 +24,18 @@ from typing import Any
 
 from fldet.errors import UnavailableError
 
-__all__ = ["SCOPES", "COMMANDS", "Plugin", "installed", "find", "load", "load_scope", "problem_of"]
-
 SCOPES = "fldet.plugins"
 COMMANDS = "fldet.commands"
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of an installed package.
+    """One entry point of an installed package."""
 
-    Attributes:
-        group: ``fldet.plugins``, or ``fldet.commands``, with the words before the command's own.
-        name: the scope, or the command's name.
-        value: the module, for a command with ``:`` and its function.
-        package: name of the distribution, as pip knows it.
-        version: its version.
-    """
-
-    group: str
-    name: str
-    value: str
-    package: str
+    group: str  # ``fldet.plugins``, or ``fldet.commands`` with the words before the command's own
+    name: str  # the scope, or the command's name
+    value: str  # the module, for a command with ``:`` and its function
+    package: str  # the distribution, as pip knows it
     version: str
 
     @property
@@ -113,11 +103,7 @@ def find(group: str, name: str) -> Plugin | None:
 
 
 def load_scope(scope: str) -> None:
-    """Imports the plug-in with this scope, so that all its names are registered, if there is one.
-
-    Raises:
-        UnavailableError: as ``load``.
-    """
+    """Imports the plug-in with this scope, if there is one, so that its names are registered."""
     plugin = find(SCOPES, scope)
     if plugin is not None:
         load(plugin)

@@ -108,9 +108,8 @@ def first_host(nodes: str) -> str:
 def agent_identity() -> dict[str, str | None]:
     """Returns what names the torchrun that started this process, the same after its restarts.
 
-    Returns:
-        ``run``, the id that a user may choose for a run on several machines, and ``agent``, which
-        process on this machine; empty without torchrun.
+    ``run`` is the id that a user may choose for a run on several machines, ``agent`` the process on
+    this machine; there is neither without torchrun.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}

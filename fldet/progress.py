@@ -12,11 +12,7 @@ T = TypeVar("T")
 
 
 def make_bar(*, transient: bool = False) -> Any:
-    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns.
-
-    Args:
-        transient: whether the bar goes when all is done.
-    """
+    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -44,13 +40,9 @@ def make_bar(*, transient: bool = False) -> Any:
 def with_progress(
     items: Iterable[T], words: str, total: int, *, in_log: bool = False
 ) -> Iterator[T]:
-    """Yields items on, and shows how many have come.
+    """Yields items on, and shows how many have come, as ``words``: ``images``.
 
-    Args:
-        items: what takes long.
-        words: what they are, ``images``.
-        total: how many will come.
-        in_log: whether a line at each tenth is logged where there is no terminal.
+    With ``in_log`` a line at each tenth is logged where there is no terminal.
     """
     with make_bar(transient=not in_log) as bar:
         task = bar.add_task(words, total=total, status="")

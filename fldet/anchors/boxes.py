@@ -39,12 +39,8 @@ def collect_boxes(
 ) -> BoxSet:
     """Returns the boxes of a split, in pixels of the network's input, with the config's anchors.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        split: ``train``, ``val`` or ``test``.
-        max_images: at most so many, chosen at random; None takes all.
-        seed: of the choice, and of the scales of a random resizing.
-        track: wraps the numbers of the images, to show progress.
+    At most ``max_images`` are chosen at random. ``seed`` is that of the choice and of the scales of
+    a random resizing. ``track`` wraps the numbers of the images, to show progress.
 
     Raises:
         UsageError: another split.
@@ -68,9 +64,7 @@ def collect_boxes(
 def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
     """Logs a line if anchors fit more than 5 % of the boxes of a sample badly; never fails.
 
-    Args:
-        cfg: prepared, of a training run.
-        dataset: of that run; at most 2000 of its images are looked at.
+    The config is that of a training, prepared; at most 2000 images of its data are looked at.
     """
     if not is_main_process():
         return
@@ -97,11 +91,7 @@ def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
 
 
 def anchor_scheme(cfg: Config) -> AnchorScheme:
-    """Returns the anchors of a config's head.
-
-    Raises:
-        ConfigError: it has none, or they are not the scales of an octave in some ratios.
-    """
+    """Returns the anchors of a config's head, which have to be scales of an octave in ratios."""
     options = (cfg.model.get("bbox_head") or {}).get("anchor_generator")
     if not options:
         raise ConfigError(
@@ -132,9 +122,7 @@ def anchor_scheme(cfg: Config) -> AnchorScheme:
 def assign_rule(cfg: Config) -> AssignRule:
     """Returns the rule by which a config's anchors get boxes.
 
-    Raises:
-        ConfigError: it has another assigner than MMDetection's ``MaxIoUAssigner``, or one that
-            leaves out anchors near the edge.
+    The assigner has to be a ``MaxIoUAssigner`` that leaves out no anchors near the edge.
     """
     train_cfg = cfg.model.get("train_cfg") or {}
     options = train_cfg.get("assigner") or {}

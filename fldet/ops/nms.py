@@ -19,8 +19,6 @@ from torch import Tensor
 from fldet._compat import eager
 from fldet.errors import UnavailableError
 
-__all__ = ["batched_nms", "move_classes_apart", "nms"]
-
 Array = np.ndarray[Any, np.dtype[Any]]
 Backend = Literal["mmcv", "torchvision", "fldet"]
 BACKENDS: tuple[Backend, ...] = ("mmcv", "torchvision", "fldet")  # in order of preference

@@ -17,8 +17,6 @@ from torch import Tensor
 from fldet._compat import eager
 from fldet.ops.nms import BACKENDS, Backend, gives, has_compiled_mmcv, require
 
-__all__ = ["roi_align"]
-
 _CHUNK = 64  # RoIs whose weights are in memory at once
 
 
