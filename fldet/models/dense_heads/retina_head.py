@@ -325,14 +325,9 @@ class RetinaHead(MMDetRetinaHead):
 
 
 def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
-    """Returns the maps of all levels as one row per anchor, image by image, in float32.
+    """Returns (N, sum(H * W * A), width) in float32, a row for each anchor of all levels in order.
 
-    Args:
-        maps: for each level (N, A * width, H, W).
-        width: numbers per anchor: K for scores, 4 for deltas.
-
-    Returns:
-        (N, sum(H * W * A), width), in the order of the anchors.
+    The map of a level is (N, A * width, H, W); ``width`` is K for scores, 4 for deltas.
     """
     rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps]
     return torch.cat(rows, dim=1).float()

@@ -31,9 +31,7 @@ MAX_COMPILATIONS = 64  # one for each padded size; torch stops at 8, and goes on
 def set_up_model(model: Any, cfg: Config) -> None:
     """Changes a detector in place as the lines say, before it is wrapped or trained.
 
-    Args:
-        model: a single-stage detector of MMDetection.
-        cfg: after ``fldet.config.train_step.set_train_step``.
+    The config has gone through ``fldet.config.train_step.set_train_step``.
 
     Raises:
         ConfigError: ``compile`` or ``gradient_checkpointing`` with a model that is put together in
@@ -57,11 +55,7 @@ def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
 
 
 def require_compiler(device: torch.device, backend: str = "inductor") -> None:
-    """Compiles one line, so that a missing compiler is noticed before a training and not in it.
-
-    Raises:
-        UnavailableError: that fails.
-    """
+    """Compiles one line, so that a missing compiler is noticed before a training and not in it."""
     constant = torch.rand(()).item()  # no kernel of an earlier trial fits
     trial = torch.compile(lambda x: x * constant, dynamic=False, backend=backend)
     try:

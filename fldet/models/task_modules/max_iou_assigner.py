@@ -136,7 +136,9 @@ class MaxIoUAssigner(BaseAssigner):
             ignored = self._in_crowds(anchors, crowds)
             # An anchor that begins at infinity overlaps no box.
             anchors = anchors._replace(x1=anchors.x1.masked_fill(ignored, torch.inf))
-        match = self._match(anchors, boxes)
+        # One box at a time where loops are cheap.
+        on_cpu = anchors.area.device.type == "cpu"
+        match = (self._match_box_by_box if on_cpu else self._match_in_blocks)(anchors, boxes)
         gt_inds = self._to_gt_inds(match)
         if ignored is not None:
             gt_inds.masked_fill_(ignored, -1)
@@ -155,12 +157,6 @@ class MaxIoUAssigner(BaseAssigner):
             whole = anchors.area if self.ignore_wrt_candidates else crowd.area
             inside |= overlap.div_(whole.clamp(min=EPS)) > self.ignore_iof_thr
         return inside
-
-    def _match(self, anchors: Corners, boxes: Corners) -> Match:
-        """Returns what the boxes are to each anchor, in the way that suits the device."""
-        if anchors.area.device.type == "cpu":
-            return self._match_box_by_box(anchors, boxes)
-        return self._match_in_blocks(anchors, boxes)
 
     def _match_box_by_box(self, anchors: Corners, boxes: Corners) -> Match:
         """Returns the match with memory for N pairs; meant for a CPU, where loops are cheap."""
@@ -247,11 +243,8 @@ def split(boxes: Corners, size: int) -> list[Corners]:
 def intersect(anchors: Corners, boxes: Corners, out: Tensor, scratch: Any) -> Tensor:
     """Returns ``out`` with the areas of intersection, in square pixels.
 
-    Args:
-        anchors: columns (N,).
-        boxes: columns (1,) for one box, (B, 1) for several.
-        out: (N,) for one box, (B, N) for several.
-        scratch: two tensors like ``out``.
+    Columns of anchors are (N,); of one box (1,), and ``out`` is (N,) then; of several (B, 1), and
+    ``out`` is (B, N). ``scratch`` are two tensors like ``out``.
     """
     height, edge = scratch
     torch.minimum(anchors.x2, boxes.x2, out=out)
