@@ -159,7 +159,9 @@ def _without_imgaug(name: str) -> Exception:
 @contextmanager
 def _version_check_passed() -> Iterator[None]:
     """Lets upstream mmdet 3.x pass its version check beside a newer mmcv."""
-    if not _is_distribution("mmdet"):  # onedl's is "onedl-mmdetection"
+    from importlib.metadata import distributions
+
+    if not any(distributions(name="mmdet")):  # onedl's is "onedl-mmdetection"
         yield
         return
     import mmcv
@@ -169,16 +171,6 @@ def _version_check_passed() -> Iterator[None]:
         yield
     finally:
         mmcv.__version__ = version
-
-
-def _is_distribution(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def eager(function: Callable[P, R]) -> Callable[P, R]:

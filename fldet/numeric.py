@@ -16,7 +16,9 @@ def is_number(value: Any) -> bool:
 def are_numbers(values: Sequence[Any]) -> bool:
     """Returns whether all values are what ``is_number`` takes for a number; none are."""
     # checking against the abstract type is slow
-    if not (_PLAIN.issuperset(map(type, values)) or all(map(_is_real, values))):
+    if not _PLAIN.issuperset(map(type, values)) and not all(
+        isinstance(value, Real) and not isinstance(value, bool) for value in values
+    ):
         return False
     try:
         return all(map(math.isfinite, values))
@@ -27,7 +29,3 @@ def are_numbers(values: Sequence[Any]) -> bool:
 def is_whole(value: str) -> bool:
     """Returns whether a text is a whole number, at least 0, of at most 18 digits of any script."""
     return value.isdecimal() and len(value) <= 18
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import ExportResult
-
-TOLERANCE_MISSED = 3
 
 EXAMPLES = """\b
 Examples:

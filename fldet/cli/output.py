@@ -29,7 +29,7 @@ __getattr__ = moved(__name__, {"fldet.text": ("table",)})
 
 P = ParamSpec("P")
 
-INTERRUPTED = 130
+TOLERANCE_MISSED, INTERRUPTED = 3, 130  # exit codes
 SECONDS_FOR_THE_CAUSE = 10.0
 
 
@@ -144,11 +144,9 @@ def _report(error: Exception, text: str) -> None:
         details = {"py_callstack": text, "timestamp": str(int(time.time()))}
         message = {"message": str(error), "extraInfo": details}
         Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
-    elif process_count() > 1:
-        text = f"process {process_rank()} of {process_count()}: {text}"
-        print(printable(text), file=sys.stderr)
     else:
-        print(printable(text), file=sys.stderr)
+        who = f"process {process_rank()} of {process_count()}: " if process_count() > 1 else ""
+        print(printable(who + text), file=sys.stderr)
 
 
 class _StderrHandler(logging.Handler):

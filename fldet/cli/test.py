@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
 from fldet.errors import UsageError
 from fldet.text import cell, table
 
@@ -21,8 +21,6 @@ Examples:
   fldet test CONFIG CHECKPOINT --out results.json --json
   fldet test CONFIG CHECKPOINT --precision bf16 --compare
 """
-
-TOLERANCE_MISSED = 3
 
 
 @command

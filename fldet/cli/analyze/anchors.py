@@ -54,11 +54,7 @@ def anchors(
             f"both a config ({config}) and --from {from_file} are given", expected="one of them"
         )
     if from_file:
-        done = redraw_anchors(
-            from_file,
-            out_dir=out_dir,
-            track=_with_bar,
-        )
+        done = redraw_anchors(from_file, out_dir=out_dir, track=_with_bar)
     elif config:
         done = analyze_anchors(
             load_config(config, cfg_options or ()),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.benchmark.options import Against, Out, OutDir, Shape, require_new
+from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
 from fldet.cli.output import Output, command, note
 
@@ -26,13 +26,13 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step, instead of the config's.")
     ] = None,
-    shape: Shape = None,
+    shape: timing.Shape = None,
     amp: Annotated[
         bool, typer.Option("--amp", help="Run the step as fldet train --amp does.")
     ] = False,
-    against: Against = None,
-    out: Out = None,
-    out_dir: OutDir = None,
+    against: timing.Against = None,
+    out: timing.Out = None,
+    out_dir: timing.OutDir = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -42,7 +42,7 @@ def train(
 
     The weights are random, and the learning rate is 0, so that they stay.
     """
-    require_new(out)
+    timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
     note(f"fldet benchmark train {config}: loading torch and MMDetection")
     from fldet.benchmark.files import write_speed

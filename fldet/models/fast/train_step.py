@@ -7,7 +7,6 @@ changes the names of the weights, so checkpoints fit with and without.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -174,16 +173,13 @@ def _computed_again(method: Any) -> Any:
     def call(self: nn.Module, *inputs: Any) -> Any:
         if not torch.is_grad_enabled():
             return method(self, *inputs)
-        contexts = partial(_contexts, self)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(self)
+
         return checkpoint(method, self, *inputs, use_reentrant=False, context_fn=contexts)
 
     return call
-
-
-def _contexts(
-    module: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_kept(module)
 
 
 @contextmanager

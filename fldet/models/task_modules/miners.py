@@ -18,23 +18,14 @@ Divisor = Literal["selected", "positives"]
 
 @dataclass(frozen=True)
 class Examples:
-    """What a miner may look at, of one image, without gradients.
+    """What a miner may look at, of one image, without gradients."""
 
-    Attributes:
-        cls_losses: (N,) classification loss of each example, summed over the classes.
-        box_losses: (N,) box loss, 0 for background.
-        is_positive: (N,) booleans.
-        classes: (N,) the label of a positive, the class of highest score of a background example.
-        anchors: (N, 4) as x1, y1, x2, y2 in pixels of the network's input.
-        decoded: (N, 4) predicted boxes, in the same form.
-    """
-
-    cls_losses: Tensor
-    box_losses: Tensor
-    is_positive: Tensor
-    classes: Tensor
-    anchors: Tensor
-    decoded: Tensor
+    cls_losses: Tensor  # (N,) classification loss of each example, summed over the classes
+    box_losses: Tensor  # (N,) box loss, 0 for background
+    is_positive: Tensor  # (N,) booleans
+    classes: Tensor  # (N,) label of a positive, class of highest score of a background example
+    anchors: Tensor  # (N, 4) as x1, y1, x2, y2 in pixels of the network's input
+    decoded: Tensor  # (N, 4) predicted boxes, in the same form
 
 
 class Miner(Protocol):
