@@ -160,11 +160,11 @@ def collect(
             yield result
 
 
-def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:
-    """Returns ``did you mean a, b?`` for the closest names, or the empty string."""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ``did you mean a, b, c?`` for the closest names, or the empty string."""
     import difflib
 
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f"did you mean {', '.join(close)}?" if close else ""
 
 

@@ -16,7 +16,7 @@ from fldet._compat import eager
 from fldet.errors import UnavailableError
 from fldet.losses.formulas import sigmoid_focal_loss
 from fldet.ops.nms import keep_without_mmcv
-from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
+from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward, widened
 
 
 @eager
@@ -47,7 +47,7 @@ def roi_align_forward(
     """
     pooling = _pooling(*options, **named)
     if output.numel() > 0:
-        output.copy_(pool_features(_widened(input), rois.to(_widened(input)), pooling))
+        output.copy_(pool_features(widened(input), rois.to(widened(input)), pooling))
 
 
 @eager
@@ -63,7 +63,7 @@ def roi_align_backward(
     """Writes the gradient with respect to the features to ``grad_input`` (B, C, H, W)."""
     pooling = _pooling(*options, **named)
     if grad_output.numel() > 0:
-        grad = _widened(grad_output)
+        grad = widened(grad_output)
         grad_input.copy_(pool_features_backward(grad, rois.to(grad), grad_input.shape, pooling))
 
 
@@ -101,10 +101,6 @@ def _focal_loss(
         factor = weight[target.clamp(0, len(weight) - 1)]
         loss = loss * torch.where(targets.any(dim=1), factor, 1.0)[:, None]
     return loss
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _pooling(

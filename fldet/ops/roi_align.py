@@ -71,13 +71,17 @@ def roi_align(
         backend = roi_align_backend(features.device.type)
     else:
         require(backend, "roi_align", usable=_roi_align_works(backend, features.device.type))
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     if len(rois) == 0 or features.shape[1] == 0:
         # A sum over nothing, so that the gradient is zero rather than missing.
         shape = (len(rois), features.shape[1], height, width)
         return features.new_zeros(shape) + features.sum() * 0
-    pooled = _pool(backend, features.to(dtype), rois.detach().to(dtype), pooling)
-    return pooled.to(features.dtype)
+    wide = widened(features)
+    return _pool(backend, wide, rois.detach().to(wide.dtype), pooling).to(features.dtype)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float32, or in float64 if it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def roi_align_backend(device: str = "cpu") -> Backend:

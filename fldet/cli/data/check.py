@@ -89,7 +89,7 @@ def check(
     count = sum(len(one.problems) for one in found)
     Output("data check", as_json=json, quiet=quiet).result(
         {"problems": count, "files": found},
-        text=lambda: "\n\n".join(describe(one, examples) for one in found),
+        text=lambda: "\n\n".join("\n".join(_lines(one, examples)) for one in found),
         essential=count,
     )
     for problem in (problem for one in found for problem in one.problems):
@@ -151,12 +151,8 @@ def _source(kind: "type[CocoDataset]", dataset: "Mapping[str, Any]") -> "Source"
     return kind.annotation_file(dataset), kind.image_folder(dataset), read
 
 
-def describe(found: "DataCheck", examples: int) -> str:
-    """Returns counts, then the problems by kind, at most ``examples`` of each."""
-    return "\n".join(_lines(found, examples))
-
-
 def _lines(found: "DataCheck", examples: int) -> Iterator[str]:
+    """Yields counts, then the problems by kind, at most ``examples`` of each."""
     yield str(found.ann_file)
     yield f"  {found.images} images, {found.annotations} annotations, {found.categories} categories"
     if found.image_dir is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fldet.ops import nms
+from fldet.ops.roi_align import widened
 
 _ROWS, _COLUMNS = 16, 64  # one maximum for 16 logits; torch is fast along 64 columns
 _SMALL = 1 << 16  # logits of a map that is not worth a filter
@@ -49,11 +50,11 @@ def scores_above(cls_score: Tensor, score_thr: float) -> tuple[Tensor, Tensor]:
     if cls_score.numel() > _SMALL and floor > -math.inf:
         found = _find(cls_score, floor)
     if found is None:
-        scores = _widened(cls_score.permute(1, 2, 0).reshape(-1)).sigmoid()
+        scores = widened(cls_score.permute(1, 2, 0).reshape(-1)).sigmoid()
         positions = (scores > score_thr).nonzero().squeeze(1)
         return scores[positions], positions
     logits, positions = found
-    scores = _sigmoid(_widened(logits))
+    scores = _sigmoid(widened(logits))
     above = scores > score_thr
     return scores[above], positions[above]
 
@@ -84,7 +85,7 @@ def gather_deltas(bbox_pred: Tensor, rows: Tensor, code_size: int) -> Tensor:
     cells, anchors = _divmod(rows, num_anchors)
     y, x = _divmod(cells, width)
     by_anchor = bbox_pred.view(num_anchors, code_size, *bbox_pred.shape[1:])
-    return _widened(by_anchor[anchors, :, y, x])
+    return widened(by_anchor[anchors, :, y, x])
 
 
 def is_plain_nms(nms_cfg: Mapping[str, Any] | None, num_boxes: int) -> bool:
@@ -187,7 +188,3 @@ def _sigmoid(logits: Tensor) -> Tensor:
 def _divmod(number: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
     quotient = number.div(divisor, rounding_mode="floor")
     return quotient, number - quotient * divisor
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

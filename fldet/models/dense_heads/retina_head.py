@@ -293,18 +293,6 @@ class RetinaHead(MMDetRetinaHead):
             scores=torch.cat(scores),
             labels=torch.cat(labels),
         )
-        return self._finish(results, meta, cfg, rescale=rescale, with_nms=with_nms)
-
-    def _finish(
-        self,
-        results: InstanceData,
-        meta: dict[str, Any],
-        cfg: Any,
-        *,
-        rescale: bool,
-        with_nms: bool,
-    ) -> InstanceData:
-        """Returns the candidates rescaled, without those that are too small or suppressed."""
         plain = with_nms and is_plain_nms(cfg.get("nms"), len(results))
         results = self._bbox_post_process(
             results, cfg, rescale=rescale, with_nms=with_nms and not plain, img_meta=meta
@@ -320,7 +308,7 @@ class RetinaHead(MMDetRetinaHead):
             class_agnostic=cfg.nms.get("class_agnostic", False),
             max_keep=limit if limit >= 0 else None,
         )
-        # MMDetection slices with any number: -1 leaves out the last box
+        # MMDetection slices with any number: -1 leaves out the last box.
         return results[keep][: limit if limit < 0 else None]
 
 
