@@ -72,7 +72,11 @@ def loss_cdf(
             device=device,
         )
     else:
-        _refuse(config, from_file)
+        if config is not None:
+            raise UsageError(
+                f"both CONFIG {config} and --from {from_file}",
+                expected="one of them: --from redraws what is in the file",
+            )
         done = redraw_loss_cdf(from_file, gammas=gammas or GAMMAS, out_dir=out_dir)
     curves, files = done.result, done.files
     Output("analyze loss-cdf", as_json=json).result(
@@ -87,11 +91,3 @@ def _required(value: "str | Path | None", name: str) -> str:
     if value is None:
         raise UsageError(f"no {name}", expected="CONFIG and CHECKPOINT, or --from FILE.npz")
     return str(value)
-
-
-def _refuse(config: str | None, from_file: Path) -> None:
-    if config is not None:
-        raise UsageError(
-            f"both CONFIG {config} and --from {from_file}",
-            expected="one of them: --from redraws what is in the file",
-        )

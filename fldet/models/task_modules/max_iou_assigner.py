@@ -1,5 +1,6 @@
 """Which anchor answers for which box (Sec. 4, "Anchors"), in bounded memory."""
 
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Strip(NamedTuple):
 
 
 @TASK_UTILS.register_module()
+@dataclass(eq=False, kw_only=True)
 class MaxIoUAssigner(BaseAssigner):
     """Anchors are positive from IoU .5, background below .4 and ignored in between (Sec. 4).
 
@@ -70,35 +72,27 @@ class MaxIoUAssigner(BaseAssigner):
     PAIRS_PER_BLOCK = 2**21  # where not on a CPU; 13 bytes each, and at least one box at once
     ANCHORS_PER_STRIP = 2**14
 
-    def __init__(
-        self,
-        *,
-        pos_iou_thr: float = 0.5,
-        neg_iou_thr: float = 0.4,
-        min_pos_iou: float = 0.0,
-        match_low_quality: bool = True,
-        gt_max_assign_all: bool = True,
-        ignore_iof_thr: float = -1,
-        ignore_wrt_candidates: bool = True,
-    ) -> None:
-        if not 0 < pos_iou_thr <= 1:
-            raise ValueError(f"pos_iou_thr must be in (0, 1], got {pos_iou_thr}")
-        if not 0 <= neg_iou_thr <= pos_iou_thr:
+    pos_iou_thr: float = 0.5
+    neg_iou_thr: float = 0.4
+    min_pos_iou: float = 0.0
+    match_low_quality: bool = True
+    gt_max_assign_all: bool = True
+    ignore_iof_thr: float = -1
+    ignore_wrt_candidates: bool = True
+
+    def __post_init__(self) -> None:
+        positive, background, crowd = self.pos_iou_thr, self.neg_iou_thr, self.ignore_iof_thr
+        if not 0 < positive <= 1:
+            raise ValueError(f"pos_iou_thr must be in (0, 1], got {positive}")
+        if not 0 <= background <= positive:
             raise ValueError(
-                f"neg_iou_thr must be in [0, pos_iou_thr], got {neg_iou_thr} with "
-                f"pos_iou_thr {pos_iou_thr}"
+                f"neg_iou_thr must be in [0, pos_iou_thr], got {background} with "
+                f"pos_iou_thr {positive}"
             )
-        if not 0 <= min_pos_iou <= 1:
-            raise ValueError(f"min_pos_iou must be in [0, 1], got {min_pos_iou}")
-        if not (ignore_iof_thr < 0 or 0 < ignore_iof_thr <= 1):
-            raise ValueError(f"ignore_iof_thr must be negative or in (0, 1], got {ignore_iof_thr}")
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.min_pos_iou = min_pos_iou
-        self.match_low_quality = match_low_quality
-        self.gt_max_assign_all = gt_max_assign_all
-        self.ignore_iof_thr = ignore_iof_thr
-        self.ignore_wrt_candidates = ignore_wrt_candidates
+        if not 0 <= self.min_pos_iou <= 1:
+            raise ValueError(f"min_pos_iou must be in [0, 1], got {self.min_pos_iou}")
+        if not (crowd < 0 or 0 < crowd <= 1):
+            raise ValueError(f"ignore_iof_thr must be negative or in (0, 1], got {crowd}")
 
     @torch.no_grad()
     def assign(
