@@ -45,14 +45,10 @@ _MARKS = (
 def read_bytes(
     path: Path, what: str = "file", *, expected: str = "", most: int, cut: bool = False
 ) -> bytes:
-    """Returns the content of a regular file.
+    """Returns the content of a regular file of at most ``most`` bytes; links are followed.
 
-    Args:
-        path: the file; symbolic links are followed.
-        what: its kind, for messages: ``annotation file``.
-        expected: what it should hold, for messages.
-        most: bytes that it may have.
-        cut: return the first ``most`` bytes of a file that has more.
+    Of a larger one ``cut`` gives the first of them. ``what`` is the kind of file and ``expected``
+    what it should hold, for messages.
 
     Raises:
         DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
@@ -276,7 +272,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
-    _sync_folder(path.parent)
+    # The new name lasts through a crash of the machine, where the system can do that.
+    if os.name == "posix":
+        with contextlib.suppress(PermissionError):  # a folder that may be written to, not listed
+            _sync(path.parent, os.O_RDONLY)
 
 
 def temporary_name(path: Path) -> Path:
@@ -318,13 +317,6 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         error.filename = str(folder)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name last through a crash of the machine, where the system can do that."""
-    if os.name == "posix":
-        with contextlib.suppress(PermissionError):  # a folder that may be written to, not listed
-            _sync(folder, os.O_RDONLY)
 
 
 def _sync(path: Path, flags: int) -> None:

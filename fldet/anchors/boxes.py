@@ -166,6 +166,7 @@ def _collect(
 ) -> BoxSet:
     transforms = _transforms(dataset)
     resizes = [one for one in transforms if _is_resize(one)]
+    others = [type(one).__name__ for one in transforms if not _is_resize(one)]
     divisor = (cfg.model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
     with seeded(seed):
         seen = [_boxes_of(dataset.get_data_info(index), resizes) for index in track(chosen)]
@@ -182,13 +183,9 @@ def _collect(
             if len(chosen) == len(dataset)
             else f"{len(chosen)} of {len(dataset)} images, drawn with seed {seed}",
             "resizing": "; ".join(_describe(one, seed) for one in resizes) or "none",
-            "left_out": ", ".join(type(one).__name__ for one in transforms if _is_left_out(one)),
+            "left_out": ", ".join(s for s in others if not s.startswith(("Load", "Pack"))),
         },
     )
-
-
-def _is_left_out(transform: Any) -> bool:
-    return not _is_resize(transform) and not type(transform).__name__.startswith(("Load", "Pack"))
 
 
 def _describe(transform: Any, seed: int) -> str:

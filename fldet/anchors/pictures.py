@@ -32,18 +32,12 @@ def plot(report: AnchorReport, path: Path) -> list[Path]:
         )
         _plot_best(drawn.add_subplot(grid[0, 0]), report)
         _plot_levels(drawn.add_subplot(grid[0, 1]), report)
-        for column, (title, groups) in enumerate(_group_panels(report)):
-            _plot_groups(drawn.add_subplot(grid[1, column]), title, groups)
+        by_size, by_ratio = (drawn.add_subplot(grid[1, column]) for column in range(2))
+        _plot_groups(by_size, "size in the file (COCO: 32 and 96 pixels)", report.by_size)
+        _plot_groups(by_ratio, "height / width at the network", report.by_ratio)
         _legend(drawn.add_subplot(grid[2, :]), report.rule)
         _small_print(drawn.add_subplot(grid[3, :]), report)
         return save(drawn, path.with_suffix(""))
-
-
-def _group_panels(report: AnchorReport) -> list[tuple[str, Sequence[Group]]]:
-    return [
-        ("size in the file (COCO: 32 and 96 pixels)", report.by_size),
-        ("height / width at the network", report.by_ratio),
-    ]
 
 
 def _legend(axes: Any, rule: AssignRule) -> None:

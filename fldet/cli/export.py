@@ -11,8 +11,7 @@ from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
 if TYPE_CHECKING:
     from fldet.inference.results import ExportResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017
   fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'
   fldet export best.pth --format torchscript --check photo.jpg

@@ -119,7 +119,13 @@ def _as_command(function: Callable[..., Any], name: str) -> Any:
 
 
 def _examples_of(function: Callable[..., Any]) -> str | None:
-    return getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
+    examples = getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
+    return examples and epilog(examples)
+
+
+def epilog(examples: str) -> str:
+    """Returns examples as they end a help; the backspace has Click keep their lines."""
+    return examples if examples.startswith("\b") else f"\b\nExamples:{examples}"
 
 
 def _click_command(app: typer.Typer) -> Any:

@@ -13,8 +13,7 @@ from fldet.errors import UsageError
 if TYPE_CHECKING:
     from fldet.analysis.init import InitResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet init FOLDER --out my_config.py
   fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from fldet.config.names import Name
     from fldet.plugins import Plugin
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet plugins
   fldet plugins --kind loss --all
   fldet plugins --package mmdet --json

@@ -11,8 +11,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
   fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
   fldet predict model.onnx film.mp4 --every 25 --out film

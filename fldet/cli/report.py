@@ -9,8 +9,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet report work_dirs/retinanet_r18_shapes
   fldet report work_dirs/mine --config fldet::retinanet/r50_fpn_1x.py --images 200
   fldet report work_dirs/mine --cfg-options data_root=/data/coco --out mine.html

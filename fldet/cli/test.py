@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from fldet.engine.results import PrecisionCheck, TestResult
     from fldet.evaluation.figures import Figures
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
   fldet test CONFIG CHECKPOINT --out results.json --json

@@ -12,8 +12,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.engine.results import TrainResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet train configs/shapes/retinanet_r18_shapes.py
   fldet train configs/retinanet/r50_fpn_1x.py --gpus 8
   fldet train configs/retinanet/r50_fpn_1x.py --cfg-options data_root=/data/coco --resume

@@ -67,26 +67,21 @@ def roi_align(
     height, width = output_size if isinstance(output_size, tuple) else (output_size, output_size)
     pooling = Pooling(height, width, float(spatial_scale), int(sampling_ratio), bool(aligned))
     _check(features, rois, pooling)
-    if backend is None:
-        backend = roi_align_backend(features.device.type)
-    else:
-        require(backend, "roi_align", usable=_roi_align_works(backend, features.device.type))
+    device = features.device.type
+    if backend is not None:
+        require(backend, "roi_align", usable=_roi_align_works(backend, device))
+    chosen: Backend = backend or next(name for name in BACKENDS if _roi_align_works(name, device))
     if len(rois) == 0 or features.shape[1] == 0:
         # A sum over nothing, so that the gradient is zero rather than missing.
         shape = (len(rois), features.shape[1], height, width)
         return features.new_zeros(shape) + features.sum() * 0
     wide = widened(features)
-    return _pool(backend, wide, rois.detach().to(wide.dtype), pooling).to(features.dtype)
+    return _pool(chosen, wide, rois.detach().to(wide.dtype), pooling).to(features.dtype)
 
 
 def widened(tensor: Tensor) -> Tensor:
     """Returns a tensor in float32, or in float64 if it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def roi_align_backend(device: str = "cpu") -> Backend:
-    """Returns the first of ``BACKENDS`` whose RoIAlign works on this type of device."""
-    return next(backend for backend in BACKENDS if _roi_align_works(backend, device))
 
 
 @functools.cache

@@ -12,8 +12,7 @@ from fldet.errors import UsageError
 from fldet.progress import with_progress
 from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze anchors configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet analyze anchors configs/retinanet/r50_fpn_1x.py --max-images 2000 --json
   fldet analyze anchors --from work_dirs/analysis/r50_fpn_1x_train_anchors.npz

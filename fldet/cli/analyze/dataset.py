@@ -13,8 +13,7 @@ from fldet.results import ANALYSES
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze dataset configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet analyze dataset annotations/train.json --images images/
   fldet analyze dataset configs/shapes/retinanet_r18_shapes.py --split val --json

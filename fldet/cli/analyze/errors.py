@@ -15,8 +15,7 @@ from fldet.text import cell, table
 if TYPE_CHECKING:
     from fldet.analysis.errors.result import ErrorAnalysis
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet test CONFIG CHECKPOINT --out results.json
   fldet analyze errors CONFIG results.json
   fldet analyze errors annotations/val.json results.json --images images/ --worst 20

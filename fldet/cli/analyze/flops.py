@@ -14,8 +14,7 @@ from fldet.text import table
 if TYPE_CHECKING:
     from fldet.analysis.flops.report import Cost, FlopCount
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze flops configs/retinanet/r50_fpn_1x.py
   fldet analyze flops configs/retinanet/r101_fpn_1.5x.py --shape 400x667 --json
 """

@@ -15,8 +15,7 @@ from fldet.text import clock, table
 if TYPE_CHECKING:
     from fldet.analysis.log.summary import RunSummary
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze log work_dirs/r50_fpn_1x
   fldet analyze log work_dirs/fl_gamma_2 work_dirs/ce --smooth 20 --out-dir figures
 """

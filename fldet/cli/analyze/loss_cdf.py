@@ -10,8 +10,7 @@ from fldet.cli.output import Output, command, note
 from fldet.errors import UsageError
 from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze loss-cdf configs/paper/table1e/r101_600px.py work_dirs/r101_600px
   fldet analyze loss-cdf CONFIG CHECKPOINT --max-images 1000 --gammas 0 --gammas 2
   fldet analyze loss-cdf --from work_dirs/analysis/loss_cdf_r101_600px_val.npz

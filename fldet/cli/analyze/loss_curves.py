@@ -4,8 +4,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze loss-curves
   fldet analyze loss-curves --out-dir pictures --json
 """

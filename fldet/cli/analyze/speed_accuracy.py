@@ -10,8 +10,7 @@ from fldet.cli.output import Output, command, note
 from fldet.errors import UsageError
 from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze speed-accuracy
   fldet test CONFIG CHECKPOINT --json > test.json
   fldet benchmark CONFIG CHECKPOINT --json > benchmark.json

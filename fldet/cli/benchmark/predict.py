@@ -10,8 +10,7 @@ from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark predict configs/retinanet/r50_fpn_1x.py --shape 800x1333
   fldet benchmark predict configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
   fldet benchmark predict CONFIG CHECKPOINT --precision bf16 --against mmdet

@@ -13,8 +13,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.benchmark.results import SpeedTable
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark table --out table1e.json
   fldet benchmark table --depths 50 101 --scales 400 500 600 700 800 --precision bf16
   fldet benchmark table CONFIG --depths 18 34 --scales 400

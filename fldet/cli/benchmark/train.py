@@ -10,8 +10,7 @@ from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark train configs/retinanet/r50_fpn_1x.py --shape 800x1333
   fldet benchmark train CONFIG --shape 480x640 --batch-size 2 --amp --against mmdet
 """

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     Source = tuple[Path, Path | None, Callable[[list[DataError]], Any] | None]
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data check configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet data check FOLDER
   fldet data check annotations/train.json --images images/ --deep

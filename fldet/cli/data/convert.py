@@ -9,8 +9,7 @@ from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data convert VOCdevkit/VOC2007 train.json --split train
   fldet data convert FOLDER/data.yaml val.json --split val
 """

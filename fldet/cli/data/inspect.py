@@ -18,8 +18,7 @@ Images = Annotated[
     Path | None, typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found")
 ]
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data inspect FOLDER
   fldet data inspect FOLDER/annotations/train.json --images PICTURES --json
 """

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from fldet.paper.runs import Run
     from fldet.paper.tiers import Tier
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet paper run table1b --tier laptop --seeds 0 1 2 --jobs 2
   fldet paper run table1b table1d --rows 2/.25 'OHEM 128/.5' --dry-run
   fldet paper run --tier full --gpus 8 --cfg-options data_root=/data/coco

@@ -14,13 +14,11 @@ from fldet.text import markdown_table, table
 if TYPE_CHECKING:
     from fldet.paper import Comparison, Table
 
-LIST_EXAMPLES = """\b
-Examples:
+LIST_EXAMPLES = """
   fldet paper list
   fldet paper list --json
 """
-SHOW_EXAMPLES = """\b
-Examples:
+SHOW_EXAMPLES = """
   fldet paper show table1b
   fldet paper show table1b table1d --markdown
   fldet paper show --work-dirs /data/runs --json

@@ -142,14 +142,13 @@ def _find(cls_score: Tensor, floor: float) -> tuple[Tensor, Tensor] | None:
     """
     channels = len(cls_score)
     hwc = cls_score.permute(1, 2, 0)
-    if hwc.is_contiguous():
-        flat = hwc.reshape(-1)
-        found = _indices_from(flat, floor)
-        return None if found is None else (flat[found], found)
-    flat = cls_score.reshape(-1)
+    in_order = hwc.is_contiguous()
+    flat = (hwc if in_order else cls_score).reshape(-1)
     found = _indices_from(flat, floor)
     if found is None:
         return None
+    if in_order:
+        return flat[found], found
     channel, cell = _divmod(found, len(flat) // channels)
     positions, order = (cell * channels + channel).sort()
     return flat[found[order]], positions

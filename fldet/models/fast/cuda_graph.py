@@ -1,6 +1,5 @@
 """Replaying a detector's network on a GPU without the host's work between its kernels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def require_graphs(device: torch.device) -> None:
 
 def _record(part: nn.Module, inputs: Any) -> Any:
     """Records a call of a module, hooks included, puts its replay in place; returns the outputs."""
-    static = _map(torch.clone, inputs)
+    static = _cloned(inputs)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -73,10 +72,8 @@ def _record(part: nn.Module, inputs: Any) -> Any:
     return outputs
 
 
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    return type(value)(_map(function, item) for item in value)
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else type(value)(map(_cloned, value))
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -146,7 +146,7 @@ class MaxIoUAssigner(BaseAssigner):
         """Returns (N,) whether more of an anchor (or of a crowd region) overlaps than allowed."""
         inside = torch.zeros_like(anchors.area, dtype=torch.bool)
         buffers = anchors.area.new_empty(3, len(anchors.area))
-        for crowd in rows(crowds):
+        for crowd in split(crowds, 1):
             overlap = intersect(anchors, crowd, buffers[0], buffers[1:])
             whole = anchors.area if self.ignore_wrt_candidates else crowd.area
             inside |= overlap.div_(whole.clamp(min=EPS)) > self.ignore_iof_thr
@@ -159,7 +159,8 @@ class MaxIoUAssigner(BaseAssigner):
         touched = touching(strips, boxes).tolist()
         # rounded to the type of the IoUs, as a comparison with a tensor does
         min_pos_iou = torch.tensor(self.min_pos_iou, dtype=anchors.area.dtype).item()
-        for number, (box, touches) in enumerate(zip(rows(boxes), touched, strict=True), start=1):
+        pairs = zip(split(boxes, 1), touched, strict=True)
+        for number, (box, touches) in enumerate(pairs, start=1):
             near = list(compress(strips, touches))
             tops = [float(update(strip, box, number).max()) for strip in near]
             top = max(tops, default=0.0)
@@ -221,11 +222,6 @@ def to_corners(boxes: Tensor) -> Corners:
     """Returns the columns of (N, 4) boxes, each contiguous, and their areas (N,)."""
     x1, y1, x2, y2 = (column.contiguous() for column in boxes[:, :4].unbind(1))
     return Corners(x1, y1, x2, y2, (x2 - x1) * (y2 - y1))
-
-
-def rows(boxes: Corners) -> list[Corners]:
-    """Returns each box with columns of shape (1,)."""
-    return split(boxes, 1)
 
 
 def split(boxes: Corners, size: int) -> list[Corners]:

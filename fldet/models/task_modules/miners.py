@@ -117,9 +117,7 @@ class OHEM:
         return [rows[part] for rows, part in zip(kept, parts, strict=True)]
 
     def _losses(self, image: Examples) -> Tensor:
-        if self.score == "cls":
-            return image.cls_losses
-        return image.cls_losses + image.box_losses
+        return image.cls_losses if self.score == "cls" else image.cls_losses + image.box_losses
 
     def _survivors(self, image: Examples) -> Tensor:
         """Returns as many indices, by falling loss, as can matter of those that NMS keeps.
