@@ -11,8 +11,7 @@ from fldet.numeric import is_whole
 def select_device(name: str = "auto") -> torch.device:
     """Returns the device by name and makes it the one that MMEngine moves models to.
 
-    Args:
-        name: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    That is ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UsageError: a name of another kind.

@@ -68,10 +68,11 @@ def installed() -> tuple[Plugin, ...]:
     return tuple(
         sorted(
             (
-                Plugin(group, point.name, point.value, *_distribution(point))
+                Plugin(group, point.name, point.value, point.dist.name, point.dist.version)
                 for group in points.groups
                 if group == SCOPES or f"{group}.".startswith(f"{COMMANDS}.")
                 for point in points.select(group=group)
+                if point.dist
             ),
             key=lambda plugin: (plugin.group, plugin.name, plugin.package),
         )
@@ -91,10 +92,6 @@ def _any_declared() -> bool:
                 if b"[fldet." in file.read():
                     return True
     return False
-
-
-def _distribution(point: Any) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
 
 
 def find(group: str, name: str) -> Plugin | None:

@@ -13,23 +13,17 @@ T = TypeVar("T")
 
 def make_bar(*, transient: bool = False) -> Any:
     """Returns a bar on stderr with the count, the status and the remaining time; 80 columns."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(file=terminal())
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=12),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[status]}"),
+        progress.TextColumn("eta"),
+        progress.TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         refresh_per_second=2,

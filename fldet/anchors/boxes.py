@@ -41,11 +41,6 @@ def collect_boxes(
 
     At most ``max_images`` are chosen at random. ``seed`` is that of the choice and of the scales of
     a random resizing. ``track`` wraps the numbers of the images, to show progress.
-
-    Raises:
-        UsageError: another split.
-        ConfigError: the anchors or the assigner are of another kind than RetinaNet's.
-        DataError: files are missing or malformed, or there is no box.
     """
     if split not in ("train", "val", "test"):
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")

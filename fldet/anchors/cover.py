@@ -86,10 +86,10 @@ class BoxSet:
 
     def save(self, path: Path) -> Path:
         """Writes everything into one ``.npz``; returns ``path``."""
-        facts = {key: asdict(getattr(self, key)) for key in ("scheme", "rule")}
+        facts = json.dumps(asdict(_Facts(self.scheme, self.rule, self.about)))
         arrays = {key: getattr(self, key) for key in _ARRAYS}
         buffer = BytesIO()
-        np.savez_compressed(buffer, facts=json.dumps({**facts, "about": self.about}), **arrays)
+        np.savez_compressed(buffer, facts=facts, **arrays)
         return write_atomically(path, buffer.getvalue())
 
     @classmethod

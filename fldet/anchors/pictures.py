@@ -36,7 +36,10 @@ def plot(report: AnchorReport, path: Path) -> list[Path]:
         _plot_groups(by_size, "size in the file (COCO: 32 and 96 pixels)", report.by_size)
         _plot_groups(by_ratio, "height / width at the network", report.by_ratio)
         _legend(drawn.add_subplot(grid[2, :]), report.rule)
-        _small_print(drawn.add_subplot(grid[3, :]), report)
+        foot = drawn.add_subplot(grid[3, :])
+        foot.axis("off")
+        text = textwrap.fill(label(small_print(report), most=2000), 142)
+        foot.text(0, 0, text, transform=foot.transAxes, va="top", fontsize=12, color="#333333")
         return save(drawn, path.with_suffix(""))
 
 
@@ -95,12 +98,6 @@ def _plot_groups(axes: Any, title: str, groups: Sequence[Group]) -> None:
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set(xlim=(0, 100), xlabel="boxes [%]", title=title)
     axes.title.set_fontsize(15)
-
-
-def _small_print(axes: Any, report: AnchorReport) -> None:
-    axes.axis("off")
-    text = textwrap.fill(label(small_print(report), most=2000), 142)
-    axes.text(0, 0, text, transform=axes.transAxes, va="top", fontsize=12, color="#333333")
 
 
 def small_print(report: AnchorReport) -> str:

@@ -73,13 +73,12 @@ def export_text(result: "ExportResult") -> str:
     lines = [f"{result.file} ({result.size_mib:.1f} MiB, post-processing {result.post_process})"]
     parity = result.parity
     if parity is None:
-        return "\n".join([*lines, "not compared with the checkpoint: --check IMAGES does"])
-    return "\n".join(
-        [
-            *lines,
+        lines.append("not compared with the checkpoint: --check IMAGES does")
+    else:
+        lines += [
             f"{parity.boxes} boxes on {parity.images} images: at most {parity.box_px:.1e} px and "
             f"{parity.score:.1e} in score apart, {parity.unmatched} without a partner",
             f"per image {parity.torch_ms:.1f} ms with torch, {parity.exported_ms:.1f} ms exported "
             "(median, one at a time on the CPU, without reading the file)",
         ]
-    )
+    return "\n".join(lines)

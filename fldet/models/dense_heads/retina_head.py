@@ -121,11 +121,10 @@ class RetinaHead(MMDetRetinaHead):
         anchors, valid_flags = self.get_anchors(
             [score.shape[-2:] for score in cls_scores], batch_img_metas, cls_scores[0].device
         )
-        labels, label_weights, box_targets, _, _ = self.get_targets(
+        level_labels, level_weights, box_targets, _, _ = self.get_targets(
             anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        level_labels, level_weights = labels, label_weights
-        labels, label_weights = torch.cat(labels, dim=1), torch.cat(label_weights, dim=1)
+        labels, label_weights = torch.cat(level_labels, dim=1), torch.cat(level_weights, dim=1)
         is_positive = labels < self.num_classes
         num_pos = is_positive.sum(dim=1)
         avg_factor = self.normalizer(num_pos)

@@ -26,19 +26,13 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     bfloat16 backbone, neck and head have weights and maps of 8 bits of mantissa; pixels before
     them, and scores and boxes after them, are float32.
 
-    Args:
-        model: a single-stage detector of MMDetection, on its device; it is not changed.
-        precision: ``fp32`` or ``bf16``.
-        compile: run the network through torch.compile, which takes tens of seconds for each size of
-            image and needs a C++ compiler on a CPU.
+    The model is a single-stage detector of MMDetection, on its device. ``compile`` runs the network
+    through torch.compile, which takes tens of seconds for each size of image and needs a C++
+    compiler on a CPU.
 
     Returns:
         A copy in evaluation mode. Its ``train()``, ``state_dict()`` and ``train_step()`` raise
         RuntimeError, and no weight has a gradient.
-
-    Raises:
-        UsageError: another precision, or a model without backbone and ``bbox_head``.
-        UnavailableError: bf16 on a device without arithmetic for it.
     """
     require_precision(precision, next(model.parameters()).device)
     result = copy.deepcopy(model).requires_grad_(False)

@@ -108,7 +108,6 @@ class MaxIoUAssigner(BaseAssigner):
             pred_instances: ``priors`` (N, 4), the anchors, in pixels of the network's input.
             gt_instances: ``bboxes`` (M, 4) and ``labels`` (M,).
             gt_instances_ignore: ``bboxes`` (C, 4), the crowd regions; None is none.
-            **kwargs: not used.
 
         Returns:
             ``gt_inds`` (N,): i + 1 for box i, 0 for background, -1 for ignored. ``max_overlaps``
@@ -130,9 +129,7 @@ class MaxIoUAssigner(BaseAssigner):
             ignored = self._in_crowds(anchors, crowds)
             # An anchor that begins at infinity overlaps no box.
             anchors = anchors._replace(x1=anchors.x1.masked_fill(ignored, torch.inf))
-        # One box at a time where loops are cheap.
-        on_cpu = anchors.area.device.type == "cpu"
-        match = (self._match_box_by_box if on_cpu else self._match_in_blocks)(anchors, boxes)
+        match = self._match(anchors, boxes)
         gt_inds = self._to_gt_inds(match)
         if ignored is not None:
             gt_inds.masked_fill_(ignored, -1)
@@ -151,6 +148,12 @@ class MaxIoUAssigner(BaseAssigner):
             whole = anchors.area if self.ignore_wrt_candidates else crowd.area
             inside |= overlap.div_(whole.clamp(min=EPS)) > self.ignore_iof_thr
         return inside
+
+    def _match(self, anchors: Corners, boxes: Corners) -> Match:
+        """Returns what the boxes are to each anchor, in the way that suits the device."""
+        if anchors.area.device.type == "cpu":
+            return self._match_box_by_box(anchors, boxes)
+        return self._match_in_blocks(anchors, boxes)
 
     def _match_box_by_box(self, anchors: Corners, boxes: Corners) -> Match:
         """Returns the match with memory for N pairs; meant for a CPU, where loops are cheap."""
