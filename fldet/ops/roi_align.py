@@ -70,15 +70,14 @@ def roi_align(
     device = features.device.type
     if backend is not None:
         require(backend, "roi_align", usable=_roi_align_works(backend, device))
-    works_here = (name for name in BACKENDS if _roi_align_works(name, device))
     if len(rois) == 0 or features.shape[1] == 0:
         # A sum over nothing, so that the gradient is zero rather than missing.
         shape = (len(rois), features.shape[1], height, width)
         return features.new_zeros(shape) + features.sum() * 0
     wide = widened(features)
-    return _pool(backend or next(works_here), wide, rois.detach().to(wide.dtype), pooling).to(
-        features.dtype
-    )
+    working = (name for name in BACKENDS if _roi_align_works(name, device))
+    pooled = _pool(backend or next(working), wide, rois.detach().to(wide.dtype), pooling)
+    return pooled.to(features.dtype)
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -108,6 +108,7 @@ class MaxIoUAssigner(BaseAssigner):
             pred_instances: ``priors`` (N, 4), the anchors, in pixels of the network's input.
             gt_instances: ``bboxes`` (M, 4) and ``labels`` (M,).
             gt_instances_ignore: ``bboxes`` (C, 4), the crowd regions; None is none.
+            **kwargs: not used.
 
         Returns:
             ``gt_inds`` (N,): i + 1 for box i, 0 for background, -1 for ignored. ``max_overlaps``
