@@ -175,8 +175,6 @@ def read_arrays(
         DataError: as ``read_bytes``; or it is another kind of file, an array is missing or of
             another type, or all of them are larger than ``MOST_OF_ARRAYS``.
     """
-    from numpy.lib import format as npy
-
     data = read_bytes(path, "file", expected=expected, most=MOST_OF_ARRAYS)
     left, found = MOST_OF_ARRAYS, {}
     try:
@@ -186,9 +184,7 @@ def read_arrays(
                 left -= size
                 if left < 0 or (kind == "str" and size > MOST_OF_TEXT):
                     raise ValueError(f"{name} is too large")
-                with archive.open(f"{name}.npy") as member:
-                    array: Any = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
-                found[name] = str(array) if kind == "str" else array
+                found[name] = _array(archive, f"{name}.npy", kind)
     # Whatever a broken archive makes of zipfile, zlib and NumPy, which reads headers as Python.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -219,6 +215,14 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     read: Any = npy.read_array_header_1_0 if is_old else npy.read_array_header_2_0
     shape, _, dtype = read(member)
     return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, name: str, kind: str) -> Any:
+    from numpy.lib import format as npy
+
+    with archive.open(name) as member:
+        array = npy.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return str(array) if kind == "str" else array
 
 
 # Bytes of a file's name that its temporary name begins with: systems allow 255.

@@ -51,14 +51,8 @@ def init(
     from fldet.analysis.init import SMALL, init_config
     from fldet.devices import select_device
 
-    result = init_config(
-        path,
-        out,
-        model=model,
-        size=parse_size(size),
-        images=images,
-        finetune=finetune,
-    )
+    sides = parse_size(size)
+    result = init_config(path, out, model=model, size=sides, images=images, finetune=finetune)
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path
     )
