@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ def install() -> None:
     """Installs the import finders; calling it again changes nothing."""
     if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AroundFinder())
-        # Last, so that a compiled mmcv._ext and a real imgaug win by themselves.
+        # Last, so that a compiled mmcv._ext wins by itself.
         sys.meta_path.append(_FallbackFinder())
 
 
@@ -70,52 +70,18 @@ def silence_imports() -> Iterator[None]:
 
 
 class _FallbackFinder:
-    """Supplies ``mmcv._ext`` and a stub ``imgaug`` where nobody else does."""
+    """Supplies ``mmcv._ext`` where nobody else does."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         del path, target
-        if name == "mmcv._ext":
-            from importlib.util import spec_from_file_location
+        if name != "mmcv._ext":
+            return None
+        from importlib.util import spec_from_file_location
 
-            return spec_from_file_location(name, _EXT_FILE)
-        # A real imgaug that lacks one of its modules is broken: not ours to hide.
-        if name == "imgaug" or (name in _IMGAUG_MODULES and _is_stub(sys.modules["imgaug"])):
-            return ModuleSpec(name, _StubLoader(), is_package=True)  # type: ignore[arg-type]
-        return None
-
-
-def _is_stub(module: ModuleType) -> bool:
-    return isinstance(getattr(module.__spec__, "loader", None), _StubLoader)
-
-
-class _StubLoader:
-    """Makes modules in which every public name is a class that cannot be instantiated."""
-
-    @staticmethod
-    def create_module(spec: ModuleSpec) -> None:
-        """Leaves making the module object to Python."""
-
-    @staticmethod
-    def exec_module(module: ModuleType) -> None:
-        def make_class(name: str) -> type:
-            if name.startswith("_"):
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            return type(name, (), {"__module__": module.__name__, "__init__": _raise_missing})
-
-        vars(module)["__getattr__"] = make_class
-
-
-def _raise_missing(self: object, *_args: object, **_kwargs: object) -> NoReturn:
-    from fldet.errors import UnavailableError
-
-    raise UnavailableError(
-        f"{type(self).__module__}.{type(self).__name__} needs the package imgaug",
-        expected="imgaug is not installed; only mmdet's lane detection uses it",
-        hint="pip install -U imaug",
-    )
+        return spec_from_file_location(name, _EXT_FILE)
 
 
 class _AroundFinder:
@@ -165,7 +131,13 @@ def _postponed(module_name: str) -> ModuleType:
         def call(*args: Any, **kwargs: Any) -> Any:
             from importlib import import_module
 
-            return getattr(import_module(module_name), name)(*args, **kwargs)
+            try:
+                module = import_module(module_name)
+            except ModuleNotFoundError as error:
+                if error.name != "imgaug":  # a real one that is broken: not ours to hide
+                    raise
+                raise _without_imgaug(f"{module_name}.{name}") from None
+            return getattr(module, name)(*args, **kwargs)
 
         return call
 
@@ -174,10 +146,22 @@ def _postponed(module_name: str) -> ModuleType:
     return module
 
 
+def _without_imgaug(name: str) -> Exception:
+    from fldet.errors import UnavailableError
+
+    return UnavailableError(
+        f"{name} needs the package imgaug",
+        expected="imgaug is not installed; only mmdet's lane detection uses it",
+        hint="pip install -U imaug",
+    )
+
+
 @contextmanager
 def _version_check_passed() -> Iterator[None]:
     """Lets upstream mmdet 3.x pass its version check beside a newer mmcv."""
-    if not _is_distribution("mmdet"):  # onedl's is "onedl-mmdetection"
+    from importlib.metadata import distributions
+
+    if not any(distributions(name="mmdet")):  # onedl's is "onedl-mmdetection"
         yield
         return
     import mmcv
@@ -187,16 +171,6 @@ def _version_check_passed() -> Iterator[None]:
         yield
     finally:
         mmcv.__version__ = version
-
-
-def _is_distribution(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def eager(function: Callable[P, R]) -> Callable[P, R]:

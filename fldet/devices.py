@@ -11,8 +11,7 @@ from fldet.numeric import is_whole
 def select_device(name: str = "auto") -> torch.device:
     """Returns the device by name and makes it the one that MMEngine moves models to.
 
-    Args:
-        name: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    That is ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UsageError: a name of another kind.
@@ -27,7 +26,9 @@ def select_device(name: str = "auto") -> torch.device:
         _check_cuda(name, int(index or 0))
         if index:
             torch.cuda.set_device(int(index))
-    _set_mmengine_device(kind)
+    import mmengine.device.utils
+
+    mmengine.device.utils.DEVICE = kind  # it settles on one at its import; a run may want another
     return torch.device(name)
 
 
@@ -50,13 +51,6 @@ def _check_cuda(name: str, index: int) -> None:
             f"--device {name}: there are {torch.cuda.device_count()} CUDA devices",
             expected=f"cuda:0 to cuda:{torch.cuda.device_count() - 1}",
         )
-
-
-def _set_mmengine_device(kind: str) -> None:
-    """MMEngine settles on a device when it is imported; a run may want another."""
-    import mmengine.device.utils
-
-    mmengine.device.utils.DEVICE = kind
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -114,13 +114,7 @@ class PeerError(FldetError):
 
 
 class StoppedError(FldetError):
-    """A run that a signal has ended in good order.
-
-    Args:
-        message: what was done and saved.
-        hint: how to go on.
-        exit_code: 128 + number of the signal: 130 after SIGINT, 143 after SIGTERM.
-    """
+    """A run that a signal has ended in good order; the exit code is 128 + its number."""
 
     def __init__(self, message: str, *, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint=hint)
@@ -129,15 +123,10 @@ class StoppedError(FldetError):
 
 @contextlib.contextmanager
 def explained_file_errors(path: Path | str = "", *, hint: str = "") -> Iterator[None]:
-    """Says in the words of fldet that a disk is full, read-only or failing.
+    """Raises a ``FileSystemError`` for an ``OSError`` of a disk that is full, read-only or failing.
 
-    Args:
-        path: the file or folder meant where the system names none.
-        hint: how to go on, after the advice for the kind of error.
-
-    Raises:
-        FileSystemError: in place of an ``OSError`` that says something of the file system; others
-            pass as they are.
+    Others pass as they are. ``path`` is what is meant where the system names none, and ``hint``
+    goes behind the advice for the kind of error.
     """
     try:
         yield
@@ -156,15 +145,9 @@ def explained_file_errors(path: Path | str = "", *, hint: str = "") -> Iterator[
 def collect(
     read: Callable[[T], R], items: Iterable[T], faults: list[DataError] | None
 ) -> Iterator[R]:
-    """Yields what a function returns for each item.
+    """Yields what a function returns for each item, a file as a rule.
 
-    Args:
-        read: the function, of one file as a rule.
-        items: what it is called with.
-        faults: takes the errors of items, which are then left out; None lets the first one pass.
-
-    Raises:
-        DataError: of ``read``, where ``faults`` is None.
+    ``faults`` takes the errors of items, which are then left out; None lets the first one pass.
     """
     for item in items:
         try:
@@ -177,11 +160,11 @@ def collect(
             yield result
 
 
-def nearest(name: str, names: Iterable[str], *, count: int = 3) -> str:
-    """Returns ``did you mean a, b?`` for the closest names, or the empty string."""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ``did you mean a, b, c?`` for the closest names, or the empty string."""
     import difflib
 
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f"did you mean {', '.join(close)}?" if close else ""
 
 

@@ -45,14 +45,10 @@ _MARKS = (
 def read_bytes(
     path: Path, what: str = "file", *, expected: str = "", most: int, cut: bool = False
 ) -> bytes:
-    """Returns the content of a regular file.
+    """Returns the content of a regular file of at most ``most`` bytes; links are followed.
 
-    Args:
-        path: the file; symbolic links are followed.
-        what: its kind, for messages: ``annotation file``.
-        expected: what it should hold, for messages.
-        most: bytes that it may have.
-        cut: return the first ``most`` bytes of a file that has more.
+    Of a larger one ``cut`` gives the first of them. ``what`` is the kind of file and ``expected``
+    what it should hold, for messages.
 
     Raises:
         DataError: there is no such file, it is a folder, pipe or device, too large, or unreadable.
@@ -67,14 +63,8 @@ def read_bytes(
 def read_lines(path: Path, what: str, *, most: int, longest: int) -> Iterator[bytes]:
     """Yields the lines of a regular file, without holding more than one.
 
-    Args:
-        path: the file; symbolic links are followed.
-        what: its kind, for messages: ``log``.
-        most: bytes that it may have.
-        longest: bytes of a line; of a longer one so many are given, and the rest is passed over.
-
-    Raises:
-        DataError: as ``read_bytes``.
+    The arguments and errors are those of ``read_bytes``. Of a line with more than ``longest`` bytes
+    so many are given, and the rest is passed over.
     """
     with _regular_file(path, what, "") as file:
         size, starts = 0, True
@@ -123,22 +113,13 @@ def other_than_file(facts: os.stat_result) -> str:
 def read_text(path: Path, what: str = "file", *, expected: str = "", most: int) -> str:
     """Returns the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    The arguments are those of ``read_bytes``.
-
-    Raises:
-        DataError: as ``read_bytes``; or it is text in another encoding, or no text.
+    The arguments and errors are those of ``read_bytes`` and ``decode``.
     """
     return decode(read_bytes(path, what, expected=expected, most=most), path, expected=expected)
 
 
 def decode(data: bytes, path: Path, *, encoding: str = "utf-8", expected: str = "") -> str:
     """Returns the text that bytes of a file are; a byte order mark goes before ``encoding``.
-
-    Args:
-        data: of the file.
-        path: the file, for messages.
-        encoding: one that Python knows.
-        expected: what it should hold, for messages.
 
     Raises:
         DataError: it is text in another encoding, or no text.
@@ -156,24 +137,13 @@ def decode(data: bytes, path: Path, *, encoding: str = "utf-8", expected: str = 
 
 
 def read_json(path: Path, what: str, *, expected: str = "", most: int = MOST_OF_ANNOTATIONS) -> Any:
-    """Returns the content of a JSON file.
-
-    The arguments are those of ``read_bytes``.
-
-    Raises:
-        DataError: as ``read_text``; or it is not JSON, or nested too deep.
-    """
+    """Returns the content of a JSON file, as ``read_text`` and ``parse_json``."""
     text = read_text(path, what, expected=expected, most=most)
     return parse_json(text, str(path), expected=expected)
 
 
 def parse_json(text: str, name: str, *, expected: str = "") -> Any:
-    """Returns the value of a JSON text.
-
-    Args:
-        text: of a file.
-        name: of the file, for messages.
-        expected: what it should hold, for messages.
+    """Returns the value of the JSON text of a file, whose name is for messages.
 
     Raises:
         DataError: it is not JSON, nested too deep, or has a number of thousands of digits.
@@ -198,11 +168,8 @@ def read_arrays(
 ) -> dict[str, Any]:
     """Returns arrays of a ``.npz``, and texts as such; nothing is unpickled.
 
-    Args:
-        path: the file.
-        wanted: type and number of dimensions of each array by name: ``{"boxes": ("float32", 2)}``;
-            a text is ``("str", 0)``.
-        expected: what the file should be, for messages.
+    Wanted are type and number of dimensions of each array by name: ``{"boxes": ("float32", 2)}``; a
+    text is ``("str", 0)``.
 
     Raises:
         DataError: as ``read_bytes``; or it is another kind of file, an array is missing or of
@@ -226,11 +193,7 @@ def read_arrays(
 
 
 def _checked_size(archive: zipfile.ZipFile, name: str, kind: str, dimensions: int) -> int:
-    """Returns the bytes of an array by its header; only that is unpacked.
-
-    Raises:
-        ValueError: it is of another type.
-    """
+    """Returns the bytes of an array by its header; only that is unpacked."""
     import numpy as np
 
     with archive.open(name) as member:
@@ -267,11 +230,7 @@ _MOST_OF_A_NAME = 200
 
 
 def write_atomically(path: Path, data: str | bytes) -> Path:
-    """Writes ``data`` as ``atomic_file`` does and returns ``path``.
-
-    Raises:
-        OSError: the system refuses; its ``filename`` is ``path``.
-    """
+    """Writes ``data`` as ``atomic_file`` does and returns ``path``."""
     with atomic_file(path, "wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
     return path
@@ -283,10 +242,6 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     A reader sees the old file or the whole new one, never a part, also after a crash of the
     machine. Text is in UTF-8. Parents are made. Who may read it is what the umask says.
-
-    Args:
-        path: the file.
-        mode: ``w`` or ``wb``.
 
     Raises:
         OSError: the system refuses; its ``filename`` is ``path``.
@@ -317,7 +272,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
-    _sync_folder(path.parent)
+    # The new name lasts through a crash of the machine, where the system can do that.
+    if os.name == "posix":
+        with contextlib.suppress(PermissionError):  # a folder that may be written to, not listed
+            _sync(path.parent, os.O_RDONLY)
 
 
 def temporary_name(path: Path) -> Path:
@@ -327,21 +285,12 @@ def temporary_name(path: Path) -> Path:
 
 
 def is_temporary_name(name: str, of: str) -> bool:
-    """Returns whether ``temporary_name`` may have made it.
-
-    Args:
-        name: of a file.
-        of: a regular expression for the whole name that the file would have got.
-    """
+    """Returns whether ``temporary_name`` may have made it of a name that ``of`` matches."""
     return bool(re.fullmatch(rf"\.(?:{of})\.[0-9a-f]{{8}}", name))
 
 
 def new_temporary_file(path: Path) -> Path:
-    """Makes an empty file under a ``temporary_name`` and returns it.
-
-    Raises:
-        OSError: the system refuses; its ``filename`` is ``path``.
-    """
+    """Makes an empty file under a ``temporary_name`` and returns it."""
     while True:
         temporary = temporary_name(path)
         try:
@@ -368,13 +317,6 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         error.filename = str(folder)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name last through a crash of the machine, where the system can do that."""
-    if os.name == "posix":
-        with contextlib.suppress(PermissionError):  # a folder that may be written to, not listed
-            _sync(folder, os.O_RDONLY)
 
 
 def _sync(path: Path, flags: int) -> None:

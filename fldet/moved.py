@@ -9,9 +9,7 @@ from typing import Any
 def moved(module: str, places: str | Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Returns the ``__getattr__`` of a module whose names are elsewhere.
 
-    Args:
-        module: its name.
-        places: the module that has all of them, or the names by the module that has them.
+    ``places`` is the module that has all of them, or the names by the module that has them.
     """
 
     def find(name: str) -> Any:

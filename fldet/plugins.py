@@ -24,28 +24,18 @@ from typing import Any
 
 from fldet.errors import UnavailableError
 
-__all__ = ["SCOPES", "COMMANDS", "Plugin", "installed", "find", "load", "load_scope", "problem_of"]
-
 SCOPES = "fldet.plugins"
 COMMANDS = "fldet.commands"
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of an installed package.
+    """One entry point of an installed package."""
 
-    Attributes:
-        group: ``fldet.plugins``, or ``fldet.commands``, with the words before the command's own.
-        name: the scope, or the command's name.
-        value: the module, for a command with ``:`` and its function.
-        package: name of the distribution, as pip knows it.
-        version: its version.
-    """
-
-    group: str
-    name: str
-    value: str
-    package: str
+    group: str  # ``fldet.plugins``, or ``fldet.commands`` with the words before the command's own
+    name: str  # the scope, or the command's name
+    value: str  # the module, for a command with ``:`` and its function
+    package: str  # the distribution, as pip knows it
     version: str
 
     @property
@@ -78,10 +68,11 @@ def installed() -> tuple[Plugin, ...]:
     return tuple(
         sorted(
             (
-                Plugin(group, point.name, point.value, *_distribution(point))
+                Plugin(group, point.name, point.value, point.dist.name, point.dist.version)
                 for group in points.groups
                 if group == SCOPES or f"{group}.".startswith(f"{COMMANDS}.")
                 for point in points.select(group=group)
+                if point.dist
             ),
             key=lambda plugin: (plugin.group, plugin.name, plugin.package),
         )
@@ -103,21 +94,13 @@ def _any_declared() -> bool:
     return False
 
 
-def _distribution(point: Any) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-
-
 def find(group: str, name: str) -> Plugin | None:
     """Returns the plug-in with this entry point, of several the first; None if there is none."""
     return next((one for one in installed() if (one.group, one.name) == (group, name)), None)
 
 
 def load_scope(scope: str) -> None:
-    """Imports the plug-in with this scope, so that all its names are registered, if there is one.
-
-    Raises:
-        UnavailableError: as ``load``.
-    """
+    """Imports the plug-in with this scope, if there is one, so that its names are registered."""
     plugin = find(SCOPES, scope)
     if plugin is not None:
         load(plugin)

@@ -45,16 +45,11 @@ def adopt_launcher(launcher: str) -> str:
     first host of the step, and the port follows from the numbers of job and step, so that jobs
     that share a machine do not meet.
 
-    Args:
-        launcher: one of ``LAUNCHERS``; ``auto`` is ``pytorch`` where torchrun started this
-            process, else ``none``. Slurm sets its variables for one process alone too, so it has
-            to be named.
+    ``auto`` is ``pytorch`` where torchrun started this process, else ``none``. Slurm sets its
+    variables for one process alone too, so it has to be named.
 
     Returns:
         ``none``, or ``pytorch`` for all others: from here on they are alike.
-
-    Raises:
-        UsageError: an unknown launcher, or one whose variables are not set.
     """
     if launcher not in LAUNCHERS:
         raise UsageError(f"unknown launcher {launcher!r}", expected=", ".join(LAUNCHERS))
@@ -108,9 +103,8 @@ def first_host(nodes: str) -> str:
 def agent_identity() -> dict[str, str | None]:
     """Returns what names the torchrun that started this process, the same after its restarts.
 
-    Returns:
-        ``run``, the id that a user may choose for a run on several machines, and ``agent``, which
-        process on this machine; empty without torchrun.
+    ``run`` is the id that a user may choose for a run on several machines, ``agent`` the process on
+    this machine; there is neither without torchrun.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}

@@ -12,28 +12,18 @@ T = TypeVar("T")
 
 
 def make_bar(*, transient: bool = False) -> Any:
-    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns.
-
-    Args:
-        transient: whether the bar goes when all is done.
-    """
+    """Returns a bar on stderr with the count, the status and the remaining time; 80 columns."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(file=terminal())
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=12),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[status]}"),
+        progress.TextColumn("eta"),
+        progress.TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         refresh_per_second=2,
@@ -44,13 +34,9 @@ def make_bar(*, transient: bool = False) -> Any:
 def with_progress(
     items: Iterable[T], words: str, total: int, *, in_log: bool = False
 ) -> Iterator[T]:
-    """Yields items on, and shows how many have come.
+    """Yields items on, and shows how many have come, as ``words``: ``images``.
 
-    Args:
-        items: what takes long.
-        words: what they are, ``images``.
-        total: how many will come.
-        in_log: whether a line at each tenth is logged where there is no terminal.
+    With ``in_log`` a line at each tenth is logged where there is no terminal.
     """
     with make_bar(transient=not in_log) as bar:
         task = bar.add_task(words, total=total, status="")

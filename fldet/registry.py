@@ -13,51 +13,32 @@ _compat.install()
 from mmdet import registry as mmdet_registry  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope="fldet", locations=[*locations])
+
+
 # losses, heads, necks, detectors, preprocessors
-MODELS = Registry(
-    "model",
-    parent=mmdet_registry.MODELS,
-    scope="fldet",
-    locations=["fldet.models", "fldet.data.preprocessor"],
-)
+MODELS = _child("model", mmdet_registry.MODELS, "fldet.models", "fldet.data.preprocessor")
 # anchor generators, assigners, miners
-TASK_UTILS = Registry(
-    "task util",
-    parent=mmdet_registry.TASK_UTILS,
-    scope="fldet",
-    locations=["fldet.models.task_modules"],
-)
+TASK_UTILS = _child("task util", mmdet_registry.TASK_UTILS, "fldet.models.task_modules")
 # data sets: annotation files in, samples out
-DATASETS = Registry(
+DATASETS = _child(
     "dataset",
-    parent=mmdet_registry.DATASETS,
-    scope="fldet",
-    locations=["fldet.data.coco", "fldet.data.voc", "fldet.data.yolo", "fldet.data.shapes.dataset"],
+    mmdet_registry.DATASETS,
+    *(f"fldet.data.{module}" for module in ("coco", "voc", "yolo", "shapes.dataset")),
 )
 # steps of a pipeline: what happens to one image and its boxes
-TRANSFORMS = Registry(
-    "transform",
-    parent=mmdet_registry.TRANSFORMS,
-    scope="fldet",
-    locations=["fldet.data.images", "fldet.data.transforms"],
+TRANSFORMS = _child(
+    "transform", mmdet_registry.TRANSFORMS, "fldet.data.images", "fldet.data.transforms"
 )
 # what turns detections into figures
-METRICS = Registry(
-    "metric",
-    parent=mmdet_registry.METRICS,
-    scope="fldet",
-    locations=["fldet.evaluation.metrics"],
-)
+METRICS = _child("metric", mmdet_registry.METRICS, "fldet.evaluation.metrics")
 # what is watched or guarded while a loop runs
-HOOKS = Registry(
-    "hook", parent=mmdet_registry.HOOKS, scope="fldet", locations=["fldet.engine.hooks"]
-)
+HOOKS = _child("hook", mmdet_registry.HOOKS, "fldet.engine.hooks")
 # how one optimizer step is taken (mixed precision)
-OPTIM_WRAPPERS = Registry(
-    "optimizer wrapper",
-    parent=mmdet_registry.OPTIM_WRAPPERS,
-    scope="fldet",
-    locations=["fldet.models.fast.bfloat16"],
+OPTIM_WRAPPERS = _child(
+    "optimizer wrapper", mmdet_registry.OPTIM_WRAPPERS, "fldet.models.fast.bfloat16"
 )
 
 

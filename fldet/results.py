@@ -23,12 +23,7 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True)
 class Analysis(Generic[Result]):
-    """What an analysis found.
-
-    Attributes:
-        result: its figures.
-        files: that it wrote, pictures and data.
-    """
+    """The figures that an analysis found, and the files that it wrote, pictures and data."""
 
     result: Result
     files: list[Path]
@@ -50,12 +45,7 @@ __getattr__ = moved(
 
 
 def to_json(command: str, value: Any) -> str:
-    """Returns the JSON object of a result, as ``--json`` prints it.
-
-    Args:
-        command: what made it, ``test``.
-        value: what ``to_jsonable`` takes.
-    """
+    """Returns the JSON object of what a command found, as ``--json`` prints it."""
     from fldet import __version__
 
     content = {
@@ -111,12 +101,8 @@ Seconds = Annotated[float, Within(0, 1e12)]
 def read_stored(path: Path, kind: Any, *keys: str, what: str, hint: str = "") -> Any:
     """Returns a value of a JSON file that fldet has written, as ``restored`` makes it.
 
-    Args:
-        path: the file.
-        kind: of the value.
-        keys: that lead to it; none for the whole content.
-        what: the file should be, for messages: ``analysis of errors``.
-        hint: what to do about a file that is not.
+    ``keys`` lead to it, none to the whole content. ``what`` is what the file should be, for
+    messages, and ``hint`` what to do about one that is not.
 
     Raises:
         DataError: there is no such file, it is no JSON, or the value is missing or of another kind.
@@ -126,11 +112,7 @@ def read_stored(path: Path, kind: Any, *keys: str, what: str, hint: str = "") ->
 
 
 def stored(value: Any, path: Path, kind: Any, *keys: str, what: str, hint: str = "") -> Any:
-    """Does the same with JSON that a file of another kind holds.
-
-    Raises:
-        DataError: the value is missing or of another kind.
-    """
+    """Does the same with JSON that a file of another kind holds."""
     try:
         for index, key in enumerate(keys):
             value = _object(value, ".".join(keys[:index]))

@@ -28,13 +28,9 @@ def printable(text: str) -> str:
 def file_name(name: str, *, marked: bool = False, most: int = 200) -> str:
     """Returns a name for a file: two names give two, and one that is fit stays as it is.
 
-    In others, what cannot be printed or parts folders is ``_``, the end of what is too long is
-    missing, and a hash of the whole follows.
-
-    Args:
-        name: not empty, neither ``.`` nor ``..``.
-        marked: write the hash behind any name.
-        most: bytes of the result; file systems take 255.
+    In others, what cannot be printed or parts folders is ``_``, what is longer than ``most`` bytes
+    is cut (file systems take 255), and a hash of the whole follows; ``marked`` writes one behind
+    any name. The name is not empty, neither ``.`` nor ``..``.
     """
     clean = _NOT_IN_NAMES.sub("_", name)
     if not marked and clean == name and len(name.encode()) <= most and not _MARKED.fullmatch(name):

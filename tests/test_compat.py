@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from fldet import _compat
-from fldet.errors import UnavailableError
 
 ROOT = Path(_compat.__file__).parents[1]
 
@@ -40,7 +38,7 @@ def test_install_twice_changes_nothing():
     assert sys.meta_path == before
 
 
-@pytest.mark.parametrize("name", ["mmcv", "mmcv._extra", "imgaug_extra", "json"])
+@pytest.mark.parametrize("name", ["mmcv", "mmcv._extra", "imgaug", "json"])
 def test_other_modules_are_left_alone(name):
     assert _compat._FallbackFinder.find_spec(name) is None
     assert _compat._AroundFinder.find_spec(name) is None
@@ -64,28 +62,9 @@ class TestImgaug:
     def run(self, code):
         return run_python(textwrap.dedent(self.HIDE_THE_REAL_ONE) + textwrap.dedent(code))
 
-    def test_stub_has_what_mmdet_imports(self):
-        printed = self.run(
-            """
-            import imgaug.augmenters as iaa
-            from imgaug.augmentables.lines import LineString, LineStringsOnImage
-            from imgaug.augmentables.segmaps import SegmentationMapsOnImage
-            from fldet.errors import UnavailableError
-            try:
-                iaa.Sometimes(p=1)
-            except UnavailableError as error:
-                print(error)
-            """
-        )
-        assert printed.startswith("imgaug.augmenters.Sometimes needs the package imgaug\n")
-        assert "Hint: pip install -U imaug" in printed
-
-    def test_stub_has_no_other_modules(self):
-        code = """
-            import importlib.util, imgaug
-            print(importlib.util.find_spec("imgaug.other"), hasattr(imgaug, "__version__"))
-        """
-        assert self.run(code) == "None False\n"
+    def test_nobody_else_finds_a_stand_in(self):
+        code = "import importlib.util; print(importlib.util.find_spec('imgaug'))"
+        assert self.run(code) == "None\n"
 
     def test_a_real_one_wins(self, tmp_path):
         (tmp_path / "imgaug.py").write_text("real = True")
@@ -127,15 +106,7 @@ class TestImgaug:
             """
         )
         assert "False\nimgaug.augmentables.lines.LineString needs the package imgaug\n" in printed
-
-    def test_making_a_stub_class_raises(self):
-        spec = _compat._FallbackFinder.find_spec("imgaug")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        with pytest.raises(UnavailableError, match=r"imgaug\.Anything needs the package imgaug"):
-            module.Anything()
-        with pytest.raises(AttributeError, match="no attribute '_private'"):
-            _ = module._private
+        assert "Hint: pip install -U imaug" in printed
 
 
 class TestSilenceImports:

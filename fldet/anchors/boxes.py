@@ -39,17 +39,8 @@ def collect_boxes(
 ) -> BoxSet:
     """Returns the boxes of a split, in pixels of the network's input, with the config's anchors.
 
-    Args:
-        cfg: as ``load_config`` returned it.
-        split: ``train``, ``val`` or ``test``.
-        max_images: at most so many, chosen at random; None takes all.
-        seed: of the choice, and of the scales of a random resizing.
-        track: wraps the numbers of the images, to show progress.
-
-    Raises:
-        UsageError: another split.
-        ConfigError: the anchors or the assigner are of another kind than RetinaNet's.
-        DataError: files are missing or malformed, or there is no box.
+    At most ``max_images`` are chosen at random. ``seed`` is that of the choice and of the scales of
+    a random resizing. ``track`` wraps the numbers of the images, to show progress.
     """
     if split not in ("train", "val", "test"):
         raise UsageError(f"unknown split {split!r}", expected="train, val or test")
@@ -68,9 +59,7 @@ def collect_boxes(
 def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
     """Logs a line if anchors fit more than 5 % of the boxes of a sample badly; never fails.
 
-    Args:
-        cfg: prepared, of a training run.
-        dataset: of that run; at most 2000 of its images are looked at.
+    The config is that of a training, prepared; at most 2000 images of its data are looked at.
     """
     if not is_main_process():
         return
@@ -97,11 +86,7 @@ def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
 
 
 def anchor_scheme(cfg: Config) -> AnchorScheme:
-    """Returns the anchors of a config's head.
-
-    Raises:
-        ConfigError: it has none, or they are not the scales of an octave in some ratios.
-    """
+    """Returns the anchors of a config's head, which have to be scales of an octave in ratios."""
     options = (cfg.model.get("bbox_head") or {}).get("anchor_generator")
     if not options:
         raise ConfigError(
@@ -132,9 +117,7 @@ def anchor_scheme(cfg: Config) -> AnchorScheme:
 def assign_rule(cfg: Config) -> AssignRule:
     """Returns the rule by which a config's anchors get boxes.
 
-    Raises:
-        ConfigError: it has another assigner than MMDetection's ``MaxIoUAssigner``, or one that
-            leaves out anchors near the edge.
+    The assigner has to be a ``MaxIoUAssigner`` that leaves out no anchors near the edge.
     """
     train_cfg = cfg.model.get("train_cfg") or {}
     options = train_cfg.get("assigner") or {}
@@ -178,6 +161,7 @@ def _collect(
 ) -> BoxSet:
     transforms = _transforms(dataset)
     resizes = [one for one in transforms if _is_resize(one)]
+    others = [type(one).__name__ for one in transforms if not _is_resize(one)]
     divisor = (cfg.model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
     with seeded(seed):
         seen = [_boxes_of(dataset.get_data_info(index), resizes) for index in track(chosen)]
@@ -194,13 +178,9 @@ def _collect(
             if len(chosen) == len(dataset)
             else f"{len(chosen)} of {len(dataset)} images, drawn with seed {seed}",
             "resizing": "; ".join(_describe(one, seed) for one in resizes) or "none",
-            "left_out": ", ".join(type(one).__name__ for one in transforms if _is_left_out(one)),
+            "left_out": ", ".join(s for s in others if not s.startswith(("Load", "Pack"))),
         },
     )
-
-
-def _is_left_out(transform: Any) -> bool:
-    return not _is_resize(transform) and not type(transform).__name__.startswith(("Load", "Pack"))
 
 
 def _describe(transform: Any, seed: int) -> str:

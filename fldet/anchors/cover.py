@@ -63,58 +63,38 @@ class AnchorScheme:
 
 @dataclass(frozen=True)
 class AssignRule:
-    """Which anchors learn a box, in the words of MMDetection's ``MaxIoUAssigner``.
+    """Which anchors learn a box, in the words of MMDetection's ``MaxIoUAssigner``."""
 
-    Attributes:
-        pos_iou_thr: an anchor of at least this IoU is positive.
-        neg_iou_thr: one below it is background.
-        match_low_quality: whether the best anchors of a box are positive at any IoU.
-        min_pos_iou: the smallest IoU at which they are.
-    """
-
-    pos_iou_thr: Share = 0.5
-    neg_iou_thr: Share = 0.4
-    match_low_quality: bool = True
-    min_pos_iou: float = 0.0
+    pos_iou_thr: Share = 0.5  # an anchor of at least this IoU is positive
+    neg_iou_thr: Share = 0.4  # one below it is background
+    match_low_quality: bool = True  # whether the best anchors of a box are positive at any IoU
+    min_pos_iou: float = 0.0  # the smallest IoU at which they are
 
 
 @dataclass(frozen=True)
 class BoxSet:
-    """Ground-truth boxes as the network sees them, and the anchors it has for them.
+    """Ground-truth boxes as the network sees them, and the anchors it has for them."""
 
-    Attributes:
-        boxes: (N, 4) xyxy in pixels of the network's input, image after image.
-        image_of: (N,) row of ``padded_wh`` that a box belongs to, ascending.
-        padded_wh: (M, 2) width and height of each image with its padding, in pixels.
-        areas: (N,) width x height of each box in pixels of the file.
-        scheme: the anchors.
-        rule: the assigner.
-        about: words for captions: ``config``, ``split``, ``images``, ``resizing``, ``left_out``.
-    """
-
-    boxes: Floats
-    image_of: Ints
-    padded_wh: Ints
-    areas: Floats
+    boxes: Floats  # (N, 4) xyxy in pixels of the network's input, image after image
+    image_of: Ints  # (N,) row of ``padded_wh`` that a box belongs to, ascending
+    padded_wh: Ints  # (M, 2) width and height of each image with its padding, in pixels
+    areas: Floats  # (N,) width x height of each box in pixels of the file
     scheme: AnchorScheme
     rule: AssignRule
+    # words for captions: ``config``, ``split``, ``images``, ``resizing``, ``left_out``
     about: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> Path:
         """Writes everything into one ``.npz``; returns ``path``."""
-        facts = {key: asdict(getattr(self, key)) for key in ("scheme", "rule")}
+        facts = json.dumps(asdict(_Facts(self.scheme, self.rule, self.about)))
         arrays = {key: getattr(self, key) for key in _ARRAYS}
         buffer = BytesIO()
-        np.savez_compressed(buffer, facts=json.dumps({**facts, "about": self.about}), **arrays)
+        np.savez_compressed(buffer, facts=facts, **arrays)
         return write_atomically(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "BoxSet":
-        """Returns what ``save`` wrote.
-
-        Raises:
-            DataError: there is no such file, or it is another kind of file.
-        """
+        """Returns what ``save`` wrote; another kind of file is a ``DataError``."""
         what = ".npz that 'fldet analyze anchors CONFIG' has written"
         arrays = read_arrays(path, {"facts": ("str", 0), **_ARRAYS}, expected=f"the {what}")
         facts = stored(parse_json(arrays.pop("facts"), str(path)), path, _Facts, what=what)
@@ -161,36 +141,22 @@ _ARRAYS["areas"] = ("float32", 1)
 
 @dataclass(frozen=True)
 class Cover:
-    """How anchors and boxes fit.
+    """How anchors and boxes fit."""
 
-    Attributes:
-        best_iou: (N,) IoU of each box with its best anchor, in [0, 1].
-        positives: (M, levels) anchors of each image that are positive, each counted once.
-    """
-
-    best_iou: Floats
-    positives: Ints
+    best_iou: Floats  # (N,) IoU of each box with its best anchor, in [0, 1]
+    positives: Ints  # (M, levels) anchors of each image that are positive, each counted once
 
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image as the network sees it.
+    """An image as the network sees it."""
 
-    Attributes:
-        name: of its file.
-        image: (H, W, 3) uint8 BGR.
-        boxes: (N, 4) xyxy in its pixels, crowd regions too.
-        labels: (N,) class numbers.
-        crowd: (N,) whether a box is a crowd region.
-        best_iou: (N,) IoU of each box with its best anchor.
-    """
-
-    name: str
-    image: npt.NDArray[np.uint8]
-    boxes: Floats
-    labels: Ints
-    crowd: npt.NDArray[np.bool_]
-    best_iou: Floats
+    name: str  # of its file
+    image: npt.NDArray[np.uint8]  # (H, W, 3) BGR
+    boxes: Floats  # (N, 4) xyxy in its pixels, crowd regions too
+    labels: Ints  # (N,) class numbers
+    crowd: npt.NDArray[np.bool_]  # (N,) whether a box is a crowd region
+    best_iou: Floats  # (N,) IoU of each box with its best anchor
 
 
 def iou(boxes: Floats, anchors: Floats) -> Floats:
@@ -207,11 +173,7 @@ def best_ious(boxes: Floats, padded_wh: Ints, scheme: AnchorScheme) -> Floats:
 
     Among the anchors of one shape on one level the nearest to the box's centre is best: both sides
     of the intersection shrink with the distance. So one anchor of each shape is looked at.
-
-    Args:
-        boxes: (N, 4) xyxy in pixels of the network's input.
-        padded_wh: (N, 2) width and height of the box's image with its padding, in pixels.
-        scheme: the anchors.
+    ``padded_wh`` (N, 2) is of the box's image; units as in ``BoxSet``.
     """
     best = np.zeros(len(boxes), np.float32)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -279,8 +241,7 @@ def _near_anchors(
 ) -> tuple[Ints, Ints, Floats]:
     """Returns all pairs of a box and an anchor of one kind whose IoU may reach ``needed``.
 
-    Returns:
-        (P,) rows of ``boxes``, (P, 2) column and row of the anchor, (P,) their IoU.
+    They are (P,) rows of ``boxes``, (P, 2) column and row of the anchor, (P,) their IoU.
     """
     anchor, stride = scheme.base_anchors()[level, number], scheme.strides[level]
     box_wh, anchor_wh = boxes[:, 2:] - boxes[:, :2], anchor[2:] - anchor[:2]

@@ -1,6 +1,5 @@
 """One figure of how anchors cover boxes, as PNG and SVG."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,58 +9,38 @@ import numpy as np
 
 from fldet.anchors.cover import AssignRule
 from fldet.anchors.report import BIN, AnchorReport, Group, scheme_text
-from fldet.files import write_atomically
-from fldet.pictures.figure import choose_fonts, label
+from fldet.pictures.figure import figure, label, save
 
 _BLUE, _ORANGE, _VERMILION = "#0072B2", "#E69F00", "#D55E00"  # Okabe and Ito
 _STYLE = {
-    "font.size": 15,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "figure.constrained_layout.w_pad": 0.12,
     "figure.constrained_layout.h_pad": 0.08,
     "svg.fonttype": "none",
-    "svg.hashsalt": "fldet",  # the same file each time
 }
 
 
 def plot(report: AnchorReport, path: Path) -> list[Path]:
     """Draws a report; returns the files written, ``path`` with the endings .png and .svg."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(14, 10.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(4, 2, height_ratios=(1, 1.1, 0.1, 0.001))
-        figure.suptitle(
+    with rc_context(_STYLE), figure(14, 10.5) as drawn, rc_context({"axes.grid": False}):
+        grid = drawn.add_gridspec(4, 2, height_ratios=(1, 1.1, 0.1, 0.001))
+        drawn.suptitle(
             f"{label(str(report.about.get('config')))}, {label(str(report.about.get('split')))}: "
             f"{100 * report.overall.below_positive:.1f} % of {report.boxes} boxes are poorly "
             f"covered by {report.scheme.per_location} anchors per location"
         )
-        _plot_best(figure.add_subplot(grid[0, 0]), report)
-        _plot_levels(figure.add_subplot(grid[0, 1]), report)
-        for column, (title, groups) in enumerate(_group_panels(report)):
-            _plot_groups(figure.add_subplot(grid[1, column]), title, groups)
-        _legend(figure.add_subplot(grid[2, :]), report.rule)
-        _small_print(figure.add_subplot(grid[3, :]), report)
-        return [_save(figure, path.with_suffix(ending)) for ending in (".png", ".svg")]
-
-
-def _save(figure: Any, path: Path) -> Path:
-    choose_fonts(figure)
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(buffer, format=path.suffix[1:], dpi=100, metadata=metadata)
-    return write_atomically(path, buffer.getvalue())
-
-
-def _group_panels(report: AnchorReport) -> list[tuple[str, Sequence[Group]]]:
-    return [
-        ("size in the file (COCO: 32 and 96 pixels)", report.by_size),
-        ("height / width at the network", report.by_ratio),
-    ]
+        _plot_best(drawn.add_subplot(grid[0, 0]), report)
+        _plot_levels(drawn.add_subplot(grid[0, 1]), report)
+        by_size, by_ratio = (drawn.add_subplot(grid[1, column]) for column in range(2))
+        _plot_groups(by_size, "size in the file (COCO: 32 and 96 pixels)", report.by_size)
+        _plot_groups(by_ratio, "height / width at the network", report.by_ratio)
+        _legend(drawn.add_subplot(grid[2, :]), report.rule)
+        foot = drawn.add_subplot(grid[3, :])
+        foot.axis("off")
+        text = textwrap.fill(label(small_print(report), most=2000), 142)
+        foot.text(0, 0, text, transform=foot.transAxes, va="top", fontsize=12, color="#333333")
+        return save(drawn, path.with_suffix(""))
 
 
 def _legend(axes: Any, rule: AssignRule) -> None:
@@ -119,12 +98,6 @@ def _plot_groups(axes: Any, title: str, groups: Sequence[Group]) -> None:
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set(xlim=(0, 100), xlabel="boxes [%]", title=title)
     axes.title.set_fontsize(15)
-
-
-def _small_print(axes: Any, report: AnchorReport) -> None:
-    axes.axis("off")
-    text = textwrap.fill(label(small_print(report), most=2000), 142)
-    axes.text(0, 0, text, transform=axes.transAxes, va="top", fontsize=12, color="#333333")
 
 
 def small_print(report: AnchorReport) -> str:

@@ -1,10 +1,11 @@
 """How well the anchors of a config cover the boxes of a data set, and which would cover more."""
 
-import itertools
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -36,78 +37,47 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Group:
-    """Boxes of one kind, and the shares of them that anchors fit badly.
-
-    Attributes:
-        name: of the kind.
-        boxes: how many.
-        below_positive: share whose best IoU is below the positive threshold; NaN without boxes.
-        below_background: share whose best IoU is below the background threshold, likewise.
-    """
+    """Boxes of one kind, and the shares of them that anchors fit badly; NaN without boxes."""
 
     name: str
     boxes: int
-    below_positive: float
-    below_background: float
+    below_positive: float  # share whose best IoU is below the positive threshold
+    below_background: float  # share whose best IoU is below the background threshold
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A scheme of anchors and what it covers.
-
-    Attributes:
-        scheme: the anchors.
-        factor: of its sizes, to those of the config.
-        anchors: at a location.
-        covered: share of the boxes with an anchor of at least the positive threshold.
-    """
+    """A scheme of anchors and what it covers."""
 
     scheme: AnchorScheme
-    factor: float
-    anchors: int
-    covered: float
+    factor: float  # of its sizes, to those of the config
+    anchors: int  # at a location
+    covered: float  # share of the boxes with an anchor of at least the positive threshold
 
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """How anchors fit boxes.
+    """How the anchors of a config fit boxes; crowd regions are left out."""
 
-    Attributes:
-        about: words for captions, of the collected boxes.
-        scheme: the config's anchors.
-        rule: the config's assigner.
-        images: looked at.
-        boxes: looked at, crowd regions left out.
-        best_iou: quantiles of the IoU of a box with its best anchor.
-        histogram: boxes by best IoU in bins of 0.02 from 0 to 1.
-        overall: all boxes.
-        by_size: boxes by COCO's sizes, of width x height in pixels of the file.
-        by_ratio: boxes by height / width as the network sees them.
-        positives_per_image: quantiles and ``mean`` of the positive anchors of an image.
-        positives_per_level: mean of the positive anchors of an image on each level.
-        now: the config's own scheme as a choice.
-        choices: for each number of anchors per location the best scheme, if none with fewer
-            anchors covers as much.
-        same_cost: the best with no more anchors per location than now; None if ``now`` is as good.
-        thrifty: the fewest anchors within half a point of the best; None if ``now`` covers as
-            much, or if it is ``same_cost``.
-    """
-
-    about: dict[str, str]
+    about: dict[str, str]  # words for captions, of the collected boxes
     scheme: AnchorScheme
     rule: AssignRule
     images: int
     boxes: int
-    best_iou: dict[str, float]
-    histogram: tuple[int, ...]
+    best_iou: dict[str, float]  # quantiles of the IoU of a box with its best anchor
+    histogram: tuple[int, ...]  # boxes by best IoU in bins of 0.02 from 0 to 1
     overall: Group
-    by_size: tuple[Group, ...]
-    by_ratio: tuple[Group, ...]
-    positives_per_image: dict[str, float]
-    positives_per_level: tuple[float, ...]
-    now: Choice
+    by_size: tuple[Group, ...]  # COCO's sizes, of width x height in pixels of the file
+    by_ratio: tuple[Group, ...]  # height / width as the network sees it
+    positives_per_image: dict[str, float]  # quantiles and ``mean``
+    positives_per_level: tuple[float, ...]  # means, of an image
+    now: Choice  # the config's own scheme
+    # for each number of anchors per location the best scheme, if none with fewer covers as much
     choices: tuple[Choice, ...]
+    # the best with no more anchors per location than now; None if ``now`` is as good
     same_cost: Choice | None
+    # the fewest anchors within half a point of the best; None if ``now`` covers as much, or if it
+    # is ``same_cost``
     thrifty: Choice | None
 
     def __str__(self) -> str:
@@ -118,11 +88,9 @@ class AnchorReport:
 
 
 def compute(boxes: BoxSet, *, track: Track = iter) -> AnchorReport:
-    """Returns how the anchors of a box set fit its boxes, and which schemes would fit better.
+    """Returns how anchors fit a set of at least one box, and which schemes would fit better.
 
-    Args:
-        boxes: at least one.
-        track: wraps the schemes that are tried, to show progress.
+    ``track`` wraps the schemes that are tried, to show progress.
     """
     covers = list(match(boxes))
     best = np.concatenate([cover.best_iou for cover in covers])
@@ -184,16 +152,23 @@ def search(boxes: BoxSet, *, track: Track = iter) -> tuple[Choice, tuple[Choice,
     Tried are sizes times 2^(k / 6) for k = -6..6, 1 to 4 scales per octave and 1, 3 or 5 ratios.
     Of equal shares the one with sizes nearest to the config's is taken.
     """
-    covered = _Coverage(boxes)
+
+    @cache
+    def one_covers(twelfth: int, ratio: float) -> Mask:
+        """Returns whether one anchor per location does, of 2^(twelfth / 12) the config's size."""
+        sizes = tuple(size * 2 ** (twelfth / 12) for size in boxes.scheme.sizes)
+        return _is_covered(boxes, replace(boxes.scheme, sizes=sizes, num_scales=1, ratios=(ratio,)))
+
     best: dict[int, Choice] = {}
-    trials = itertools.product(sorted(STEPS, key=abs), NUM_SCALES, RATIO_SETS)
+    trials = product(sorted(STEPS, key=abs), NUM_SCALES, RATIO_SETS)
     for step, num_scales, ratios in track(list(trials)):
-        mask = covered.by(step, num_scales, ratios)
+        twelfths = [2 * step + 12 * k // num_scales for k in range(num_scales)]
+        mask = np.logical_or.reduce([one_covers(*one) for one in product(twelfths, ratios)])
         choice = _choice(boxes.scheme, 2 ** (step / 6), num_scales, ratios, float(mask.mean()))
         if choice.anchors not in best or choice.covered > best[choice.anchors].covered:
             best[choice.anchors] = choice
     now = boxes.scheme
-    share = _share(boxes, now)
+    share = float(_is_covered(boxes, now).mean())
     frontier: list[Choice] = []
     for choice in sorted(best.values(), key=lambda one: one.anchors):
         if not frontier or choice.covered > frontier[-1].covered:
@@ -201,36 +176,9 @@ def search(boxes: BoxSet, *, track: Track = iter) -> tuple[Choice, tuple[Choice,
     return Choice(now, 1.0, now.per_location, share), tuple(frontier)
 
 
-class _Coverage:
-    """Which boxes are covered by anchors of one size and ratio per level; each is done once."""
-
-    def __init__(self, boxes: BoxSet) -> None:
-        self.boxes = boxes
-        self._known: dict[tuple[int, float], Mask] = {}
-
-    def by(self, step: int, num_scales: int, ratios: Sequence[float]) -> Mask:
-        """Returns (N,) whether a scheme covers a box."""
-        twelfths = [2 * step + 12 * k // num_scales for k in range(num_scales)]
-        masks = [self._one(twelfth, ratio) for twelfth in twelfths for ratio in ratios]
-        return np.logical_or.reduce(masks)
-
-    def _one(self, twelfth: int, ratio: float) -> Mask:
-        """Returns whether one anchor per location does, of 2^(twelfth / 12) the config's size."""
-        if (twelfth, ratio) not in self._known:
-            scheme = self.boxes.scheme
-            sizes = tuple(size * 2 ** (twelfth / 12) for size in scheme.sizes)
-            one = replace(scheme, sizes=sizes, num_scales=1, ratios=(ratio,))
-            self._known[twelfth, ratio] = _is_covered(self.boxes, one)
-        return self._known[twelfth, ratio]
-
-
 def _is_covered(boxes: BoxSet, scheme: AnchorScheme) -> Mask:
     best = best_ious(boxes.boxes, boxes.padded_wh[boxes.image_of], scheme)
     return np.asarray(best >= boxes.rule.pos_iou_thr)
-
-
-def _share(boxes: BoxSet, scheme: AnchorScheme) -> float:
-    return float(_is_covered(boxes, scheme).mean())
 
 
 def _choice(
@@ -323,7 +271,8 @@ def _choice_lines(report: AnchorReport) -> list[str]:
     head = f"IoU >= {report.rule.pos_iou_thr:g}"
     lines = [f"{'anchors per location':22}{head:>12}   best scheme of the grid"]
     for choice in report.choices:
-        lines.append(_row(choice, f"sizes x {choice.factor:.3g}; {_tail(choice)}"))
+        _, _, shapes = scheme_text(choice.scheme).partition("; ")
+        lines.append(_row(choice, f"sizes x {choice.factor:.3g}; {shapes}"))
     lines.append(_row(report.now, "the config's own"))
     for advice, words in (
         (report.same_cost, "as many anchors or fewer"),
@@ -349,10 +298,6 @@ def _choice_lines(report: AnchorReport) -> list[str]:
 
 def _row(choice: Choice, words: str) -> str:
     return f"{choice.anchors:<22}{_percent(choice.covered):>12}   {words}"
-
-
-def _tail(choice: Choice) -> str:
-    return scheme_text(choice.scheme).partition("; ")[2]
 
 
 def _percent(share: float) -> str:

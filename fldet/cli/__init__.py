@@ -1,4 +1,1 @@
-"""The command line. Modules here import nothing heavier than typer until a command runs.
-
-``agent`` is a program of its own.
-"""
+"""The command line. Modules here import nothing heavier than typer until a command runs."""

@@ -10,50 +10,39 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
+from fldet.cli.group import command_group, epilog
 from fldet.cli.output import Output, command
+from fldet.errors import shorten
 
 if TYPE_CHECKING:
     from fldet.config.diff import Difference
     from fldet.config.origin import Origin, Place, Step
 
-app = typer.Typer(
-    help="Look at configs.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
-)
+app = command_group("Look at configs.")
 
-SHOW_EXAMPLES = """\b
-Examples:
+SHOW_EXAMPLES = """
   fldet config show configs/retinanet/r101_fpn_1.5x.py
   fldet config show configs/retinanet/r50_fpn_1x.py --cfg-options model.backbone.depth=101
   fldet config show my_config.py --resolved
 """
-DIFF_EXAMPLES = """\b
-Examples:
+DIFF_EXAMPLES = """
   fldet config diff configs/retinanet/r50_fpn_1x.py configs/retinanet/r101_fpn_1x.py
   fldet config diff configs/retinanet/r50_fpn_1x.py work_dirs/mine/r50_fpn_1x.py
 """
-WHY_EXAMPLES = """\b
-Examples:
+WHY_EXAMPLES = """
   fldet config why configs/retinanet/r101_fpn_1x.py model.backbone.depth
   fldet config why configs/retinanet/r50_fpn_1x.py train_dataloader.dataset.pipeline.2.scale
   fldet config why configs/retinanet/r50_fpn_1x.py model --cfg-options model.backbone.depth=18
 """
 
-A = Annotated[str, typer.Argument(help="Config file.", metavar="A", show_default=False)]
-B = Annotated[str, typer.Argument(help="Another config file.", metavar="B", show_default=False)]
+A = Annotated[str, typer.Argument(help="Config file.", metavar="A")]
+B = Annotated[str, typer.Argument(help="Another config file.", metavar="B")]
 Key = Annotated[
-    str,
-    typer.Argument(
-        help="Dotted key; a number is an index of a list.", metavar="KEY", show_default=False
-    ),
+    str, typer.Argument(help="Dotted key; a number is an index of a list.", metavar="KEY")
 ]
 
 
-@app.callback()
-def config() -> None:
-    """Look at configs."""
-
-
-@app.command(epilog=SHOW_EXAMPLES)
+@app.command(epilog=epilog(SHOW_EXAMPLES))
 @command
 def show(
     config: options.Config,
@@ -75,7 +64,7 @@ def show(
     Output("config show", as_json=json).result(to_plain(cfg), text=format_config(cfg))
 
 
-@app.command(epilog=DIFF_EXAMPLES)
+@app.command(epilog=epilog(DIFF_EXAMPLES))
 @command
 def diff(a: A, b: B, json: options.Json = False) -> None:
     """Print what differs between two configs, bases merged."""
@@ -96,7 +85,7 @@ def _diff_line(item: Difference) -> str:
     return f"+ {item.key}: {item.b!r} (only in B)"
 
 
-@app.command(epilog=WHY_EXAMPLES)
+@app.command(epilog=epilog(WHY_EXAMPLES))
 @command
 def why(
     config: options.Config,
@@ -127,8 +116,6 @@ def _why_lines(origin: Origin) -> Iterator[str]:
 
 
 def _what(step: Step, *, is_first: bool) -> str:
-    from fldet.errors import shorten
-
     if step.action == "part":
         return f"gives {', '.join(step.value)}"
     if step.action == "deleted":

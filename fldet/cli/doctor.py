@@ -10,8 +10,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.engine.doctor import Finding
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet doctor
   fldet doctor --json
 """

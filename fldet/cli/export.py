@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import ExportResult
 
-TOLERANCE_MISSED = 3
-
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017
   fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'
   fldet export best.pth --format torchscript --check photo.jpg
@@ -45,13 +42,9 @@ def export(
             metavar="IMAGES",
             help="Compare with the checkpoint on these: an image, a folder or a quoted glob; the "
             "first 20. Exit code 3 if boxes differ by 0.001 px or scores by 0.0001.",
-            show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
-    ] = None,
+    config: options.ConfigOfCheckpoint = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -80,13 +73,12 @@ def export_text(result: "ExportResult") -> str:
     lines = [f"{result.file} ({result.size_mib:.1f} MiB, post-processing {result.post_process})"]
     parity = result.parity
     if parity is None:
-        return "\n".join([*lines, "not compared with the checkpoint: --check IMAGES does"])
-    return "\n".join(
-        [
-            *lines,
+        lines.append("not compared with the checkpoint: --check IMAGES does")
+    else:
+        lines += [
             f"{parity.boxes} boxes on {parity.images} images: at most {parity.box_px:.1e} px and "
             f"{parity.score:.1e} in score apart, {parity.unmatched} without a partner",
             f"per image {parity.torch_ms:.1f} ms with torch, {parity.exported_ms:.1f} ms exported "
             "(median, one at a time on the CPU, without reading the file)",
         ]
-    )
+    return "\n".join(lines)

@@ -70,6 +70,18 @@ class _Modules(UserDict[str, Any]):
         return _command_of_module(name) if name in self else super().__getitem__(name)
 
 
+def command_group(
+    help: str, *functions: Callable[..., Any], cls: type[TyperGroup] | None = None
+) -> typer.Typer:
+    """Returns a group of commands, each with the ``EXAMPLES`` of its module below its help."""
+    app = typer.Typer(
+        cls=cls, help=help, rich_markup_mode=None, no_args_is_help=True, add_completion=False
+    )
+    for function in functions:
+        app.command(epilog=_examples_of(function))(function)
+    return app
+
+
 @cache
 def _command_of_module(name: str) -> Any:
     module = import_module(f"fldet.cli.{name}")
@@ -101,10 +113,19 @@ def _command_of_plugin(group: str, name: str) -> Any:
 
 def _as_command(function: Callable[..., Any], name: str) -> Any:
     """Returns a function as a command; its module's ``EXAMPLES`` end the help."""
-    examples = getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, epilog=examples)(function)
+    app.command(name, epilog=_examples_of(function))(function)
     return _click_command(app)
+
+
+def _examples_of(function: Callable[..., Any]) -> str | None:
+    examples = getattr(sys.modules.get(function.__module__), "EXAMPLES", None)
+    return examples and epilog(examples)
+
+
+def epilog(examples: str) -> str:
+    """Returns examples as they end a help; the backspace has Click keep their lines."""
+    return examples if examples.startswith("\b") else f"\b\nExamples:{examples}"
 
 
 def _click_command(app: typer.Typer) -> Any:

@@ -8,12 +8,12 @@ import typer
 from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
 
 if TYPE_CHECKING:
     from fldet.analysis.init import InitResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet init FOLDER --out my_config.py
   fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
@@ -25,15 +25,14 @@ Examples:
 @command
 def init(
     path: Data,
-    out: Annotated[Path, typer.Option(help="The config to write.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The config to write.")],
     model: Annotated[
         str, typer.Option(metavar="r18|r50|small", help="small: from nothing, for a CPU.")
     ] = "r18",
     size: Annotated[
         str | None,
         typer.Option(
-            help="Image size WxH in pixels; by default the median, at most 1333x800 (small: 320).",
-            show_default=False,
+            help="Image size WxH in pixels; by default the median, at most 1333x800 (small: 320)."
         ),
     ] = None,
     images: Images = None,
@@ -42,7 +41,6 @@ def init(
         typer.Option(
             metavar="CHECKPOINT",
             help="Start from this trained detector, with the schedule for that.",
-            show_default=False,
         ),
     ] = None,
     json: options.Json = False,
@@ -53,14 +51,8 @@ def init(
     from fldet.analysis.init import SMALL, init_config
     from fldet.devices import select_device
 
-    result = init_config(
-        path,
-        out,
-        model=model,
-        size=parse_size(size),
-        images=images,
-        finetune=finetune,
-    )
+    sides = parse_size(size)
+    result = init_config(path, out, model=model, size=sides, images=images, finetune=finetune)
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path
     )
@@ -69,13 +61,7 @@ def init(
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Returns the longer and the shorter side of ``WxH``.
-
-    Raises:
-        UsageError: it is not two positive numbers.
-    """
-    from fldet.errors import UsageError
-
+    """Returns the longer and the shorter side of ``WxH``."""
     if text is None:
         return None
     sides = text.lower().split("x")

@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[str, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)]
+from fldet.errors import UsageError
+
+CONFIG = typer.Argument(help="Config file.", metavar="CONFIG")
+Config = Annotated[str, CONFIG]
+OptionalConfig = Annotated[str | None, CONFIG]
 Checkpoint = Annotated[
     Path,
     typer.Argument(
         help="Weights (.pth), or a work dir: its best checkpoint, else its newest.",
         metavar="CHECKPOINT",
-        show_default=False,
     ),
+]
+ConfigOfCheckpoint = Annotated[
+    str | None, typer.Option(help="Config, for a checkpoint that carries none.")
 ]
 CfgOptions = Annotated[
     list[str] | None,
@@ -21,7 +27,6 @@ CfgOptions = Annotated[
         metavar="KEY=VALUE ...",
         help="Override values of the config, by dotted keys that exist in it; +KEY=VALUE adds one. "
         "A Python literal is that literal, a,b is a list, anything else the text as given.",
-        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -37,8 +42,7 @@ Gpus = Annotated[
     typer.Option(min=1, help="Start this many processes here, one on each GPU (or on the CPU)."),
 ]
 MaxRestarts = Annotated[
-    int,
-    typer.Option(min=0, help="With --gpus: so often go on by itself after a process has died."),
+    int, typer.Option(min=0, help="With --gpus: so often go on by itself after a process has died.")
 ]
 TrustCheckpoint = Annotated[
     bool,
@@ -48,17 +52,13 @@ TrustCheckpoint = Annotated[
         "TorchScript model.",
     ),
 ]
+OutDir = Annotated[Path, typer.Option(help="Folder for the pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]
 
 
 def parse_shape(text: str) -> tuple[int, int]:
-    """Returns (height, width) of a text like ``800x1333``.
-
-    Raises:
-        UsageError: another kind of text.
-    """
-    from fldet.errors import UsageError
+    """Returns (height, width) of a text like ``800x1333``."""
     from fldet.numeric import is_whole
 
     height, _, width = text.partition("x")

@@ -29,18 +29,12 @@ __getattr__ = moved(__name__, {"fldet.text": ("table",)})
 
 P = ParamSpec("P")
 
-INTERRUPTED = 130
+TOLERANCE_MISSED, INTERRUPTED = 3, 130  # exit codes
 SECONDS_FOR_THE_CAUSE = 10.0
 
 
 class Output:
-    """The result of one command in one of three forms.
-
-    Args:
-        command: its name, as in ``fldet test``.
-        as_json: print one JSON object.
-        quiet: print one essential value.
-    """
+    """The result of a command (``analyze flops``) as text, one JSON object or one value."""
 
     def __init__(self, command: str, *, as_json: bool = False, quiet: bool = False) -> None:
         self.command = command
@@ -48,13 +42,7 @@ class Output:
         self.quiet = quiet
 
     def result(self, value: Any, *, text: str | Callable[[], str], essential: Any = "") -> None:
-        """Prints a result.
-
-        Args:
-            value: what ``to_jsonable`` turns into the JSON object.
-            text: for a person, or what makes it.
-            essential: the one value that ``--quiet`` prints.
-        """
+        """Prints what ``to_jsonable`` makes of a value, its text, or the essential of it."""
         if not is_first_process():
             return
         if self.as_json:
@@ -144,11 +132,9 @@ def _report(error: Exception, text: str) -> None:
         details = {"py_callstack": text, "timestamp": str(int(time.time()))}
         message = {"message": str(error), "extraInfo": details}
         Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
-    elif process_count() > 1:
-        text = f"process {process_rank()} of {process_count()}: {text}"
-        print(printable(text), file=sys.stderr)
     else:
-        print(printable(text), file=sys.stderr)
+        who = f"process {process_rank()} of {process_count()}: " if process_count() > 1 else ""
+        print(printable(who + text), file=sys.stderr)
 
 
 class _StderrHandler(logging.Handler):

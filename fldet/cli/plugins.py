@@ -7,14 +7,14 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError, nearest
 from fldet.text import table
 
 if TYPE_CHECKING:
     from fldet.config.names import Name
     from fldet.plugins import Plugin
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet plugins
   fldet plugins --kind loss --all
   fldet plugins --package mmdet --json
@@ -24,12 +24,10 @@ Examples:
 @command
 def plugins(
     kind: Annotated[
-        str | None,
-        typer.Option(help="loss, miner, head, dataset, hook, command, ...", show_default=False),
+        str | None, typer.Option(help="loss, miner, head, dataset, hook, command, ...")
     ] = None,
     package: Annotated[
-        str | None,
-        typer.Option(help="Only names of this package, as in the last column.", show_default=False),
+        str | None, typer.Option(help="Only names of this package, as in the last column.")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Include names of MMDetection, MMEngine and torch.")
@@ -77,8 +75,6 @@ def plugins_text(problems: "dict[Plugin, str]", names: "list[Name]") -> str:
 
 
 def _only(names: "list[Name]", field: str, wanted: str) -> "list[Name]":
-    from fldet.errors import UsageError, nearest
-
     values = sorted({getattr(name, field) for name in names})
     if wanted not in values:
         raise UsageError(

@@ -11,8 +11,7 @@ from fldet.cli.output import Output, command, note
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
   fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
   fldet predict model.onnx film.mp4 --every 25 --out film
@@ -28,7 +27,6 @@ def predict(
             help="Weights (.pth), a work dir (its best checkpoint, else its newest), or an "
             "exported model (.onnx, .torchscript).",
             metavar="CHECKPOINT",
-            show_default=False,
         ),
     ],
     source: Annotated[
@@ -37,7 +35,6 @@ def predict(
             help="An image, a folder with all below it, a quoted glob, a video, or - for one path "
             "a line on stdin.",
             metavar="SOURCE",
-            show_default=False,
         ),
     ],
     out: Annotated[
@@ -70,10 +67,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
-    config: Annotated[
-        str | None,
-        typer.Option(help="Config, for a checkpoint that carries none.", show_default=False),
-    ] = None,
+    config: options.ConfigOfCheckpoint = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
     launcher: options.Launcher = "auto",

@@ -9,8 +9,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet report work_dirs/retinanet_r18_shapes
   fldet report work_dirs/mine --config fldet::retinanet/r50_fpn_1x.py --images 200
   fldet report work_dirs/mine --cfg-options data_root=/data/coco --out mine.html
@@ -22,9 +21,7 @@ def report(
     work_dir: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a run, with the folder test of fldet test in it.",
-            metavar="WORK_DIR",
-            show_default=False,
+            help="Folder of a run, with the folder test of fldet test in it.", metavar="WORK_DIR"
         ),
     ],
     config: Annotated[

@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
+from fldet.errors import UsageError
 from fldet.text import cell, table
 
 if TYPE_CHECKING:
     from fldet.engine.results import PrecisionCheck, TestResult
     from fldet.evaluation.figures import Figures
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
   fldet test CONFIG CHECKPOINT --out results.json --json
   fldet test CONFIG CHECKPOINT --precision bf16 --compare
 """
-
-TOLERANCE_MISSED = 3
 
 
 @command
@@ -29,15 +27,12 @@ def test(
     config: options.Config,
     checkpoint: options.Checkpoint,
     show_dir: Annotated[
-        Path | None,
-        typer.Option(help="Draw each image here, prediction beside truth.", show_default=False),
+        Path | None, typer.Option(help="Draw each image here, prediction beside truth.")
     ] = None,
     score_thr: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")
     ] = 0.3,
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N images.", show_default=False)
-    ] = None,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +46,6 @@ def test(
             metavar="fp32|bf16",
             help="Test a faster copy, batch norms folded, in this precision. Without it the "
             "detections are MMDetection's, bit by bit; with fp32 scores are within 1e-5.",
-            show_default=False,
         ),
     ] = None,
     compare: Annotated[
@@ -84,7 +78,6 @@ def test(
     from fldet.config.load import load_config
     from fldet.engine.launch import relaunch
     from fldet.engine.test import test as run
-    from fldet.errors import UsageError
 
     cfg = load_config(config, cfg_options or ())
     if gpus > 1:

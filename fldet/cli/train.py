@@ -10,12 +10,9 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
-    from mmengine.config import Config as MMEngineConfig
-
     from fldet.engine.results import TrainResult
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet train configs/shapes/retinanet_r18_shapes.py
   fldet train configs/retinanet/r50_fpn_1x.py --gpus 8
   fldet train configs/retinanet/r50_fpn_1x.py --cfg-options data_root=/data/coco --resume
@@ -71,9 +68,7 @@ def train(
     replay: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Train nothing: run the batch of a nonfinite_iter_N.pth again.",
-            show_default=False,
+            metavar="FILE", help="Train nothing: run the batch of a nonfinite_iter_N.pth again."
         ),
     ] = None,
     json: options.Json = False,
@@ -94,8 +89,12 @@ def train(
 
     asked = parse_batch_size(batch_size)
     cfg = load_config(config, cfg_options or ())
+    out = Output("train", as_json=json, quiet=quiet)
     if replay:
-        _show_again(cfg, replay, device, Output("train", as_json=json, quiet=quiet))
+        from fldet.engine.replay import replay as run_again
+
+        report = run_again(cfg, replay, device=device)
+        out.result({"report": report}, text=report, essential="finite")
         return
     if gpus > 1:
         more: list[str] = []
@@ -121,19 +120,11 @@ def train(
         trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
-        out = Output("train", as_json=json, quiet=quiet)
         out.result(
             result,
             text=lambda: training_text(result, Path(config).with_suffix(".py").name),
             essential=result.best_checkpoint or result.last_checkpoint,
         )
-
-
-def _show_again(cfg: "MMEngineConfig", path: Path, device: str, out: Output) -> None:
-    from fldet.engine.replay import replay
-
-    report = replay(cfg, path, device=device)
-    out.result({"report": report}, text=report, essential="finite")
 
 
 def training_text(result: "TrainResult", config_name: str) -> str:

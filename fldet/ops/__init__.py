@@ -13,13 +13,10 @@ _NAMES = {"mmcv": "mmcv (compiled)", "torchvision": "torchvision", "fldet": "fld
 
 
 def active_backend(device: str = "cpu") -> dict[str, str]:
-    """Returns which implementation each operator uses, by the name of the operator.
+    """Returns which implementation each operator uses on a type of device, by the operator's name.
 
     The values are ``mmcv (compiled)``, ``torchvision`` and ``fldet``. ``roi_align`` and
     ``sigmoid_focal_loss`` are those behind ``mmcv.ops``, which MMDetection's detectors call.
-
-    Args:
-        device: type of device, such as ``cpu`` or ``cuda``.
     """
     behind_mmcv = _NAMES["mmcv" if has_compiled_mmcv() else "fldet"]
     return {

@@ -16,7 +16,7 @@ from fldet._compat import eager
 from fldet.errors import UnavailableError
 from fldet.losses.sigmoid import sigmoid_focal_loss
 from fldet.ops.nms import keep_without_mmcv
-from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward
+from fldet.ops.roi_align import Pooling, pool_features, pool_features_backward, widened
 
 
 @eager
@@ -24,13 +24,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """Returns the (K,) indices that greedy suppression keeps, in descending score order.
 
     Ties as in the compiled operator: the order of torch's *unstable* sort. So the two agree
-    exactly; ``fldet.ops.nms`` has the plainer rule.
-
-    Args:
-        boxes: (N, 4) as x1, y1, x2, y2; computed in float32 (the compiled one takes no other).
-        scores: (N,).
-        iou_threshold: boxes with a higher IoU are suppressed.
-        offset: added to each width and height.
+    exactly; ``fldet.ops.nms`` has the plainer rule, and the same arguments. Computed in float32:
+    the compiled operator takes no other type.
     """
     order = scores.detach().sort(0, descending=True).indices
     return order[keep_without_mmcv(boxes.detach()[order].float(), iou_threshold, offset)]
@@ -52,7 +47,7 @@ def roi_align_forward(
     """
     pooling = _pooling(*options, **named)
     if output.numel() > 0:
-        output.copy_(pool_features(_widened(input), rois.to(_widened(input)), pooling))
+        output.copy_(pool_features(widened(input), rois.to(widened(input)), pooling))
 
 
 @eager
@@ -68,7 +63,7 @@ def roi_align_backward(
     """Writes the gradient with respect to the features to ``grad_input`` (B, C, H, W)."""
     pooling = _pooling(*options, **named)
     if grad_output.numel() > 0:
-        grad = _widened(grad_output)
+        grad = widened(grad_output)
         grad_input.copy_(pool_features_backward(grad, rois.to(grad), grad_input.shape, pooling))
 
 
@@ -76,16 +71,11 @@ def roi_align_backward(
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the elementwise focal loss to ``output`` (N, K).
+    """Writes the elementwise focal loss of logits ``input`` (N, K) to ``output`` (N, K).
 
-    Args:
-        input: (N, K) logits.
-        target: (N,) class in [0, K - 1]; any other number is background.
-        weight: (K,) factor for the rows of each class, or empty. Background rows, for which the
-            compiled operator reads beyond the end of ``weight``, get 1.
-        output: (N, K), overwritten.
-        gamma: focusing strength.
-        alpha: weight of the positive class.
+    ``target`` (N,) is a class in [0, K - 1]; any other number is background. ``weight`` (K,) is a
+    factor for the rows of each class, or empty. Background rows, for which the compiled operator
+    reads beyond the end of ``weight``, get 1.
     """
     output.copy_(_focal_loss(input.detach(), target, weight, gamma, alpha))
 
@@ -113,10 +103,6 @@ def _focal_loss(
     return loss
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
 def _pooling(
     aligned_height: int,
     aligned_width: int,
@@ -125,11 +111,7 @@ def _pooling(
     pool_mode: int,
     aligned: bool,
 ) -> Pooling:
-    """Returns the options of mmcv's operator as ours has them.
-
-    Raises:
-        UnavailableError: ``pool_mode`` is 0, the maximum; 1 is the average.
-    """
+    """Returns the options of mmcv's operator as ours has them; of modes it has 1, the average."""
     if pool_mode != 1:
         raise _missing("roi_align with pool_mode='max'")
     return Pooling(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)

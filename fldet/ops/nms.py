@@ -19,8 +19,6 @@ from torch import Tensor
 from fldet._compat import eager
 from fldet.errors import UnavailableError
 
-__all__ = ["batched_nms", "move_classes_apart", "nms"]
-
 Array = np.ndarray[Any, np.dtype[Any]]
 Backend = Literal["mmcv", "torchvision", "fldet"]
 BACKENDS: tuple[Backend, ...] = ("mmcv", "torchvision", "fldet")  # in order of preference
@@ -74,7 +72,7 @@ def nms(
         if backend == "torchvision" and offset != 0:
             backend = "fldet"
     else:
-        require(backend, "nms", works=_nms_works(backend, boxes.device.type))
+        require(backend, "nms", usable=_nms_works(backend, boxes.device.type))
     order = scores.detach().sort(dim=0, descending=True, stable=True).indices
     keep = _IMPLEMENTATIONS[backend](boxes.detach()[order].float(), iou_threshold, offset)
     return order[keep]
@@ -124,12 +122,7 @@ def batched_nms(
 
 
 def move_classes_apart(boxes: Tensor, labels: Tensor) -> Tensor:
-    """Returns the boxes in float32, each class moved to a place where it meets no other.
-
-    Args:
-        boxes: (N, 4) as x1, y1, x2, y2 in pixels.
-        labels: (N,) integer class of each box.
-    """
+    """Returns (N, 4) boxes in float32, each class moved to a place where it meets no other."""
     if len(boxes) == 0:
         return boxes
     boxes = boxes.detach().float()
@@ -152,16 +145,11 @@ def keep_without_mmcv(boxes: Tensor, iou_threshold: float, offset: int = 0) -> T
     return _IMPLEMENTATIONS["torchvision" if works else "fldet"](boxes, iou_threshold, offset)
 
 
-def require(backend: str, operator: str, *, works: bool) -> None:
-    """Checks that a backend asked for by name can be used.
-
-    Raises:
-        ValueError: there is no such backend.
-        UnavailableError: it does not work here.
-    """
+def require(backend: str, operator: str, *, usable: bool) -> None:
+    """Checks that a backend asked for by name is one, and works here."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}, got {backend!r}")
-    if not works:
+    if not usable:
         raise UnavailableError(
             f"{operator}: the backend {backend!r} is not installed or does not work here",
             expected="backend=None takes the first that works",
@@ -169,11 +157,15 @@ def require(backend: str, operator: str, *, works: bool) -> None:
         )
 
 
-def gives(expected: list[Any], run: Callable[[], Tensor]) -> bool:
-    """Returns whether ``run()`` works and its result, as a list, is ``expected``.
+def works(backend: str, run: Callable[[], Tensor], expected: list[Any]) -> bool:
+    """Returns whether a backend is there and ``run()``, which uses it, gives ``expected``.
 
     A package built for another torch may fail in any way, so any exception means no.
     """
+    if backend not in BACKENDS or backend == "fldet":
+        return backend == "fldet"
+    if backend == "mmcv" and not has_compiled_mmcv():
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -195,16 +187,11 @@ def has_compiled_mmcv() -> bool:
 
 @functools.cache
 def _nms_works(backend: str, device: str) -> bool:
-    if backend not in BACKENDS or backend == "fldet":
-        return backend == "fldet"
-    if backend == "mmcv" and not has_compiled_mmcv():
-        return False
-
     def keep_two_equal_boxes() -> Tensor:
         boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2, device=device)
         return _IMPLEMENTATIONS[backend](boxes, 0.5, 0)
 
-    return gives([0], keep_two_equal_boxes)
+    return works(backend, keep_two_equal_boxes, [0])
 
 
 def _check(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> None:
@@ -255,13 +242,8 @@ def keep_in_order(boxes: Tensor, iou_threshold: float, offset: int = 0) -> Tenso
     and on other devices, blocks of boxes are compared with all that follow. Memory stays below
     a few hundred MiB for any number of boxes.
 
-    Args:
-        boxes: (N, 4) float32 as x1, y1, x2, y2.
-        iou_threshold: any number; rounded to float32.
-        offset: added to each width and height.
-
-    Returns:
-        (K,) int64 indices, ascending.
+    The boxes are (N, 4) float32, the (K,) indices ascending. The threshold is any number, rounded
+    to float32; ``offset`` is added to each width and height.
     """
     keep = None
     # Below 0 boxes suppress each other without overlap, which the sweep does not see.
@@ -373,15 +355,10 @@ def _keep_by_blocks(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
         keep[block] = True
         free = [
             part[~_iou_above(boxes[block], boxes[part], iou_threshold, offset).any(dim=0)]
-            for part in _portions(rest, _MAX_PAIRS // size)
+            for part in torch.split(rest, _MAX_PAIRS // size)
         ]
-        remaining = torch.cat([rest[:0], *free])
+        remaining = torch.cat(free)
     return keep
-
-
-def _portions(items: Tensor, length: int) -> Iterator[Tensor]:
-    for first in range(0, len(items), length):
-        yield items[first : first + length]
 
 
 def _iou_above(a: Tensor, b: Tensor, iou_threshold: float, offset: int) -> Tensor:

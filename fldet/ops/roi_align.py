@@ -15,29 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fldet._compat import eager
-from fldet.ops.nms import BACKENDS, Backend, gives, has_compiled_mmcv, require
-
-__all__ = ["roi_align"]
+from fldet.ops.nms import BACKENDS, Backend, require, works
 
 _CHUNK = 64  # RoIs whose weights are in memory at once
 
 
 class Pooling(NamedTuple):
-    """What there is to choose about RoIAlign.
+    """What there is to choose about RoIAlign."""
 
-    Attributes:
-        height: bins along y.
-        width: bins along x.
-        spatial_scale: pixels of the features per pixel of the RoIs.
-        sampling_ratio: samples per bin along each axis; 0 takes one per feature pixel.
-        aligned: whether pixel centres are at half coordinates (they are).
-    """
-
-    height: int
-    width: int
-    spatial_scale: float
-    sampling_ratio: int
-    aligned: bool
+    height: int  # bins along y
+    width: int  # bins along x
+    spatial_scale: float  # pixels of the features per pixel of the RoIs
+    sampling_ratio: int  # samples per bin along each axis; 0 takes one per feature pixel
+    aligned: bool  # whether pixel centres are at half coordinates (they are)
 
 
 def roi_align(
@@ -77,37 +67,32 @@ def roi_align(
     height, width = output_size if isinstance(output_size, tuple) else (output_size, output_size)
     pooling = Pooling(height, width, float(spatial_scale), int(sampling_ratio), bool(aligned))
     _check(features, rois, pooling)
-    if backend is None:
-        backend = roi_align_backend(features.device.type)
-    else:
-        require(backend, "roi_align", works=_roi_align_works(backend, features.device.type))
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    device = features.device.type
+    if backend is not None:
+        require(backend, "roi_align", usable=_roi_align_works(backend, device))
     if len(rois) == 0 or features.shape[1] == 0:
         # A sum over nothing, so that the gradient is zero rather than missing.
         shape = (len(rois), features.shape[1], height, width)
         return features.new_zeros(shape) + features.sum() * 0
-    pooled = _pool(backend, features.to(dtype), rois.detach().to(dtype), pooling)
+    wide = widened(features)
+    working = (name for name in BACKENDS if _roi_align_works(name, device))
+    pooled = _pool(backend or next(working), wide, rois.detach().to(wide.dtype), pooling)
     return pooled.to(features.dtype)
 
 
-def roi_align_backend(device: str = "cpu") -> Backend:
-    """Returns the first of ``BACKENDS`` whose RoIAlign works on this type of device."""
-    return next(backend for backend in BACKENDS if _roi_align_works(backend, device))
+def widened(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float32, or in float64 if it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @functools.cache
 def _roi_align_works(backend: str, device: str) -> bool:
-    if backend not in BACKENDS or backend == "fldet":
-        return backend == "fldet"
-    if backend == "mmcv" and not has_compiled_mmcv():
-        return False
-
     def pool_ones() -> Tensor:
         features = torch.ones(1, 1, 4, 4, device=device)
         rois = torch.tensor([[0.0, 1.0, 1.0, 3.0, 3.0]], device=device)
         return _pool(backend, features, rois, Pooling(1, 1, 1.0, 0, True))
 
-    return gives([[[[1.0]]]], pool_ones)
+    return works(backend, pool_ones, [[[[1.0]]]])
 
 
 def _check(features: Tensor, rois: Tensor, pooling: Pooling) -> None:
@@ -168,15 +153,9 @@ class _RoIAlign(torch.autograd.Function):
 
 @eager
 def pool_features(features: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
-    """Returns the pooled features, see ``roi_align``; no autograd.
+    """Returns (R, C, height, width) pooled features, see ``roi_align``; no autograd.
 
-    Args:
-        features: (B, C, H, W) in float32 or float64.
-        rois: (R, 5) in the same type.
-        pooling: bins and sampling.
-
-    Returns:
-        (R, C, height, width).
+    Features (B, C, H, W) and RoIs (R, 5) are both in float32 or both in float64.
     """
     num_channels = features.shape[1]
     pixels = features.permute(0, 2, 3, 1).reshape(-1, num_channels)
@@ -195,16 +174,10 @@ def pool_features(features: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
 def pool_features_backward(
     grad: Tensor, rois: Tensor, features_shape: torch.Size, pooling: Pooling
 ) -> Tensor:
-    """Returns the gradient with respect to the features.
+    """Returns the gradient with respect to the features, (B, C, H, W).
 
-    Args:
-        grad: (R, C, height, width) gradient of the pooled features, in float32 or float64.
-        rois: (R, 5) in the same type.
-        features_shape: (B, C, H, W).
-        pooling: bins and sampling.
-
-    Returns:
-        (B, C, H, W).
+    That of the pooled features (R, C, height, width) and the RoIs (R, 5) are both in float32 or
+    both in float64.
     """
     num_images, num_channels, height, width = features_shape
     pixels = grad.new_zeros(num_images * height * width, num_channels)
@@ -230,17 +203,11 @@ def pool_features_backward(
 
 
 class _Weights(NamedTuple):
-    """The pixels that make up each bin.
+    """The pixels that make up each bin."""
 
-    Attributes:
-        pixel: (E,) index of a pixel in the flattened (B, H, W), bin after bin.
-        weight: (E,) its weight.
-        sizes: (R * height * width,) how many of the E belong to each bin.
-    """
-
-    pixel: Tensor
-    weight: Tensor
-    sizes: Tensor
+    pixel: Tensor  # (E,) index of a pixel in the flattened (B, H, W), bin after bin
+    weight: Tensor  # (E,) its weight
+    sizes: Tensor  # (R * height * width,) how many of the E belong to each bin
 
     def offsets(self) -> Tensor:
         """Returns where each bin begins among the E."""
@@ -279,16 +246,9 @@ def _weigh_axis(
 ) -> tuple[Tensor, Tensor]:
     """Returns the pixels and weights of every bin along one axis.
 
-    Args:
-        start: (R,) where the RoI begins, in pixels of the features.
-        end: (R,) where it ends.
-        num_bins: bins along this axis.
-        size: pixels of the features along this axis.
-        pooling: sampling.
-
-    Returns:
-        (R, num_bins, L) pixels in [0, size - 1], and their weights, zero where padded; L is the
-        width of the widest bin.
+    The RoIs lie from ``start`` (R,) to ``end`` (R,), in pixels of the features, of which the axis
+    has ``size``. Pixels are (R, num_bins, L) in [0, size - 1], with weights that are zero where
+    padded; L is the width of the widest bin.
     """
     length = end - start
     if not pooling.aligned:

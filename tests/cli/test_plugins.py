@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 
+from fldet.cli.group import epilog
 from fldet.cli.plugins import plugins
 from fldet.plugins import installed
 
@@ -80,6 +81,11 @@ def test_help_of_a_command_of_a_plugin(example_plugin):
     shown = run(example_plugin, "-c", HELP.format(words=["analyze", "box-sizes"]))
     assert "Examples:\n    fldet analyze box-sizes " in shown.stdout, shown.stderr
     assert "IMPORTED ['fldet_example']" in shown.stdout
+
+
+def test_examples_that_bring_their_heading_are_kept():
+    ours, theirs = "\n  fldet doctor\n", "\b\nExamples:\n  fldet doctor\n"
+    assert epilog(ours) == epilog(theirs) == theirs
 
 
 def test_a_broken_command_is_named_and_stops_no_other(site, broken):

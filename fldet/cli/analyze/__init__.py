@@ -3,22 +3,11 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-import typer
+from fldet.cli.group import GroupWithPlugins, command_group
 
-from fldet.cli.group import GroupWithPlugins
-
-app = typer.Typer(
+_names = [found.name for found in iter_modules(__path__)]
+app = command_group(
+    "Look at data and results.",
+    *(getattr(import_module(f"{__name__}.{name}"), name) for name in _names),
     cls=GroupWithPlugins,
-    help="Look at data and results.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
 )
-for _found in iter_modules(__path__):
-    _module = import_module(f"{__name__}.{_found.name}")
-    app.command(epilog=_module.EXAMPLES)(getattr(_module, _found.name))
-
-
-@app.callback()
-def analyze() -> None:
-    """Look at data and results."""

@@ -8,10 +8,11 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
 from fldet.progress import with_progress
+from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze anchors configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet analyze anchors configs/retinanet/r50_fpn_1x.py --max-images 2000 --json
   fldet analyze anchors --from work_dirs/analysis/r50_fpn_1x_train_anchors.npz
@@ -20,15 +21,10 @@ Examples:
 
 @command
 def anchors(
-    config: Annotated[
-        str | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)
-    ] = None,
+    config: options.OptionalConfig = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     max_images: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of random images to look at, instead of all.", show_default=False
-        ),
+        int | None, typer.Option(min=1, help="Number of random images to look at, instead of all.")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed for the choice of images and for random sizes.")
@@ -40,9 +36,7 @@ def anchors(
             "--from", help="Boxes that an earlier call saved, in place of CONFIG.", metavar="FILE"
         ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     json: options.Json = False,
 ) -> None:
     """Say and draw how well anchors cover the boxes.
@@ -53,18 +47,13 @@ def anchors(
     note(f"fldet analyze anchors {from_file or config}")
     from fldet.analysis.anchors import analyze_anchors, redraw_anchors
     from fldet.config.load import load_config
-    from fldet.errors import UsageError
 
     if from_file and config:
         raise UsageError(
             f"both a config ({config}) and --from {from_file} are given", expected="one of them"
         )
     if from_file:
-        done = redraw_anchors(
-            from_file,
-            out_dir=out_dir,
-            track=_with_bar,
-        )
+        done = redraw_anchors(from_file, out_dir=out_dir, track=_with_bar)
     elif config:
         done = analyze_anchors(
             load_config(config, cfg_options or ()),

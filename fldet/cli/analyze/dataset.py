@@ -8,36 +8,30 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze dataset configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet analyze dataset annotations/train.json --images images/
   fldet analyze dataset configs/shapes/retinanet_r18_shapes.py --split val --json
 """
 
+SOURCE = typer.Argument(
+    help="Config, or annotation file in COCO format.", metavar="CONFIG|ANNOTATION"
+)
+Split = Annotated[str, typer.Option(help="train, val or test; of a config.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images; of an annotation file.")]
+
 
 @command
 def dataset(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Config, or annotation file in COCO format.",
-            metavar="CONFIG|ANNOTATION",
-            show_default=False,
-        ),
-    ],
-    split: Annotated[str, typer.Option(help="train, val or test; of a config.")] = "train",
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
-    ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    source: Annotated[str, SOURCE],
+    split: Split = "train",
+    images: Images = None,
+    out_dir: options.OutDir = ANALYSES,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.analyze.dataset import config_or_annotation
+from fldet.cli.analyze.dataset import SOURCE, Images, Split, config_or_annotation
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
+from fldet.results import ANALYSES
 from fldet.text import cell, table
 
 if TYPE_CHECKING:
     from fldet.analysis.errors.result import ErrorAnalysis
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet test CONFIG CHECKPOINT --out results.json
   fldet analyze errors CONFIG results.json
   fldet analyze errors annotations/val.json results.json --images images/ --worst 20
@@ -24,42 +25,25 @@ Examples:
 
 @command
 def errors(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="Config, or annotation file in COCO format.",
-            metavar="CONFIG|ANNOTATION",
-            show_default=False,
-        ),
-    ] = None,
+    source: Annotated[str | None, SOURCE] = None,
     results: Annotated[
         Path | None,
         typer.Argument(
             help="Detections in the COCO results format, as fldet test --out writes them.",
             metavar="RESULTS",
-            show_default=False,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test; of a config.")] = "val",
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the images; of an annotation file.", show_default=False),
-    ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis/errors"
-    ),
+    split: Split = "val",
+    images: Images = None,
+    out_dir: options.OutDir = ANALYSES / "errors",
     worst: Annotated[
         int, typer.Option(min=0, help="Draw the N images that cost the most AP.")
     ] = 10,
     score_thr: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Lowest score in confusion matrix and pictures."),
+        float, typer.Option(min=0.0, max=1.0, help="Lowest score in confusion matrix and pictures.")
     ] = 0.3,
     from_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="Draw again from this errors.json, nothing else.", show_default=False
-        ),
+        Path | None, typer.Option("--from", help="Draw again from this errors.json, nothing else.")
     ] = None,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
@@ -70,7 +54,6 @@ def errors(
     precision, recall and calibration are drawn too.
     """
     from fldet.analysis.errors.analyze import analyze_errors, redraw_errors
-    from fldet.errors import UsageError
 
     if from_file and source is None:
         note(f"fldet analyze errors --from {from_file}")

@@ -8,13 +8,13 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 from fldet.text import table
 
 if TYPE_CHECKING:
     from fldet.analysis.flops.report import Cost, FlopCount
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze flops configs/retinanet/r50_fpn_1x.py
   fldet analyze flops configs/retinanet/r101_fpn_1.5x.py --shape 400x667 --json
 """
@@ -26,9 +26,7 @@ def flops(
     shape: Annotated[
         str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the image, before padding.")
     ] = "800x1333",
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
 ) -> None:

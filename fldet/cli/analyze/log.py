@@ -9,13 +9,13 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 from fldet.text import clock, table
 
 if TYPE_CHECKING:
     from fldet.analysis.log.summary import RunSummary
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze log work_dirs/r50_fpn_1x
   fldet analyze log work_dirs/fl_gamma_2 work_dirs/ce --smooth 20 --out-dir figures
 """
@@ -23,13 +23,8 @@ Examples:
 
 @command
 def log(
-    work_dirs: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of runs.", metavar="WORK_DIR", show_default=False),
-    ],
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    work_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="WORK_DIR")],
+    out_dir: options.OutDir = ANALYSES,
     smooth: Annotated[
         int, typer.Option(min=1, help="Logged points that a loss is averaged over.")
     ] = 1,

@@ -7,9 +7,10 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
+from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze loss-cdf configs/paper/table1e/r101_600px.py work_dirs/r101_600px
   fldet analyze loss-cdf CONFIG CHECKPOINT --max-images 1000 --gammas 0 --gammas 2
   fldet analyze loss-cdf --from work_dirs/analysis/loss_cdf_r101_600px_val.npz
@@ -18,30 +19,20 @@ Examples:
 
 @command
 def loss_cdf(
-    config: Annotated[
-        str | None, typer.Argument(help="Config file.", metavar="CONFIG", show_default=False)
-    ] = None,
+    config: options.OptionalConfig = None,
     checkpoint: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Weights (.pth), or a work dir.", metavar="CHECKPOINT", show_default=False
-        ),
+        Path | None, typer.Argument(help="Weights (.pth), or a work dir.", metavar="CHECKPOINT")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     gammas: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.0,
-            metavar="GAMMA",
-            help="A curve for each; repeat it.  [default: 0, 0.5, 1, 2]",
-            show_default=False,
+            min=0.0, metavar="GAMMA", help="A curve for each; repeat it.  [default: 0, 0.5, 1, 2]"
         ),
     ] = None,
     num_negatives: Annotated[int, typer.Option(min=1, help="Negatives to sample.")] = 10_000_000,
     num_positives: Annotated[int, typer.Option(min=1, help="Positives to sample.")] = 100_000,
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="Only N images, at random.", show_default=False)
-    ] = None,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Only N images, at random.")] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed for the choice of images and samples.")
     ] = 0,
@@ -53,10 +44,9 @@ def loss_cdf(
         ),
     ] = "anchor-class",
     from_file: Annotated[
-        Path | None,
-        typer.Option("--from", help="Redraw this sample, without a model.", show_default=False),
+        Path | None, typer.Option("--from", help="Redraw this sample, without a model.")
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("work_dirs/analysis"),
+    out_dir: Annotated[Path, typer.Option(help="Folder to write to.")] = ANALYSES,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -81,7 +71,11 @@ def loss_cdf(
             device=device,
         )
     else:
-        _refuse(config, from_file)
+        if config is not None:
+            raise UsageError(
+                f"both CONFIG {config} and --from {from_file}",
+                expected="one of them: --from redraws what is in the file",
+            )
         done = redraw_loss_cdf(from_file, gammas=gammas or GAMMAS, out_dir=out_dir)
     curves, files = done.result, done.files
     Output("analyze loss-cdf", as_json=json).result(
@@ -93,18 +87,6 @@ def loss_cdf(
 
 
 def _required(value: "str | Path | None", name: str) -> str:
-    from fldet.errors import UsageError
-
     if value is None:
         raise UsageError(f"no {name}", expected="CONFIG and CHECKPOINT, or --from FILE.npz")
     return str(value)
-
-
-def _refuse(config: str | None, from_file: Path) -> None:
-    from fldet.errors import UsageError
-
-    if config is not None:
-        raise UsageError(
-            f"both CONFIG {config} and --from {from_file}",
-            expected="one of them: --from redraws what is in the file",
-        )

@@ -1,15 +1,10 @@
 """``fldet analyze loss-curves``."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze loss-curves
   fldet analyze loss-curves --out-dir pictures --json
 """
@@ -17,9 +12,7 @@ Examples:
 
 @command
 def loss_curves(
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     json: options.Json = False,
 ) -> None:
     """Draw Figures 1, 5 and 6: the losses and their derivatives."""

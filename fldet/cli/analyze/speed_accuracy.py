@@ -7,9 +7,10 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
+from fldet.results import ANALYSES
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze speed-accuracy
   fldet test CONFIG CHECKPOINT --json > test.json
   fldet benchmark CONFIG CHECKPOINT --json > benchmark.json
@@ -25,12 +26,9 @@ def speed_accuracy(
             metavar="NAME=TEST.json,BENCHMARK.json",
             help="A measured model: what fldet test --json and fldet benchmark --json printed; "
             "repeat it for more.",
-            show_default=False,
         ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
-        "work_dirs/analysis"
-    ),
+    out_dir: options.OutDir = ANALYSES,
     json: options.Json = False,
 ) -> None:
     """Draw Figure 2: accuracy against time.
@@ -49,13 +47,7 @@ def speed_accuracy(
 
 
 def parse_point(text: str) -> tuple[str, Path, Path]:
-    """Returns name and the two files of a text like ``mine=test.json,benchmark.json``.
-
-    Raises:
-        UsageError: another kind of text.
-    """
-    from fldet.errors import UsageError
-
+    """Returns name and the two files of a text like ``mine=test.json,benchmark.json``."""
     name, _, files = text.partition("=")
     paths = files.split(",")
     if not name or len(paths) != 2 or not all(paths):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import typer
 from typer.core import TyperGroup
 
 from fldet.cli.benchmark import predict, table, train
+from fldet.cli.group import command_group
 
 
 def in_present_words(words: list[str]) -> list[str]:
@@ -32,14 +32,9 @@ class BenchmarkGroup(TyperGroup):
         return super().parse_args(ctx, in_present_words(args))
 
 
-app = typer.Typer(
-    cls=BenchmarkGroup,
-    help="Measure milliseconds: of an image, of a training step, of a table by depth and scale."
+app = command_group(
+    "Measure milliseconds: of an image, of a training step, of a table by depth and scale."
     "\n\nfldet benchmark CONFIG is short for fldet benchmark predict CONFIG.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
+    *(predict.predict, train.train, table.table),
+    cls=BenchmarkGroup,
 )
-app.command(epilog=predict.EXAMPLES)(predict.predict)
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command(epilog=table.EXAMPLES)(table.table)

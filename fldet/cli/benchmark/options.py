@@ -5,23 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fldet.errors import UsageError
+
 if TYPE_CHECKING:
     from fldet.benchmark.predict import OptimizedCopy
 
 Shape = Annotated[
     str | None,
     typer.Option(
-        metavar="HEIGHTxWIDTH",
-        help="Time random images of this size instead of those of the data.",
-        show_default=False,
+        metavar="HEIGHTxWIDTH", help="Time random images of this size instead of those of the data."
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        metavar="fp32|bf16",
-        help="Time a faster copy, batch norms folded, in this precision.",
-        show_default=False,
+        metavar="fp32|bf16", help="Time a faster copy, batch norms folded, in this precision."
     ),
 ]
 Compile = Annotated[
@@ -34,16 +32,11 @@ Compile = Annotated[
 ]
 Against = Annotated[
     str | None,
-    typer.Option(
-        metavar="mmdet",
-        help="Time MMDetection's own code in float32 too, in turns.",
-        show_default=False,
-    ),
+    typer.Option(metavar="mmdet", help="Time MMDetection's own code in float32 too, in turns."),
 ]
-Out = Annotated[Path | None, typer.Option(help="New JSON file.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="New JSON file.")]
 OutDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder for pictures, with the JSON beside them.", show_default=False),
+    Path | None, typer.Option(help="Folder for pictures, with the JSON beside them.")
 ]
 
 
@@ -57,12 +50,6 @@ def copy_to_time(precision: str | None, compile: bool, cuda_graph: bool) -> "Opt
 
 
 def require_new(out: Path | None) -> None:
-    """Checks that a file does not exist yet: times may have taken hours.
-
-    Raises:
-        UsageError: it does.
-    """
-    from fldet.errors import UsageError
-
+    """Checks that a file does not exist yet: times may have taken hours."""
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already", expected="a new file", hint="--out another.json")

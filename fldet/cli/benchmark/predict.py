@@ -6,21 +6,11 @@ from typing import Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.benchmark.options import (
-    Against,
-    Compile,
-    Out,
-    OutDir,
-    Precision,
-    Shape,
-    copy_to_time,
-    require_new,
-)
+from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark predict configs/retinanet/r50_fpn_1x.py --shape 800x1333
   fldet benchmark predict configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
   fldet benchmark predict CONFIG CHECKPOINT --precision bf16 --against mmdet
@@ -33,15 +23,13 @@ def predict(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="Weights or a work dir; random weights if left out.",
-            metavar="CHECKPOINT",
-            show_default=False,
+            help="Weights or a work dir; random weights if left out.", metavar="CHECKPOINT"
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images timed after the warm-up.")] = 50,
-    shape: Shape = None,
-    precision: Precision = None,
-    compile: Compile = False,
+    shape: timing.Shape = None,
+    precision: timing.Precision = None,
+    compile: timing.Compile = False,
     cuda_graph: Annotated[
         bool,
         typer.Option(
@@ -50,9 +38,9 @@ def predict(
             "--shape.",
         ),
     ] = False,
-    against: Against = None,
-    out: Out = None,
-    out_dir: OutDir = None,
+    against: timing.Against = None,
+    out: timing.Out = None,
+    out_dir: timing.OutDir = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
@@ -60,7 +48,7 @@ def predict(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure the milliseconds per image of a config's model."""
-    require_new(out)
+    timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
     note(f"fldet benchmark predict {config}: loading torch and MMDetection")
     from fldet.benchmark.files import write_speed
@@ -73,7 +61,7 @@ def predict(
         num_images=images,
         shape=size,
         device=device,
-        copy=copy_to_time(precision, compile, cuda_graph),
+        copy=timing.copy_to_time(precision, compile, cuda_graph),
         against=against,
         trust_checkpoint=trust_checkpoint,
     )

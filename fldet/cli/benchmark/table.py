@@ -6,22 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.benchmark.options import (
-    Against,
-    Compile,
-    OutDir,
-    Precision,
-    copy_to_time,
-    require_new,
-)
+from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import cell_text, describe_table
 from fldet.cli.output import Output, command, note
 
 if TYPE_CHECKING:
     from fldet.benchmark.results import SpeedTable
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark table --out table1e.json
   fldet benchmark table --depths 50 101 --scales 400 500 600 700 800 --precision bf16
   fldet benchmark table CONFIG --depths 18 34 --scales 400
@@ -36,7 +28,6 @@ def table(
             help="Config file, of which the depth is replaced; without it the RetinaNets of each "
             "depth.",
             metavar="CONFIG",
-            show_default=False,
         ),
     ] = None,
     depths: Annotated[
@@ -54,8 +45,8 @@ def table(
     images: Annotated[
         int, typer.Option(min=1, help="Images timed for each cell, after the warm-up.")
     ] = 50,
-    precision: Precision = None,
-    compile: Compile = False,
+    precision: timing.Precision = None,
+    compile: timing.Compile = False,
     cuda_graph: Annotated[
         bool,
         typer.Option(
@@ -63,12 +54,11 @@ def table(
             help="Time a faster copy whose network is replayed as CUDA graphs; needs a GPU.",
         ),
     ] = False,
-    against: Against = None,
+    against: timing.Against = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="New JSON file, written after each cell.", show_default=False),
+        Path | None, typer.Option(help="New JSON file, written after each cell.")
     ] = None,
-    out_dir: OutDir = None,
+    out_dir: timing.OutDir = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -79,7 +69,7 @@ def table(
     The table has the shape of the paper's Table 1e. Weights and images are random. A cell that
     fails is named and the others go on; the exit code is 1 then.
     """
-    require_new(out)
+    timing.require_new(out)
     note("fldet benchmark table: loading torch and MMDetection")
     from fldet.benchmark.files import write_speed
     from fldet.benchmark.table import DEPTHS, SCALES, speed_table
@@ -101,7 +91,7 @@ def table(
         on_cell=cell_done,
         num_images=images,
         device=device,
-        copy=copy_to_time(precision, compile, cuda_graph),
+        copy=timing.copy_to_time(precision, compile, cuda_graph),
         against=against,
     )
     written = write_speed(result, name, out=out, out_dir=out_dir)

@@ -28,9 +28,10 @@ def describe_speed(result: "SpeedResult", written: Iterable[Path] = ()) -> str:
         stages = ", ".join(f"{name} {value:.1f}" for name, value in result.stages_ms.items())
         second = "" if result.training else ", from a second run"
         lines.append(f"stages in ms{second}: {stages}")
+    peak = result.peak_memory_mib
     lines += [
         *_share_of_peak(result),
-        f"peak memory {_mib(result.peak_memory_mib)}: {result.memory}",
+        f"peak memory {'unknown' if math.isnan(peak) else f'{peak:.0f} MiB'}: {result.memory}",
     ]
     way = "an optimized copy" if result.optimized else "the model as it is"
     how = ", compiled" * result.compiled + ", as CUDA graphs" * result.cuda_graph
@@ -103,7 +104,3 @@ def _peak_rates(result: "SpeedResult") -> str:
     kind = result.precision.split()[0]
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in result.machine_gflops.items())
     return f"GFLOP/s in {kind}: {rates}"
-
-
-def _mib(value: float) -> str:
-    return "unknown" if value != value else f"{value:.0f} MiB"

@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.benchmark.options import Against, Out, OutDir, Shape, require_new
+from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet benchmark train configs/retinanet/r50_fpn_1x.py --shape 800x1333
   fldet benchmark train CONFIG --shape 480x640 --batch-size 2 --amp --against mmdet
 """
@@ -21,20 +20,18 @@ Examples:
 def train(
     config: options.Config,
     steps: Annotated[
-        int,
-        typer.Option("--steps", "--images", min=1, help="Steps timed after the warm-up."),
+        int, typer.Option("--steps", "--images", min=1, help="Steps timed after the warm-up.")
     ] = 50,
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images per step, instead of the config's.", show_default=False),
+        int | None, typer.Option(min=1, help="Images per step, instead of the config's.")
     ] = None,
-    shape: Shape = None,
+    shape: timing.Shape = None,
     amp: Annotated[
         bool, typer.Option("--amp", help="Run the step as fldet train --amp does.")
     ] = False,
-    against: Against = None,
-    out: Out = None,
-    out_dir: OutDir = None,
+    against: timing.Against = None,
+    out: timing.Out = None,
+    out_dir: timing.OutDir = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -44,7 +41,7 @@ def train(
 
     The weights are random, and the learning rate is 0, so that they stay.
     """
-    require_new(out)
+    timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
     note(f"fldet benchmark train {config}: loading torch and MMDetection")
     from fldet.benchmark.files import write_speed

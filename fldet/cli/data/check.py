@@ -9,17 +9,16 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.errors import DataError, UsageError, shorten
 from fldet.progress import with_progress
 
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
     from fldet.data.coco import CocoDataset
-    from fldet.errors import DataError
 
     Source = tuple[Path, Path | None, Callable[[list[DataError]], Any] | None]
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data check configs/retinanet/r50_fpn_1x.py --cfg-options data_root=FOLDER
   fldet data check FOLDER
   fldet data check annotations/train.json --images images/ --deep
@@ -32,9 +31,7 @@ def check(
     source: Annotated[
         str,
         typer.Argument(
-            help="Config, folder of a data set, or its .json or .yaml file.",
-            metavar="CONFIG|PATH",
-            show_default=False,
+            help="Config, folder of a data set, or its .json or .yaml file.", metavar="CONFIG|PATH"
         ),
     ],
     images: Annotated[
@@ -73,7 +70,6 @@ def check(
     note(f"fldet data check {source}")
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
     from fldet.data.check import UNREADABLE, check_data
-    from fldet.errors import DataError
     from fldet.processes import core_count
 
     sources = _sources(source, images, split or [], cfg_options or [])
@@ -92,7 +88,7 @@ def check(
     count = sum(len(one.problems) for one in found)
     Output("data check", as_json=json, quiet=quiet).result(
         {"problems": count, "files": found},
-        text=lambda: "\n\n".join(describe(one, examples) for one in found),
+        text=lambda: "\n\n".join("\n".join(_lines(one, examples)) for one in found),
         essential=count,
     )
     for problem in (problem for one in found for problem in one.problems):
@@ -105,14 +101,7 @@ def check(
 def _sources(
     source: str, images: Path | None, splits: list[str], cfg_options: list[str]
 ) -> "list[Source]":
-    """Returns annotation files, their folders of images, and how to read them if not as COCO.
-
-    Raises:
-        UsageError: an option that does not go with the source.
-        DataError: there is no data set, or no folder of images.
-    """
-    from fldet.errors import DataError, UsageError
-
+    """Returns annotation files, their folders of images, and how to read them if not as COCO."""
     path = Path(source)
     if not (path.is_dir() or path.suffix in (".json", ".yaml", ".yml")):
         if images is not None:
@@ -138,7 +127,6 @@ def _sources(
 def _recognised(path: Path, splits: list[str]) -> "list[Source]":
     """Returns what ``data inspect`` finds at a path; a COCO file may have no images there."""
     from fldet.data.formats.recognise import recognise
-    from fldet.errors import DataError, UsageError
     from fldet.registry import dataset_class
 
     try:
@@ -162,12 +150,8 @@ def _source(kind: "type[CocoDataset]", dataset: "Mapping[str, Any]") -> "Source"
     return kind.annotation_file(dataset), kind.image_folder(dataset), read
 
 
-def describe(found: "DataCheck", examples: int) -> str:
-    """Returns counts, then the problems by kind, at most ``examples`` of each."""
-    return "\n".join(_lines(found, examples))
-
-
 def _lines(found: "DataCheck", examples: int) -> Iterator[str]:
+    """Yields counts, then the problems by kind, at most ``examples`` of each."""
     yield str(found.ann_file)
     yield f"  {found.images} images, {found.annotations} annotations, {found.categories} categories"
     if found.image_dir is not None:
@@ -184,8 +168,6 @@ def _lines(found: "DataCheck", examples: int) -> Iterator[str]:
 
 
 def _line(problem: "DataProblem", found: "DataCheck") -> str:
-    from fldet.errors import shorten
-
     parts = [] if problem.file == found.ann_file else [str(problem.file)]
     if problem.entry:
         parts.append(f"{problem.entry} (id {shorten(problem.id)})")

@@ -9,8 +9,7 @@ from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data convert VOCdevkit/VOC2007 train.json --split train
   fldet data convert FOLDER/data.yaml val.json --split val
 """
@@ -20,9 +19,7 @@ Examples:
 def convert(
     path: Data,
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.json")],
-    split: Annotated[
-        str | None, typer.Option(help="train, val or test.", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     images: Images = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -12,18 +12,13 @@ if TYPE_CHECKING:
     from fldet.analysis.dataset.inspect import DataInspection
 
 Data = Annotated[
-    Path,
-    typer.Argument(
-        help="Folder of a data set, or its .json or .yaml file.", metavar="PATH", show_default=False
-    ),
+    Path, typer.Argument(help="Folder of a data set, or its .json or .yaml file.", metavar="PATH")
 ]
 Images = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found"),
+    Path | None, typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found")
 ]
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet data inspect FOLDER
   fldet data inspect FOLDER/annotations/train.json --images PICTURES --json
 """

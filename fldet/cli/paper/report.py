@@ -9,8 +9,7 @@ from fldet.cli import options
 from fldet.cli.output import Output, command, note
 from fldet.cli.paper.run import Tables, TierName, WorkDir
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet paper report --tier laptop
   fldet paper report table1b table1d --tier laptop --out-dir docs/reproduction
 """

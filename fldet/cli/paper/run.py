@@ -9,6 +9,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
 from fldet.cli.paper.view import View, minutes_left, summary
+from fldet.errors import UsageError
 from fldet.text import duration
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from fldet.paper.runs import Run
     from fldet.paper.tiers import Tier
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet paper run table1b --tier laptop --seeds 0 1 2 --jobs 2
   fldet paper run table1b table1d --rows 2/.25 'OHEM 128/.5' --dry-run
   fldet paper run --tier full --gpus 8 --cfg-options data_root=/data/coco
@@ -51,9 +51,7 @@ def run(
     rows: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME ...",
-            help="Only these rows, by the paper's names or their configs'.",
-            show_default=False,
+            metavar="NAME ...", help="Only these rows, by the paper's names or their configs'."
         ),
     ] = None,
     seeds: Annotated[
@@ -81,7 +79,6 @@ def run(
         typer.Option(
             metavar="KEY=VALUE ...",
             help="Parameters of submitit: slurm_partition, gpus_per_node, timeout_min.",
-            show_default=False,
         ),
     ] = None,
     work_dir: WorkDir = Path("work_dirs/paper"),
@@ -100,7 +97,6 @@ def run(
     by default all of them divided by --jobs.
     """
     note("fldet paper run: loading torch and MMDetection")
-    from fldet.errors import UsageError
     from fldet.paper.plan import RunOptions, plan, tables_of
     from fldet.paper.tiers import find_tier
 
@@ -146,8 +142,6 @@ def run(
 
 def _require_images_of_the_paper(runs: "list[Run]", gpus: int) -> None:
     """Raises UsageError unless a step of every training has as many images as the paper's."""
-    from fldet.errors import UsageError
-
     others = {run.images for run in runs} - {None, PAPER_IMAGES}
     if others:
         raise UsageError(
@@ -222,6 +216,3 @@ def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
         f"({len(statuses) - len(todo)} are done)"
     )
     out.result({"todo": commands, "minutes": left}, text="\n".join(lines))
-
-
-# --- what is shown while the runs are done ---

@@ -8,18 +8,17 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command
+from fldet.cli.paper.run import Tables
 from fldet.text import markdown_table, table
 
 if TYPE_CHECKING:
     from fldet.paper import Comparison, Table
 
-LIST_EXAMPLES = """\b
-Examples:
+LIST_EXAMPLES = """
   fldet paper list
   fldet paper list --json
 """
-SHOW_EXAMPLES = """\b
-Examples:
+SHOW_EXAMPLES = """
   fldet paper show table1b
   fldet paper show table1b table1d --markdown
   fldet paper show --work-dirs /data/runs --json
@@ -48,10 +47,7 @@ def list_tables(json: options.Json = False) -> None:
 
 @command
 def show(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="table1a to table3, controls; all by default.", metavar="TABLE..."),
-    ] = None,
+    names: Tables = None,
     work_dirs: Annotated[
         Path, typer.Option(help="Folder of the work dirs; results in it are shown.")
     ] = Path("work_dirs"),
@@ -73,27 +69,25 @@ def show(
 
 def table_text(item: "Table", rows: Sequence["Comparison"], markdown: bool) -> str:
     """Returns a table as text: the paper, ours, the difference of AP, all in percent."""
-    header = ["row", "paper AP/50/75"]
-    columns = [
-        [row.row.name for row in rows],
-        [figures(row.row.paper, THREE) for row in rows],
-    ]
-    optional = {
+    columns = {
+        "row": [row.row.name for row in rows],
+        "paper AP/50/75": [figures(row.row.paper, THREE) for row in rows],
         "S/M/L": [figures(row.row.paper, SIZES) for row in rows],
         "ms (M40)": [number(row.row.paper.get("ms"), digits=0) for row in rows],
         "ours AP/50/75": [figures(row.ours.figures if row.ours else {}, THREE) for row in rows],
         "ours S/M/L": [figures(row.ours.figures if row.ours else {}, SIZES) for row in rows],
         "delta": [number(row.delta, sign=True) for row in rows],
         "images": [str(row.ours.num_images) if row.ours else "-" for row in rows],
+        "config": [str(row.row.config) for row in rows],
     }
-    filled = {name: cells for name, cells in optional.items() if set(cells) != {"-"}}
-    header += [*filled, "config"]
-    columns += [*filled.values(), [str(row.row.config) for row in rows]]
-    cells = list(zip(*columns, strict=True))
+    for name in [*columns][2:]:  # what no row has is left out
+        if set(columns[name]) == {"-"}:
+            del columns[name]
+    header, cells = tuple(columns), list(zip(*columns.values(), strict=True))
     title = f"{item.name}: {item.title} ({item.split})"
     if markdown:
-        return f"### {title}\n\n{markdown_table(tuple(header), cells)}"
-    return f"{title}\n{table(tuple(header), cells, align='left')}"
+        return f"### {title}\n\n{markdown_table(header, cells)}"
+    return f"{title}\n{table(header, cells, align='left')}"
 
 
 def figures(values: Mapping[str, float | None], names: Sequence[str]) -> str:

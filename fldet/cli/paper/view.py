@@ -19,14 +19,10 @@ SAY_SECONDS = 60.0  # between two lines about runs under way, where there is no 
 
 
 class View:
-    """Rows by seeds on a terminal, redrawn; lines elsewhere. On stderr.
-
-    Args:
-        jobs: runs at a time.
-        minutes: of one run, by the tier's header; None if it does not say.
-    """
+    """Rows by seeds on a terminal, redrawn; lines elsewhere. On stderr."""
 
     def __init__(self, jobs: int, minutes: float | None) -> None:
+        """Takes the runs at a time, and the minutes of one if the tier's header says them."""
         self._jobs = jobs
         self._minutes = minutes
         self._live: Any = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fldet.ops import nms
+from fldet.ops.roi_align import widened
 
 _ROWS, _COLUMNS = 16, 64  # one maximum for 16 logits; torch is fast along 64 columns
 _SMALL = 1 << 16  # logits of a map that is not worth a filter
@@ -23,18 +24,11 @@ _SERIAL = 1 << 14  # torch computes arrays of this length in one thread
 def select_candidates(
     cls_score: Tensor, num_classes: int, *, score_thr: float, nms_pre: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the scores, labels and anchors of one level's best boxes, best first.
+    """Returns (N,) scores, labels and rows in the (H * W * A) anchors of a level's best boxes.
 
-    Args:
-        cls_score: (A * K, H, W) raw scores of one image in any memory format; half types are
-            computed in float32.
-        num_classes: K.
-        score_thr: a score, the sigmoid of a logit, must be above it.
-        nms_pre: how many to return at most. As in MMDetection it ends a slice: -1 leaves out the
-            last one.
-
-    Returns:
-        Three tensors (N,): scores, labels in [0, K), rows in the level's (H * W * A) anchors.
+    The best come first, all above ``score_thr``; at most ``nms_pre``, which ends a slice as in
+    MMDetection: -1 leaves out the last one. ``cls_score`` (A * K, H, W) has the logits of one image
+    in any memory format; half types are computed in float32.
     """
     scores, positions = scores_above(cls_score, score_thr)
     scores, order = scores.sort(descending=True)  # as unstable as MMDetection's: the same ties
@@ -44,29 +38,23 @@ def select_candidates(
 
 
 def scores_above(cls_score: Tensor, score_thr: float) -> tuple[Tensor, Tensor]:
-    """Returns the scores of a map above a threshold and where they are.
+    """Returns the (N,) scores of a map above a threshold, with ascending positions in (H, W, C).
 
-    The scores are those of ``cls_score.permute(1, 2, 0).sigmoid()``, to the last bit. The exception
-    are the up to 31 elements at the end of what one thread computes of a large map on a CPU: torch
-    treats them in another routine, and one unit in the last place may be between the two.
-
-    Args:
-        cls_score: (C, H, W) logits, H and W at least 1.
-        score_thr: any number.
-
-    Returns:
-        (N,) scores and (N,) positions in the order (H, W, C), ascending.
+    ``cls_score`` has logits (C, H, W), H and W at least 1. The scores are those of
+    ``cls_score.permute(1, 2, 0).sigmoid()``, to the last bit. The exception are the up to 31
+    elements at the end of what one thread computes of a large map on a CPU: torch treats them in
+    another routine, and one unit in the last place may be between the two.
     """
     floor = logit_floor(score_thr)
     found = None
     if cls_score.numel() > _SMALL and floor > -math.inf:
         found = _find(cls_score, floor)
     if found is None:
-        scores = _widened(cls_score.permute(1, 2, 0).reshape(-1)).sigmoid()
+        scores = widened(cls_score.permute(1, 2, 0).reshape(-1)).sigmoid()
         positions = (scores > score_thr).nonzero().squeeze(1)
         return scores[positions], positions
     logits, positions = found
-    scores = _sigmoid(_widened(logits))
+    scores = _sigmoid(widened(logits))
     above = scores > score_thr
     return scores[above], positions[above]
 
@@ -90,16 +78,14 @@ def logit_floor(score_thr: float) -> float:
 def gather_deltas(bbox_pred: Tensor, rows: Tensor, code_size: int) -> Tensor:
     """Returns the (N, code_size) deltas of some anchors of a level; half types in float32.
 
-    Args:
-        bbox_pred: (A * code_size, H, W) in any memory format.
-        rows: (N,) of the level's (H * W * A) anchors.
-        code_size: numbers of a box, 4.
+    ``bbox_pred`` is (A * code_size, H, W) in any memory format, ``rows`` (N,) are of the level's
+    (H * W * A) anchors.
     """
     width, num_anchors = bbox_pred.shape[2], len(bbox_pred) // code_size
     cells, anchors = _divmod(rows, num_anchors)
     y, x = _divmod(cells, width)
     by_anchor = bbox_pred.view(num_anchors, code_size, *bbox_pred.shape[1:])
-    return _widened(by_anchor[anchors, :, y, x])
+    return widened(by_anchor[anchors, :, y, x])
 
 
 def is_plain_nms(nms_cfg: Mapping[str, Any] | None, num_boxes: int) -> bool:
@@ -129,18 +115,11 @@ def suppress(
     """Returns the indices of the best boxes that suppression within each class keeps.
 
     Boxes are looked at in portions, best first, each with those kept before it: what comes later
-    cannot suppress what came earlier, so the work ends with ``max_keep`` boxes.
+    cannot suppress what came earlier, so the work ends with ``max_keep`` boxes. Equal scores are in
+    the order of torch's unstable sort, as in mmcv.
 
-    Args:
-        boxes: (N, 4) as x1, y1, x2, y2 in pixels, N at least 1.
-        scores: (N,).
-        labels: (N,) integers.
-        iou_threshold: in [0, 1].
-        class_agnostic: boxes suppress those of other classes too.
-        max_keep: largest number of boxes to return; None means all.
-
-    Returns:
-        (K,) indices, best first; equal scores in the order of torch's unstable sort, as in mmcv.
+    Arguments as of ``fldet.ops.batched_nms``, but that there is at least one box, and that with
+    ``class_agnostic`` boxes suppress those of other classes too.
     """
     order = scores.sort(descending=True).indices
     if not class_agnostic:  # the offsets of mmcv's batched_nms, to the last bit
@@ -163,14 +142,13 @@ def _find(cls_score: Tensor, floor: float) -> tuple[Tensor, Tensor] | None:
     """
     channels = len(cls_score)
     hwc = cls_score.permute(1, 2, 0)
-    if hwc.is_contiguous():
-        flat = hwc.reshape(-1)
-        found = _indices_from(flat, floor)
-        return None if found is None else (flat[found], found)
-    flat = cls_score.reshape(-1)
+    in_order = hwc.is_contiguous()
+    flat = (hwc if in_order else cls_score).reshape(-1)
     found = _indices_from(flat, floor)
     if found is None:
         return None
+    if in_order:
+        return flat[found], found
     channel, cell = _divmod(found, len(flat) // channels)
     positions, order = (cell * channels + channel).sort()
     return flat[found[order]], positions
@@ -209,7 +187,3 @@ def _sigmoid(logits: Tensor) -> Tensor:
 def _divmod(number: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
     quotient = number.div(divisor, rounding_mode="floor")
     return quotient, number - quotient * divisor
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -121,11 +121,10 @@ class RetinaHead(MMDetRetinaHead):
         anchors, valid_flags = self.get_anchors(
             [score.shape[-2:] for score in cls_scores], batch_img_metas, cls_scores[0].device
         )
-        labels, label_weights, box_targets, _, _ = self.get_targets(
+        level_labels, level_weights, box_targets, _, _ = self.get_targets(
             anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        level_labels, level_weights = labels, label_weights
-        labels, label_weights = torch.cat(labels, dim=1), torch.cat(label_weights, dim=1)
+        labels, label_weights = torch.cat(level_labels, dim=1), torch.cat(level_weights, dim=1)
         is_positive = labels < self.num_classes
         num_pos = is_positive.sum(dim=1)
         avg_factor = self.normalizer(num_pos)
@@ -293,18 +292,6 @@ class RetinaHead(MMDetRetinaHead):
             scores=torch.cat(scores),
             labels=torch.cat(labels),
         )
-        return self._finish(results, meta, cfg, rescale=rescale, with_nms=with_nms)
-
-    def _finish(
-        self,
-        results: InstanceData,
-        meta: dict[str, Any],
-        cfg: Any,
-        *,
-        rescale: bool,
-        with_nms: bool,
-    ) -> InstanceData:
-        """Returns the candidates rescaled, without those that are too small or suppressed."""
         plain = with_nms and is_plain_nms(cfg.get("nms"), len(results))
         results = self._bbox_post_process(
             results, cfg, rescale=rescale, with_nms=with_nms and not plain, img_meta=meta
@@ -320,19 +307,14 @@ class RetinaHead(MMDetRetinaHead):
             class_agnostic=cfg.nms.get("class_agnostic", False),
             max_keep=limit if limit >= 0 else None,
         )
-        # MMDetection slices with any number: -1 leaves out the last box
+        # MMDetection slices with any number: -1 leaves out the last box.
         return results[keep][: limit if limit < 0 else None]
 
 
 def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
-    """Returns the maps of all levels as one row per anchor, image by image, in float32.
+    """Returns (N, sum(H * W * A), width) in float32, a row for each anchor of all levels in order.
 
-    Args:
-        maps: for each level (N, A * width, H, W).
-        width: numbers per anchor: K for scores, 4 for deltas.
-
-    Returns:
-        (N, sum(H * W * A), width), in the order of the anchors.
+    The map of a level is (N, A * width, H, W); ``width`` is K for scores, 4 for deltas.
     """
     rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps]
     return torch.cat(rows, dim=1).float()

@@ -32,10 +32,8 @@ def avoid_single_columns(model: nn.Module) -> None:
 
     On a CPU the bfloat16 gradient of such a convolution on a map of width 1 reads memory that
     nobody wrote (torch 2.13). P7 of a narrow image is such a map. The zeros stand where the
-    convolution pads with zeros anyway, so nothing else changes.
-
-    Args:
-        model: changed in place, by hooks; weights and their names stay.
+    convolution pads with zeros anyway, so nothing else changes. Hooks do it; weights and their
+    names stay.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and (

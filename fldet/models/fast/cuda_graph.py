@@ -1,12 +1,12 @@
 """Replaying a detector's network on a GPU without the host's work between its kernels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import UnavailableError
+from fldet.models.fast.optimize import network_parts
 
 _WARMUP = 3  # runs before the recording, in which libraries choose and allocate
 
@@ -15,40 +15,24 @@ def graphed(model: nn.Module, batch: dict[str, Any]) -> nn.Module:
     """Records backbone, neck and head of a detector as CUDA graphs and has them replayed.
 
     Preprocessing and post-processing go on as before. The maps are overwritten by the next image.
-
-    Args:
-        model: a single-stage detector in evaluation mode on a GPU; it is changed and can only
-            predict afterwards.
-        batch: as its ``test_step`` takes it; only batches of the same padded size can follow.
+    The batch is as ``test_step`` takes it; only batches of the same padded size can follow.
 
     Returns:
-        The model itself.
-
-    Raises:
-        UsageError: not a single-stage detector.
-        UnavailableError: the model is not on a GPU.
+        The model itself, a single-stage detector in evaluation mode on a GPU, which is changed and
+        can only predict afterwards.
     """
-    if not (hasattr(model, "backbone") and hasattr(model, "bbox_head")):
-        raise UsageError(
-            f"a {type(model).__name__} cannot be recorded as a CUDA graph",
-            expected="a single-stage detector, with backbone and bbox_head",
-        )
+    parts = network_parts(model, "recorded as a CUDA graph")
     require_graphs(next(model.parameters()).device)
     detector: Any = model
     with torch.no_grad():  # tensors of the inference mode could not be written to outside of it
         maps = detector.data_preprocessor(batch, False)["inputs"]
-        for part in (detector.backbone, getattr(detector, "neck", None), detector.bbox_head):
-            if part is not None:
-                maps = _record(part, maps)
+        for part in parts:
+            maps = _record(part, maps)
     return model
 
 
 def require_graphs(device: torch.device) -> None:
-    """Checks that a device has CUDA graphs.
-
-    Raises:
-        UnavailableError: it is not a CUDA device.
-    """
+    """Checks that a device has CUDA graphs."""
     if device.type != "cuda":
         raise UnavailableError(
             f"--cuda-graph: {device} has no CUDA graphs",
@@ -59,7 +43,7 @@ def require_graphs(device: torch.device) -> None:
 
 def _record(part: nn.Module, inputs: Any) -> Any:
     """Records a call of a module, hooks included, puts its replay in place; returns the outputs."""
-    static = _map(torch.clone, inputs)
+    static = _cloned(inputs)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -88,10 +72,8 @@ def _record(part: nn.Module, inputs: Any) -> Any:
     return outputs
 
 
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    return type(value)(_map(function, item) for item in value)
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else type(value)(map(_cloned, value))
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -16,10 +16,8 @@ def fuse_rectifiers(network: nn.Module) -> int:
     That is done where mmcv's ``ConvModule`` or MMDetection's ResNet say what follows what. Every
     other ordinary convolution calls the same operator without a ReLU: with one thread and one
     image, torch computes 1x1 convolutions without oneDNN. The sum of a residual block overwrites
-    the block's input where nothing else can read it.
-
-    Args:
-        network: in evaluation mode, batch norms folded, without gradients from now on.
+    the block's input where nothing else can read it. The network is in evaluation mode, its batch
+    norms are folded, and it has no gradients from now on.
 
     Returns:
         How many ReLUs were joined; 0, and nothing is changed, on another device or processor.
@@ -91,13 +89,10 @@ class _RectifiedConvModule(ConvModule):
 
 
 class _FusedBlock(nn.Module):
-    """The forward pass of MMDetection's residual blocks, their norms folded.
+    """The forward pass of MMDetection's residual blocks, their norms folded."""
 
-    Attributes:
-        keeps_input: somebody else may read the input: the first block of a stage without a
-            projection gets what an earlier stage has handed out.
-    """
-
+    # Somebody else may read the input: the first block of a stage without a projection gets what an
+    # earlier stage has handed out.
     keeps_input: bool
 
     def forward(self, x: Tensor) -> Tensor:

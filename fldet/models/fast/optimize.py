@@ -26,36 +26,28 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     bfloat16 backbone, neck and head have weights and maps of 8 bits of mantissa; pixels before
     them, and scores and boxes after them, are float32.
 
-    Args:
-        model: a single-stage detector of MMDetection, on its device; it is not changed.
-        precision: ``fp32`` or ``bf16``.
-        compile: run the network through torch.compile, which takes tens of seconds for each size of
-            image and needs a C++ compiler on a CPU.
+    The model is a single-stage detector of MMDetection, on its device. ``compile`` runs the network
+    through torch.compile, which takes tens of seconds for each size of image and needs a C++
+    compiler on a CPU.
 
     Returns:
         A copy in evaluation mode. Its ``train()``, ``state_dict()`` and ``train_step()`` raise
         RuntimeError, and no weight has a gradient.
-
-    Raises:
-        UsageError: another precision, or a model without backbone and ``bbox_head``.
-        UnavailableError: bf16 on a device without arithmetic for it.
     """
     require_precision(precision, next(model.parameters()).device)
-    if not hasattr(model, "backbone") or not hasattr(model, "bbox_head"):
-        raise UsageError(
-            f"a {type(model).__name__} cannot be optimized",
-            expected="a single-stage detector, with backbone and bbox_head",
-        )
     result = copy.deepcopy(model).requires_grad_(False)
     result.eval()
-    for part in _network(result):
+    parts = network_parts(result, "optimized")
+    for part in parts:
         fold_batch_norms(part)
         part.to(PRECISIONS[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not compile:  # Inductor does that itself
             fuse_rectifiers(part)
     _convert_at_the_borders(result, PRECISIONS[precision])
-    if compile:
-        _compile(result)
+    for part in parts if compile else ():
+        # With dynamic sizes and the FX cache on, torch 2.13 was seen to reuse a kernel that was
+        # made with another constant.
+        part.compile(dynamic=False, options={"freezing": True})
     kind = type(result)
     result.__class__ = type(f"Optimized{kind.__name__}", (_PredictsOnly, kind), {})
     return result
@@ -81,10 +73,8 @@ def fold_batch_norms(module: nn.Module) -> int:
     """Folds batch norms into the convolutions before them, in place; returns how many.
 
     A batch norm is folded where its parent holds it right after an ordinary convolution, as
-    ResNet, its kin and ``ConvModule`` do in the order they compute. Others stay.
-
-    Args:
-        module: in evaluation mode.
+    ResNet, its kin and ``ConvModule`` do in the order they compute. Others stay. The module is in
+    evaluation mode.
     """
     pairs = foldable_pairs(module)
     names = {child: name for name, child in module.named_children()}
@@ -108,12 +98,7 @@ def foldable_pairs(module: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm]]:
 
 
 def require_precision(precision: str, device: torch.device) -> None:
-    """Checks that a device can compute in a precision, not only emulate it.
-
-    Raises:
-        UsageError: there is no such precision.
-        UnavailableError: bf16 on a device without arithmetic for it.
-    """
+    """Checks that there is such a precision, and that a device does not only emulate it."""
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", expected=", ".join(PRECISIONS))
     if precision == "bf16" and not has_bfloat16(device):
@@ -146,9 +131,15 @@ class _PredictsOnly(nn.Module):
         )
 
 
-def _network(model: Any) -> list[nn.Module]:
-    neck = [model.neck] if getattr(model, "neck", None) is not None else []
-    return [model.backbone, *neck, model.bbox_head]
+def network_parts(model: Any, wish: str) -> list[nn.Module]:
+    """Returns backbone, neck and head of a detector; others cannot be what is wished for."""
+    if not hasattr(model, "backbone") or not hasattr(model, "bbox_head"):
+        raise UsageError(
+            f"a {type(model).__name__} cannot be {wish}",
+            expected="a single-stage detector, with backbone and bbox_head",
+        )
+    parts = model.backbone, getattr(model, "neck", None), model.bbox_head
+    return [part for part in parts if part is not None]
 
 
 def _is_fixed_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
@@ -168,10 +159,3 @@ def _convert_at_the_borders(model: Any, dtype: torch.dtype) -> None:
         head.register_forward_hook(
             lambda _module, _inputs, outputs: tuple([m.float() for m in part] for part in outputs)
         )
-
-
-def _compile(model: nn.Module) -> None:
-    # With dynamic sizes and the FX cache on, torch 2.13 was seen to reuse a kernel that was made
-    # with another constant.
-    for part in _network(model):
-        part.compile(dynamic=False, options={"freezing": True})

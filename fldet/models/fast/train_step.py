@@ -7,7 +7,6 @@ changes the names of the weights, so checkpoints fit with and without.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,9 +30,7 @@ MAX_COMPILATIONS = 64  # one for each padded size; torch stops at 8, and goes on
 def set_up_model(model: Any, cfg: Config) -> None:
     """Changes a detector in place as the lines say, before it is wrapped or trained.
 
-    Args:
-        model: a single-stage detector of MMDetection.
-        cfg: after ``fldet.config.train_step.set_train_step``.
+    The config has gone through ``fldet.config.train_step.set_train_step``.
 
     Raises:
         ConfigError: ``compile`` or ``gradient_checkpointing`` with a model that is put together in
@@ -57,11 +54,7 @@ def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
 
 
 def require_compiler(device: torch.device, backend: str = "inductor") -> None:
-    """Compiles one line, so that a missing compiler is noticed before a training and not in it.
-
-    Raises:
-        UnavailableError: that fails.
-    """
+    """Compiles one line, so that a missing compiler is noticed before a training and not in it."""
     constant = torch.rand(()).item()  # no kernel of an earlier trial fits
     trial = torch.compile(lambda x: x * constant, dynamic=False, backend=backend)
     try:
@@ -180,16 +173,13 @@ def _computed_again(method: Any) -> Any:
     def call(self: nn.Module, *inputs: Any) -> Any:
         if not torch.is_grad_enabled():
             return method(self, *inputs)
-        contexts = partial(_contexts, self)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(self)
+
         return checkpoint(method, self, *inputs, use_reentrant=False, context_fn=contexts)
 
     return call
-
-
-def _contexts(
-    module: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_kept(module)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which anchor answers for which box (Sec. 4, "Anchors"), in bounded memory."""
 
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Strip(NamedTuple):
 
 
 @TASK_UTILS.register_module()
+@dataclass(eq=False, kw_only=True)
 class MaxIoUAssigner(BaseAssigner):
     """Anchors are positive from IoU .5, background below .4 and ignored in between (Sec. 4).
 
@@ -70,35 +72,27 @@ class MaxIoUAssigner(BaseAssigner):
     PAIRS_PER_BLOCK = 2**21  # where not on a CPU; 13 bytes each, and at least one box at once
     ANCHORS_PER_STRIP = 2**14
 
-    def __init__(
-        self,
-        *,
-        pos_iou_thr: float = 0.5,
-        neg_iou_thr: float = 0.4,
-        min_pos_iou: float = 0.0,
-        match_low_quality: bool = True,
-        gt_max_assign_all: bool = True,
-        ignore_iof_thr: float = -1,
-        ignore_wrt_candidates: bool = True,
-    ) -> None:
-        if not 0 < pos_iou_thr <= 1:
-            raise ValueError(f"pos_iou_thr must be in (0, 1], got {pos_iou_thr}")
-        if not 0 <= neg_iou_thr <= pos_iou_thr:
+    pos_iou_thr: float = 0.5
+    neg_iou_thr: float = 0.4
+    min_pos_iou: float = 0.0
+    match_low_quality: bool = True
+    gt_max_assign_all: bool = True
+    ignore_iof_thr: float = -1
+    ignore_wrt_candidates: bool = True
+
+    def __post_init__(self) -> None:
+        positive, background, crowd = self.pos_iou_thr, self.neg_iou_thr, self.ignore_iof_thr
+        if not 0 < positive <= 1:
+            raise ValueError(f"pos_iou_thr must be in (0, 1], got {positive}")
+        if not 0 <= background <= positive:
             raise ValueError(
-                f"neg_iou_thr must be in [0, pos_iou_thr], got {neg_iou_thr} with "
-                f"pos_iou_thr {pos_iou_thr}"
+                f"neg_iou_thr must be in [0, pos_iou_thr], got {background} with "
+                f"pos_iou_thr {positive}"
             )
-        if not 0 <= min_pos_iou <= 1:
-            raise ValueError(f"min_pos_iou must be in [0, 1], got {min_pos_iou}")
-        if not (ignore_iof_thr < 0 or 0 < ignore_iof_thr <= 1):
-            raise ValueError(f"ignore_iof_thr must be negative or in (0, 1], got {ignore_iof_thr}")
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.min_pos_iou = min_pos_iou
-        self.match_low_quality = match_low_quality
-        self.gt_max_assign_all = gt_max_assign_all
-        self.ignore_iof_thr = ignore_iof_thr
-        self.ignore_wrt_candidates = ignore_wrt_candidates
+        if not 0 <= self.min_pos_iou <= 1:
+            raise ValueError(f"min_pos_iou must be in [0, 1], got {self.min_pos_iou}")
+        if not (crowd < 0 or 0 < crowd <= 1):
+            raise ValueError(f"ignore_iof_thr must be negative or in (0, 1], got {crowd}")
 
     @torch.no_grad()
     def assign(
@@ -150,7 +144,7 @@ class MaxIoUAssigner(BaseAssigner):
         """Returns (N,) whether more of an anchor (or of a crowd region) overlaps than allowed."""
         inside = torch.zeros_like(anchors.area, dtype=torch.bool)
         buffers = anchors.area.new_empty(3, len(anchors.area))
-        for crowd in rows(crowds):
+        for crowd in split(crowds, 1):
             overlap = intersect(anchors, crowd, buffers[0], buffers[1:])
             whole = anchors.area if self.ignore_wrt_candidates else crowd.area
             inside |= overlap.div_(whole.clamp(min=EPS)) > self.ignore_iof_thr
@@ -169,7 +163,8 @@ class MaxIoUAssigner(BaseAssigner):
         touched = touching(strips, boxes).tolist()
         # rounded to the type of the IoUs, as a comparison with a tensor does
         min_pos_iou = torch.tensor(self.min_pos_iou, dtype=anchors.area.dtype).item()
-        for number, (box, touches) in enumerate(zip(rows(boxes), touched, strict=True), start=1):
+        pairs = zip(split(boxes, 1), touched, strict=True)
+        for number, (box, touches) in enumerate(pairs, start=1):
             near = list(compress(strips, touches))
             tops = [float(update(strip, box, number).max()) for strip in near]
             top = max(tops, default=0.0)
@@ -233,11 +228,6 @@ def to_corners(boxes: Tensor) -> Corners:
     return Corners(x1, y1, x2, y2, (x2 - x1) * (y2 - y1))
 
 
-def rows(boxes: Corners) -> list[Corners]:
-    """Returns each box with columns of shape (1,)."""
-    return split(boxes, 1)
-
-
 def split(boxes: Corners, size: int) -> list[Corners]:
     """Returns views of ``size`` boxes each, the last one of what is left."""
     columns = (torch.split(column, size) for column in boxes)
@@ -247,11 +237,8 @@ def split(boxes: Corners, size: int) -> list[Corners]:
 def intersect(anchors: Corners, boxes: Corners, out: Tensor, scratch: Any) -> Tensor:
     """Returns ``out`` with the areas of intersection, in square pixels.
 
-    Args:
-        anchors: columns (N,).
-        boxes: columns (1,) for one box, (B, 1) for several.
-        out: (N,) for one box, (B, N) for several.
-        scratch: two tensors like ``out``.
+    Columns of anchors are (N,); of one box (1,), and ``out`` is (N,) then; of several (B, 1), and
+    ``out`` is (B, N). ``scratch`` are two tensors like ``out``.
     """
     height, edge = scratch
     torch.minimum(anchors.x2, boxes.x2, out=out)

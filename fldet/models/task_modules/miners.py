@@ -4,7 +4,7 @@ A miner is asked once the scores of all levels are there. It sees the examples o
 (anchors that are positive or background; ignored ones are left out) and says which to keep.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -18,23 +18,14 @@ Divisor = Literal["selected", "positives"]
 
 @dataclass(frozen=True)
 class Examples:
-    """What a miner may look at, of one image, without gradients.
+    """What a miner may look at, of one image, without gradients."""
 
-    Attributes:
-        cls_losses: (N,) classification loss of each example, summed over the classes.
-        box_losses: (N,) box loss, 0 for background.
-        is_positive: (N,) booleans.
-        classes: (N,) the label of a positive, the class of highest score of a background example.
-        anchors: (N, 4) as x1, y1, x2, y2 in pixels of the network's input.
-        decoded: (N, 4) predicted boxes, in the same form.
-    """
-
-    cls_losses: Tensor
-    box_losses: Tensor
-    is_positive: Tensor
-    classes: Tensor
-    anchors: Tensor
-    decoded: Tensor
+    cls_losses: Tensor  # (N,) classification loss of each example, summed over the classes
+    box_losses: Tensor  # (N,) box loss, 0 for background
+    is_positive: Tensor  # (N,) booleans
+    classes: Tensor  # (N,) label of a positive, class of highest score of a background example
+    anchors: Tensor  # (N, 4) as x1, y1, x2, y2 in pixels of the network's input
+    decoded: Tensor  # (N, 4) predicted boxes, in the same form
 
 
 class Miner(Protocol):
@@ -53,6 +44,7 @@ class Miner(Protocol):
 
 
 @TASK_UTILS.register_module()
+@dataclass(eq=False)
 class OHEM:
     """Online hard example mining: NMS over examples by their loss, then the hardest (Sec. 5.1).
 
@@ -80,44 +72,32 @@ class OHEM:
         ValueError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        num_examples: int = 128,
-        iou_threshold: float = 0.7,
-        *,
-        neg_pos_ratio: int | None = None,
-        fill: bool = False,
-        per: Literal["image", "batch"] = "image",
-        nms_on: Literal["anchors", "decoded"] = "anchors",
-        class_agnostic: bool = True,
-        score: Literal["cls", "total"] = "cls",
-        divisor: Divisor = "selected",
-        prefilter: int | None = None,
-    ) -> None:
-        check_choice("per", per, ("image", "batch"))
-        check_choice("nms_on", nms_on, ("anchors", "decoded"))
-        check_choice("score", score, ("cls", "total"))
-        check_choice("divisor", divisor, ("selected", "positives"))
-        if num_examples < 1 or (prefilter is not None and prefilter < 1):
+    num_examples: int = 128
+    iou_threshold: float = 0.7
+    _: KW_ONLY
+    neg_pos_ratio: int | None = None
+    fill: bool = False
+    per: Literal["image", "batch"] = "image"
+    nms_on: Literal["anchors", "decoded"] = "anchors"
+    class_agnostic: bool = True
+    score: Literal["cls", "total"] = "cls"
+    divisor: Divisor = "selected"
+    prefilter: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("per", self.per, ("image", "batch"))
+        check_choice("nms_on", self.nms_on, ("anchors", "decoded"))
+        check_choice("score", self.score, ("cls", "total"))
+        check_choice("divisor", self.divisor, ("selected", "positives"))
+        count, ratio = self.num_examples, self.neg_pos_ratio
+        if count < 1 or (self.prefilter is not None and self.prefilter < 1):
             raise ValueError(
-                f"num_examples and prefilter must be >= 1, got {num_examples} and {prefilter}"
+                f"num_examples and prefilter must be >= 1, got {count} and {self.prefilter}"
             )
-        if not 0 <= iou_threshold <= 1:
-            raise ValueError(f"iou_threshold must be in [0, 1], got {iou_threshold}")
-        if neg_pos_ratio is not None and not 1 <= neg_pos_ratio < num_examples:
-            raise ValueError(
-                f"neg_pos_ratio must be None or in 1..{num_examples - 1}, got {neg_pos_ratio}"
-            )
-        self.num_examples = num_examples
-        self.iou_threshold = iou_threshold
-        self.neg_pos_ratio = neg_pos_ratio
-        self.fill = fill
-        self.per = per
-        self.nms_on = nms_on
-        self.class_agnostic = class_agnostic
-        self.score = score
-        self.divisor: Divisor = divisor
-        self.prefilter = prefilter or 2 * num_examples
+        if not 0 <= self.iou_threshold <= 1:
+            raise ValueError(f"iou_threshold must be in [0, 1], got {self.iou_threshold}")
+        if ratio is not None and not 1 <= ratio < count:
+            raise ValueError(f"neg_pos_ratio must be None or in 1..{count - 1}, got {ratio}")
 
     def mine(self, images: list[Examples]) -> list[Tensor]:
         """Returns for each image the indices of the examples to keep, by falling loss."""
@@ -137,9 +117,7 @@ class OHEM:
         return [rows[part] for rows, part in zip(kept, parts, strict=True)]
 
     def _losses(self, image: Examples) -> Tensor:
-        if self.score == "cls":
-            return image.cls_losses
-        return image.cls_losses + image.box_losses
+        return image.cls_losses if self.score == "cls" else image.cls_losses + image.box_losses
 
     def _survivors(self, image: Examples) -> Tensor:
         """Returns as many indices, by falling loss, as can matter of those that NMS keeps.
@@ -153,7 +131,7 @@ class OHEM:
             boxes = move_classes_apart(boxes, image.classes)
         order = losses.argsort(descending=True, stable=True)
         boxes, losses, is_positive = boxes[order], losses[order], image.is_positive[order]
-        size = self.prefilter
+        size = self.prefilter or 2 * self.num_examples
         while True:
             kept = nms(boxes[:size], losses[:size], self.iou_threshold)
             if size >= len(order) or self._suffices(is_positive[kept], is_positive[size:]):
@@ -192,6 +170,7 @@ class OHEM:
 
 
 @TASK_UTILS.register_module()
+@dataclass(eq=False)
 class HardNegatives:
     """All positives and the negatives of highest loss, so many for each, without NMS, as in SSD.
 
@@ -207,17 +186,17 @@ class HardNegatives:
         ValueError: an argument is out of range.
     """
 
-    def __init__(
-        self, ratio: float = 3.0, *, min_negatives: int = 0, divisor: Divisor = "positives"
-    ) -> None:
-        check_choice("divisor", divisor, ("selected", "positives"))
-        if ratio < 0 or min_negatives < 0:
+    ratio: float = 3.0
+    _: KW_ONLY
+    min_negatives: int = 0
+    divisor: Divisor = "positives"
+
+    def __post_init__(self) -> None:
+        check_choice("divisor", self.divisor, ("selected", "positives"))
+        if self.ratio < 0 or self.min_negatives < 0:
             raise ValueError(
-                f"ratio and min_negatives must be >= 0, got {ratio} and {min_negatives}"
+                f"ratio and min_negatives must be >= 0, got {self.ratio} and {self.min_negatives}"
             )
-        self.ratio = ratio
-        self.min_negatives = min_negatives
-        self.divisor: Divisor = divisor
 
     def mine(self, images: list[Examples]) -> list[Tensor]:
         """Returns for each image the indices of the examples to keep, positives first."""

@@ -11,8 +11,7 @@ from fldet.cli.output import Output, command
 from fldet.text import table
 
 HEADER = ("file", "boxes", "p5", "median", "p95")
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   fldet analyze box-sizes annotations/train.json annotations/val.json
   fldet analyze box-sizes annotations/train.json --json
 """
