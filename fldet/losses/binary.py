@@ -105,14 +105,18 @@ def quality_focal(x: Tensor, t: Tensor, *, beta: float) -> Tensor:
     return loss * torch.exp(beta * away)
 
 
-def varifocal(x: Tensor, t: Tensor, *, alpha: float, gamma: float) -> Tensor:
+def varifocal(
+    x: Tensor, t: Tensor, *, alpha: float, gamma: float, iou_weighted: bool = True
+) -> Tensor:
     """Returns the varifocal loss (Zhang et al., CVPR 2021, Eq. 2).
 
-    A target q > 0 is the quality of an object: q times cross entropy. Where it is 0:
+    A target q > 0 is the quality of an object: (q times) cross entropy. Where it is 0:
     ``-alpha p^gamma log(1 - p)``.
     """
     t = t.to(x.dtype)
-    objects = t * expected(cross_entropy, x, t)
+    objects = expected(cross_entropy, x, t)
+    if iou_weighted:
+        objects = t * objects
     return torch.where(t > 0, objects, alpha * focal_loss(-x, gamma))
 
 

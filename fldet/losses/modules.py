@@ -327,12 +327,16 @@ class GradientCounts(nn.Module):
         self.register_buffer("counts", torch.zeros(bins))
 
     def forward(self, examples: Sequence[Examples]) -> Tensor:
-        """Returns how many logits there are in each part, (bins,)."""
+        """Returns how many logits there are in each part, (bins,), on average; 0 where none is now.
+
+        The average of a part that is empty stays as it is.
+        """
         bins = len(self.counts)
         counts = torch.stack([gradient_counts(one, bins) for one in examples]).sum(0)
         if self.momentum and self.training:
-            counts = self.momentum * self.counts.to(counts) + (1 - self.momentum) * counts
-            self.counts.copy_(counts)
+            averaged = self.momentum * self.counts.to(counts) + (1 - self.momentum) * counts
+            self.counts.copy_(torch.where(counts > 0, averaged, self.counts.to(counts)))
+            counts = torch.where(counts > 0, averaged, 0)
         return counts
 
 

@@ -147,6 +147,7 @@ def varifocal_loss(
     *,
     alpha: float = 0.75,
     gamma: float = 2.0,
+    iou_weighted: bool = True,
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
@@ -160,13 +161,15 @@ def varifocal_loss(
         targets: as for ``quality_focal_loss``.
         alpha: weight of the rest, >= 0.
         gamma: focusing strength, >= 0.
+        iou_weighted: whether the factor q is there.
         reduction: see ``sigmoid_focal_loss``.
         **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
     """
     check_gamma(gamma)
     check_gamma(alpha, "alpha")
     examples = Examples(inputs, targets, **options)
-    return examples.loss(partial(binary.varifocal, alpha=alpha, gamma=gamma), reduction)
+    formula = partial(binary.varifocal, alpha=alpha, gamma=gamma, iou_weighted=iou_weighted)
+    return examples.loss(formula, reduction)
 
 
 def equalized_focal_loss(

@@ -43,7 +43,7 @@ DETECTORS = {
     "fsaf/fsaf_r50_fpn_1x_coco": ("loss",),
     "pisa/retinanet-r50_fpn_pisa_1x_coco": ("loss",),
     "gfl/gfl_r50_fpn_1x_coco": ("anchors", "quality"),
-    "vfnet/vfnet_r50_fpn_1x_coco": ("varifocal",),
+    "faster_rcnn/faster-rcnn_r50_fpn_1x_coco with a focal loss": ("loss",),
     "ghm/retinanet_r50_fpn_ghm-1x_coco": ("ghm",),
 }
 
@@ -55,7 +55,6 @@ def rows():
 
 OURS = {
     "QualityFocalLoss": ("quality", "fldet.QualityFocalLoss"),
-    "VarifocalLoss": ("varifocal", "fldet.VarifocalLoss"),
     "GHMC": ("ghm", "fldet.GHMLoss"),
 }
 
@@ -71,7 +70,10 @@ def nodes(value):
 
 def small_model(name):
     """Returns the config of a model with a narrow backbone, without pretrained weights."""
+    name, focal, _ = name.partition(" with a focal loss")
     model = Config.fromfile(CONFIGS / f"{name}.py").model
+    if focal:
+        model.roi_head.bbox_head.loss_cls = {"type": "FocalLoss", "use_sigmoid": True}
     model.backbone.base_channels = STEM
     for node in nodes(model):
         node.pop("init_cfg", None)
@@ -155,7 +157,11 @@ def test_our_parts_give_the_losses_of_theirs(name, parts):
     torch.manual_seed(0)
     theirs = MODELS.build(ConfigDict(theirs_cfg)).train()
     ours = MODELS.build(ConfigDict(ours_cfg)).train()
-    ours.load_state_dict(theirs.state_dict())
+    loss = "bbox_head.loss_cls."  # what GHM has counted, which is nothing yet
+    state = {k: v for k, v in theirs.state_dict().items() if not k.startswith(loss)}
+    missing, unexpected = ours.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.startswith(loss) for name in missing)
     expected, expected_gradient = losses_and_gradient(theirs)
     found, gradient = losses_and_gradient(ours)
     assert found.keys() == expected.keys()

@@ -104,8 +104,8 @@ class SigmoidLoss(nn.Module):
                 to be summed over all of them.
             labels: (N,) integers, 0..K-1 for objects, K for background, or (N, K) shares in [0, 1];
                 (N, H, W, A) integers for a map; a list for a list.
-            weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; (N, K) for each
-                score; a scalar for all of them; None means 1.
+            weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; (N, K) or (N * K,)
+                for each score; a scalar for all of them; None means 1.
             avg_factor: what to divide the sum by, usually the number of anchors assigned to a box;
                 a number, or a tensor of one, (1,) from MMDetection's DETR heads. By default the
                 number of scores, which gives the mean.
@@ -202,8 +202,11 @@ def _weights_of(
     if isinstance(weight, Tensor) and not weight.dim():
         return [weight.expand(shape) for shape in shapes]
     weights = _as_list(weight)
-    if [one.shape for one in weights] != [x.shape for x in levels if x.dim() == 2]:
-        check_weights(shapes, weights, 1.0)
+    if len(levels) == len(weights) == 1 and levels[0].dim() == 2:
+        (logits,), (one,) = levels, weights
+        if one.shape in (logits.shape, (logits.numel(),)) and one.shape != shapes[0]:
+            return [one.reshape(logits.shape)]
+    check_weights(shapes, weights, 1.0)
     return weights
 
 

@@ -114,13 +114,21 @@ class VarifocalLoss(_QualityLoss):
     Args:
         alpha: weight of what is no object, >= 0.
         gamma: focusing strength, >= 0.
+        iou_weighted: whether the loss of an object is weighted by its quality.
         **options: see ``SigmoidLoss``.
     """
 
-    def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        iou_weighted: bool = True,
+        **options: Any,
+    ) -> None:
         check_gamma(alpha, "alpha")
         check_gamma(gamma)
-        elementwise = partial(binary.varifocal, alpha=alpha, gamma=gamma)
+        elementwise = partial(binary.varifocal, alpha=alpha, gamma=gamma, iou_weighted=iou_weighted)
         super().__init__(elementwise=elementwise, **options)
 
 

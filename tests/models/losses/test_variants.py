@@ -47,10 +47,12 @@ def test_quality_focal_loss_is_mmdetections():
     assert_same(ours, theirs, (LABELS, QUALITY), WEIGHT, avg_factor=7.0)
 
 
-def test_varifocal_loss_is_mmdetections():
+@pytest.mark.parametrize("iou_weighted", [True, False])
+def test_varifocal_loss_is_mmdetections(iou_weighted):
     one_hot = (LABELS[:, None] == torch.arange(K)).float()
     ours, theirs = (
-        build(f"{scope}.VarifocalLoss", use_sigmoid=True) for scope in ("fldet", "mmdet")
+        build(f"{scope}.VarifocalLoss", use_sigmoid=True, iou_weighted=iou_weighted)
+        for scope in ("fldet", "mmdet")
     )
     assert_same(ours, theirs, one_hot * QUALITY[:, None], avg_factor=7.0)
 
@@ -60,10 +62,10 @@ def test_ghm_is_mmdetections(momentum):
     one_hot = (LABELS[:, None] == torch.arange(K)).float()
     theirs = build("mmdet.GHMC", bins=10, momentum=momentum)
     ours = build("fldet.GHMLoss", bins=10, momentum=momentum)
-    x = X.clone().requires_grad_()
-    found = ours(x, LABELS, WEIGHT, avg_factor=3.0)
-    expected = theirs(x, one_hot, WEIGHT[:, None].expand(-1, K))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for scale in (1.0, 0.2, 3.0):
+        found = ours(X * scale, LABELS, WEIGHT, avg_factor=3.0)
+        expected = theirs(X * scale, one_hot, WEIGHT[:, None].expand(-1, K))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
