@@ -73,10 +73,10 @@ def check_asymmetric(gamma_positive: float, gamma_negative: float, clip: float) 
 def asymmetric(
     x: Tensor, t: Tensor, *, gamma_positive: float, gamma_negative: float, clip: float
 ) -> Tensor:
-    """Returns the asymmetric loss (Ridnik et al., ICCV 2021, Eq. 6), expected over labels.
+    """Returns the asymmetric loss (Ridnik et al., arXiv 2009.14119), expected over labels.
 
     Positives: ``-(1 - p)^gamma_positive log(p)``; negatives: ``-m^gamma_negative log(1 - m)`` with
-    the shifted probability ``m = max(p - clip, 0)`` (Eq. 5).
+    the shifted probability ``m = max(p - clip, 0)``.
     """
     positive = focal_loss(x, gamma_positive)
     if clip == 0:
@@ -90,7 +90,7 @@ def asymmetric(
 
 
 def quality_focal(x: Tensor, t: Tensor, *, beta: float) -> Tensor:
-    """Returns ``|t - p|^beta`` times cross entropy (Li et al., NeurIPS 2020, Eq. 4).
+    """Returns ``|t - p|^beta`` times cross entropy (Li et al., arXiv 2006.04388).
 
     The target of an object is a quality, the IoU of its box; the loss is least where p equals it.
     """
@@ -108,7 +108,7 @@ def quality_focal(x: Tensor, t: Tensor, *, beta: float) -> Tensor:
 def varifocal(
     x: Tensor, t: Tensor, *, alpha: float, gamma: float, iou_weighted: bool = True
 ) -> Tensor:
-    """Returns the varifocal loss (Zhang et al., CVPR 2021, Eq. 2).
+    """Returns the varifocal loss (Zhang et al., arXiv 2008.13367).
 
     A target q > 0 is the quality of an object: (q times) cross entropy. Where it is 0:
     ``-alpha p^gamma log(1 - p)``.

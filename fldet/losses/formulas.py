@@ -95,7 +95,7 @@ def focal_loss_star(x_t: Tensor, gamma: float, beta: float) -> Tensor:
 
 
 def poly1_focal_loss(x_t: Tensor, gamma: float, epsilon: float) -> Tensor:
-    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., ICLR 2022), elementwise, >= 0.
+    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., arXiv 2204.12511), >= 0.
 
     Args:
         x_t: signed logits of any shape.

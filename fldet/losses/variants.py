@@ -63,7 +63,7 @@ def poly1_focal_loss(
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
-    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., ICLR 2022), balanced by alpha.
+    """Returns ``FL + epsilon (1 - p_t)^(gamma + 1)`` (Leng et al., arXiv 2204.12511).
 
     The focal loss is ``(1 - p_t)^gamma`` times the series of ``(1 - p_t)^j / j``; epsilon is added
     to its first coefficient.
@@ -92,7 +92,7 @@ def asymmetric_loss(
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
-    """Returns the asymmetric loss (Ridnik et al., ICCV 2021, Eq. 6), for images of many labels.
+    """Returns the asymmetric loss (Ridnik et al., arXiv 2009.14119), for images of many labels.
 
     Positives lose ``-(1 - p)^gamma_positive log(p)``; negatives
     ``-m^gamma_negative log(1 - m)`` with ``m = max(p - clip, 0)``: those scored below ``clip``
@@ -125,7 +125,7 @@ def quality_focal_loss(
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
-    """Returns ``|t - p|^beta`` times cross entropy (Li et al., NeurIPS 2020, Eq. 4).
+    """Returns ``|t - p|^beta`` times cross entropy (Li et al., arXiv 2006.04388).
 
     Args:
         inputs: logits; see ``sigmoid_focal_loss``.
@@ -151,7 +151,7 @@ def varifocal_loss(
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
-    """Returns the varifocal loss (Zhang et al., CVPR 2021, Eq. 2).
+    """Returns the varifocal loss (Zhang et al., arXiv 2008.13367).
 
     An object of quality q > 0 loses q times cross entropy, the rest ``-alpha p^gamma log(1 - p)``:
     negatives are focused, the few objects are not.
@@ -183,7 +183,7 @@ def equalized_focal_loss(
     reduction: str = "none",
     **options: Any,
 ) -> Tensor:
-    """Returns the equalized focal loss (Li et al., CVPR 2022, Eq. 4 to 6), for rare classes.
+    """Returns the equalized focal loss (Li et al., arXiv 2201.02593), for rare classes.
 
     Class j has the exponent ``gamma_j = gamma + scale (1 - ratio_j)``, and the factor
     ``gamma_j / gamma``.
@@ -235,7 +235,7 @@ def ghm_loss(
     reduction: str = "mean",
     **options: Any,
 ) -> Tensor:
-    """Returns cross entropy weighted by the density of its gradients (Li et al., AAAI 2019, Eq. 9).
+    """Returns cross entropy weighted by the density of its gradients (Li et al., arXiv 1811.05181).
 
     Args:
         inputs: logits; see ``sigmoid_focal_loss``.
@@ -253,7 +253,7 @@ def ghm_loss(
 
 
 def ghm_formula(counts: Tensor) -> Formula:
-    """Returns cross entropy weighted by ``N / (n_j M)`` (Li et al., AAAI 2019, Eq. 8).
+    """Returns cross entropy weighted by ``N / (n_j M)`` (Li et al., arXiv 1811.05181).
 
     Args:
         counts: n_j, the number of logits in each part of [0, 1]; N is their sum, and M the number
@@ -308,7 +308,7 @@ def gradient_sums(examples: Examples) -> tuple[Tensor, Tensor]:
 def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float = 0.9999) -> Tensor:
     """Returns a weight for each class, ``(1 - beta) / (1 - beta^n)``.
 
-    (Cui et al., CVPR 2019, Eq. 2.) They add up to the number of classes. ``beta`` 0 weighs all
+    (Cui et al., arXiv 1901.05555.) They add up to the number of classes. ``beta`` 0 weighs all
     classes alike; near 1 a class weighs as the inverse of its number.
 
     Args:
