@@ -260,3 +260,13 @@ def test_a_share_is_lost_as_expected_over_both_labels_and_not_as_torchvision_mix
     expected = 0.7 * losses.sigmoid_focal_loss(x, one) + 0.3 * losses.sigmoid_focal_loss(x, zero)
     torch.testing.assert_close(losses.sigmoid_focal_loss(x, t), expected)
     assert not torch.isclose(torchvisions(x, t, 0.25, 2.0), expected)
+
+
+@pytest.mark.parametrize(("t", "least"), [(0.5, 0.5), (0.7, 0.58), (0.9, 0.69)])
+def test_where_the_loss_of_a_share_is_least_as_docs_losses_says(t, least):
+    x = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+    share = torch.full_like(x, t)
+    focal = losses.sigmoid_focal_loss(x, share, alpha=None)
+    assert torch.sigmoid(x[focal.argmin()]).item() == pytest.approx(least, abs=0.01)
+    quality = losses.quality_focal_loss(x, share)
+    assert torch.sigmoid(x[quality.argmin()]).item() == pytest.approx(t, abs=0.01)
