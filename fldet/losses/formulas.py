@@ -31,24 +31,6 @@ __all__ = [
 # --- losses as functions of x_t ---
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A loss of x_t: ``-sigmoid(-u)^power log(sigmoid(u)) / gain`` with ``u = gain * x_t + shift``.
-
-    Cross entropy (Eq. 1) is the default, the focal loss (Eq. 4) has ``power`` gamma, and FL*
-    (Appendix A) has ``gain`` gamma and ``shift`` beta.
-
-    Attributes:
-        power: gamma of the focal loss, >= 0.
-        gain: gamma of FL*, > 0.
-        shift: beta of FL*, in logits.
-    """
-
-    power: float = 0.0
-    gain: float = 1.0
-    shift: float = 0.0
-
-
 def cross_entropy(x_t: Tensor) -> Tensor:
     """Returns ``-log(p_t)`` (Eq. 1), elementwise, in nats, >= 0.
 
@@ -125,6 +107,31 @@ def hinge_loss(x_t: Tensor, threshold: float = 0.5) -> Tensor:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
     return F.relu(threshold - torch.sigmoid(x_t))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss of x_t: ``-sigmoid(-u)^power log(sigmoid(u)) / gain`` with ``u = gain * x_t + shift``.
+
+    Cross entropy (Eq. 1) is the default, the focal loss (Eq. 4) has ``power`` gamma, and FL*
+    (Appendix A) has ``gain`` gamma and ``shift`` beta. A loss of this form has a gradient by hand
+    in ``fldet.losses.fused``.
+
+    Attributes:
+        power: gamma of the focal loss, >= 0.
+        gain: gamma of FL*, > 0; with a power it must be 1.
+        shift: beta of FL*, in logits; with a power it must be 0.
+    """
+
+    power: float = 0.0
+    gain: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, x_t: Tensor) -> Tensor:
+        """Returns the loss of signed logits, elementwise, in nats, >= 0."""
+        if (self.gain, self.shift) == (1, 0):
+            return focal_loss(x_t, self.power)
+        return focal_loss_star(x_t, self.gain, self.shift)
 
 
 # --- from logits and targets to x_t and alpha_t ---

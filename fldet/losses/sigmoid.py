@@ -88,7 +88,7 @@ def sigmoid_focal_loss(
     if reduction != "none" and _suits_kernel(examples):
         divisor = examples.divisor(reduction)
         return total([partial(_kernel_sum, examples, factor, curve, divisor)], [inputs])
-    return examples.loss(formula, reduction, partial(_closed_sum, examples, factor, curve))
+    return examples.loss(formula, reduction, partial(closed_sum, examples, factor, curve))
 
 
 def _suits_torch(examples: Examples, reduction: str) -> bool:
@@ -144,7 +144,7 @@ def _kernel_sum(
     return value, None if grad is None else layout.restored(grad)
 
 
-def _closed_sum(
+def closed_sum(
     examples: Examples,
     alpha: float | Tensor | None,
     curve: Curve,

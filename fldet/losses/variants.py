@@ -5,7 +5,7 @@ as ``sigmoid_focal_loss`` does, and returns and raises what it does.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from fldet.losses import binary, formulas
 from fldet.losses.elements import Alpha, check_gamma, compute_dtype, factor_of, of_classes
 from fldet.losses.examples import Examples, Formula
+from fldet.losses.formulas import Curve
+from fldet.losses.sigmoid import closed_sum
 from fldet.losses.sweep import PIECE
 
 
@@ -40,17 +42,11 @@ def sigmoid_focal_loss_star(
         **options: ``weight``, ``class_weight``, ``ignore_index``, ``class_dim``.
     """
     examples = Examples(inputs, targets, **options)
-    loss = partial(formulas.focal_loss_star, gamma=gamma, beta=beta)
-    return examples.loss(_balanced(loss, alpha, examples), reduction)
-
-
-def _balanced(
-    of_x_t: Callable[[Tensor], Tensor], alpha: Alpha | Tensor, examples: Examples
-) -> Formula:
-    """Returns the expectation of a loss of signed logits; it refuses settings out of range."""
-    of_x_t(torch.empty(0))
-    factor = factor_of(alpha, examples.layout, examples.inputs)
-    return partial(binary.expected, of_x_t, alpha=factor)
+    curve = Curve(gain=gamma, shift=beta)
+    curve(torch.empty(0))  # refuses a setting that is out of range
+    factor = factor_of(alpha, examples.layout, inputs)
+    formula = partial(binary.expected, curve, alpha=factor)
+    return examples.loss(formula, reduction, partial(closed_sum, examples, factor, curve))
 
 
 def poly1_focal_loss(
@@ -79,7 +75,9 @@ def poly1_focal_loss(
     """
     examples = Examples(inputs, targets, **options)
     loss = partial(formulas.poly1_focal_loss, gamma=gamma, epsilon=epsilon)
-    return examples.loss(_balanced(loss, alpha, examples), reduction)
+    loss(torch.empty(0))  # refuses a setting that is out of range
+    factor = factor_of(alpha, examples.layout, inputs)
+    return examples.loss(partial(binary.expected, loss, alpha=factor), reduction)
 
 
 def asymmetric_loss(

@@ -21,9 +21,6 @@ from fldet.losses.elements import (
 from fldet.losses.examples import Examples, Formula
 from fldet.losses.formulas import (
     Curve,
-    cross_entropy,
-    focal_loss,
-    focal_loss_star,
     hinge_loss,
 )
 from fldet.losses.fused import check_weights, count_classes, sigmoid_loss_sum
@@ -37,13 +34,11 @@ class SigmoidLoss(nn.Module):
 
     Args:
         formula: the unbalanced loss of signed logits, elementwise; see ``fldet.losses.formulas``.
-            None for a loss of another form.
+            A ``Curve`` is summed fastest. None for a loss of another form.
         elementwise: such a loss, as a function of (outer, K, inner) logits and of targets in [0, 1]
             of the same shape; see ``fldet.losses.binary``.
         use_sigmoid: must be True. The head reads it from the config of the loss to choose between
             K sigmoid outputs and K + 1 softmax outputs; the paper's losses are defined for K.
-        curve: the same loss as ``formula`` in the terms of ``fldet.losses.fused``, where sums
-            are fast and take little memory; None if it has no such form.
         compiled: make the kernel of the sum on a CPU with ``torch.compile``, for maps in
             channels_last with 16 classes and more: up to a third less time, but it needs a C++
             compiler, and seconds at the first step.
@@ -62,7 +57,6 @@ class SigmoidLoss(nn.Module):
         *,
         elementwise: Formula | None = None,
         use_sigmoid: bool = True,
-        curve: Curve | None = None,
         compiled: bool = False,
         alpha: Alpha = None,
         loss_weight: float = 1.0,
@@ -78,7 +72,6 @@ class SigmoidLoss(nn.Module):
             formula(torch.empty(0))  # raises if gamma or a threshold is out of range
         self.formula = formula
         self.elementwise = elementwise
-        self.curve = curve
         self.compiled = compiled
         self.use_sigmoid = use_sigmoid
         self.alpha = alpha
@@ -125,12 +118,13 @@ class SigmoidLoss(nn.Module):
         if self.activated:
             levels = [torch.logit(one, eps=torch.finfo(one.dtype).eps) for one in levels]
         divisor = _divisor(avg_factor, reduction, levels)
-        if reduction != "none" and self.curve and _is_usual(levels, level_labels, weights, divisor):
+        usual = reduction != "none" and _is_usual(levels, level_labels, weights, divisor)
+        if usual and isinstance(self.formula, Curve):
             return sigmoid_loss_sum(
                 levels,
                 level_labels,
                 weights,
-                curve=self.curve,
+                curve=self.formula,
                 alpha=self.alpha,
                 scale=self.loss_weight / torch.as_tensor(divisor, dtype=torch.float64),
                 compiled=self.compiled,
@@ -275,13 +269,7 @@ class FocalLoss(SigmoidLoss):
     def __init__(
         self, *, gamma: float = 2.0, alpha: Alpha = 0.25, use_sigmoid: bool = True, **options: Any
     ) -> None:
-        super().__init__(
-            partial(focal_loss, gamma=gamma),
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            curve=Curve(power=gamma),
-            **options,
-        )
+        super().__init__(Curve(power=gamma), alpha=alpha, use_sigmoid=use_sigmoid, **options)
         self.gamma = gamma
 
     def extra_repr(self) -> str:
@@ -313,11 +301,7 @@ class FocalLossStar(SigmoidLoss):
         **options: Any,
     ) -> None:
         super().__init__(
-            partial(focal_loss_star, gamma=gamma, beta=beta),
-            alpha=alpha,
-            use_sigmoid=use_sigmoid,
-            curve=Curve(gain=gamma, shift=beta),
-            **options,
+            Curve(gain=gamma, shift=beta), alpha=alpha, use_sigmoid=use_sigmoid, **options
         )
         self.gamma = gamma
         self.beta = beta
@@ -340,9 +324,7 @@ class CrossEntropyLoss(SigmoidLoss):
     """
 
     def __init__(self, *, alpha: Alpha = None, use_sigmoid: bool = True, **options: Any) -> None:
-        super().__init__(
-            cross_entropy, alpha=alpha, use_sigmoid=use_sigmoid, curve=Curve(), **options
-        )
+        super().__init__(Curve(), alpha=alpha, use_sigmoid=use_sigmoid, **options)
 
 
 @MODELS.register_module()
