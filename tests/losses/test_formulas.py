@@ -71,7 +71,8 @@ def test_gamma_zero_and_alpha_one_half_is_half_cross_entropy():
 def test_never_above_cross_entropy(logit, target, gamma):
     x, t = torch.tensor([logit], dtype=torch.float64), torch.tensor([target], dtype=torch.float64)
     focal = sigmoid_focal_loss(x, t, alpha=None, gamma=gamma)
-    assert 0 <= focal <= cross_entropy(signed_logits(x, t)) * (1 + 1e-12)
+    # at gamma 0 it is torch's own, which subtracts: so many digits of the logit are lost
+    assert 0 <= focal <= cross_entropy(signed_logits(x, t)) + 1e-13
 
 
 @pytest.mark.parametrize(

@@ -453,7 +453,7 @@ def test_compiled_sums_with_two_gammas_in_one_process_and_in_two(tmp_path):
     cache = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     single, half = torch.float32, torch.bfloat16
     for curves in (
-        [(0.0, 1.0, 0.0, single), (0.5, 1.0, 0.0, single)],
+        [(0.5, 1.0, 0.0, single)],
         [(2.0, 1.0, 0.0, single), (0.0, 2.0, 1.0, half)],
     ):
         command = [sys.executable, "-c", COMPILED, repr(curves)]
