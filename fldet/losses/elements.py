@@ -224,20 +224,25 @@ def check_alpha(alpha: Alpha | Tensor, num_classes: int | None = None) -> None:
     """Refuses an alpha that is not None, a number in [0, 1] or one for each class."""
     if alpha is None:
         return
-    values = [alpha] if isinstance(alpha, (int, float)) else list(alpha)
-    if not all(0 <= value <= 1 for value in values):
+    if not all(0 <= value <= 1 for value in _numbers(alpha)):
         raise ValueError(f"alpha must be None or in [0, 1], got {alpha}")
-    if num_classes and not isinstance(alpha, (int, float)) and len(values) != num_classes:
-        raise ValueError(f"alpha has {len(values)} values for {num_classes} classes")
+    if num_classes and not isinstance(alpha, (int, float)) and len(alpha) != num_classes:
+        raise ValueError(f"alpha has {len(alpha)} values for {num_classes} classes")
 
 
 def check_gamma(gamma: Gamma, name: str = "gamma") -> None:
     """Refuses an exponent that is no function, and negative or not finite."""
-    if callable(gamma):
-        return
-    values = [gamma] if isinstance(gamma, (int, float)) else [float(one) for one in gamma]
-    if not all(0 <= value < math.inf for value in values):
+    if not all(0 <= value < math.inf for value in _numbers(gamma)):
         raise ValueError(f"{name} must be finite and >= 0, got {gamma}")
+
+
+def _numbers(setting: Alpha | Gamma | Tensor) -> list[float]:
+    """Returns the numbers of a setting, as far as they are known."""
+    if setting is None or callable(setting):
+        return []
+    if isinstance(setting, Tensor):
+        return [] if is_traced(setting) else setting.detach().flatten().tolist()
+    return [setting] if isinstance(setting, (int, float)) else list(setting)
 
 
 def of_classes(value: Sequence[float] | Tensor, layout: Layout, name: str, like: Tensor) -> Tensor:

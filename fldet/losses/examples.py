@@ -70,14 +70,21 @@ class Examples:
             if self.known:
                 ignored = check_shares(targets, ignore_index)
             self.targets = self.layout.blocks(targets)
-        # which targets count, None if all do
-        self.counted: Tensor | None = None
-        if ignored:
-            self.counted = torch.ne(self.targets, ignore_index or 0)
+        self.counted: Tensor | None = None  # which targets count; None if all do
+        if ignored and ignore_index is not None:
+            self.counted = torch.ne(self.targets, ignore_index)
         self.weight = None if weight is None else self._weight_blocks(weight)
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = of_classes(class_weight, self.layout, "a class weight", inputs)
+
+    def can_sweep(self, *settings: object) -> bool:
+        """Returns whether a sum can be made with its gradient, that of the logits alone.
+
+        Args:
+            settings: of the loss; a tensor that wants a gradient gets autograd's.
+        """
+        return can_sweep(self.inputs, self.targets, self.weight, self.class_weight, *settings)
 
     def _weight_blocks(self, weight: Tensor) -> Tensor:
         if weight.shape == self.layout.example_shape:
@@ -138,20 +145,29 @@ class Examples:
         factor = self.factor(piece)
         return loss if factor is None else loss * factor
 
-    def loss(self, formula: Formula, reduction: str, closed: ClosedForm | None = None) -> Tensor:
+    def loss(
+        self,
+        formula: Formula,
+        reduction: str,
+        closed: ClosedForm | None = None,
+        settings: Sequence[object] = (),
+    ) -> Tensor:
         """Returns the loss of a formula of logits and targets of the same shape, reduced.
 
         Args:
             formula: elementwise.
             reduction: see ``sigmoid_focal_loss``.
             closed: see ``by_pieces``.
+            settings: of the formula, as for ``can_sweep``.
         """
         check_reduction(reduction)
         terms = partial(self.terms, formula)
         if reduction == "none":
             return self.layout.restored(all_terms(terms, self.inputs, self.layout))
         divisor = self.divisor(reduction)
-        return summed_terms(terms, self.inputs, self.layout, divisor, self.weight, closed=closed)
+        if self.can_sweep(*settings):
+            return total([by_pieces(terms, self.layout, divisor, closed)], [self.inputs])
+        return all_terms(terms, self.inputs, self.layout).sum() / divisor
 
 
 def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
@@ -162,33 +178,15 @@ def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
         return terms(layout.blocks(inputs).to(compute_dtype(inputs)), everything)
 
 
-def summed_terms(
-    terms: Terms,
-    inputs: Tensor,
-    layout: Layout,
-    divisor: Tensor | float,
-    *factors: Tensor | None,
-    closed: ClosedForm | None = None,
-) -> Tensor:
-    """Returns the sum of the terms over a divisor: piece by piece, or as autograd sees it.
+def can_sweep(inputs: Tensor, *others: object) -> bool:
+    """Returns whether a sum can be made with its gradient, in the forward pass.
 
     Args:
-        terms: see ``fldet.losses.sweep.by_pieces``.
         inputs: the logits.
-        layout: of them.
-        divisor: of the sum, a number or a scalar tensor.
-        factors: what else is in the terms; a gradient that one of them wants is autograd's.
-        closed: see ``by_pieces``.
+        others: what else is in the sum; no tensor of it may want a gradient.
     """
-    if can_sweep(inputs, *factors):
-        return total([by_pieces(terms, layout, divisor, closed)], [inputs])
-    return all_terms(terms, inputs, layout).sum() / divisor
-
-
-def can_sweep(inputs: Tensor, *factors: Tensor | None) -> bool:
-    """Returns whether a sum can be made with its gradient, in the forward pass."""
     return (
         inputs.device.type in ("cpu", "cuda")
         and not is_traced(inputs)
-        and not any(one is not None and one.requires_grad for one in factors)
+        and not any(isinstance(one, Tensor) and one.requires_grad for one in others)
     )

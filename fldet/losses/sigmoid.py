@@ -18,7 +18,7 @@ from fldet.losses.elements import (
     exponent_of,
     factor_of,
 )
-from fldet.losses.examples import Examples, can_sweep
+from fldet.losses.examples import Examples
 from fldet.losses.formulas import Curve
 from fldet.losses.fused import blocks_sum
 from fldet.losses.fused_torch import shared_sum, signed_sum, sparse_sum
@@ -80,15 +80,17 @@ def sigmoid_focal_loss(
     factor = factor_of(alpha, examples.layout, inputs)
     exponent = exponent_of(gamma, examples.layout, inputs)
     formula = partial(binary.focal, alpha=factor, gamma=exponent)
+    settings = factor, exponent
     if not isinstance(exponent, (int, float)):
-        return examples.loss(formula, reduction)
+        return examples.loss(formula, reduction, settings=settings)
     if exponent == 0 and factor is None and _suits_torch(examples, reduction):
         return _cross_entropy(examples, reduction)
     curve = Curve(power=float(exponent))
-    if reduction != "none" and _suits_kernel(examples):
+    if reduction != "none" and _suits_kernel(examples) and examples.can_sweep(factor):
         divisor = examples.divisor(reduction)
         return total([partial(_kernel_sum, examples, factor, curve, divisor)], [inputs])
-    return examples.loss(formula, reduction, partial(closed_sum, examples, factor, curve))
+    closed = partial(closed_sum, examples, factor, curve)
+    return examples.loss(formula, reduction, closed, settings)
 
 
 def _suits_torch(examples: Examples, reduction: str) -> bool:
@@ -120,7 +122,6 @@ def _suits_kernel(examples: Examples) -> bool:
         and (examples.inputs.is_cuda or examples.layout.inner == 1)
         and examples.class_weight is None
         and (weight is None or weight.shape[1] == 1)
-        and can_sweep(examples.inputs, weight)
     )
 
 

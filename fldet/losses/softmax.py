@@ -24,7 +24,8 @@ from fldet.losses.elements import (
     layout_of,
     of_classes,
 )
-from fldet.losses.examples import all_terms, summed_terms
+from fldet.losses.examples import all_terms, can_sweep
+from fldet.losses.sweep import by_pieces, total
 
 
 def softmax_focal_loss(
@@ -132,7 +133,9 @@ def softmax_focal_loss(
         divisor = (weights if counted is None else torch.where(counted, weights, 0)).sum()
     elif counted is not None:
         divisor = counted.sum()
-    return summed_terms(terms, input, layout, divisor, closed=closed)
+    if can_sweep(input, target, weight, exponent):
+        return total([by_pieces(terms, layout, divisor, closed)], [input])
+    return all_terms(terms, input, layout).sum() / divisor
 
 
 def _check_classes(

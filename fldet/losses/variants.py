@@ -46,7 +46,8 @@ def sigmoid_focal_loss_star(
     curve(torch.empty(0))  # refuses a setting that is out of range
     factor = factor_of(alpha, examples.layout, inputs)
     formula = partial(binary.expected, curve, alpha=factor)
-    return examples.loss(formula, reduction, partial(closed_sum, examples, factor, curve))
+    closed = partial(closed_sum, examples, factor, curve)
+    return examples.loss(formula, reduction, closed, [factor])
 
 
 def poly1_focal_loss(
@@ -77,7 +78,8 @@ def poly1_focal_loss(
     loss = partial(formulas.poly1_focal_loss, gamma=gamma, epsilon=epsilon)
     loss(torch.empty(0))  # refuses a setting that is out of range
     factor = factor_of(alpha, examples.layout, inputs)
-    return examples.loss(partial(binary.expected, loss, alpha=factor), reduction)
+    formula = partial(binary.expected, loss, alpha=factor)
+    return examples.loss(formula, reduction, settings=[factor])
 
 
 def asymmetric_loss(
@@ -199,7 +201,7 @@ def equalized_focal_loss(
     """
     examples = Examples(inputs, targets, **options)
     formula = equalized_formula(examples, ratios, alpha=alpha, gamma=gamma, scale=scale)
-    return examples.loss(formula, reduction)
+    return examples.loss(formula, reduction, settings=[alpha, ratios])
 
 
 def equalized_formula(

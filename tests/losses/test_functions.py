@@ -348,6 +348,33 @@ def test_a_weight_that_wants_a_gradient_gets_it(loss):
     assert gradcheck(lambda w: loss(x.detach(), target, weight=w, reduction="sum"), (weight,))
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize(
+    "function",
+    ["sigmoid_focal_loss", "sigmoid_focal_loss_star", "poly1_focal_loss", "quality_focal_loss"],
+)
+def test_shares_that_want_a_gradient_get_it(function, reduction):
+    """As in distillation, where the targets come from another network."""
+    x, share = random(7, 3), random(7, 3, seed=1).sigmoid().requires_grad_()
+    loss = getattr(losses, function)
+    assert gradcheck(lambda t: loss(x, t, reduction=reduction), (share,))
+    share = random(7, 3, seed=1).softmax(1).requires_grad_()
+    soft = partial(losses.softmax_focal_loss, x, reduction=reduction)
+    assert gradcheck(soft, (share,), nondet_tol=0, eps=1e-7, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("kind", ["labels", "shares"])
+@pytest.mark.parametrize("setting", ["alpha", "gamma"])
+def test_settings_that_are_learnt_get_a_gradient(setting, kind, reduction):
+    value = torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64, requires_grad=True)
+    x, target = random(7, 3), targets_of(kind)
+    assert gradcheck(
+        lambda v: losses.sigmoid_focal_loss(x, target, **{setting: v}, reduction=reduction),
+        (value,),
+    )
+
+
 @each_loss
 def test_arguments_are_not_written_to(loss):
     x, target = random(7, 3), targets_of("labels") % 3
