@@ -427,3 +427,27 @@ def test_class_balanced_weights():
     for beta in (1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="beta must be in"):
             losses.class_balanced_weights(counts, beta)
+
+
+@pytest.mark.gpu
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_cuda_equals_cpu(loss, dtype, reduction):
+    for target in (targets_of("labels", 4000) % 3, targets_of("shares", 4000)):
+        target = target if loss in SIGMOID.values() or target.dim() == 1 else target.softmax(1)
+        found = []
+        for device in ("cpu", "cuda"):
+            x = random(4000, 3, dtype=dtype).to(device).requires_grad_()
+            settings = {k: on(v, device) for k, v in getattr(loss, "keywords", {}).items()}
+            value = getattr(loss, "func", loss)(
+                x, target.to(device), reduction=reduction, **settings
+            )
+            value.sum().backward()
+            found.append((value.detach().cpu(), x.grad.cpu()))
+        for ours, expected in zip(*found, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
+def on(value, device):
+    return value.to(device) if isinstance(value, torch.Tensor) else value
