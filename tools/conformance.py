@@ -45,45 +45,45 @@ SIGMOIDS, SOFTMAXES = (
     {
         "fldet.losses:sigmoid_focal_loss": Call(
             "from fldet.losses import sigmoid_focal_loss",
-            "sigmoid_focal_loss(x, t, None, {gamma}, '{reduction}')",
+            'sigmoid_focal_loss(x, t, None, {gamma:g}, "{reduction}")',
         ),
         "torchvision.ops:sigmoid_focal_loss": Call(
             "from torchvision.ops import sigmoid_focal_loss",
-            "sigmoid_focal_loss(x, t, -1, {gamma}, '{reduction}')",
+            'sigmoid_focal_loss(x, t, -1, {gamma:g}, "{reduction}")',
         ),
         "kornia.losses:binary_focal_loss_with_logits": Call(
             "from kornia.losses import binary_focal_loss_with_logits",
-            "binary_focal_loss_with_logits(x, t, None, {gamma}, '{reduction}')",
+            'binary_focal_loss_with_logits(x, t, None, {gamma:g}, "{reduction}")',
         ),
         "monai.losses:FocalLoss": Call(
-            MONAI, "FocalLoss(gamma={gamma}, reduction='{reduction}')(x, t)"
+            MONAI, 'FocalLoss(gamma={gamma:g}, reduction="{reduction}")(x, t)'
         ),
         "segmentation_models_pytorch.losses:FocalLoss": Call(
             "from segmentation_models_pytorch.losses import FocalLoss",
-            "FocalLoss('binary', gamma={gamma}, reduction='{reduction}')(x, t)",
+            'FocalLoss("binary", gamma={gamma:g}, reduction="{reduction}")(x, t)',
         ),
         "imbalanced_losses:SigmoidFocalLoss": Call(
             "from imbalanced_losses import SigmoidFocalLoss",
-            "SigmoidFocalLoss(-1, {gamma}, '{reduction}')(x, t)",
+            'SigmoidFocalLoss(-1, {gamma:g}, "{reduction}")(x, t)',
         ),
     },
     {
         "fldet.losses:softmax_focal_loss": Call(
             "from fldet.losses import softmax_focal_loss",
-            "softmax_focal_loss(x, t, gamma={gamma}, reduction='{reduction}')",
+            'softmax_focal_loss(x, t, gamma={gamma:g}, reduction="{reduction}")',
         ),
         "kornia.losses:focal_loss": Call(
             "from kornia.losses import focal_loss",
-            "focal_loss(x, t, None, {gamma}, '{reduction}')",
+            'focal_loss(x, t, None, {gamma:g}, "{reduction}")',
         ),
         "monai.losses:FocalLoss@softmax": Call(
             MONAI,
-            "FocalLoss(use_softmax=True, to_onehot_y=True, gamma={gamma}, "
-            "reduction='{reduction}')(x, t[:, None])",
+            "FocalLoss(use_softmax=True, to_onehot_y=True, gamma={gamma:g}, "
+            'reduction="{reduction}")(x, t[:, None])',
         ),
         "imbalanced_losses:SoftmaxFocalLoss": Call(
             "from imbalanced_losses import SoftmaxFocalLoss",
-            "SoftmaxFocalLoss(gamma={gamma}, reduction='{reduction}')(x, t)",
+            'SoftmaxFocalLoss(gamma={gamma:g}, reduction="{reduction}")(x, t)',
         ),
     },
 )
@@ -101,9 +101,9 @@ LINES: dict[str, tuple[str, str, str]] = {
     "digits of the gradient": (
         "3.9e-22 in size, as in float64; gamma is 1",
         "x, t = torch.tensor([[25.0, -25.0]], requires_grad=True), torch.tensor([[1.0, 0.0]])\n"
-        "{none}.sum().backward()\nprint(x.grad)",
+        "loss = {none}\nloss.sum().backward()\nprint(x.grad)",
         "x, t = torch.tensor([[25.0, 0.0]], requires_grad=True), torch.tensor([0])\n"
-        "{none}.sum().backward()\nprint(x.grad)",
+        "loss = {none}\nloss.sum().backward()\nprint(x.grad)",
     ),
     "soft targets": (
         "0.4981, the expectation over both labels",
@@ -118,13 +118,15 @@ LINES: dict[str, tuple[str, str, str]] = {
     "float64": (
         "torch.float64",
         "x, t = torch.zeros(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)\n"
-        "print({none}.dtype)",
-        "x, t = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])\nprint({none}.dtype)",
+        "loss = {none}\nprint(loss.dtype)",
+        "x, t = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])\n"
+        "loss = {none}\nprint(loss.dtype)",
     ),
     "reductions": (
         "twice the same",
-        "x, t = torch.zeros(3, 4), torch.zeros(3, 4)\nprint({sum}, {none}.sum())",
-        "x, t = torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)\nprint({sum}, {none}.sum())",
+        "x, t = torch.zeros(3, 4), torch.zeros(3, 4)\nprint({sum})\nprint({none}.sum())",
+        "x, t = torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)\n"
+        "print({sum})\nprint({none}.sum())",
     ),
     "no example": (
         "0",
@@ -140,14 +142,14 @@ LINES: dict[str, tuple[str, str, str]] = {
         "a gradient for each batch",
         "",
         "x, t = torch.zeros(5, 2, 3), torch.zeros(5, 2, dtype=torch.long)\n"
-        "slope = torch.func.grad(lambda x, t: {none}.sum())\n"
-        "print(torch.func.vmap(slope)(x, t).shape)",
+        "\n\ndef one(x, t):\n    loss = {none}\n    return loss.sum()\n\n\n"
+        "print(torch.func.vmap(torch.func.grad(one))(x, t).shape)",
     ),
     "half types": (
         "15.0, as the mean of each",
         "",
         "x = torch.tensor([[-15.0, 0.0]], dtype=torch.float16).repeat(80_000, 1)\n"
-        "t = torch.zeros(80_000, dtype=torch.long)\nprint({none}.mean(), {mean})",
+        "t = torch.zeros(80_000, dtype=torch.long)\nprint({none}.mean())\nprint({mean})",
     ),
 }
 GAMMA = {"finite gradient, gamma 0.5": 0.5, "digits of the gradient": 1.0}  # others: 2
@@ -161,15 +163,15 @@ OWN: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         (
             "torch.Size([3, 4]) and 2.0794",
             "x, t = torch.zeros(3, 4), torch.zeros(3, 4)\n"
-            "print(FocalLoss('multilabel', reduction='none')(x, t).shape)\n"
-            "print(FocalLoss('multilabel', reduction='sum')(x, t))",
+            'print(FocalLoss("multilabel", reduction="none")(x, t).shape)\n'
+            'print(FocalLoss("multilabel", reduction="sum")(x, t))',
         ),
     ),
     ("imbalanced_losses:SoftmaxFocalLoss", "shape of weights"): (
         (
             "an error: two weights for three classes",
             "x, t = torch.zeros(2, 3), torch.tensor([1, 2])\n"
-            "print(SoftmaxFocalLoss(alpha=[1.0, 2.0], reduction='none')(x, t))",
+            'print(SoftmaxFocalLoss(alpha=[1.0, 2.0], reduction="none")(x, t))',
         ),
     ),
 }
@@ -212,7 +214,7 @@ def reproductions(judged: Judged, failed: list[Result]) -> list[str]:
                 reduction: call.text.format(gamma=GAMMA.get(result.check, 2.0), reduction=reduction)
                 for reduction in ("none", "sum", "mean")
             }
-            code = f"import torch\n{call.imports}\n{text.format(**filled)}"
+            code = f"import torch\n{call.imports}\n\n{text.format(**filled)}"
             printed = "\n".join(f"# {line}" for line in _output(code).splitlines())
             blocks.append(f"```python\n# {result.check}; right: {meant}\n{code}\n{printed}\n```")
     return blocks
