@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Other people's losses, and through a .pth file what is in VENV: torch, fldet.
+PEERS ?= .venv-peers
+
 DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
 DEMO_DIR ?= work_dirs/demo
 TESTS ?= -m "not slow and not gpu"
@@ -11,7 +14,7 @@ TESTS ?= -m "not slow and not gpu"
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
 BENCH ?=
 
-.PHONY: demo test bench check docs clean
+.PHONY: demo test bench check docs conformance clean
 
 demo: $(READY)
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
@@ -32,10 +35,21 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/generate_docs.py
 
+conformance: $(PEERS)/.ready
+	$(PEERS)/bin/python tools/conformance.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests]"
+	touch $@
+
+$(PEERS)/.ready: $(READY) requirements/peers.txt
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --no-deps -r requirements/peers.txt
+	folder="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "$$folder")')" \
+		> "$$($(PEERS)/bin/python -c "$$folder")/others.pth"
 	touch $@

@@ -1,5 +1,6 @@
 """The focal loss of a softmax, which can be called as ``torch.nn.functional.cross_entropy``."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fldet.losses import binary
 from fldet.losses.elements import (
     Exponent,
     Gamma,
@@ -161,27 +163,23 @@ def _check_classes(
 
 
 def _of_labels(x: Tensor, y: Tensor, gamma: Exponent) -> Tensor:
-    """Returns the loss of labels, (rows, 1, columns).
+    """Returns the loss of labels, (rows, 1, columns): Eq. 4 of ``x_t = log(p_y / (1 - p_y))``.
 
     Args:
         x: logits, (rows, K, columns).
         y: labels, (rows, 1, columns).
         gamma: a number, (K, 1), or a function.
     """
-    log_p = F.log_softmax(x, 1).gather(1, y)
-    return -log_p * torch.exp(_of_class(gamma, y, log_p) * _log_rest(log_p))
-
-
-def _of_class(gamma: Exponent, y: Tensor, log_p: Tensor) -> float | Tensor:
-    """Returns the gamma of each example."""
+    if x.shape[1] == 1:
+        return torch.zeros_like(x) * x  # p is 1
     if isinstance(gamma, Tensor):
-        return gamma[:, 0][y]
-    return gamma(log_p.detach().exp()) if callable(gamma) else gamma
+        gamma = gamma[:, 0][y]
+    return binary.focal_of(_log_odds(x, y), gamma)
 
 
-def _log_rest(log_p: Tensor) -> Tensor:
-    """Returns log(1 - p); where p is 1 to all digits, of the smallest number."""
-    return (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny).log()
+def _log_odds(x: Tensor, y: Tensor) -> Tensor:
+    """Returns ``log(p_y / (1 - p_y))``, which has all digits where p is 1 to as many."""
+    return x.gather(1, y) - x.scatter(1, y, -torch.inf).logsumexp(1, keepdim=True)
 
 
 def _closed_of_labels(
@@ -197,30 +195,34 @@ def _closed_of_labels(
     """Returns the sum of ``_of_labels`` over a piece, and fills its gradient.
 
     With q = 1 - p_y the loss is ``-q^gamma log p_y``, its derivative by a logit
-    ``q^gamma (1 - gamma p_y log(p_y) / q) (p_c - [c = y])``.
+    ``q^gamma (1 - gamma p_y log(p_y) / q)`` times ``p_c``, and times ``-q`` for the label's. What
+    belongs to q is added up without p_y, which would take its digits.
     """
     rows, columns = piece
     y = labels[rows, :, columns]
     largest = x.amax(1, keepdim=True)
     shifted = torch.sub(x, largest, out=None if grad is None or grad.dtype != x.dtype else grad)
     own = shifted.gather(1, y)
-    p = shifted.exp_()
-    total_exp = p.sum(1, keepdim=True)
-    log_p = own - total_exp.log()
-    log_rest = _log_rest(log_p)
-    exponent = _of_class(gamma, y, log_p)
-    scaled = torch.exp(exponent * log_rest) * scale
+    others = shifted.exp_().scatter_(1, y, 0.0)
+    rest = others.sum(1, keepdim=True)
+    whole = rest + own.exp()
+    log_p = torch.where(own == 0, -rest.log1p(), own - whole.log())
+    q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
+    if isinstance(gamma, Tensor):
+        gamma = gamma[:, 0][y]
+    elif callable(gamma):
+        gamma = gamma(log_p.exp())
+    scaled = q**gamma * scale
     if counted is not None:
         scaled = scaled * counted[rows, :, columns]
     if weight is not None:
         scaled = scaled * weight[:, 0][y]
     value = -(scaled * log_p).sum()
     if grad is not None:
-        slope = scaled * (1 - exponent * log_p * torch.exp(log_p - log_rest))
-        p.mul_(slope / total_exp)
-        p.scatter_add_(1, y, -slope)
-        if p is not grad:
-            grad.copy_(p)
+        slope = scaled * (1 - gamma * log_p * log_p.exp() / q)
+        others.mul_(slope / whole).scatter_(1, y, -slope * q)
+        if others is not grad:
+            grad.copy_(others)
     return value
 
 
@@ -231,7 +233,15 @@ def _expected_over_classes(
     if label_smoothing:
         shares = (1 - label_smoothing) * shares + label_smoothing / x.shape[1]
     log_p = F.log_softmax(x, 1)
+    if x.shape[1] == 1:
+        return log_p * 0.0  # p is 1
+    best = x.argmax(1, keepdim=True)
+    odds = _log_odds(x, best)
+    log_p = log_p.scatter(1, best, F.logsigmoid(odds))
     if callable(gamma):
         gamma = gamma(log_p.detach().exp())
-    loss = -log_p * torch.exp(gamma * _log_rest(log_p)) * shares
+    half = torch.full_like(odds, -math.log(2))
+    log_rest = torch.log1p(-log_p.scatter(1, best, half).exp())
+    log_rest = log_rest.scatter(1, best, F.logsigmoid(-odds))
+    loss = -log_p * torch.exp(gamma * log_rest) * shares
     return (loss if weight is None else loss * weight).sum(1, keepdim=True)

@@ -181,9 +181,9 @@ def test_softmax_focal_loss(labels, gamma, weight, smoothing, reduction):
         reduction=reduction,
     )
     expected = values if reduction == "none" else values.sum() / divisor
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
     found.sum().backward()
-    torch.testing.assert_close(x.grad, gradients / divisor, rtol=1e-8, atol=1e-13)
+    torch.testing.assert_close(x.grad, gradients / divisor, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
