@@ -261,7 +261,8 @@ def _checked_images(images: Sequence[Mapping[str, Any]], path: Path) -> dict[Any
                     f"{path}: image {shorten(id_of(image['id']))} has {is_what} '{fault.field}'",
                     expected="every image has id, file_name, width and height",
                 )
-    counts = Counter(image["file_name"] for image in images)
+    # a name that is no text is refused with its path
+    counts = Counter(image["file_name"] for image in images if isinstance(image["file_name"], str))
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         log.warning(

@@ -136,8 +136,9 @@ class Examples:
         """Returns the weighted loss of a piece of the logits."""
         rows, columns = piece
         shares = self.shares(piece)
-        if self.counted is not None:
+        if self.counted is not None:  # a logit that does not count may be anything, NaN too
             counts = self.counted[rows, :, columns]
+            x = torch.where(counts, x, 0)
             shares = shares & counts if self.has_labels else torch.where(counts, shares, 0)
         loss = formula(x, shares)
         if self.counted is not None:

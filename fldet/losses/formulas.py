@@ -43,8 +43,9 @@ def cross_entropy(x_t: Tensor) -> Tensor:
 def focal_loss(x_t: Tensor, gamma: float) -> Tensor:
     """Returns ``-(1 - p_t)^gamma log(p_t)`` (Eq. 4), elementwise, in nats, >= 0.
 
-    The factor is ``exp(gamma * logsigmoid(-x_t))``: a power of ``1 - p_t`` has an infinite slope
-    at ``p_t = 1`` for gamma below 1.
+    The factor is a power of ``sigmoid(-x_t)`` for a gamma of 1, 2 or 3, and else
+    ``exp(gamma * logsigmoid(-x_t))``: a power has an infinite slope at ``p_t = 1`` for gamma below
+    1.
 
     Args:
         x_t: signed logits of any shape.
@@ -57,6 +58,8 @@ def focal_loss(x_t: Tensor, gamma: float) -> Tensor:
         raise ValueError(f"gamma must be finite and >= 0, got {gamma}")
     if gamma == 0:
         return cross_entropy(x_t)
+    if gamma in (1, 2, 3):
+        return cross_entropy(x_t) * torch.sigmoid(-x_t) ** gamma
     return cross_entropy(x_t) * torch.exp(gamma * F.logsigmoid(-x_t))
 
 

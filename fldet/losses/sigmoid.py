@@ -121,6 +121,7 @@ def _suits_kernel(examples: Examples) -> bool:
         examples.has_labels
         and (examples.inputs.is_cuda or examples.layout.inner == 1)
         and examples.class_weight is None
+        and examples.counted is None
         and (weight is None or weight.shape[1] == 1)
     )
 
@@ -137,9 +138,6 @@ def _kernel_sum(
     layout, labels = examples.layout, examples.targets
     weight = torch.ones((), device=logits.device) if examples.weight is None else examples.weight
     factor = (weight.to(compute_dtype(logits)) / divisor).expand_as(labels)
-    if examples.counted is not None:
-        factor = factor * examples.counted
-        labels = torch.where(examples.counted, labels, layout.num_classes)
     blocks = layout.blocks(logits).contiguous()
     value, grad = blocks_sum(blocks, labels, factor, curve, alpha, need_grad)
     return value, None if grad is None else layout.restored(grad)
@@ -158,6 +156,7 @@ def closed_sum(
     t, factor = examples.shares(piece), examples.factor(piece)
     if examples.counted is not None:
         counts = examples.counted[piece[0], :, piece[1]]
+        x = torch.where(counts, x, 0)
         t = torch.where(counts, t, torch.zeros_like(t))
         factor = counts.to(x.dtype) if factor is None else factor * counts
     scale = scale if factor is None else scale * factor

@@ -106,6 +106,8 @@ def softmax_focal_loss(
                 x, shares[rows, :, columns].to(x.dtype), exponent, weight, label_smoothing
             )
         y = labels[rows, :, columns]
+        if counted is not None:  # what does not count may be anything, NaN too
+            x = torch.where(counted[rows, :, columns], x, 0)
         if label_smoothing:
             one_hot = torch.zeros_like(x).scatter(1, y, 1.0)
             loss = _expected_over_classes(x, one_hot, exponent, weight, label_smoothing)
@@ -174,6 +176,11 @@ def _of_labels(x: Tensor, y: Tensor, gamma: Exponent) -> Tensor:
         return torch.zeros_like(x) * x  # p is 1
     if isinstance(gamma, Tensor):
         gamma = gamma[:, 0][y]
+    if torch.compiler.is_compiling() and isinstance(gamma, (int, float)):
+        # half the memory of the other way once it is compiled; a p near 1 loses digits
+        entropy = F.cross_entropy(x, y[:, 0], reduction="none").unsqueeze(1)
+        rest = (-torch.expm1(-entropy)).clamp(min=torch.finfo(x.dtype).tiny)
+        return entropy * rest**gamma
     return binary.focal_of(_log_odds(x, y), gamma)
 
 
@@ -200,6 +207,8 @@ def _closed_of_labels(
     """
     rows, columns = piece
     y = labels[rows, :, columns]
+    if counted is not None:
+        x = torch.where(counted[rows, :, columns], x, 0)
     largest = x.amax(1, keepdim=True)
     shifted = torch.sub(x, largest, out=None if grad is None or grad.dtype != x.dtype else grad)
     own = shifted.gather(1, y)

@@ -145,6 +145,12 @@ def test_an_image_under_two_ids_is_named(tiny_coco, tmp_path, caplog):
     assert "lists 1 images under more than one id, such as '0.png'" in caplog.text
 
 
+@pytest.mark.parametrize("name", [[], {}, ["0.png"], 7, True, ""])
+def test_a_file_name_that_is_no_text_is_named(tiny_coco, tmp_path, name):
+    with pytest.raises(DataError, match="file_name that names no file"):
+        changed(tiny_coco, tmp_path, lambda c: c["images"][0].update(file_name=name))()
+
+
 def test_unknown_class_names_the_nearest(tiny_coco):
     with pytest.raises(DataError, match="class 'sqare' is not in") as error:
         dataset(tiny_coco, metainfo={"classes": ("sqare",)})

@@ -144,7 +144,9 @@ def test_positives_of_a_softmax_do_not_count_the_background():
     [("labels", -100), ("labels", 255), ("labels", 0), ("of logits", -100), ("of logits", 255)],
 )
 def test_what_is_ignored_does_not_count(loss, kind, ignore_index, reduction):
-    x = random(7, 3).requires_grad_()
+    x = random(7, 3)
+    x[3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    x.requires_grad_()
     labels = torch.tensor([1, 2, 3, 1, 2, 3, 1])
     ignored = torch.tensor([1, 0, 0, 1, 0, 0, 1], dtype=torch.bool)
     if kind == "labels":

@@ -96,7 +96,7 @@ class SigmoidLoss(nn.Module):
             logits: (N, K) raw scores; or the map of a level, (N, A * K, H, W); or a list of either,
                 to be summed over all of them.
             labels: (N,) integers, 0..K-1 for objects, K for background, or (N, K) shares in [0, 1];
-                (N, H, W, A) integers for a map; a list for a list.
+                (N, H, W, A) integers for a map, or (N, K, H, W) shares; a list for a list.
             weight: one for each anchor, (N,) or (N, H, W, A), 0 to ignore it; (N, K) or (N * K,)
                 for each score; a scalar for all of them; None means 1.
             avg_factor: what to divide the sum by, usually the number of anchors assigned to a box;
@@ -159,10 +159,8 @@ class SigmoidLoss(nn.Module):
         Neither ``loss_weight`` nor a divisor is in it. Arguments and errors as in ``forward``.
         """
         examples = _examples(logits, labels, None)
-        loss = examples.loss(self.formula_of([examples]), "none")
-        if logits.dim() == 4:
-            return loss.sum(2).permute(0, 2, 3, 1)
-        return loss.sum(-1)
+        loss = examples.loss(self.formula_of([examples]), "none").sum(examples.layout.dim)
+        return loss.permute(0, 2, 3, 1) if loss.dim() == 4 else loss
 
     def extra_repr(self) -> str:
         """Returns the settings, for printing a model."""
@@ -190,7 +188,7 @@ def _weights_of(
     if weight is None:
         return None
     shapes = [
-        y.shape[:-1] if y.shape == x.shape and x.dim() != 4 else y.shape
+        _without_classes(y) if _has_share_of_each(x, y) else y.shape
         for x, y in zip(levels, labels, strict=True)
     ]
     if isinstance(weight, Tensor) and not weight.dim():
@@ -202,6 +200,11 @@ def _weights_of(
             return [one.reshape(logits.shape)]
     check_weights(shapes, weights, 1.0)
     return weights
+
+
+def _without_classes(labels: Tensor) -> torch.Size:
+    dim = 1 if labels.dim() == 4 else labels.dim() - 1
+    return torch.Size((*labels.shape[:dim], *labels.shape[dim + 1 :]))
 
 
 def _divisor(
@@ -231,7 +234,7 @@ def _is_usual(
         and len({(x.device, x.dtype) for x in logits}) == 1
         and not any(y.is_floating_point() or y.dtype == torch.bool for y in labels)
         and all(
-            x.dim() == y.dim() == 4 or x.shape[:-1] == y.shape
+            x.shape[:-1] == y.shape or (x.dim() == y.dim() == 4 and not _has_share_of_each(x, y))
             for x, y in zip(logits, labels, strict=True)
         )
         and all(w.shape == y.shape for w, y in zip(weights or [], labels, strict=False))
@@ -239,10 +242,22 @@ def _is_usual(
     )
 
 
+def _has_share_of_each(logits: Tensor, labels: Tensor) -> bool:
+    """Returns whether there is a target for each score, zeros and ones or shares.
+
+    Integers of the shape of a map with as many channels as rows and columns are labels.
+    """
+    fits_labels = logits.dim() == 4 and logits.shape[1:3] == logits.shape[2:]
+    is_share = labels.is_floating_point() or labels.dtype == torch.bool or not fits_labels
+    return labels.shape == logits.shape and is_share
+
+
 def _examples(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Examples:
     """Returns a level: rows as they are, a map with the anchors in a dimension of their own."""
     if logits.dim() != 4:
         return Examples(logits, labels, weight=weight, ignore_index=None, class_dim=-1)
+    if _has_share_of_each(logits, labels):
+        return Examples(logits, labels, weight=weight, ignore_index=None, class_dim=1)
     num_classes = count_classes(logits, labels)
     return Examples(
         logits.reshape(len(logits), -1, num_classes, *logits.shape[2:]),
