@@ -38,10 +38,10 @@ def run_the_wheel(*arguments, cwd, wheel):
 def test_from_a_folder_to_predictions(
     fldet, name, bccd, bccd_yolo, voc_mini, installed_wheel, tmp_path
 ):
-    """One format as processes of an installed wheel, the others in this process."""
-    run = partial(fldet, cwd=tmp_path)
+    """The commands that write or build something, of one format, are those of a wheel."""
+    run = installed = partial(fldet, cwd=tmp_path)
     if name == "coco":
-        run = partial(run_the_wheel, cwd=tmp_path, wheel=installed_wheel)
+        installed = partial(run_the_wheel, cwd=tmp_path, wheel=installed_wheel)
     data, checked, boxes = {
         "coco": (bccd, 0, 1137),
         "voc": (bccd / "BCCD", 1, 1137),  # a box of zero size
@@ -50,12 +50,12 @@ def test_from_a_folder_to_predictions(
     }[name]
     looked = run("data", "inspect", data, "--json")
     assert json.loads(looked.stdout)["result"]["splits"]["train"]["boxes"], looked.stderr
-    made = run("init", data, "--out", "my.py", "--size", "96x72", "-q")
+    made = installed("init", data, "--out", "my.py", "--size", "96x72", "-q")
     assert (made.returncode, made.stdout) == (0, "my.py\n"), made.stderr
     options = ("--device", "cpu", "--cfg-options", *A_FEW)
     problems = run("data", "check", "my.py", "--json")
     assert problems.returncode == checked, problems.stderr
-    trained = run("train", "my.py", *options)
+    trained = installed("train", "my.py", *options)
     assert trained.returncode == 0, trained.stderr
     assert "val at iter 3  AP 0.0" in trained.stderr
     assert (tmp_path / "work_dirs" / "my" / "iter_3.pth").exists()
@@ -73,7 +73,9 @@ def test_from_a_folder_to_predictions(
     errors = run("analyze", "errors", "my.py", "found.json", "--split", "test")
     assert errors.returncode == 0, errors.stderr
     image = next(data.rglob("*.jpg"))
-    found = run("predict", "work_dirs/my", image, "--score-thr", 0, "--device", "cpu", "--json")
+    found = installed(
+        "predict", "work_dirs/my", image, "--score-thr", 0, "--device", "cpu", "--json"
+    )
     assert json.loads(found.stdout)["result"]["images"] == 1, found.stderr
 
 

@@ -160,9 +160,8 @@ only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /
         (signal.SIGHUP, 1, WORKERS),
         (signal.SIGTERM, 1, [*WORKERS, "+train_dataloader.multiprocessing_context=spawn"]),
         (signal.SIGTERM, 2, ["train_dataloader.num_workers=1", *LONG]),
-        (signal.SIGHUP, 2, ["train_dataloader.num_workers=1", *LONG]),
     ],
-    ids=["TERM", "INT", "HUP", "TERM spawned", "TERM to two", "HUP to two"],
+    ids=["TERM", "INT", "HUP", "TERM spawned", "TERM to two"],
 )
 def test_a_signal_to_all_processes_of_a_job_saves(tiny_config, tmp_path, number, gpus, options):
     """As timeout, systemd, Slurm and a terminal send it: to each process that there is."""
