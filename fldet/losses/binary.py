@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fldet.losses.elements import Exponent, check_gamma, is_traced
+from fldet.losses.elements import Exponent, check_gamma, gamma_at, is_traced
 from fldet.losses.formulas import cross_entropy, focal_loss
 
 Factor = float | Tensor | None  # alpha: one number, or (K, 1) for (outer, K, inner) logits
@@ -43,7 +43,8 @@ def is_hard(t: Tensor) -> bool:
     """Returns whether there is nothing between 0 and 1, where it costs little to know."""
     if t.dtype == torch.bool:
         return True
-    return t.device.type == "cpu" and not is_traced(t) and torch.equal(t, t.round())
+    looks = t.device.type == "cpu" and not is_traced(t) and not t.requires_grad
+    return looks and torch.equal(t, t.round())
 
 
 def focal(x: Tensor, t: Tensor, *, alpha: Factor, gamma: Exponent) -> Tensor:
@@ -57,8 +58,7 @@ def focal_of(x_t: Tensor, gamma: Exponent) -> Tensor:
     """Returns the loss of Eq. 4 where gamma may be a tensor, or a function of p_t."""
     if isinstance(gamma, (int, float)):
         return focal_loss(x_t, gamma)
-    if not isinstance(gamma, Tensor):
-        gamma = gamma(torch.sigmoid(x_t.detach()))
+    gamma = gamma_at(gamma, torch.sigmoid(x_t))
     return cross_entropy(x_t) * torch.exp(gamma * F.logsigmoid(-x_t))
 
 
@@ -85,7 +85,15 @@ def asymmetric(
         m = torch.sigmoid(x) - clip
         counts = m > 0
         m = torch.where(counts, m, 0.5)  # the root of 0 has no slope
-        negative = torch.where(counts, -(m**gamma_negative) * torch.log1p(-m), 0)
+        is_small = m < 0.5  # else 1 - m is the sum of what is left of p and of the clip
+        log_rest = torch.where(
+            is_small,
+            torch.log1p(-torch.where(is_small, m, 0)),
+            torch.log(torch.sigmoid(-x) + clip),
+        )
+        negative = torch.where(counts, -(m**gamma_negative) * log_rest, 0)
+    if is_hard(t):
+        return torch.where(t > 0, positive, negative)
     return torch.lerp(negative, positive, t.to(x.dtype))
 
 
@@ -123,7 +131,7 @@ def varifocal(
 def gradient_part(x: Tensor, t: Tensor, bins: int) -> Tensor:
     """Returns in which of some equal parts of [0, 1] the norm of the gradient, ``|p - t|``, is."""
     away = (torch.sigmoid(x) - t.to(x.dtype)).abs()
-    return (away * bins).long().clamp(max=bins - 1)
+    return (away * bins).long().clamp(0, bins - 1)
 
 
 def weighted_by_gradient(x: Tensor, t: Tensor, *, weights: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ are checked, and no more.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def is_traced(tensor: Tensor) -> bool:
         or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         or torch._C._functorch.peek_interpreter_stack() is not None
         or tensor.is_meta
-        or type(tensor) not in (Tensor, torch.nn.Parameter)
+        or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__  # a fake tensor
     )
 
 
@@ -45,11 +46,13 @@ class Layout:
         shape: of the logits.
         dim: which dimension holds the K classes, >= 0; None if none does: K is 1.
         last: whether the classes lie side by side in memory, behind the other dimensions.
+        is_guess: whether the classes could as well be in dimension 1.
     """
 
     shape: torch.Size
     dim: int | None
     last: bool
+    is_guess: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -110,11 +113,12 @@ class Layout:
                 yield slice(row, row + rows), slice(column, column + columns)
 
 
-def layout_of(inputs: Tensor, dim: int | None) -> Layout:
+def layout_of(inputs: Tensor, dim: int | None, is_guess: bool = False) -> Layout:
     """Returns the layout of logits with the classes in one dimension, or in none."""
-    if dim is None or is_traced(inputs) or inputs.is_contiguous():
-        return Layout(inputs.shape, dim, last=False)
-    return Layout(inputs.shape, dim, last=inputs.movedim(dim, -1).is_contiguous())
+    last = False
+    if dim is not None and not is_traced(inputs) and not inputs.is_contiguous():
+        last = inputs.movedim(dim, -1).is_contiguous()
+    return Layout(inputs.shape, dim, last, is_guess)
 
 
 def class_dim_of(inputs: Tensor, targets: Tensor, class_dim: int | None) -> int:
@@ -173,6 +177,16 @@ def check_targets(inputs: Tensor, targets: Tensor, layout: Layout) -> None:
     check_integers(targets)
 
 
+def held_by(dtype: torch.dtype, ignore_index: int | None) -> int | None:
+    """Returns the index if a type can hold it; compared with another it would be wrapped."""
+    if ignore_index is None or dtype == torch.bool:
+        return None
+    if dtype.is_floating_point:
+        return ignore_index
+    limits = torch.iinfo(dtype)
+    return ignore_index if limits.min <= ignore_index <= limits.max else None
+
+
 def check_integers(labels: Tensor) -> None:
     """Refuses labels of a type that is no integer's."""
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -216,6 +230,8 @@ def _extremes(values: Tensor) -> tuple[float, float]:
     """Returns the least and the largest, 0 and 0 of nothing; waits for the device once."""
     if not values.numel() or values.dtype == torch.bool:
         return 0.0, 0.0
+    if values.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch has no extremes of them
+        values = values.long()
     low, high = torch.stack(values.aminmax()).tolist()
     return low, high
 
@@ -226,7 +242,7 @@ def check_alpha(alpha: Alpha | Tensor, num_classes: int | None = None) -> None:
         return
     if not all(0 <= value <= 1 for value in _numbers(alpha)):
         raise ValueError(f"alpha must be None or in [0, 1], got {alpha}")
-    if num_classes and not isinstance(alpha, (int, float)) and len(alpha) != num_classes:
+    if num_classes and not isinstance(alpha, (int, float, Real)) and len(alpha) != num_classes:
         raise ValueError(f"alpha has {len(alpha)} values for {num_classes} classes")
 
 
@@ -242,7 +258,7 @@ def _numbers(setting: Alpha | Gamma | Tensor) -> list[float]:
         return []
     if isinstance(setting, Tensor):
         return [] if is_traced(setting) else setting.detach().flatten().tolist()
-    return [setting] if isinstance(setting, (int, float)) else list(setting)
+    return [float(setting)] if isinstance(setting, (int, float, Real)) else list(setting)
 
 
 def of_classes(value: Sequence[float] | Tensor, layout: Layout, name: str, like: Tensor) -> Tensor:
@@ -252,6 +268,11 @@ def of_classes(value: Sequence[float] | Tensor, layout: Layout, name: str, like:
         ValueError: there are not as many as classes.
     """
     values = torch.as_tensor(value, dtype=compute_dtype(like), device=like.device)
+    if layout.is_guess and values.shape == (layout.num_classes,):
+        raise ValueError(
+            f"{name} for each of {layout.num_classes} classes: they may be in dimension 1 of "
+            f"{tuple(layout.shape)} or in the last: say which by class_dim"
+        )
     if layout.dim is None or values.shape != (layout.num_classes,):
         raise ValueError(
             f"expected {name} for each of {layout.num_classes} classes, in dimension {layout.dim} "
@@ -262,9 +283,38 @@ def of_classes(value: Sequence[float] | Tensor, layout: Layout, name: str, like:
 
 def exponent_of(gamma: Gamma, layout: Layout, like: Tensor) -> Exponent:
     """Returns gamma with what there is for each class as (K, 1)."""
-    if callable(gamma) or isinstance(gamma, (int, float)):
+    if callable(gamma):
         return gamma
+    if isinstance(gamma, (int, float, Real)):
+        return float(gamma)
+    if isinstance(gamma, Tensor) and not gamma.dim():
+        return gamma.to(like.device, compute_dtype(like))
     return of_classes(gamma, layout, "a gamma", like)
+
+
+def gamma_at(gamma: Exponent, p_t: Tensor) -> float | Tensor:
+    """Returns the gamma of some probabilities.
+
+    Raises:
+        ValueError: a function returns neither a number nor one for each of them.
+    """
+    if isinstance(gamma, Tensor) or not callable(gamma):
+        return gamma
+    found = gamma(p_t.detach())
+    if isinstance(found, Tensor) and found.dim() and found.shape != p_t.shape:
+        raise ValueError(
+            f"expected a gamma for each of {tuple(p_t.shape)} probabilities, a function of one of "
+            f"them, got {tuple(found.shape)}"
+        )
+    return found
+
+
+def wanted_by(gamma: Exponent, like: Tensor) -> object:
+    """Returns a tensor that wants a gradient where something in a function for gamma does."""
+    if isinstance(gamma, Tensor) or not callable(gamma):
+        return gamma
+    with torch.enable_grad():
+        return gamma(torch.full((1, 1, 1), 0.5, dtype=compute_dtype(like), device=like.device))
 
 
 def factor_of(alpha: Alpha | Tensor, layout: Layout, like: Tensor) -> float | Tensor | None:
@@ -273,9 +323,13 @@ def factor_of(alpha: Alpha | Tensor, layout: Layout, like: Tensor) -> float | Te
     Raises:
         ValueError: it is out of range, or there are not as many as classes.
     """
-    if isinstance(alpha, (int, float)) and alpha == -1:
+    if isinstance(alpha, (int, float, Real)) and alpha == -1:
         return None
     check_alpha(alpha)
-    if alpha is None or isinstance(alpha, (int, float)):
-        return alpha
+    if alpha is None:
+        return None
+    if isinstance(alpha, (int, float, Real)):
+        return float(alpha)
+    if isinstance(alpha, Tensor) and not alpha.dim():
+        return alpha.to(like.device, compute_dtype(like))
     return of_classes(alpha, layout, "an alpha", like)

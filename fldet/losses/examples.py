@@ -17,12 +17,14 @@ from fldet.losses.elements import (
     check_targets,
     class_dim_of,
     compute_dtype,
+    held_by,
     is_traced,
     layout_of,
     of_classes,
 )
 from fldet.losses.sweep import ClosedForm, Terms, by_pieces, total
 
+EVERYTHING: Piece = (slice(None), slice(None))
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -53,26 +55,31 @@ class Examples:
     ) -> None:
         check_logits(inputs)
         flat = inputs.dim() < 2 and targets.shape == inputs.shape
+        dim = None if flat else class_dim_of(inputs, targets, class_dim)
+        shares_fit_both = (
+            class_dim is None
+            and inputs.dim() > 2
+            and targets.shape == inputs.shape
+            and inputs.shape[1] == inputs.shape[-1]
+        )
         self.inputs = inputs
-        self.layout = layout_of(inputs, None if flat else class_dim_of(inputs, targets, class_dim))
+        self.layout = layout_of(inputs, dim, shares_fit_both)
         check_targets(inputs, targets, self.layout)
         self.has_labels = targets.shape != inputs.shape
         self.known = not is_traced(inputs) and not is_traced(targets)
-        self.ignore_index = ignore_index
-        ignored = ignore_index is not None and targets.dtype != torch.bool
+        self.ignore_index = ignore_index = held_by(targets.dtype, ignore_index)
+        ignored = ignore_index is not None
         highest = self.layout.num_classes
         if self.has_labels:
             if self.known:
                 says = f" ({highest} is background)"
                 ignored = check_label_range(targets, highest, ignore_index, says)
-            self.targets = self.layout.of_examples(targets.long())
+            self.targets = self.layout.of_examples(targets)
         else:
             if self.known:
                 ignored = check_shares(targets, ignore_index)
             self.targets = self.layout.blocks(targets)
-        self.counted: Tensor | None = None  # which targets count; None if all do
-        if ignored and ignore_index is not None:
-            self.counted = torch.ne(self.targets, ignore_index)
+        self.ignores = ignored  # whether there may be targets that do not count
         self.weight = None if weight is None else self._weight_blocks(weight)
         self.class_weight = None
         if class_weight is not None:
@@ -87,6 +94,13 @@ class Examples:
         return can_sweep(self.inputs, self.targets, self.weight, self.class_weight, *settings)
 
     def _weight_blocks(self, weight: Tensor) -> Tensor:
+        if not isinstance(weight, Tensor):
+            raise ValueError(f"expected a tensor of weights, got {type(weight).__name__}")
+        if self.layout.is_guess and weight.shape == self.layout.example_shape:
+            raise ValueError(
+                "expected weights of logits, or class_dim beside weights of examples: the classes "
+                f"may be in dimension 1 of {tuple(self.layout.shape)} or in the last"
+            )
         if weight.shape == self.layout.example_shape:
             return self.layout.of_examples(weight)
         if weight.shape == self.layout.shape:
@@ -96,7 +110,13 @@ class Examples:
             f"{tuple(self.layout.example_shape)}, got {tuple(weight.shape)}"
         )
 
-    def shares(self, piece: Piece) -> Tensor:
+    def counts(self, piece: Piece = EVERYTHING) -> Tensor | None:
+        """Returns which targets of a piece count, None if all do."""
+        if not self.ignores or self.ignore_index is None:
+            return None
+        return torch.ne(self.targets[piece[0], :, piece[1]], self.ignore_index)
+
+    def shares(self, piece: Piece = EVERYTHING) -> Tensor:
         """Returns the targets of a piece for each logit, zeros and ones as booleans for labels."""
         rows, columns = piece
         targets = self.targets[rows, :, columns]
@@ -107,21 +127,21 @@ class Examples:
 
     def divisor(self, reduction: str) -> Tensor | float:
         """Returns what the sum is divided by."""
-        counted = self.counted
+        if reduction not in ("mean", "positives"):
+            return 1
+        counted = self.counts()
         if reduction == "mean":
             if counted is None:
                 return max(1, self.inputs.numel())
             per_target = self.layout.num_classes if self.has_labels else 1
             return counted.sum().clamp(min=1) * per_target
-        if reduction == "positives":
-            if self.has_labels:
-                positive = (self.targets >= 0) & (self.targets < self.layout.num_classes)
-            else:
-                positive = self.targets
-            if counted is not None:
-                positive = torch.where(counted, positive, torch.zeros_like(positive))
-            return positive.sum(dtype=compute_dtype(self.inputs)).clamp(min=1)
-        return 1
+        if self.has_labels:
+            positive = (self.targets >= 0) & (self.targets < self.layout.num_classes)
+        else:
+            positive = self.targets
+        if counted is not None:
+            positive = torch.where(counted, positive, torch.zeros_like(positive))
+        return positive.sum(dtype=compute_dtype(self.inputs)).clamp(min=1)
 
     def factor(self, piece: Piece) -> Tensor | None:
         """Returns what the loss of each logit of a piece is multiplied by, to be broadcast."""
@@ -134,17 +154,14 @@ class Examples:
 
     def terms(self, formula: Formula, x: Tensor, piece: Piece) -> Tensor:
         """Returns the weighted loss of a piece of the logits."""
-        rows, columns = piece
-        shares = self.shares(piece)
-        if self.counted is not None:  # a logit that does not count may be anything, NaN too
-            counts = self.counted[rows, :, columns]
-            x = torch.where(counts, x, 0)
-            shares = shares & counts if self.has_labels else torch.where(counts, shares, 0)
-        loss = formula(x, shares)
-        if self.counted is not None:
-            loss = torch.where(counts, loss, 0)
-        factor = self.factor(piece)
-        return loss if factor is None else loss * factor
+        shares, counts, factor = self.shares(piece), self.counts(piece), self.factor(piece)
+        if counts is None:
+            loss = formula(x, shares)
+            return loss if factor is None else loss * factor
+        # what does not count may be anything, NaN too
+        shares = shares & counts if self.has_labels else torch.where(counts, shares, 0)
+        loss = formula(torch.where(counts, x, 0), shares)
+        return torch.where(counts, loss if factor is None else loss * factor, 0)
 
     def loss(
         self,
@@ -173,10 +190,10 @@ class Examples:
 
 def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
     """Returns the terms of all logits, as they are laid out, with autograd's own gradient."""
-    everything, kind = (slice(None), slice(None)), inputs.device.type
+    kind = inputs.device.type
     has_autocast = torch.amp.is_autocast_available(kind)
     with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
-        return terms(layout.blocks(inputs).to(compute_dtype(inputs)), everything)
+        return terms(layout.blocks(inputs).to(compute_dtype(inputs)), EVERYTHING)
 
 
 def can_sweep(inputs: Tensor, *others: object) -> bool:

@@ -105,11 +105,11 @@ def shared_sum(
         curve: the loss.
         grad: of the shape of ``x``, or None.
     """
-    of_positives = None if grad is None else torch.empty_like(grad)
-    value = signed_sum(x, 1, (1 - t) * negative, curve, grad)
-    value += signed_sum(x, -1, t * positive, curve, of_positives)
-    if grad is not None and of_positives is not None:
-        grad.add_(of_positives)
+    sides = None if grad is None else torch.empty(2, *x.shape, dtype=x.dtype, device=x.device)
+    value = signed_sum(x, 1, (1 - t) * negative, curve, None if sides is None else sides[0])
+    value += signed_sum(x, -1, t * positive, curve, None if sides is None else sides[1])
+    if grad is not None and sides is not None:
+        grad.copy_(sides.sum(0))
     return value
 
 
@@ -130,7 +130,7 @@ def sparse_sum(
     if 64 * len(entries) > t.numel():
         return None
     slope, *buffers = torch.empty(5, *x.shape, dtype=x.dtype, device=x.device)
-    if grad is not None and grad.dtype == x.dtype:
+    if grad is not None and grad.dtype == x.dtype and grad.is_contiguous():
         slope = grad
     value = _negatives(x, [negative], curve, slope, buffers, skip=entries)
     own, share = x.view(-1)[entries], t.reshape(-1)[entries].to(x.dtype)

@@ -61,7 +61,8 @@ class FunctionLoss(nn.Module):
 class GammaRamp(nn.Module):
     """A gamma that goes from one value to another in the first steps of a training.
 
-    It counts the calls of its loss in training mode, in a buffer that checkpoints keep.
+    It counts the calls of its loss in training mode, in a buffer that checkpoints keep. A loss that
+    is computed twice for a step, by activation checkpointing, is counted twice.
 
     Args:
         start: gamma at the first step, >= 0.
@@ -82,9 +83,11 @@ class GammaRamp(nn.Module):
         self.start, self.end, self.steps = start, end, steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def forward(self) -> float:
+    def forward(self) -> float | Tensor:
         """Returns gamma at this step, and counts the step in training mode."""
-        share = min(1.0, self.step.item() / self.steps)
+        step = self.step.clone() if torch.compiler.is_compiling() else self.step.item()
+        share = step / self.steps
+        share = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
         if self.training:
             self.step += 1
         return self.start + (self.end - self.start) * share
@@ -243,6 +246,15 @@ class VarifocalLoss(FunctionLoss):
         super().__init__(varifocal_loss, **settings, **options)
 
 
+def _keep_type_of_buffers(module: nn.Module, fn: Callable[[Tensor], Tensor]) -> None:
+    """Moves buffers as ``module.to`` does, but keeps their type: sums overflow in half types."""
+    device = fn(torch.empty(0)).device
+    for name, buffer in module.named_buffers(recurse=False):
+        has_float64 = device.type != "mps"
+        dtype = buffer.dtype if has_float64 else torch.float32
+        setattr(module, name, buffer.to(device, dtype))
+
+
 class GradientRatios(nn.Module):
     """Adds up the gradients of the positives and of the negatives of each class.
 
@@ -260,16 +272,23 @@ class GradientRatios(nn.Module):
         for name in ("positives", "negatives"):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.float64))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GradientRatios":
+        del recurse  # there is nothing below
+        _keep_type_of_buffers(self, fn)
+        return self
+
     def forward(self, examples: Sequence[Examples]) -> Tensor:
         """Returns positives over negatives of the calls before, (K,) in [0, 1]; 1 at the first."""
         ratios = (self.positives / self.negatives.clamp(min=1e-12)).clamp(max=1)
         ratios = torch.where(self.positives + self.negatives > 0, ratios, 1)
         if self.training:
-            sums = torch.stack([torch.stack(gradient_sums(one)) for one in examples]).sum(0)
+            sums = torch.stack([gradient_sums(one) for one in examples]).sum(0)
+            if sums.shape[1] != len(ratios):
+                raise ValueError(f"expected {len(ratios)} classes, got {sums.shape[1]}")
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(sums)
-            self.positives += sums[0]
-            self.negatives += sums[1]
+            self.positives += sums[0].to(self.positives)
+            self.negatives += sums[1].to(self.negatives)
         return ratios
 
 
@@ -325,6 +344,11 @@ class GradientCounts(nn.Module):
             raise ValueError(f"bins must be >= 1, momentum in [0, 1), got {bins} and {momentum}")
         self.momentum = momentum
         self.register_buffer("counts", torch.zeros(bins))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GradientCounts":
+        del recurse  # there is nothing below
+        _keep_type_of_buffers(self, fn)
+        return self
 
     def forward(self, examples: Sequence[Examples]) -> Tensor:
         """Returns how many logits there are in each part, (bins,), on average; 0 where none is now.

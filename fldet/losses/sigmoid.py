@@ -17,6 +17,7 @@ from fldet.losses.elements import (
     compute_dtype,
     exponent_of,
     factor_of,
+    wanted_by,
 )
 from fldet.losses.examples import Examples
 from fldet.losses.formulas import Curve
@@ -80,7 +81,7 @@ def sigmoid_focal_loss(
     factor = factor_of(alpha, examples.layout, inputs)
     exponent = exponent_of(gamma, examples.layout, inputs)
     formula = partial(binary.focal, alpha=factor, gamma=exponent)
-    settings = factor, exponent
+    settings = factor, wanted_by(exponent, inputs)
     if not isinstance(exponent, (int, float)):
         return examples.loss(formula, reduction, settings=settings)
     if exponent == 0 and factor is None and _suits_torch(examples, reduction):
@@ -99,14 +100,14 @@ def _suits_torch(examples: Examples, reduction: str) -> bool:
         reduction != "positives"
         and examples.inputs.numel() > 0
         and examples.class_weight is None
-        and examples.counted is None
+        and not examples.ignores
     )
 
 
 def _cross_entropy(examples: Examples, reduction: str) -> Tensor:
     """Returns torch's binary cross entropy."""
     layout, dtype = examples.layout, compute_dtype(examples.inputs)
-    shares, weight = examples.shares((slice(None), slice(None))), examples.weight
+    shares, weight = examples.shares(), examples.weight
     if weight is not None:
         weight = layout.restored(weight.expand(-1, layout.num_classes, -1)).to(dtype)
     return F.binary_cross_entropy_with_logits(
@@ -121,7 +122,7 @@ def _suits_kernel(examples: Examples) -> bool:
         examples.has_labels
         and (examples.inputs.is_cuda or examples.layout.inner == 1)
         and examples.class_weight is None
-        and examples.counted is None
+        and not examples.ignores
         and (weight is None or weight.shape[1] == 1)
     )
 
@@ -153,12 +154,11 @@ def closed_sum(
     grad: Tensor | None,
 ) -> Tensor:
     """Returns the sum over a piece, expected over both labels, and fills its gradient."""
-    t, factor = examples.shares(piece), examples.factor(piece)
-    if examples.counted is not None:
-        counts = examples.counted[piece[0], :, piece[1]]
+    t, factor, counts = examples.shares(piece), examples.factor(piece), examples.counts(piece)
+    if counts is not None:
         x = torch.where(counts, x, 0)
         t = torch.where(counts, t, torch.zeros_like(t))
-        factor = counts.to(x.dtype) if factor is None else factor * counts
+        factor = counts.to(x.dtype) if factor is None else torch.where(counts, factor, 0)
     scale = scale if factor is None else scale * factor
     positive, negative = (scale, scale) if alpha is None else (scale * alpha, scale * (1 - alpha))
     if not (positive.dim() or negative.dim()) and x.is_contiguous() and t.is_contiguous():

@@ -22,9 +22,12 @@ from fldet.losses.elements import (
     check_shares,
     compute_dtype,
     exponent_of,
+    gamma_at,
+    held_by,
     is_traced,
     layout_of,
     of_classes,
+    wanted_by,
 )
 from fldet.losses.examples import all_terms, can_sweep
 from fldet.losses.sweep import by_pieces, total
@@ -36,7 +39,7 @@ def softmax_focal_loss(
     *,
     gamma: Gamma = 2.0,
     weight: Tensor | Sequence[float] | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     background: int | None = None,
@@ -54,7 +57,7 @@ def softmax_focal_loss(
         gamma: focusing strength, >= 0: a number, one for each class, or a function of the
             probability of the class (detached).
         weight: factor of each class, (K,); see ``class_balanced_weights``.
-        ignore_index: the label of what does not count.
+        ignore_index: the label of what does not count; None if there is none.
         label_smoothing: in [0, 1], the share of the target that is spread over all classes.
         reduction: ``none``; ``sum``; ``mean``, over the sum of the weights of the labels, as torch
             does (over the number of examples for probabilities); ``positives``, over the number of
@@ -77,27 +80,31 @@ def softmax_focal_loss(
     if not input.dim():
         raise ValueError("expected logits of at least one dimension, got a scalar")
     layout = layout_of(input, min(1, input.dim() - 1))
-    has_labels, ignored = _check_classes(input, target, layout, ignore_index)
+    index = held_by(target.dtype, ignore_index)
+    has_labels, ignored = _check_classes(input, target, layout, index)
     if weight is not None:
         weight = of_classes(weight, layout, "a weight", input)
-    if isinstance(gamma, (int, float)) and gamma == 0 and reduction != "positives":
+    exponent = exponent_of(gamma, layout, input)
+    counted = None
+    if has_labels:
+        labels = layout.of_examples(target)
+        if ignored and index is not None:
+            counted = torch.ne(labels, index)
+            labels = torch.where(counted, labels, 0)
+    if isinstance(exponent, float) and exponent == 0 and reduction != "positives":
+        if counted is not None:  # what does not count may be anything, NaN too
+            kept = layout.restored(counted.expand_as(layout.blocks(input)))
+            input = torch.where(kept, input, 0)
         return F.cross_entropy(
             input.to(compute_dtype(input)),
             target.long() if has_labels else target.to(compute_dtype(input)),
             None if weight is None else weight.view(-1),
-            ignore_index=ignore_index,
+            ignore_index=-100 if index is None or not has_labels else index,
             label_smoothing=label_smoothing,
             reduction=reduction,
         )
-    exponent = exponent_of(gamma, layout, input)
-    counted = None
     if not has_labels:
         shares = layout.blocks(target)
-    else:
-        labels = layout.of_examples(target.long())
-        if ignored:
-            counted = labels != ignore_index
-            labels = torch.where(counted, labels, 0)
 
     def terms(x: Tensor, piece: Piece) -> Tensor:
         rows, columns = piece
@@ -105,7 +112,7 @@ def softmax_focal_loss(
             return _expected_over_classes(
                 x, shares[rows, :, columns].to(x.dtype), exponent, weight, label_smoothing
             )
-        y = labels[rows, :, columns]
+        y = labels[rows, :, columns].long()
         if counted is not None:  # what does not count may be anything, NaN too
             x = torch.where(counted[rows, :, columns], x, 0)
         if label_smoothing:
@@ -133,17 +140,17 @@ def softmax_focal_loss(
             objects = objects & (labels != background)
         divisor = objects.sum().clamp(min=1)
     elif weight is not None:
-        weights = weight[:, 0][labels]
+        weights = weight[:, 0][labels.long()]
         divisor = (weights if counted is None else torch.where(counted, weights, 0)).sum()
     elif counted is not None:
         divisor = counted.sum()
-    if can_sweep(input, target, weight, exponent):
+    if can_sweep(input, target, weight, wanted_by(exponent, input)):
         return total([by_pieces(terms, layout, divisor, closed)], [input])
     return all_terms(terms, input, layout).sum() / divisor
 
 
 def _check_classes(
-    inputs: Tensor, target: Tensor, layout: Layout, ignore_index: int
+    inputs: Tensor, target: Tensor, layout: Layout, ignore_index: int | None
 ) -> tuple[bool, bool]:
     """Returns whether targets are labels, not probabilities, and whether some may be ignored.
 
@@ -174,19 +181,27 @@ def _of_labels(x: Tensor, y: Tensor, gamma: Exponent) -> Tensor:
     """
     if x.shape[1] == 1:
         return torch.zeros_like(x) * x  # p is 1
-    if isinstance(gamma, Tensor):
-        gamma = gamma[:, 0][y]
     if torch.compiler.is_compiling() and isinstance(gamma, (int, float)):
         # half the memory of the other way once it is compiled; a p near 1 loses digits
         entropy = F.cross_entropy(x, y[:, 0], reduction="none").unsqueeze(1)
         rest = (-torch.expm1(-entropy)).clamp(min=torch.finfo(x.dtype).tiny)
         return entropy * rest**gamma
-    return binary.focal_of(_log_odds(x, y), gamma)
+    # a class that is ruled out by a logit of -inf: its slope is 0, and not that of -inf
+    odds = _log_odds(x.clamp(min=torch.finfo(x.dtype).min / 8), y)
+    return binary.focal_of(odds, _at_labels(gamma, y, F.logsigmoid(odds)))
+
+
+def _at_labels(gamma: Exponent, y: Tensor, log_p: Tensor) -> float | Tensor:
+    """Returns the gamma of labels, (rows, 1, columns), or of all of them."""
+    if isinstance(gamma, Tensor) and gamma.dim():
+        return gamma[:, 0][y]
+    return gamma_at(gamma, log_p.exp())
 
 
 def _log_odds(x: Tensor, y: Tensor) -> Tensor:
     """Returns ``log(p_y / (1 - p_y))``, which has all digits where p is 1 to as many."""
-    return x.gather(1, y) - x.scatter(1, y, -torch.inf).logsumexp(1, keepdim=True)
+    lowest = torch.finfo(x.dtype).min / 4
+    return x.gather(1, y) - x.scatter(1, y, lowest).logsumexp(1, keepdim=True)
 
 
 def _closed_of_labels(
@@ -206,7 +221,7 @@ def _closed_of_labels(
     belongs to q is added up without p_y, which would take its digits.
     """
     rows, columns = piece
-    y = labels[rows, :, columns]
+    y = labels[rows, :, columns].long()
     if counted is not None:
         x = torch.where(counted[rows, :, columns], x, 0)
     largest = x.amax(1, keepdim=True)
@@ -217,10 +232,7 @@ def _closed_of_labels(
     whole = rest + own.exp()
     log_p = torch.where(own == 0, -rest.log1p(), own - whole.log())
     q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
-    if isinstance(gamma, Tensor):
-        gamma = gamma[:, 0][y]
-    elif callable(gamma):
-        gamma = gamma(log_p.exp())
+    gamma = _at_labels(gamma, y, log_p)
     scaled = q**gamma * scale
     if counted is not None:
         scaled = scaled * counted[rows, :, columns]
@@ -247,8 +259,7 @@ def _expected_over_classes(
     best = x.argmax(1, keepdim=True)
     odds = _log_odds(x, best)
     log_p = log_p.scatter(1, best, F.logsigmoid(odds))
-    if callable(gamma):
-        gamma = gamma(log_p.detach().exp())
+    gamma = gamma_at(gamma, log_p.exp())
     half = torch.full_like(odds, -math.log(2))
     log_rest = torch.log1p(-log_p.scatter(1, best, half).exp())
     log_rest = log_rest.scatter(1, best, F.logsigmoid(-odds))

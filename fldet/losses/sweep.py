@@ -110,12 +110,16 @@ def by_pieces(
         dtype = compute_dtype(logits)
         grad = torch.empty_like(blocks, dtype=grad_dtype(logits)) if need_grad else None
         value = torch.zeros((), dtype=torch.float64, device=logits.device)
-        scale = 1 / torch.as_tensor(divisor, dtype=dtype, device=logits.device)
+        divisor_of_all = torch.as_tensor(divisor, dtype=dtype, device=logits.device)
+        # nothing over nothing is NaN, as torch's mean of no label; its gradient is 0
+        nothing = divisor_of_all == 0
+        scale = torch.where(nothing, 0, 1 / divisor_of_all)
         for piece in layout.pieces(logits.device, size):
             rows, columns = piece
             x = blocks[rows, :, columns].to(dtype)
             out = None if grad is None else grad[rows, :, columns]
             value += piece_sum(x, piece, scale, out)
+        value = torch.where(nothing, torch.nan, value)
         return value, None if grad is None else layout.restored(grad)
 
     return summed

@@ -5,7 +5,7 @@ as ``sigmoid_focal_loss`` does, and returns and raises what it does.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fldet.losses import binary, formulas
-from fldet.losses.elements import Alpha, check_gamma, compute_dtype, factor_of, of_classes
-from fldet.losses.examples import Examples, Formula
+from fldet.losses.elements import Alpha, Piece, check_gamma, compute_dtype, factor_of, of_classes
+from fldet.losses.examples import EVERYTHING, Examples, Formula
 from fldet.losses.formulas import Curve
 from fldet.losses.sigmoid import closed_sum
 from fldet.losses.sweep import PIECE
@@ -249,7 +249,11 @@ def ghm_loss(
     examples = Examples(inputs, targets, **options)
     if counts is None:
         counts = gradient_counts(examples, bins)
-    return examples.loss(ghm_formula(counts), reduction)
+    formula = ghm_formula(counts)
+    if reduction != "mean":
+        return examples.loss(formula, reduction)
+    number = gradient_counts(examples, 1).sum().clamp(min=1)  # what weighs 0 is not counted
+    return examples.loss(lambda x, t: formula(x, t) / number, "sum")
 
 
 def ghm_formula(counts: Tensor) -> Formula:
@@ -269,18 +273,16 @@ def gradient_counts(examples: Examples, bins: int) -> Tensor:
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
     logits = examples.inputs.detach()
-    blocks, counted = examples.layout.blocks(logits), examples.counted
+    blocks = examples.layout.blocks(logits)
     counts = torch.zeros(bins, dtype=compute_dtype(logits), device=logits.device)
     parts = torch.arange(bins, device=logits.device)
-    pieces = (
-        examples.layout.pieces(logits.device, PIECE) if examples.known else [(slice(None),) * 2]
-    )
-    for rows, columns in pieces:
+    for piece in _pieces(examples):
+        rows, columns = piece
         x = blocks[rows, :, columns].to(counts.dtype)
-        part = binary.gradient_part(x, examples.shares((rows, columns)), bins)
+        part = binary.gradient_part(x, examples.shares(piece), bins)
         counts_here = torch.ones_like(x, dtype=torch.bool)
-        if counted is not None:
-            counts_here = counts_here & counted[rows, :, columns]
+        if (counted := examples.counts(piece)) is not None:
+            counts_here = counts_here & counted
         if examples.weight is not None:
             counts_here = counts_here & (examples.weight[rows, :, columns] > 0)
         part = torch.where(counts_here, part, bins)
@@ -288,21 +290,35 @@ def gradient_counts(examples: Examples, bins: int) -> Tensor:
     return counts
 
 
-def gradient_sums(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Returns for each class the sum of ``|p - t|`` over objects and over the rest, (K,) each."""
+def gradient_sums(examples: Examples) -> Tensor:
+    """Returns for each class the sum of ``|p - t|`` over objects and over the rest, (2, K).
+
+    What is not finite is left out: a step that is not taken must not stay in the sums.
+    """
     logits = examples.inputs.detach()
-    blocks, counted = examples.layout.blocks(logits), examples.counted
-    sums = torch.zeros(2, examples.layout.num_classes, dtype=torch.float64, device=logits.device)
-    for rows, columns in examples.layout.pieces(logits.device, PIECE):
+    blocks = examples.layout.blocks(logits)
+    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+    sums = torch.zeros(2, examples.layout.num_classes, dtype=dtype, device=logits.device)
+    for piece in _pieces(examples):
+        rows, columns = piece
         x = blocks[rows, :, columns].to(compute_dtype(logits))
-        t = examples.shares((rows, columns)).to(x.dtype)
+        t = examples.shares(piece).to(x.dtype)
         away = (torch.sigmoid(x) - t).abs()
-        if counted is not None:
-            away = torch.where(counted[rows, :, columns], away, 0)
         if examples.weight is not None:
             away = away * examples.weight[rows, :, columns]
-        sums += torch.stack([(away * t).sum((0, 2)), (away * (1 - t)).sum((0, 2))])
-    return sums[0], sums[1]
+        counts = away.isfinite()
+        if (counted := examples.counts(piece)) is not None:
+            counts = counts & counted
+        away, t = torch.where(counts, away, 0), torch.where(counts, t, 0)
+        sums = sums + torch.stack([(away * t).sum((0, 2)), (away * (1 - t)).sum((0, 2))])
+    return sums
+
+
+def _pieces(examples: Examples) -> Iterable[Piece]:
+    """Returns the pieces of logits, one in a trace."""
+    if not examples.known:
+        return [EVERYTHING]
+    return examples.layout.pieces(examples.inputs.device, PIECE)
 
 
 def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float = 0.9999) -> Tensor:

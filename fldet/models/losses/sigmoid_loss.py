@@ -16,6 +16,7 @@ from fldet.losses.elements import (
     Alpha,
     check_alpha,
     check_reduction,
+    compute_dtype,
     factor_of,
 )
 from fldet.losses.examples import Examples, Formula
@@ -67,7 +68,9 @@ class SigmoidLoss(nn.Module):
         if use_sigmoid is not True:
             raise ValueError(f"{type(self).__name__} needs use_sigmoid=True, got {use_sigmoid!r}")
         check_alpha(alpha)
-        _check_reduction(reduction)
+        if elementwise is not None and alpha is not None:
+            raise ValueError(f"{type(self).__name__} has no balance by alpha, got {alpha}")
+        check_head_reduction(reduction)
         if formula is not None:
             formula(torch.empty(0))  # raises if gamma or a threshold is out of range
         self.formula = formula
@@ -112,12 +115,12 @@ class SigmoidLoss(nn.Module):
             ValueError: shapes do not fit, or a label is outside 0..K; nothing is broadcast.
         """
         reduction = reduction_override or self.reduction
-        _check_reduction(reduction)
+        check_head_reduction(reduction)
         levels, level_labels = _as_list(logits), _as_list(labels)
         weights = _weights_of(weight, levels, level_labels)
         if self.activated:
-            levels = [torch.logit(one, eps=torch.finfo(one.dtype).eps) for one in levels]
-        divisor = _divisor(avg_factor, reduction, levels)
+            levels = [_logits_of(one) for one in levels]
+        divisor = divisor_of(avg_factor, reduction, levels)
         usual = reduction != "none" and _is_usual(levels, level_labels, weights, divisor)
         if usual and isinstance(self.formula, Curve):
             return sigmoid_loss_sum(
@@ -133,6 +136,8 @@ class SigmoidLoss(nn.Module):
             _examples(x, y, None if weights is None else weights[index])
             for index, (x, y) in enumerate(zip(levels, level_labels, strict=True))
         ]
+        if len({one.layout.num_classes for one in examples}) > 1:
+            raise ValueError("expected one number of classes on all levels")
         formula = self.formula_of(examples)
         if reduction == "none":
             (one,), (like,) = examples, levels
@@ -167,7 +172,15 @@ class SigmoidLoss(nn.Module):
         return f"alpha={self.alpha}, loss_weight={self.loss_weight}"
 
 
-def _check_reduction(reduction: str) -> None:
+def _logits_of(probabilities: Tensor) -> Tensor:
+    """Returns logits; at 0 and 1 they end, and their slope is that of the end."""
+    p = probabilities.to(compute_dtype(probabilities))
+    inside = p.detach().clamp(1e-12, 1 - torch.finfo(p.dtype).eps)
+    return torch.logit(p + (inside - p).detach())
+
+
+def check_head_reduction(reduction: str) -> None:
+    """Raises ValueError where heads have no such reduction."""
     check_reduction(reduction)
     if reduction == "positives":
         raise ValueError("reduction must be none, mean or sum: a head counts positives itself")
@@ -207,7 +220,7 @@ def _without_classes(labels: Tensor) -> torch.Size:
     return torch.Size((*labels.shape[:dim], *labels.shape[dim + 1 :]))
 
 
-def _divisor(
+def divisor_of(
     avg_factor: float | Tensor | None, reduction: str, levels: list[Tensor]
 ) -> float | Tensor:
     """Returns what the sum is divided by."""
@@ -218,7 +231,9 @@ def _divisor(
     if isinstance(avg_factor, Tensor):
         avg_factor = avg_factor.reshape(()) if avg_factor.numel() == 1 else avg_factor
         check_weights([], None, avg_factor)
-    return avg_factor
+        # nothing to divide by: as good as nothing, as in MMDetection
+        return torch.where(avg_factor == 0, torch.finfo(torch.float32).eps, avg_factor)
+    return avg_factor or torch.finfo(torch.float32).eps
 
 
 def _is_usual(
@@ -260,7 +275,7 @@ def _examples(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Examples
         return Examples(logits, labels, weight=weight, ignore_index=None, class_dim=1)
     num_classes = count_classes(logits, labels)
     return Examples(
-        logits.reshape(len(logits), -1, num_classes, *logits.shape[2:]),
+        logits.reshape(len(logits), labels.shape[3], num_classes, *logits.shape[2:]),
         labels.permute(0, 3, 1, 2),
         weight=None if weight is None else weight.permute(0, 3, 1, 2),
         ignore_index=None,

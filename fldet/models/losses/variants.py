@@ -8,13 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from fldet.losses import binary
-from fldet.losses.elements import Alpha, Gamma, check_gamma
+from fldet.losses.elements import (
+    Alpha,
+    Gamma,
+    check_gamma,
+    check_integers,
+    check_label_range,
+    compute_dtype,
+)
 from fldet.losses.examples import Examples, Formula
 from fldet.losses.formulas import poly1_focal_loss
 from fldet.losses.modules import GradientCounts, GradientRatios
 from fldet.losses.softmax import softmax_focal_loss
 from fldet.losses.variants import equalized_formula, ghm_formula
-from fldet.models.losses.sigmoid_loss import SigmoidLoss, Tensors
+from fldet.models.losses.sigmoid_loss import (
+    SigmoidLoss,
+    Tensors,
+    check_head_reduction,
+    divisor_of,
+)
 from fldet.registry import MODELS
 
 
@@ -87,10 +99,26 @@ class _QualityLoss(SigmoidLoss):
             reduction_override: see ``SigmoidLoss.forward``.
         """
         if isinstance(labels, tuple) and isinstance(logits, Tensor):
-            classes = torch.arange(logits.shape[-1], device=logits.device)
-            of_class = labels[0].unsqueeze(-1) == classes
-            labels = torch.where(of_class, labels[1].to(logits.dtype).unsqueeze(-1), 0)
+            labels = _qualities(logits, *labels)
         return super().forward(logits, labels, weight, avg_factor, reduction_override)
+
+
+def _qualities(logits: Tensor, labels: Tensor, qualities: Tensor) -> Tensor:
+    """Returns the quality of each score, (N, K), from labels and the quality of each, (N,).
+
+    Raises:
+        ValueError: shapes do not fit, or a label is no integer or outside 0..K.
+    """
+    num_classes, shape = logits.shape[-1], logits.shape[:-1]
+    check_integers(labels)
+    if labels.shape != shape or qualities.shape != shape:
+        raise ValueError(
+            f"expected labels and qualities of shape {tuple(shape)}, got {tuple(labels.shape)} and "
+            f"{tuple(qualities.shape)}"
+        )
+    check_label_range(labels, num_classes, None, f" ({num_classes} is background)")
+    of_class = labels.unsqueeze(-1) == torch.arange(num_classes, device=logits.device)
+    return torch.where(of_class, qualities.to(compute_dtype(logits)).unsqueeze(-1), 0)
 
 
 @MODELS.register_module()
@@ -228,6 +256,7 @@ class SoftmaxFocalLoss(nn.Module):
         if use_sigmoid is not False:
             raise ValueError(f"SoftmaxFocalLoss needs use_sigmoid=False, got {use_sigmoid!r}")
         check_gamma(gamma)
+        check_head_reduction(reduction)
         self.gamma, self.class_weight = gamma, class_weight
         self.use_sigmoid, self.loss_weight, self.reduction = use_sigmoid, loss_weight, reduction
 
@@ -252,8 +281,9 @@ class SoftmaxFocalLoss(nn.Module):
             ValueError: shapes do not fit, or a label is out of range.
         """
         reduction = reduction_override or self.reduction
+        check_head_reduction(reduction)
         settings: dict[str, Any] = {"gamma": self.gamma, "weight": self.class_weight}
-        loss = softmax_focal_loss(logits, labels, reduction="none", **settings)
+        loss = softmax_focal_loss(logits, labels, reduction="none", ignore_index=None, **settings)
         if weight is not None:
             if weight.shape != loss.shape:
                 raise ValueError(
@@ -263,6 +293,4 @@ class SoftmaxFocalLoss(nn.Module):
             loss = loss * weight
         if reduction == "none":
             return self.loss_weight * loss
-        if avg_factor is None:
-            avg_factor = max(1, loss.numel()) if reduction == "mean" else 1.0
-        return self.loss_weight * loss.sum() / avg_factor
+        return self.loss_weight * loss.sum() / divisor_of(avg_factor, reduction, [loss])

@@ -157,3 +157,72 @@ def test_the_softmax_loss_weighs_examples_and_divides_as_asked():
     torch.testing.assert_close(loss(X, labels, WEIGHT, avg_factor=4.0), (each * WEIGHT).sum() / 4)
     with pytest.raises(ValueError, match=r"expected a weight for each example, \(40,\)"):
         loss(X, labels, WEIGHT[:, None])
+
+
+def test_probabilities_far_below_the_step_of_a_half_type_learn():
+    p = torch.tensor([[5e-3, 5e-4, 5e-6]])
+    exact = p.double().requires_grad_()
+    for kind in (torch.bfloat16, torch.float32):
+        found = p.to(kind).requires_grad_()
+        for one in (found, exact):
+            one.grad = None
+            build("fldet.FocalLoss", activated=True, reduction="sum")(
+                one, torch.ones_like(p)
+            ).backward()
+        torch.testing.assert_close(found.grad.double(), exact.grad, rtol=1e-2, atol=0)
+
+
+REFUSED = {
+    "labels of qualities out of range": ("QualityFocalLoss", {}, (LABELS + 4, QUALITY)),
+    "too few labels": ("QualityFocalLoss", {}, (LABELS[:1], QUALITY)),
+    "too few qualities": ("VarifocalLoss", {}, (LABELS, QUALITY[:1])),
+    "labels that are no integers": ("QualityFocalLoss", {}, (LABELS.float(), QUALITY)),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_labels_and_qualities_are_checked(what):
+    kind, settings, labels = REFUSED[what]
+    with pytest.raises(ValueError, match=r"expected|must be"):
+        build(f"fldet.{kind}", **settings)(X, labels)
+
+
+@pytest.mark.parametrize("kind", ["AsymmetricLoss", "QualityFocalLoss"])
+def test_an_alpha_that_would_do_nothing_is_refused(kind):
+    with pytest.raises(ValueError, match="has no balance by alpha"):
+        build(f"fldet.{kind}", alpha=0.9)
+
+
+def test_the_softmax_loss_refuses_what_the_others_refuse():
+    loss, labels = build("fldet.SoftmaxFocalLoss"), LABELS % K
+    for settings in ({"reduction": "means"}, {"reduction": "positives"}):
+        with pytest.raises(ValueError, match="reduction must be"):
+            build("fldet.SoftmaxFocalLoss", **settings)
+    with pytest.raises(ValueError, match="avg_factor is of the mean"):
+        loss(X, labels, avg_factor=7, reduction_override="sum")
+    with pytest.raises(ValueError, match="expected one number"):
+        loss(X, labels, avg_factor=torch.ones(5))
+    with pytest.raises(ValueError, match="labels must be in"):
+        loss(X, torch.full((40,), -100))
+
+
+@pytest.mark.parametrize("kind", ["FocalLoss", *VARIANTS])
+def test_a_map_without_an_image_costs_nothing(kind):
+    loss = build(f"fldet.{kind}", **VARIANTS.get(kind, {}))
+    maps = torch.zeros(0, 2 * K, 3, 3, requires_grad=True)
+    value = loss(maps, torch.zeros(0, 3, 3, 2, dtype=torch.long))
+    value.backward()
+    assert value == 0
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, torch.tensor(0.0)])
+@pytest.mark.parametrize("kind", ["FocalLoss", "HingeLoss"])
+def test_a_divisor_of_nothing_is_no_nan(kind, zero):
+    loss = build(f"fldet.{kind}")
+    assert loss(X, torch.full((40,), K), torch.zeros(40), avg_factor=zero) == 0
+
+
+def test_levels_have_one_number_of_classes():
+    for kind in ("FocalLoss", "Poly1FocalLoss"):
+        with pytest.raises(ValueError, match="one number of classes"):
+            build(f"fldet.{kind}")([X, torch.zeros(40, K + 1)], [LABELS, LABELS])
