@@ -24,13 +24,13 @@ Y = torch.tensor([0, 1, 2, 2, 1])
     [
         {},
         {"gamma": 0.5},
-        {"gamma": 0.0},
-        {"gamma": [1.0, 2.0, 3.0]},
-        {"gamma": lambda p: 2 + p},
+        {"gamma": [1.0, 2.0, 3.0], "reduction": "mean"},
+        {"gamma": lambda p: 2 + p, "background": None},
         {"weight": torch.ones(3)},
         {"label_smoothing": 0.1},
+        {"gamma": 0.0, "weight": torch.ones(3)},
     ],
-    ids=str,
+    ids=lambda settings: "".join(settings) or "plain",
 )
 def test_a_mean_of_no_label_is_nan_and_leaves_the_weights_alone(settings):
     x = X.clone().requires_grad_()
