@@ -126,8 +126,8 @@ def sparse_sum(
         curve: the loss.
         grad: of the shape of ``x``, or None.
     """
-    entries = _positives(t.reshape(-1))
-    if 64 * len(entries) > t.numel():
+    entries = _few_positives(t.reshape(-1))
+    if entries is None:
         return None
     slope, *buffers = torch.empty(5, *x.shape, dtype=x.dtype, device=x.device)
     if grad is not None and grad.dtype == x.dtype and grad.is_contiguous():
@@ -142,12 +142,15 @@ def sparse_sum(
     return value
 
 
-def _positives(t: Tensor) -> Tensor:
-    """Returns where (N,) values >= 0 are above 0; those that are few are found among sums."""
+def _few_positives(t: Tensor) -> Tensor | None:
+    """Returns where (N,) values >= 0 are above 0, found among sums; None if they are not few."""
     if len(t) % 64:
-        return t.nonzero().squeeze(1)
+        entries = t.nonzero().squeeze(1)
+        return entries if 64 * len(entries) <= len(t) else None
     rows = t.view(-1, 64)
     some = rows.sum(1).nonzero().squeeze(1)
+    if 4 * len(some) > len(rows):
+        return None
     row, column = rows[some].nonzero().unbind(1)
     return some[row] * 64 + column
 

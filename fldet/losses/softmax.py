@@ -32,6 +32,8 @@ from fldet.losses.elements import (
 from fldet.losses.examples import all_terms, can_sweep
 from fldet.losses.sweep import by_pieces, total
 
+_SAFE = 60.0  # logits whose exponentials can be added up in float32
+
 
 def softmax_focal_loss(
     input: Tensor,
@@ -128,7 +130,7 @@ def softmax_focal_loss(
         return all_terms(terms, input, layout).reshape(layout.example_shape)
     closed = None
     if has_labels and not label_smoothing and input.device.type == "cpu":
-        closed = partial(_closed_of_labels, labels, counted, weight, exponent)
+        closed = partial(_closed_of_labels, labels, counted, weight, exponent, _is_safe(input))
     divisor: Tensor | float = layout.outer * layout.inner
     if reduction == "sum":
         divisor = 1
@@ -204,11 +206,20 @@ def _log_odds(x: Tensor, y: Tensor) -> Tensor:
     return x.gather(1, y) - x.scatter(1, y, lowest).logsumexp(1, keepdim=True)
 
 
+def _is_safe(logits: Tensor) -> bool:
+    """Returns whether the exponentials of all logits can be added up as they are."""
+    if is_traced(logits) or not logits.numel():
+        return False
+    low, high = torch.stack(logits.detach().aminmax()).tolist()
+    return bool(-_SAFE < low <= high < _SAFE)
+
+
 def _closed_of_labels(
     labels: Tensor,
     counted: Tensor | None,
     weight: Tensor | None,
     gamma: Exponent,
+    is_safe: bool,
     x: Tensor,
     piece: Piece,
     scale: Tensor,
@@ -224,13 +235,18 @@ def _closed_of_labels(
     y = labels[rows, :, columns].long()
     if counted is not None:
         x = torch.where(counted[rows, :, columns], x, 0)
-    largest = x.amax(1, keepdim=True)
-    shifted = torch.sub(x, largest, out=None if grad is None or grad.dtype != x.dtype else grad)
-    own = shifted.gather(1, y)
-    others = shifted.exp_().scatter_(1, y, 0.0)
-    rest = others.sum(1, keepdim=True)
-    whole = rest + own.exp()
-    log_p = torch.where(own == 0, -rest.log1p(), own - whole.log())
+    out = None if grad is None or grad.dtype != x.dtype else grad
+    if is_safe:  # no exponential over- or underflows
+        own = x.gather(1, y)
+        others = torch.exp(x, out=out)
+    else:
+        shifted = torch.sub(x, x.amax(1, keepdim=True), out=out)
+        own = shifted.gather(1, y)
+        others = shifted.exp_()
+    others.scatter_(1, y, 0.0)
+    rest, own_exp = others.sum(1, keepdim=True), own.exp()
+    whole = rest + own_exp
+    log_p = torch.where(rest < own_exp, -torch.log1p(rest / own_exp), own - whole.log())
     q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
     gamma = _at_labels(gamma, y, log_p)
     scaled = q**gamma * scale

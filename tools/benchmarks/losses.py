@@ -1,7 +1,7 @@
 """Times the losses of fldet.losses, forward and backward, against those that others import.
 
 Usage: python tools/benchmarks/losses.py [--threads 1] [--rounds 3] [--processes 3] [--no-compiled]
-       [--kinds NAME ...] [--sizes NAME ...] [--give-back] [--json]
+       [--kinds NAME ...] [--sizes NAME ...] [--heap NAME] [--json]
 
 Peers: torchvision, kornia, MONAI, segmentation_models_pytorch (smp), and torch's cross entropy; one
 that is not installed is named and left out, and all can be installed with ``--no-deps``.
@@ -12,10 +12,10 @@ median over all rounds of several sets of processes, with the least and the larg
 The time is that of the processor with one thread, so that a busy machine counts little, else that
 of the clock on the wall.
 Tensors of 32 MB lie just at the size from which glibc asks the system for fresh pages at each call,
-and what a process did before decides: that moves an allocating loss by a factor of three. So freed
-memory is kept by the processes, which is best for whoever allocates most, or, with ``--give-back``,
-given back at once. Memory is the peak of the resident set beyond the inputs, in another process
-alone that gives back, with one thread.
+and what a process did before decides: that moves a loss that allocates by a factor of three.
+``--heap kept`` keeps all freed memory, which is best for whoever allocates most, ``given-back``
+gives it back at once, worst for all; ``default`` is what a user's process does. Memory is the peak
+of the resident set beyond the inputs, in another process alone that gives back, with one thread.
 """
 
 import argparse
@@ -65,8 +65,9 @@ SAME -= {("soft", "torchvision"), ("soft", "monai")}
 GOALS = {"torchvision": 3.0, "kornia": 2.0, "monai": 2.0}
 MEMORY_GOAL = 1.5
 HEAPS = {
+    "default": {},
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
-    "given back": {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)},
+    "given-back": {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)},
 }
 
 
@@ -108,7 +109,9 @@ def main() -> None:
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="only these")
-    parser.add_argument("--give-back", action="store_true", help="freed memory to the system")
+    parser.add_argument(
+        "--heap", choices=HEAPS, default="default", help="what the C library does with freed memory"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -116,7 +119,7 @@ def main() -> None:
         serve(Contestant(**json.loads(args.contestant)))
         return
     torch.set_num_threads(args.threads)
-    heap = "given back" if args.give_back else "kept"
+    heap = args.heap
     absent = sorted(peer for peer in {p for k in args.kinds for p in KINDS[k]} if not found(peer))
     results, failed = [], {}
     for size in args.sizes:
@@ -172,7 +175,7 @@ def case(
     apart: dict[Contestant, float] = {}
     failed: dict[str, str] = {}
     alone = [replace(one, threads=1) for one in field]
-    with ready(alone, HEAPS["given back"]) as (workers, _):
+    with ready(alone, HEAPS["given-back"]) as (workers, _):
         memory = {one.name: asked(worker, "memory") for one, worker in workers.items()}
     for number in range(processes):
         alive = [one for one in field if one.name not in failed]
