@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -29,8 +30,8 @@ from fldet.losses.elements import (
     of_classes,
     wanted_by,
 )
-from fldet.losses.examples import all_terms, can_sweep
-from fldet.losses.sweep import by_pieces, total
+from fldet.losses.examples import EVERYTHING, all_terms, can_sweep
+from fldet.losses.sweep import ClosedForm, by_pieces, total
 
 _SAFE = 60.0  # logits whose exponentials can be added up in float32
 
@@ -87,68 +88,16 @@ def softmax_focal_loss(
     if weight is not None:
         weight = of_classes(weight, layout, "a weight", input)
     exponent = exponent_of(gamma, layout, input)
-    counted = None
-    if has_labels:
-        labels = layout.of_examples(target)
-        if ignored and index is not None:
-            counted = torch.ne(labels, index)
-            labels = torch.where(counted, labels, 0)
+    kind = _Labels if has_labels else _Shares
+    examples = kind(layout, target, index if ignored else None, weight, exponent, label_smoothing)
     if isinstance(exponent, float) and exponent == 0 and reduction != "positives":
-        if counted is not None:  # what does not count may be anything, NaN too
-            kept = layout.restored(counted.expand_as(layout.blocks(input)))
-            input = torch.where(kept, input, 0)
-        return F.cross_entropy(
-            input.to(compute_dtype(input)),
-            target.long() if has_labels else target.to(compute_dtype(input)),
-            None if weight is None else weight.view(-1),
-            ignore_index=-100 if index is None or not has_labels else index,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-        )
-    if not has_labels:
-        shares = layout.blocks(target)
-
-    def terms(x: Tensor, piece: Piece) -> Tensor:
-        rows, columns = piece
-        if not has_labels:
-            return _expected_over_classes(
-                x, shares[rows, :, columns].to(x.dtype), exponent, weight, label_smoothing
-            )
-        y = labels[rows, :, columns].long()
-        if counted is not None:  # what does not count may be anything, NaN too
-            x = torch.where(counted[rows, :, columns], x, 0)
-        if label_smoothing:
-            one_hot = torch.zeros_like(x).scatter(1, y, 1.0)
-            loss = _expected_over_classes(x, one_hot, exponent, weight, label_smoothing)
-        else:
-            loss = _of_labels(x, y, exponent)
-            if weight is not None:
-                loss = loss * weight[:, 0][y]
-        return loss if counted is None else torch.where(counted[rows, :, columns], loss, 0)
-
+        return examples.cross_entropy(input, reduction)
     if reduction == "none":
-        return all_terms(terms, input, layout).reshape(layout.example_shape)
-    closed = None
-    if has_labels and not label_smoothing and input.device.type == "cpu":
-        closed = partial(_closed_of_labels, labels, counted, weight, exponent, _is_safe(input))
-    divisor: Tensor | float = layout.outer * layout.inner
-    if reduction == "sum":
-        divisor = 1
-    elif not has_labels:
-        divisor = max(1, divisor)
-    elif reduction == "positives":
-        objects = torch.ones_like(labels, dtype=torch.bool) if counted is None else counted
-        if background is not None:
-            objects = objects & (labels != background)
-        divisor = objects.sum().clamp(min=1)
-    elif weight is not None:
-        weights = weight[:, 0][labels.long()]
-        divisor = (weights if counted is None else torch.where(counted, weights, 0)).sum()
-    elif counted is not None:
-        divisor = counted.sum()
+        return all_terms(examples.terms, input, layout).reshape(layout.example_shape)
+    divisor = examples.divisor(reduction, background)
     if can_sweep(input, target, weight, wanted_by(exponent, input)):
-        return total([by_pieces(terms, layout, divisor, closed)], [input])
-    return all_terms(terms, input, layout).sum() / divisor
+        return total([by_pieces(examples.terms, layout, divisor, examples.closed(input))], [input])
+    return all_terms(examples.terms, input, layout).sum() / divisor
 
 
 def _check_classes(
@@ -171,6 +120,145 @@ def _check_classes(
         )
     check_integers(target)
     return True, not known or check_label_range(target, layout.num_classes - 1, ignore_index, "")
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Probabilities of the classes as targets, with the settings of the loss."""
+
+    layout: Layout
+    target: Tensor
+    ignored: int | None  # the label that does not count; None if there is none
+    weight: Tensor | None  # (K, 1)
+    gamma: Exponent
+    smoothing: float
+
+    def terms(self, x: Tensor, piece: Piece) -> Tensor:
+        """Returns the loss of a piece, (rows, 1, columns)."""
+        rows, columns = piece
+        shares = self.layout.blocks(self.target)[rows, :, columns].to(x.dtype)
+        return _expected_over_classes(x, shares, self.gamma, self.weight, self.smoothing)
+
+    def closed(self, inputs: Tensor) -> ClosedForm | None:
+        """Returns the closed form of the sum over a piece; there is none."""
+        del inputs
+        return None
+
+    def divisor(self, reduction: str, background: int | None) -> Tensor | float:
+        """Returns what the sum is divided by: the number of examples."""
+        del background
+        return 1 if reduction == "sum" else max(1, self.layout.outer * self.layout.inner)
+
+    def cross_entropy(self, inputs: Tensor, reduction: str) -> Tensor:
+        """Returns the loss at gamma 0, which is torch's."""
+        dtype = compute_dtype(inputs)
+        return F.cross_entropy(
+            inputs.to(dtype),
+            self.target.to(dtype),
+            None if self.weight is None else self.weight.view(-1),
+            label_smoothing=self.smoothing,
+            reduction=reduction,
+        )
+
+
+class _Labels(_Shares):
+    """Labels as targets, with the settings of the loss."""
+
+    def labels(self, piece: Piece = EVERYTHING) -> tuple[Tensor, Tensor | None]:
+        """Returns the labels of a piece, (rows, 1, columns), and which count; None if all do."""
+        labels = self.layout.of_examples(self.target)[piece[0], :, piece[1]].long()
+        if self.ignored is None:
+            return labels, None
+        counts = labels != self.ignored
+        return torch.where(counts, labels, 0), counts
+
+    def terms(self, x: Tensor, piece: Piece) -> Tensor:
+        """Returns the loss of a piece, (rows, 1, columns)."""
+        y, counts = self.labels(piece)
+        if counts is not None:  # what does not count may be anything, NaN too
+            x = torch.where(counts, x, 0)
+        if self.smoothing:
+            one_hot = torch.zeros_like(x).scatter(1, y, 1.0)
+            loss = _expected_over_classes(x, one_hot, self.gamma, self.weight, self.smoothing)
+        else:
+            loss = _of_labels(x, y, self.gamma)
+            if self.weight is not None:
+                loss = loss * self.weight[:, 0][y]
+        return loss if counts is None else torch.where(counts, loss, 0)
+
+    def divisor(self, reduction: str, background: int | None) -> Tensor | float:
+        """Returns what the sum is divided by."""
+        if reduction == "sum":
+            return 1
+        labels, counts = self.labels()
+        if counts is None:
+            counts = torch.ones_like(labels, dtype=torch.bool)
+        if reduction == "positives":
+            objects = counts if background is None else counts & (labels != background)
+            return objects.sum().clamp(min=1)
+        if self.weight is None:
+            return counts.sum()
+        return torch.where(counts, self.weight[:, 0][labels], 0).sum()
+
+    def cross_entropy(self, inputs: Tensor, reduction: str) -> Tensor:
+        """Returns the loss at gamma 0, which is torch's."""
+        _, counts = self.labels()
+        if counts is not None:  # what does not count may be anything, NaN too
+            kept = self.layout.restored(counts.expand_as(self.layout.blocks(inputs)))
+            inputs = torch.where(kept, inputs, 0)
+        return F.cross_entropy(
+            inputs.to(compute_dtype(inputs)),
+            self.target.long(),
+            None if self.weight is None else self.weight.view(-1),
+            ignore_index=-100 if self.ignored is None else self.ignored,
+            label_smoothing=self.smoothing,
+            reduction=reduction,
+        )
+
+    def closed(self, inputs: Tensor) -> ClosedForm | None:
+        """Returns the closed form of the sum over a piece, where there is one."""
+        if self.smoothing or inputs.device.type != "cpu" or is_traced(inputs):
+            return None
+        low, high = inputs.detach().aminmax() if inputs.numel() else (0, 0)
+        return partial(self._sum, bool(low > -_SAFE and high < _SAFE))
+
+    def _sum(
+        self, is_safe: bool, x: Tensor, piece: Piece, scale: Tensor, grad: Tensor | None
+    ) -> Tensor:
+        """Returns the sum over a piece, and fills its gradient.
+
+        With q = 1 - p_y the loss is ``-q^gamma log p_y``, its derivative by a logit
+        ``q^gamma (1 - gamma p_y log(p_y) / q)`` times ``p_c``, and times ``-q`` for the label's.
+        What belongs to q is added up without p_y, which would take its digits.
+        """
+        y, counts = self.labels(piece)
+        if counts is not None:
+            x = torch.where(counts, x, 0)
+        out = None if grad is None or grad.dtype != x.dtype else grad
+        if is_safe:  # no exponential over- or underflows
+            own = x.gather(1, y)
+            others = torch.exp(x, out=out)
+        else:
+            shifted = torch.sub(x, x.amax(1, keepdim=True), out=out)
+            own = shifted.gather(1, y)
+            others = shifted.exp_()
+        others.scatter_(1, y, 0.0)
+        rest, own_exp = others.sum(1, keepdim=True), own.exp()
+        whole = rest + own_exp
+        log_p = torch.where(rest < own_exp, -torch.log1p(rest / own_exp), own - whole.log())
+        q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
+        gamma = _at_labels(self.gamma, y, log_p)
+        scaled = q**gamma * scale
+        if self.weight is not None:
+            scaled = scaled * self.weight[:, 0][y]
+        if counts is not None:
+            scaled = torch.where(counts, scaled, 0)
+        if grad is not None:
+            slope = scaled * (1 - gamma * log_p * log_p.exp() / q)
+            others.mul_(slope / whole).scatter_(1, y, -slope * q)
+            if others is not grad:
+                grad.copy_(others)
+        return -(scaled * log_p).sum()
 
 
 def _of_labels(x: Tensor, y: Tensor, gamma: Exponent) -> Tensor:
@@ -204,63 +292,6 @@ def _log_odds(x: Tensor, y: Tensor) -> Tensor:
     """Returns ``log(p_y / (1 - p_y))``, which has all digits where p is 1 to as many."""
     lowest = torch.finfo(x.dtype).min / 4
     return x.gather(1, y) - x.scatter(1, y, lowest).logsumexp(1, keepdim=True)
-
-
-def _is_safe(logits: Tensor) -> bool:
-    """Returns whether the exponentials of all logits can be added up as they are."""
-    if is_traced(logits) or not logits.numel():
-        return False
-    low, high = torch.stack(logits.detach().aminmax()).tolist()
-    return bool(-_SAFE < low <= high < _SAFE)
-
-
-def _closed_of_labels(
-    labels: Tensor,
-    counted: Tensor | None,
-    weight: Tensor | None,
-    gamma: Exponent,
-    is_safe: bool,
-    x: Tensor,
-    piece: Piece,
-    scale: Tensor,
-    grad: Tensor | None,
-) -> Tensor:
-    """Returns the sum of ``_of_labels`` over a piece, and fills its gradient.
-
-    With q = 1 - p_y the loss is ``-q^gamma log p_y``, its derivative by a logit
-    ``q^gamma (1 - gamma p_y log(p_y) / q)`` times ``p_c``, and times ``-q`` for the label's. What
-    belongs to q is added up without p_y, which would take its digits.
-    """
-    rows, columns = piece
-    y = labels[rows, :, columns].long()
-    if counted is not None:
-        x = torch.where(counted[rows, :, columns], x, 0)
-    out = None if grad is None or grad.dtype != x.dtype else grad
-    if is_safe:  # no exponential over- or underflows
-        own = x.gather(1, y)
-        others = torch.exp(x, out=out)
-    else:
-        shifted = torch.sub(x, x.amax(1, keepdim=True), out=out)
-        own = shifted.gather(1, y)
-        others = shifted.exp_()
-    others.scatter_(1, y, 0.0)
-    rest, own_exp = others.sum(1, keepdim=True), own.exp()
-    whole = rest + own_exp
-    log_p = torch.where(rest < own_exp, -torch.log1p(rest / own_exp), own - whole.log())
-    q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
-    gamma = _at_labels(gamma, y, log_p)
-    scaled = q**gamma * scale
-    if counted is not None:
-        scaled = scaled * counted[rows, :, columns]
-    if weight is not None:
-        scaled = scaled * weight[:, 0][y]
-    value = -(scaled * log_p).sum()
-    if grad is not None:
-        slope = scaled * (1 - gamma * log_p * log_p.exp() / q)
-        others.mul_(slope / whole).scatter_(1, y, -slope * q)
-        if others is not grad:
-            grad.copy_(others)
-    return value
 
 
 def _expected_over_classes(
