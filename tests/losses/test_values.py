@@ -29,7 +29,7 @@ SHARES = [
     [0.6, 0.0, 0.0, 0.99],
 ]
 ALPHAS = [None, 0.25, 0.9, [0.1, 0.5, 0.25, 1.0]]
-GAMMAS = [0.0, 0.5, 1.0, 2.0, 3.7, [0.5, 2.0, 0.0, 5.0]]
+GAMMAS = [0.0, 0.5, 1.0, 2.0, 3.7, 5.0, [0.5, 2.0, 0.0, 5.0]]
 WEIGHTS = {
     "": None,
     "of examples": [1.0, 0.5, 2.0, 0.0, 1.5],
@@ -75,7 +75,8 @@ def expected_sigmoid(targets, alpha, gamma, weight, class_weight, reduction):
 def sigmoid_cases():
     settings = itertools.cycle(itertools.product(("none", "sum", "mean", "positives"), WEIGHTS))
     class_weights = itertools.cycle([None, None, CLASS_WEIGHT])
-    targets = {"labels": LABELS, "shares": SHARES, "ignored": IGNORED}
+    ones = [[float(j == y) for j in range(K)] for y in LABELS]
+    targets = {"labels": LABELS, "zeros and ones": ones, "shares": SHARES, "ignored": IGNORED}
     for name, alpha, gamma in itertools.product(targets, ALPHAS, GAMMAS):
         reduction, weight = next(settings)
         yield pytest.param(
