@@ -137,7 +137,7 @@ class Curve:
         return focal_loss_star(x_t, self.gain, self.shift)
 
 
-# --- from logits and targets to x_t and alpha_t ---
+# --- from logits and targets to x_t and alpha_t: kept for ``fldet.functional``, for one release ---
 
 
 def signed_logits(logits: Tensor, targets: Tensor) -> Tensor:
