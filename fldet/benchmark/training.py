@@ -30,6 +30,7 @@ from fldet.benchmark.clock import (
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
 from fldet.config.check import TRAINING_KEYS
+from fldet.config.epochs import count_iterations
 from fldet.config.prepare import prepare_config
 from fldet.config.resolve import settle_training
 from fldet.config.train_step import set_train_step, use_wrapper
@@ -86,6 +87,7 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
+    count_iterations(prepared, images=prepared.train_dataloader.batch_size)  # none is counted
     prepared.auto_scale_lr = None  # the rate is 0
     if amp:
         prepared.amp = True
