@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.model import model_in_words
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
@@ -92,7 +93,7 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
     head = getattr(detector.model, "bbox_head", None)
     if not isinstance(head, AnchorHead) or not head.use_sigmoid_cls:
         raise UsageError(
-            f"cannot export a {type(detector.model).__name__} with {type(head).__name__}",
+            f"cannot export a {model_in_words(detector.model)}",
             expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet",
         )
     test_cfg, before = head.test_cfg, cfg.model.data_preprocessor
