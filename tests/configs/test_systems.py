@@ -25,6 +25,22 @@ each_system = pytest.mark.parametrize(
 MAKE_TINY = {}
 
 
+def narrow_ssd512(model):
+    model.backbone = {
+        "type": "ResNet",
+        "depth": 18,
+        "base_channels": 8,
+        "strides": (1, 2, 2, 1),
+        "out_indices": (1, 3),
+    }
+    channels = (16, 64, 32, 16, 16, 16, 16)
+    model.neck.update(in_channels=channels[:2], out_channels=channels)
+    model.bbox_head.update(in_channels=channels)
+
+
+MAKE_TINY["mmdet_ssd512"] = narrow_ssd512
+
+
 @each_system
 def test_loads_passes_the_checks_and_builds(path):
     cfg = load_config(path)

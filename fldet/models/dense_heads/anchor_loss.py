@@ -31,7 +31,7 @@ class AnchorLoss:
     def _set_up_loss(self, normalizer: dict[str, Any], miner: dict[str, Any] | None) -> None:
         """Builds what the sums are divided by, and what chooses examples, from their configs."""
         self.normalizer = MODELS.build(normalizer)
-        self.miner = miner and TASK_UTILS.build(miner)
+        self.miner = TASK_UTILS.build(miner) if miner else None
         if self.miner and self.miner.divisor == "selected":
             self.selected_normalizer = MODELS.build(normalizer)
 
