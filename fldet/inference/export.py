@@ -1,13 +1,14 @@
 """Exporting a model to ONNX or TorchScript.
 
 The file takes images that are resized, normalized and padded; how, is written into its metadata.
-Batch and size are free. With the post-processing inside it gives boxes, without it the raw maps.
+Batch and size are free, but that of SSD has the one size that all images are warped to. With the
+post-processing inside it gives boxes, without it the raw maps.
 """
 
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
 from fldet.inference.exported import KEY, as_text, load_exported, require
+from fldet.inference.networks import RawMaps, WithBoxes, WithBoxesOfClasses
 from fldet.inference.parity import compare, first_images, is_within
 from fldet.inference.results import ExportResult
+from fldet.models.dense_heads.ssd_head import SSDHead
 
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
 
@@ -82,7 +85,9 @@ def _free_file(file: Path, ending: str) -> Path:
 def _write(detector: Detector, description: dict[str, Any], file: Path, opset: int | None) -> None:
     """Writes the file under another name, then renames it."""
     inside = description["post_process"] == "inside"
-    network = WithBoxes(detector.model) if inside else RawMaps(detector.model)
+    per_class = description.get("nms_pre_per_class")
+    with_boxes = WithBoxesOfClasses if per_class else WithBoxes
+    network = with_boxes(detector.model) if inside else RawMaps(detector.model)
     write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
     with explained_file_errors(file), atomic_path(file) as temporary:
         write(network.eval(), description, temporary, opset)
@@ -91,10 +96,12 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
     """Returns what a user of the exported file must know, in Python's plain types."""
     head = getattr(detector.model, "bbox_head", None)
-    if not isinstance(head, AnchorHead) or not head.use_sigmoid_cls:
+    is_ssd = isinstance(head, SSDHead)
+    if not isinstance(head, AnchorHead) or not (head.use_sigmoid_cls or is_ssd):
         raise UsageError(
             f"cannot export a {model_in_words(detector.model)}",
-            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet",
+            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet, "
+            "or with fldet.SSDHead",
         )
     test_cfg, before = head.test_cfg, cfg.model.data_preprocessor
     return {
@@ -115,7 +122,37 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
         "nms_pre": int(test_cfg.get("nms_pre", -1)),
         "max_per_img": int(test_cfg.get("max_per_img", -1)),
         "bbox_head": literal({**cfg.model.bbox_head, "test_cfg": cfg.model.test_cfg}),
+        **(_of_ssd(detector, cfg) if is_ssd else {}),
     }
+
+
+def _of_ssd(detector: Detector, cfg: Config) -> dict[str, Any]:
+    """Returns what the description of an SSD has besides, or in the place of that of others."""
+    size = warped_size(detector.pipeline)
+    if size is None:
+        raise UsageError(
+            "an SSD is exported for images of one size, and the test pipeline makes others",
+            expected="Resize(scale=(WIDTH, HEIGHT), keep_ratio=False) in the test pipeline",
+        )
+    head = {**cfg.model.bbox_head, "test_cfg": cfg.model.test_cfg}
+    head["in_channels"] = [1] * len(head["in_channels"])  # its layers are in the file
+    head["stacked_convs"] = 0
+    return {
+        "size": list(size),
+        "scores": "softmax, background last",
+        "nms_pre_per_class": cfg.model.test_cfg.get("nms_pre_per_class"),
+        "bbox_head": literal(head),
+    }
+
+
+def warped_size(pipeline: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """Returns the height and width that all images get, whatever they have; None if they differ."""
+    resizes = [step for step in pipeline if str(step["type"]).rpartition(".")[2] == "Resize"]
+    last = resizes[-1] if resizes else {}
+    scale = last.get("scale")
+    if last.get("keep_ratio") or not isinstance(scale, (tuple, list)):
+        return None
+    return int(scale[1]), int(scale[0])
 
 
 def literal(value: Any) -> Any:
@@ -130,121 +167,6 @@ def literal(value: Any) -> Any:
         f"the config holds {shorten(value)}, which an exported file cannot",
         expected="numbers, text, lists, tuples and dicts",
     )
-
-
-class RawMaps(nn.Module):
-    """The network alone: class logits of all levels, then box deltas of all levels."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the outputs."""
-        levels = range(self.model.bbox_head.prior_generator.num_levels)
-        return [f"{kind}_{level}" for kind in ("cls_score", "bbox_pred") for level in levels]
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Returns for each level (N, A * K, h, w), then for each level (N, A * 4, h, w)."""
-        scores, deltas = self.model.bbox_head(self.model.extract_feat(images))
-        return (*scores, *deltas)
-
-
-class WithBoxes(nn.Module):
-    """The network with MMDetection's post-processing, plain NMS by class, for a whole batch."""
-
-    outputs = ("boxes", "scores", "labels", "image")
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        cfg = self.model.bbox_head.test_cfg
-        nms = cfg.get("nms") or {}
-        self.score_thr, self.limit = float(cfg.score_thr), int(cfg.max_per_img)
-        self.nms_pre, self.iou_threshold = int(cfg.get("nms_pre", -1)), nms.get("iou_threshold")
-        agnostic = nms.get("class_agnostic", False)
-        plain_nms = nms.get("type", "nms") == "nms" and self.iou_threshold and not agnostic
-        if not plain_nms or self.nms_pre < 1 or self.limit < 1 or cfg.get("min_bbox_size", 0) > 0:
-            raise UsageError(
-                f"test_cfg {cfg.to_dict()} cannot be exported",
-                expected="nms of type 'nms', nms_pre and max_per_img above 0, min_bbox_size 0",
-                hint="--post-process outside",
-            )
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Returns the boxes of all images, best first within each.
-
-        Args:
-            images: (N, 3, H, W), normalized and padded.
-            sizes: (N, 2) float32, height and width of each image before padding, in pixels.
-
-        Returns:
-            (T, 4) boxes xyxy in pixels of the input, (T,) scores, (T,) labels, (T,) image numbers.
-        """
-        head = self.model.bbox_head
-        levels = zip(*head(self.model.extract_feat(images)), strict=True)
-        best = [self._best(level, *maps) for level, maps in enumerate(levels)]
-        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
-        limits = sizes.flip(1).repeat(1, 2).unsqueeze(1)
-        boxes = torch.minimum(boxes.clamp(min=0), limits)
-        has_area = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-        scores = torch.where(has_area, scores, torch.zeros_like(scores))
-        moved = boxes + self._offsets(boxes, scores, labels)
-        chosen = select(moved, scores[:, None], self.iou_threshold, self.score_thr, self.limit)
-        image, row = chosen[:, 0], chosen[:, 2]
-        return boxes[image, row], scores[image, row], labels[image, row], image
-
-    def _best(self, level: int, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns boxes (N, k, 4), scores (N, k) and labels of a level's best anchors and classes.
-
-        There are always k; where the level has fewer, the rest have the score 0.
-        """
-        head, count = self.model.bbox_head, scores.shape[0]
-        anchors = head.prior_generator.single_level_grid_priors(
-            (scores.shape[2], scores.shape[3]), level, device=scores.device
-        )
-        logits = scores.permute(0, 2, 3, 1).flatten(1)
-        filling = logits.new_full((count, self.nms_pre), float("-inf"))
-        top, place = torch.cat([logits, filling], dim=1).topk(self.nms_pre, dim=1)
-        place = torch.where(torch.isinf(top), torch.zeros_like(place), place)
-        anchor, label = place // head.cls_out_channels, place % head.cls_out_channels
-        deltas = deltas.permute(0, 2, 3, 1).reshape(count, -1, 4)
-        deltas = deltas.gather(1, anchor.unsqueeze(2).expand(-1, -1, 4))
-        flat = head.bbox_coder.decode(anchors[anchor].reshape(-1, 4), deltas.reshape(-1, 4))
-        return flat.reshape(count, -1, 4), top.sigmoid(), label
-
-    def _offsets(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Returns (N, T, 1): moved by these, boxes of different classes do not touch."""
-        counted = (scores > self.score_thr).unsqueeze(2)
-        largest = torch.where(counted, boxes, torch.zeros_like(boxes)).amax(dim=(1, 2))
-        return (labels.to(boxes) * (largest[:, None] + 1)).unsqueeze(2)
-
-
-@torch.library.custom_op("fldet::select", mutates_args=())
-def select(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, limit: int
-) -> Tensor:
-    """Returns (T, 3) rows of image, 0 and box: what ONNX's NonMaxSuppression returns.
-
-    Boxes are (N, M, 4) xyxy, scores (N, 1, M). A box goes if it overlaps a better one by more than
-    ``iou_threshold``; only scores above ``score_thr`` count, and ``limit`` boxes of an image.
-    """
-    from fldet.ops.nms import nms
-
-    rows = [torch.zeros(0, 3, dtype=torch.long)]
-    for image, (some, score) in enumerate(zip(boxes, scores[:, 0], strict=True)):
-        valid = (score > score_thr).nonzero()[:, 0]
-        kept = valid[nms(some[valid], score[valid], iou_threshold)[:limit]]
-        rows.append(torch.stack([torch.full_like(kept, image), torch.zeros_like(kept), kept], 1))
-    return torch.cat(rows)
-
-
-@select.register_fake
-def _(boxes: Tensor, scores: Tensor, iou: float, score_thr: float, limit: int) -> Tensor:
-    del scores, iou, score_thr, limit
-    rows = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty((rows, 3), dtype=torch.long)
 
 
 def _select_in_onnx() -> Callable[..., Any]:
@@ -263,7 +185,8 @@ def _write_onnx(
 ) -> None:
     example = _example(network, description)
     free = torch.export.Dim.DYNAMIC
-    shapes: dict[str, Any] = {"images": {0: free, 2: free, 3: free}, "sizes": {0: free}}
+    sides = {} if "size" in description else {2: free, 3: free}
+    shapes: dict[str, Any] = {"images": {0: free, **sides}, "sizes": {0: free}}
     names = list(shapes)[: len(example)]
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
@@ -303,9 +226,10 @@ def _write_torchscript(
 
 
 def _example(network: nn.Module, description: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Returns inputs of a size that nothing is special about."""
+    """Returns inputs of the one size that the images have, else of one that is not special."""
     side = max(64, description["size_divisor"])
-    images = torch.randn(2, 3, 3 * side, 4 * side, generator=torch.Generator().manual_seed(0))
+    size = description.get("size", (3 * side, 4 * side))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     sizes = torch.tensor([[2.5 * side, 4.0 * side], [3.0 * side, 3.5 * side]])
     return (images,) if isinstance(network, RawMaps) else (images, sizes)
 

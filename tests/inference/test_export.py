@@ -20,6 +20,7 @@ from fldet.inference.detector import Detector
 from fldet.inference.export import as_metadata, export
 from fldet.inference.exported import as_text, load_exported
 from fldet.inference.folder import read_lines
+from fldet.inference.networks import WithBoxes
 from fldet.inference.parity import match
 from fldet.inference.predict import predict
 
@@ -209,7 +210,7 @@ def test_other_post_processing_than_plain_nms_stays_outside(tiny_config, change)
     model = build_model(load_config(tiny_config))
     model.bbox_head.test_cfg.update(change)
     with pytest.raises(UsageError, match="cannot be exported") as error:
-        module.WithBoxes(model)
+        WithBoxes(model)
     assert error.value.hint == "--post-process outside"
 
 

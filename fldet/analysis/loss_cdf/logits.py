@@ -29,7 +29,7 @@ from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors
 from fldet.errors import CheckpointError, ConfigError, UsageError
 from fldet.files import write_atomically
-from fldet.models.dense_heads.retina_head import flatten_levels
+from fldet.models.dense_heads.anchor_loss import flatten_levels
 from fldet.progress import with_progress
 from fldet.registry import DATASETS
 

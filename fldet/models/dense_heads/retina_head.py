@@ -8,6 +8,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from fldet.models.dense_heads.anchor_loss import AnchorLoss
 from fldet.models.dense_heads.post_process import (
     gather_deltas,
     is_plain_nms,
@@ -15,12 +16,11 @@ from fldet.models.dense_heads.post_process import (
     suppress,
 )
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
-from fldet.models.task_modules.miners import Examples, Miner
-from fldet.registry import MODELS, TASK_UTILS
+from fldet.registry import MODELS
 
 
 @MODELS.register_module()
-class RetinaHead(MMDetRetinaHead):
+class RetinaHead(AnchorLoss, MMDetRetinaHead):
     """Classification and box subnets shared over the levels, trained on all anchors at once.
 
     The layers and their names are those of MMDetection's head, so that its checkpoints load. The
@@ -72,143 +72,26 @@ class RetinaHead(MMDetRetinaHead):
             stacked_convs=stacked_convs,
             **kwargs,
         )
-        normalizer = normalizer or {"type": "fldet.CountOverRanks"}
-        self.normalizer = MODELS.build(normalizer)
         miner = (self.train_cfg or {}).get("miner")
-        self.miner: Miner | None = miner and TASK_UTILS.build(miner)
-        if self.miner and self.miner.divisor == "selected":
-            self.selected_normalizer = MODELS.build(normalizer)
+        self._set_up_loss(normalizer or {"type": "fldet.CountOverRanks"}, miner)
 
-    def loss_by_feat(
+    def _all_scores_loss(
         self,
         cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        batch_gt_instances: list[Any],
-        batch_img_metas: list[dict[str, Any]],
-        batch_gt_instances_ignore: list[Any] | None = None,
-    ) -> dict[str, Tensor]:
-        """Returns ``loss_cls`` over all anchors and ``loss_bbox`` over the assigned ones.
-
-        Args:
-            cls_scores: for each level (N, A * K, H, W) raw scores.
-            bbox_preds: for each level (N, A * 4, H, W) box deltas.
-            batch_gt_instances: for each image ``bboxes`` (M, 4) in pixels of the network's input
-                and ``labels`` (M,).
-            batch_img_metas: for each image its ``img_shape`` and ``pad_shape``.
-            batch_gt_instances_ignore: crowd regions of each image; they only matter to an assigner
-                with ``ignore_iof_thr`` > 0.
-
-        Returns:
-            Two scalars in float32, without autocast whatever surrounds the call.
-        """
-        with torch.autocast(cls_scores[0].device.type, enabled=False):
-            return self._losses(
-                cls_scores,
-                bbox_preds,
-                batch_gt_instances,
-                batch_img_metas,
-                batch_gt_instances_ignore,
-            )
-
-    def _losses(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        batch_gt_instances: list[Any],
-        batch_img_metas: list[dict[str, Any]],
-        batch_gt_instances_ignore: list[Any] | None,
-    ) -> dict[str, Tensor]:
-        anchors, valid_flags = self.get_anchors(
-            [score.shape[-2:] for score in cls_scores], batch_img_metas, cls_scores[0].device
-        )
-        level_labels, level_weights, box_targets, _, _ = self.get_targets(
-            anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
-        )
-        labels, label_weights = torch.cat(level_labels, dim=1), torch.cat(level_weights, dim=1)
-        is_positive = labels < self.num_classes
-        num_pos = is_positive.sum(dim=1)
-        avg_factor = self.normalizer(num_pos)
-        deltas = flatten_levels(bbox_preds, self.bbox_coder.encode_size)
-        targets = torch.cat(box_targets, dim=1)
-        flat_anchors = torch.stack([torch.cat(per_image) for per_image in anchors])
-
-        boxes = deltas[is_positive]
-        if self.reg_decoded_bbox:
-            boxes = self.bbox_coder.decode(flat_anchors[is_positive], boxes)
-        # the weights of one are for the losses that ask for some, like GHM's
-        loss_bbox = self.loss_bbox(
-            boxes, targets[is_positive], torch.ones_like(boxes), avg_factor=avg_factor
-        )
-        if not len(boxes):  # an IoU loss is a constant then; distributed training wants gradients
-            loss_bbox = loss_bbox + boxes.sum()
-        if self.miner is None and isinstance(self.loss_cls, SigmoidLoss):
-            per_map = [
-                [v.view(s.shape[0], *s.shape[-2:], -1) for v, s in zip(vs, cls_scores, strict=True)]
-                for vs in (level_labels, level_weights)
-            ]
-            loss_cls = self.loss_cls(cls_scores, *per_map, avg_factor=avg_factor)
-            return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
-
-        logits = flatten_levels(cls_scores, self.cls_out_channels)
-        if self.miner is None:
-            loss_cls = self.loss_cls(
-                *(logits.flatten(0, 1), labels.flatten(), label_weights.flatten()),
-                avg_factor=avg_factor,
-            )
-            return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
-
-        kept = self._mine(self.miner, logits, labels, label_weights, flat_anchors, deltas, targets)
-        if self.miner.divisor == "selected":
-            avg_factor = self.selected_normalizer(kept.sum(dim=1))
-        loss_cls = self.loss_cls(
-            logits[kept], labels[kept], label_weights[kept], avg_factor=avg_factor
-        )
-        return {"loss_cls": loss_cls, "loss_bbox": loss_bbox, "num_mined": kept.sum().float()}
-
-    @torch.no_grad()
-    def _mine(
-        self,
-        miner: Miner,
-        logits: Tensor,
-        labels: Tensor,
-        label_weights: Tensor,
-        anchors: Tensor,
-        deltas: Tensor,
-        box_targets: Tensor,
+        level_labels: list[Tensor],
+        level_weights: list[Tensor],
+        avg_factor: Tensor,
     ) -> Tensor:
-        """Returns (N, number of anchors) booleans, True for what the miner keeps of each image."""
-        kept = torch.zeros_like(labels, dtype=torch.bool)
-        candidates = [weights.nonzero().squeeze(1) for weights in label_weights]
-        images = [
-            self._examples(
-                *(values[i, rows] for values in (logits, labels, anchors, deltas, box_targets))
-            )
-            for i, rows in enumerate(candidates)
-        ]
-        for i, chosen in enumerate(miner.mine(images)):
-            kept[i, candidates[i][chosen]] = True
-        return kept
+        if not isinstance(self.loss_cls, SigmoidLoss):
+            return super()._all_scores_loss(cls_scores, level_labels, level_weights, avg_factor)
+        labels, weights = (
+            [v.view(s.shape[0], *s.shape[-2:], -1) for v, s in zip(values, cls_scores, strict=True)]
+            for values in (level_labels, level_weights)
+        )
+        return self.loss_cls(cls_scores, labels, weights, avg_factor=avg_factor)
 
-    def _examples(
-        self, logits: Tensor, labels: Tensor, anchors: Tensor, deltas: Tensor, box_targets: Tensor
-    ) -> Examples:
-        """Returns what a miner may look at; the arguments have a row for each example."""
-        is_positive = labels < self.num_classes
-        decoded = self.bbox_coder.decode(anchors, deltas)
-        boxes = decoded if self.reg_decoded_bbox else deltas
-        box_losses = logits.new_zeros(len(labels))
-        each = self.loss_bbox(
-            boxes[is_positive], box_targets[is_positive], reduction_override="none"
-        )
-        box_losses[is_positive] = each.flatten(1).sum(1) if each.dim() > 1 else each
-        return Examples(
-            cls_losses=self.loss_cls.loss_weight * self.loss_cls.per_anchor(logits, labels),
-            box_losses=box_losses,
-            is_positive=is_positive,
-            classes=torch.where(is_positive, labels, logits.argmax(dim=1)),
-            anchors=anchors,
-            decoded=decoded,
-        )
+    def _each_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.loss_cls.loss_weight * self.loss_cls.per_anchor(logits, labels)
 
     def predict_by_feat(
         self,
@@ -309,15 +192,6 @@ class RetinaHead(MMDetRetinaHead):
         )
         # MMDetection slices with any number: -1 leaves out the last box.
         return results[keep][: limit if limit < 0 else None]
-
-
-def flatten_levels(maps: list[Tensor], width: int) -> Tensor:
-    """Returns (N, sum(H * W * A), width) in float32, a row for each anchor of all levels in order.
-
-    The map of a level is (N, A * width, H, W); ``width`` is K for scores, 4 for deltas.
-    """
-    rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps]
-    return torch.cat(rows, dim=1).float()
 
 
 def _gaussian_init(prior_prob: float | None) -> dict[str, Any]:
