@@ -1,0 +1,5 @@
+"""What brings the maps of a backbone together."""
+
+from fldet.models.necks.passthrough import PassthroughNeck
+
+__all__ = ["PassthroughNeck"]
