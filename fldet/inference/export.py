@@ -22,9 +22,10 @@ from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
-from fldet.inference.exported import KEY, as_text, load_exported, require
+from fldet.inference.exported import KEY, as_text, kinds_of_maps, load_exported, require
 from fldet.inference.parity import compare, first_images, is_within
 from fldet.inference.results import ExportResult
+from fldet.models.dense_heads.yolov2_head import YOLOv2Head
 
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
 
@@ -90,10 +91,11 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
     """Returns what a user of the exported file must know, in Python's plain types."""
     head = getattr(detector.model, "bbox_head", None)
-    if not isinstance(head, AnchorHead) or not head.use_sigmoid_cls:
+    if not (isinstance(head, YOLOv2Head) or _has_anchors_and_sigmoids(head)):
         raise UsageError(
             f"cannot export a {type(detector.model).__name__} with {type(head).__name__}",
-            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet",
+            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet, "
+            "or YOLOv2",
         )
     test_cfg, before = head.test_cfg, cfg.model.data_preprocessor
     return {
@@ -108,13 +110,20 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
         "size_divisor": detector.size_divisor,
         "strides": [list(stride) for stride in head.prior_generator.strides],
         "anchors": [level.tolist() for level in head.prior_generator.base_anchors],
-        "deltas": {key: list(getattr(head.bbox_coder, key, ())) for key in ("means", "stds")},
+        "deltas": {
+            key: list(getattr(getattr(head, "bbox_coder", None), key, ()))
+            for key in ("means", "stds")
+        },
         "score_thr": float(test_cfg.get("score_thr", 0.0)),
         "nms": literal(test_cfg.get("nms")),
         "nms_pre": int(test_cfg.get("nms_pre", -1)),
         "max_per_img": int(test_cfg.get("max_per_img", -1)),
         "bbox_head": literal({**cfg.model.bbox_head, "test_cfg": cfg.model.test_cfg}),
     }
+
+
+def _has_anchors_and_sigmoids(head: Any) -> bool:
+    return isinstance(head, AnchorHead) and bool(head.use_sigmoid_cls)
 
 
 def literal(value: Any) -> Any:
@@ -132,7 +141,10 @@ def literal(value: Any) -> Any:
 
 
 class RawMaps(nn.Module):
-    """The network alone: class logits of all levels, then box deltas of all levels."""
+    """The network alone: class logits of all levels, then box deltas of all levels.
+
+    Of YOLOv2 it is the one map of its head.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -142,12 +154,14 @@ class RawMaps(nn.Module):
     def outputs(self) -> list[str]:
         """Names of the outputs."""
         levels = range(self.model.bbox_head.prior_generator.num_levels)
-        return [f"{kind}_{level}" for kind in ("cls_score", "bbox_pred") for level in levels]
+        return [
+            f"{kind}_{level}" for kind in kinds_of_maps(self.model.bbox_head) for level in levels
+        ]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Returns for each level (N, A * K, h, w), then for each level (N, A * 4, h, w)."""
-        scores, deltas = self.model.bbox_head(self.model.extract_feat(images))
-        return (*scores, *deltas)
+        kinds = self.model.bbox_head(self.model.extract_feat(images))
+        return tuple(level for levels in kinds for level in levels)
 
 
 class WithBoxes(nn.Module):
@@ -183,7 +197,10 @@ class WithBoxes(nn.Module):
         """
         head = self.model.bbox_head
         levels = zip(*head(self.model.extract_feat(images)), strict=True)
-        best = [self._best(level, *maps) for level, maps in enumerate(levels)]
+        if isinstance(head, YOLOv2Head):
+            best = [head.candidates(*maps, self.nms_pre) for maps in levels]
+        else:
+            best = [self._best(level, *maps) for level, maps in enumerate(levels)]
         boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
         limits = sizes.flip(1).repeat(1, 2).unsqueeze(1)
         boxes = torch.minimum(boxes.clamp(min=0), limits)

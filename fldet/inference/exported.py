@@ -23,6 +23,7 @@ from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.files import GIB, read_bytes
 from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
 from fldet.inference.results import Detections
+from fldet.models.dense_heads.yolov2_head import YOLOv2Head
 from fldet.registry import MODELS
 
 KEY = "fldet"  # the entry of the metadata that describes the model
@@ -59,8 +60,9 @@ class ExportedDetector(Detector):
         outputs = self._run({"images": data["inputs"], "sizes": sizes})
         if self.inside:
             return self._split(outputs, metas, score_thr)
-        half = len(outputs) // 2
-        maps = (outputs[:half], outputs[half:])
+        kinds = len(kinds_of_maps(model.bbox_head))
+        levels = len(outputs) // kinds
+        maps = [outputs[kind * levels : (kind + 1) * levels] for kind in range(kinds)]
         found = model.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)
         return [self.as_detections(one, score_thr) for one in found]
 
@@ -82,6 +84,11 @@ class ExportedDetector(Detector):
             factors = np.tile(np.asarray(meta["scale_factor"], np.float32), 2)
             found.append(self.named(boxes[rows] / factors, scores[rows], labels[rows]))
         return found
+
+
+def kinds_of_maps(head: Any) -> tuple[str, ...]:
+    """Returns what a head gives for each level, in order."""
+    return ("pred_map",) if isinstance(head, YOLOv2Head) else ("cls_score", "bbox_pred")
 
 
 def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedDetector:
