@@ -90,7 +90,7 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
 
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
     """Returns what a user of the exported file must know, in Python's plain types."""
-    head = getattr(detector.model, "bbox_head", None)
+    head: Any = getattr(detector.model, "bbox_head", None)
     if not (isinstance(head, YOLOv2Head) or _has_anchors_and_sigmoids(head)):
         raise UsageError(
             f"cannot export a {type(detector.model).__name__} with {type(head).__name__}",
@@ -198,7 +198,7 @@ class WithBoxes(nn.Module):
         head = self.model.bbox_head
         levels = zip(*head(self.model.extract_feat(images)), strict=True)
         if isinstance(head, YOLOv2Head):
-            best = [head.candidates(*maps, self.nms_pre) for maps in levels]
+            best = [head.candidates(maps, self.nms_pre) for (maps,) in levels]
         else:
             best = [self._best(level, *maps) for level, maps in enumerate(levels)]
         boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
