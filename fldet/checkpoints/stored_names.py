@@ -45,8 +45,9 @@ PLACES = (
         r"^batch_augments",
         "change of a batch",
         "MODELS",
-        (_PREPROCESSORS,),
-        frozenset({"BatchFixedSizePad", "BatchResize", "BatchSyncRandomResize"}),
+        ("fldet.data.preprocessor", _PREPROCESSORS),
+        frozenset({"BatchFixedSizePad", "BatchResize", "BatchSyncRandomResize"})
+        | {"SizeByIteration"},
     ),
     Place(r"backbone", "backbone", "MODELS", ("fldet.models.backbones", "mmdet.models.backbones")),
     Place(r"neck", "neck", "MODELS", ("fldet.models.necks", "mmdet.models.necks")),

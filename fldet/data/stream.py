@@ -15,8 +15,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from fldet.errors import ConfigError, DataError
 
-# The first of the numbers that ``seed_everything`` takes: two purposes never share a state.
-SAMPLE, ITERATION = 1, 2
+# The first of the numbers that a state is made of: two purposes never share one.
+SAMPLE, ITERATION, SIZE = 1, 2, 3
 
 
 MOST_OF_A_SEED = 2**32 - 1  # of NumPy's generators

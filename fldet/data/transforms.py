@@ -1,12 +1,18 @@
-"""Steps of a pipeline with MMDetection's results and fewer copies of the image."""
+"""Steps of a pipeline: MMDetection's with fewer copies of the image, and YOLOv2's augmentation."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
+import numpy.typing as npt
 import torch
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
 from mmdet.datasets.transforms import RandomFlip as MMDetRandomFlip
+from mmdet.datasets.transforms import Resize as MMDetResize
+from mmdet.structures.bbox import autocast_box_type
 
 from fldet.registry import TRANSFORMS
 
@@ -48,3 +54,118 @@ class PackDetInputs(MMDetPackDetInputs):
             image = image[..., None] if image.ndim == 2 else image
             packed["inputs"] = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return packed
+
+
+@TRANSFORMS.register_module()
+class PlaceOnGrey(MMDetResize):
+    """Resizes an image to fit into a grey canvas, stretched at random, and places it there.
+
+    As ``load_data_detection`` in darknet's data.c: width and height each grow or shrink by up to
+    ``jitter`` of themselves, which decides on the ratio of the two; the image is as large as the
+    canvas lets it be, at a random place. Boxes go with it, in a random order, for a head that looks
+    at the first ones only.
+
+    Args:
+        scale: (width, height) of the canvas in pixels.
+        jitter: share in [0, 1); 0 keeps the ratio.
+        grey: value of the pixels around the image.
+
+    Raises:
+        ValueError: ``jitter`` is out of range.
+    """
+
+    def __init__(self, scale: Sequence[int], *, jitter: float = 0.3, grey: int = 127) -> None:
+        if not 0 <= jitter < 1:
+            raise ValueError(f"jitter must be in [0, 1), got {jitter}")
+        super().__init__(scale=tuple(scale), keep_ratio=False)
+        self.jitter, self.grey = jitter, grey
+
+    @autocast_box_type()
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``results`` with the canvas as its image, and boxes in pixels of the canvas."""
+        image = results["img"]
+        height, width = image.shape[:2]
+        ratio = width * self._stretch() / (height * self._stretch())
+        size = _largest_within(self.scale, ratio)
+        x, y = (int(np.random.uniform(0, c - s)) for c, s in zip(self.scale, size, strict=True))
+        canvas = np.full((*self.scale[::-1], *image.shape[2:]), self.grey, image.dtype)
+        canvas[y : y + size[1], x : x + size[0]] = mmcv.imresize(image, size)
+        factors = size[0] / width, size[1] / height
+        results.update(img=canvas, img_shape=canvas.shape[:2], scale_factor=factors)
+        results.update(scale=self.scale, keep_ratio=False)
+        if "gt_bboxes" in results:
+            results["gt_bboxes"].rescale_(factors)
+            results["gt_bboxes"].translate_((x, y))
+            self._shuffle(results)
+        return results
+
+    def _stretch(self) -> float:
+        return float(np.random.uniform(1 - self.jitter, 1 + self.jitter))
+
+    @staticmethod
+    def _shuffle(results: dict[str, Any]) -> None:
+        order = np.random.permutation(len(results["gt_bboxes"]))
+        for name in ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"):
+            if name in results:
+                results[name] = results[name][order]
+
+
+def _largest_within(canvas: Sequence[int], ratio: float) -> tuple[int, int]:
+    """Returns the largest (width, height) of a ratio that fits into a canvas."""
+    width, height = canvas
+    if ratio * height <= width:
+        width = max(1, round(ratio * height))
+    else:
+        height = max(1, round(width / ratio))
+    return width, height
+
+
+@TRANSFORMS.register_module()
+class DistortHSV(BaseTransform):
+    """Turns the hue and multiplies saturation and brightness by random factors.
+
+    As ``random_distort_image`` in darknet's image.c; the paper (arXiv 1612.08242, Sec. 3) only
+    names "hue, saturation, and exposure shifts".
+
+    Args:
+        hue: the hue turns by at most this share of the circle, either way.
+        saturation: largest factor; as often one over it.
+        exposure: the same of the brightness.
+
+    Raises:
+        ValueError: ``hue`` is negative, or a factor is below 1.
+    """
+
+    def __init__(self, *, hue: float = 0.1, saturation: float = 1.5, exposure: float = 1.5) -> None:
+        if hue < 0 or min(saturation, exposure) < 1:
+            raise ValueError(
+                "hue must be at least 0, saturation and exposure at least 1, got "
+                f"{hue}, {saturation}, {exposure}"
+            )
+        self.hue, self.saturation, self.exposure = hue, saturation, exposure
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``results`` with other colours in its image, (H, W, 3) uint8 in BGR order."""
+        turn = float(np.random.uniform(-self.hue, self.hue))
+        factors = _factor(self.saturation), _factor(self.exposure)
+        results["img"] = distort_hsv(results["img"], turn, *factors)
+        return results
+
+
+def distort_hsv(
+    image: npt.NDArray[np.uint8], turn: float, saturation: float, exposure: float
+) -> npt.NDArray[np.uint8]:
+    """Returns a BGR image with its hue turned, a share of the circle, and the others multiplied.
+
+    What leaves the range of colours is cut off at the end, and not before, as in darknet.
+    """
+    hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2HSV)
+    hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
+    hsv *= np.array([1, saturation, exposure], np.float32)
+    pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR).clip(0, 1)
+    return np.rint(255 * pixels).astype(np.uint8)
+
+
+def _factor(most: float) -> float:
+    factor = float(np.random.uniform(1, most))
+    return factor if np.random.randint(2) else 1 / factor

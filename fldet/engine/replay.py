@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import model_with_weights
@@ -28,6 +29,14 @@ def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
     prepared = prepare_config(cfg, phases=("train",))
     model = model_with_weights(prepared, content, path).to(chosen).train()
     batch, moment = load_batch(content)
+    # for what changes with the iterations, as the size of the batches may
+    MessageHub.get_current_instance().update_info_dict(
+        {
+            "seed": moment.seed,
+            "iter": moment.iteration - 1,
+            "max_iters": prepared.train_cfg.max_iters,
+        }
+    )
     if moment.autocast and chosen.type == "cpu":
         avoid_single_columns(model)
     finding = examine(model, batch, moment)

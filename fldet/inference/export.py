@@ -25,10 +25,11 @@ from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
 from fldet.inference.exported import KEY, as_text, load_exported, require
-from fldet.inference.networks import RawMaps, WithBoxes, WithBoxesOfClasses
+from fldet.inference.networks import RawMaps, network_with_boxes
 from fldet.inference.parity import compare, first_images, is_within
 from fldet.inference.results import ExportResult
 from fldet.models.dense_heads.ssd_head import SSDHead
+from fldet.models.dense_heads.yolov2_head import YOLOv2Head
 
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
 
@@ -85,9 +86,7 @@ def _free_file(file: Path, ending: str) -> Path:
 def _write(detector: Detector, description: dict[str, Any], file: Path, opset: int | None) -> None:
     """Writes the file under another name, then renames it."""
     inside = description["post_process"] == "inside"
-    per_class = description.get("nms_pre_per_class")
-    with_boxes = WithBoxesOfClasses if per_class else WithBoxes
-    network = with_boxes(detector.model) if inside else RawMaps(detector.model)
+    network = (network_with_boxes if inside else RawMaps)(detector.model)
     write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
     with explained_file_errors(file), atomic_path(file) as temporary:
         write(network.eval(), description, temporary, opset)
@@ -95,13 +94,13 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
 
 def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any]:
     """Returns what a user of the exported file must know, in Python's plain types."""
-    head = getattr(detector.model, "bbox_head", None)
+    head: Any = getattr(detector.model, "bbox_head", None)
     is_ssd = isinstance(head, SSDHead)
-    if not isinstance(head, AnchorHead) or not (head.use_sigmoid_cls or is_ssd):
+    if not (is_ssd or isinstance(head, YOLOv2Head) or _has_anchors_and_sigmoids(head)):
         raise UsageError(
             f"cannot export a {model_in_words(detector.model)}",
-            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet, "
-            "or with fldet.SSDHead",
+            expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet; "
+            "with fldet.SSDHead, or with fldet.YOLOv2Head",
         )
     test_cfg, before = head.test_cfg, cfg.model.data_preprocessor
     return {
@@ -116,7 +115,10 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
         "size_divisor": detector.size_divisor,
         "strides": [list(stride) for stride in head.prior_generator.strides],
         "anchors": [level.tolist() for level in head.prior_generator.base_anchors],
-        "deltas": {key: list(getattr(head.bbox_coder, key, ())) for key in ("means", "stds")},
+        "deltas": {
+            key: list(getattr(getattr(head, "bbox_coder", None), key, ()))
+            for key in ("means", "stds")
+        },
         "score_thr": float(test_cfg.get("score_thr", 0.0)),
         "nms": literal(test_cfg.get("nms")),
         "nms_pre": int(test_cfg.get("nms_pre", -1)),
@@ -153,6 +155,10 @@ def warped_size(pipeline: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None
     if last.get("keep_ratio") or not isinstance(scale, (tuple, list)):
         return None
     return int(scale[1]), int(scale[0])
+
+
+def _has_anchors_and_sigmoids(head: Any) -> bool:
+    return isinstance(head, AnchorHead) and bool(head.use_sigmoid_cls)
 
 
 def literal(value: Any) -> Any:

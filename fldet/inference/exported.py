@@ -22,6 +22,7 @@ from fldet.devices import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.files import GIB, read_bytes
 from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
+from fldet.inference.networks import kinds_of_maps
 from fldet.inference.results import Detections
 from fldet.registry import MODELS
 
@@ -59,8 +60,9 @@ class ExportedDetector(Detector):
         outputs = self._run({"images": data["inputs"], "sizes": sizes})
         if self.inside:
             return self._split(outputs, metas, score_thr)
-        half = len(outputs) // 2
-        maps = (outputs[:half], outputs[half:])
+        kinds = len(kinds_of_maps(model.bbox_head))
+        levels = len(outputs) // kinds
+        maps = [outputs[kind * levels : (kind + 1) * levels] for kind in range(kinds)]
         found = model.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)
         return [self.as_detections(one, score_thr) for one in found]
 

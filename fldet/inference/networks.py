@@ -1,5 +1,6 @@
 """What of a detector goes into an exported file: its network, with or without post-processing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,10 +8,16 @@ from torch import Tensor, nn
 
 from fldet.errors import UsageError
 from fldet.models.dense_heads.anchor_loss import flatten_levels
+from fldet.models.dense_heads.yolov2_head import YOLOv2Head
+
+Maps = Sequence[Sequence[Tensor]]  # what a head gives: of each kind a map for each level
 
 
 class RawMaps(nn.Module):
-    """The network alone: class logits of all levels, then box deltas of all levels."""
+    """The network alone: class logits of all levels, then box deltas of all levels.
+
+    Of YOLOv2 it is the one map of its head.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -20,12 +27,18 @@ class RawMaps(nn.Module):
     def outputs(self) -> list[str]:
         """Names of the outputs."""
         levels = range(self.model.bbox_head.prior_generator.num_levels)
-        return [f"{kind}_{level}" for kind in ("cls_score", "bbox_pred") for level in levels]
+        kinds = kinds_of_maps(self.model.bbox_head)
+        return [f"{kind}_{level}" for kind in kinds for level in levels]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Returns for each level (N, A * K, h, w), then for each level (N, A * 4, h, w)."""
-        scores, deltas = self.model.bbox_head(self.model.extract_feat(images))
-        return (*scores, *deltas)
+        kinds = self.model.bbox_head(self.model.extract_feat(images))
+        return tuple(level for levels in kinds for level in levels)
+
+
+def kinds_of_maps(head: Any) -> tuple[str, ...]:
+    """Returns what a head gives for each level, in order."""
+    return ("pred_map",) if isinstance(head, YOLOv2Head) else ("cls_score", "bbox_pred")
 
 
 class WithBoxes(nn.Module):
@@ -64,33 +77,32 @@ class WithBoxes(nn.Module):
         """
         maps = self.model.bbox_head(self.model.extract_feat(images))
         limits = sizes.flip(1).repeat(1, 2).unsqueeze(1)
-        boxes, scores, labels = self._candidates(maps[0], maps[1], limits)
+        boxes, scores, labels = self._candidates(maps, limits)
         moved = boxes + self._offsets(boxes, scores, labels)
         chosen = select(moved, scores[:, None], self.iou_threshold, self.score_thr, self.limit)
         image, row = chosen[:, 0], chosen[:, 2]
         found = torch.minimum(boxes[image, row].clamp(min=0), limits[image, 0])
         return found, scores[image, row], labels[image, row], image
 
-    def _candidates(
-        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], limits: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, maps: Maps, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns what goes to NMS: boxes (N, M, 4), scores (N, M) and labels (N, M).
 
         The maps are those of the head, ``limits`` (N, 1, 4) the size of each image, as a box.
         """
-        levels = zip(cls_scores, bbox_preds, strict=True)
-        best = [self._best(level, *maps) for level, maps in enumerate(levels)]
+        levels = enumerate(zip(*maps, strict=True))
+        best = [self._best(level, *of_level) for level, of_level in levels]
         boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         has_area = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         return boxes, torch.where(has_area, scores, torch.zeros_like(scores)), labels
 
-    def _best(self, level: int, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _best(self, level: int, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns boxes (N, k, 4), scores (N, k) and labels of a level's best anchors and classes.
 
         There are always k; where the level has fewer, the rest have the score 0.
         """
-        head, count = self.model.bbox_head, scores.shape[0]
+        head, (scores, deltas) = self.model.bbox_head, maps
+        count = scores.shape[0]
         anchors = head.prior_generator.single_level_grid_priors(
             (scores.shape[2], scores.shape[3]), level, device=scores.device
         )
@@ -130,10 +142,9 @@ class WithBoxesOfClasses(WithBoxes):
 
     COUNT = "nms_pre_per_class"
 
-    def _candidates(
-        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], limits: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, maps: Maps, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         del limits
+        cls_scores, bbox_preds = map(list, maps)
         head = self.model.bbox_head
         anchors = head.prior_generator.grid_priors(
             [maps.shape[-2:] for maps in cls_scores], device=cls_scores[0].device
@@ -145,6 +156,26 @@ class WithBoxesOfClasses(WithBoxes):
         deltas = flatten_levels(bbox_preds, 4)
         boxes = self._decoded(torch.cat(anchors), deltas, rows.flatten(1))
         return boxes, top.flatten(1), labels.flatten(1)
+
+
+class WithBoxesOfCells(WithBoxes):
+    """The network with the post-processing of YOLOv2, whose boxes are not deltas of anchors."""
+
+    def _best(self, level: int, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        del level
+        (pred_map,) = maps
+        best: tuple[Tensor, Tensor, Tensor] = self.model.bbox_head.candidates(
+            pred_map, self.nms_pre
+        )
+        return best
+
+
+def network_with_boxes(model: Any) -> WithBoxes:
+    """Returns a detector's network with the post-processing that its head has."""
+    if isinstance(model.bbox_head, YOLOv2Head):
+        return WithBoxesOfCells(model)
+    per_class = model.bbox_head.test_cfg.get("nms_pre_per_class")
+    return (WithBoxesOfClasses if per_class else WithBoxes)(model)
 
 
 @torch.library.custom_op("fldet::select", mutates_args=())

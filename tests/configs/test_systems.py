@@ -30,14 +30,6 @@ def tiny_faster_rcnn_fpn(model):
     model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16, num_classes=3)
 
 
-# How a network of the paper's size becomes one that takes a step in a second: a function of the model's
-# config for each file below configs/systems; the versions below shapes/ stay as they are.
-MAKE_TINY = {
-    "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
-    "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
-}
-
-
 def narrow_ssd512(model):
     model.backbone = {
         "type": "ResNet",
@@ -60,8 +52,22 @@ def narrow_ssd513(model):
         model.bbox_head.feat_channels = 8
 
 
-MAKE_TINY["mmdet_ssd512"] = narrow_ssd512
-MAKE_TINY["ssd513_r101"] = MAKE_TINY["dssd513_r101"] = narrow_ssd513
+def narrow_yolov2(model):
+    model.backbone.update(base_channels=4)
+    model.neck.update(in_channels=(64, 128), out_channels=16, passthrough_channels=8)
+    model.bbox_head.update(num_classes=3, in_channels=16)
+
+
+# How a network of the paper's size becomes one that takes a step in a second: a function of the model's
+# config for each file below configs/systems; the versions below shapes/ stay as they are.
+MAKE_TINY = {
+    "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "mmdet_ssd512": narrow_ssd512,
+    "ssd513_r101": narrow_ssd513,
+    "dssd513_r101": narrow_ssd513,
+    "yolov2_darknet19": narrow_yolov2,
+}
 
 
 @each_system

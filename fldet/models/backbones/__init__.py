@@ -1,3 +1,6 @@
 """Backbones that MMDetection does not have."""
 
-from fldet.models.backbones.ssd_resnet import SSDResNet as SSDResNet
+from fldet.models.backbones.darknet19 import DarkNet19
+from fldet.models.backbones.ssd_resnet import SSDResNet
+
+__all__ = ["DarkNet19", "SSDResNet"]

@@ -34,6 +34,7 @@ def _fuse(module: Any) -> int:
     """Joins the ReLUs that a module of a known class itself calls; returns how many."""
     if type(module) is ConvModule and _is_plain(module):
         module.__class__ = _RectifiedConvModule
+        module.slope = getattr(module.activate, "negative_slope", 0.0)
         return 1
     if type(module) is ResNet and _has_plain_stem(module):
         module.conv1, module.relu = _Rectified(module.conv1), nn.Identity()
@@ -57,11 +58,12 @@ def _has_operator(network: nn.Module) -> bool:
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution, with a ReLU or a sum and a ReLU if its caller says so."""
+    """A convolution, with a ReLU, leaky or not, or a sum and a ReLU if its caller says so."""
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False, slope: float = 0.0) -> Tensor:
+        rectifier, scalars = ("leaky_relu", [slope]) if slope else ("relu", [])
         return torch.ops.mkldnn._convolution_pointwise(
-            x, *self._arguments(), "relu" if relu else "none", [], ""
+            x, *self._arguments(), *((rectifier, scalars) if relu else ("none", [])), ""
         )
 
     def add_to(self, other: Tensor, x: Tensor) -> Tensor:
@@ -84,8 +86,10 @@ class _Rectified(nn.Module):
 
 
 class _RectifiedConvModule(ConvModule):
+    slope: float
+
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:  # noqa: ARG002
-        return self.conv(x, relu=activate)
+        return self.conv(x, relu=activate, slope=self.slope)
 
 
 class _FusedBlock(nn.Module):
@@ -142,17 +146,19 @@ def _layers_fit(block: Any) -> bool:
 
 
 def _is_plain(module: Any) -> bool:
-    """Returns whether a ConvModule is a convolution and a ReLU, its norm folded or not there."""
+    """Returns whether it is a convolution and a ReLU, leaky or not, its norm folded or missing."""
     norm = module.norm if module.with_norm else nn.Identity()
     return (
         module.order == ("conv", "norm", "act")
         and module.with_activation
         and not module.with_explicit_padding
-        and _is_fused(module.conv, norm, module.activate)
+        and _is_fused(module.conv, norm, module.activate, (nn.ReLU, nn.LeakyReLU))
     )
 
 
-def _is_fused(conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:
-    kinds = type(conv), type(norm), type(relu)
+def _is_fused(
+    conv: nn.Module, norm: nn.Module, relu: nn.Module, relus: tuple[type, ...] = (nn.ReLU,)
+) -> bool:
+    kinds = type(conv), type(norm)
     hooks = conv._forward_hooks or norm._forward_hooks or relu._forward_hooks
-    return kinds == (_Convolution, nn.Identity, nn.ReLU) and not hooks
+    return kinds == (_Convolution, nn.Identity) and type(relu) in relus and not hooks

@@ -1,4 +1,7 @@
-"""What stands between backbone and head, where MMDetection has none."""
+"""Necks that MMDetection does not have."""
 
-from fldet.models.necks.deconvolution_neck import DeconvolutionNeck as DeconvolutionNeck
-from fldet.models.necks.residual_ssd_neck import ResidualSSDNeck as ResidualSSDNeck
+from fldet.models.necks.deconvolution_neck import DeconvolutionNeck
+from fldet.models.necks.passthrough import PassthroughNeck
+from fldet.models.necks.residual_ssd_neck import ResidualSSDNeck
+
+__all__ = ["DeconvolutionNeck", "PassthroughNeck", "ResidualSSDNeck"]
