@@ -100,6 +100,8 @@ def rows() -> str:
 
 def changes(row: Row) -> str:
     """Returns the keys in which a row differs from the paper's model, as text."""
+    if row.small:
+        return f"another system; small: [{row.small.stem}](../../{row.small})"
     cfg = load_config(ROOT / row.config)
     base = load_config(f"paper/table1e/r{cfg.model.backbone.depth}_600px.py")
     found = [item for item in diff_configs(base, cfg) if not item.key.startswith(ONLY_REPEATS)]

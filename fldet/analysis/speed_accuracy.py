@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fldet.config.load import CONFIGS
@@ -85,7 +86,8 @@ def speed_accuracy(measured: Iterable[tuple[str, Path, Path]] = ()) -> SpeedAccu
 
     Args:
         measured: for each point a name, the output of ``fldet test --json`` and that of
-            ``fldet benchmark --json``.
+            ``fldet benchmark --json``; those of one name and hardware, as of two seeds, are
+            averaged.
 
     Raises:
         DataError: a file is missing or is not what it should be.
@@ -121,12 +123,39 @@ def _systems() -> tuple[list[Group], dict[str, str]]:
     return groups, left_out
 
 
+def points_in(folder: Path) -> list[tuple[str, Path, Path]]:
+    """Returns what ``speed_accuracy`` takes of all runs that were both tested and timed.
+
+    Args:
+        folder: of a tier of ``fldet paper run``, as ``work_dirs/paper/laptop``.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [
+        (test.parents[2].name, test, timed)
+        for test in sorted(folder.glob("*/seed_*/test/result.json"))
+        if (timed := test.parents[1] / "benchmark.json").is_file()
+    ]
+    if not found:
+        raise DataError(
+            f"no run in {folder} was tested and timed",
+            expected="the folder of a tier, with ROW/seed_N/test/result.json and benchmark.json",
+            hint="fldet paper run systems",
+        )
+    return found
+
+
 def _measured(measured: Iterable[tuple[str, Path, Path]]) -> list[Group]:
-    points = defaultdict(list)
+    values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for name, test, benchmark in measured:
         ap = _result(test, "test", Share, "figures", "summary", "AP")
         speed = _result(benchmark, "benchmark", _Speed)
-        points[speed.hardware].append(Point(name, 100 * ap, speed.median_ms))
+        values[speed.hardware, name].append((100 * ap, speed.median_ms))
+    points = defaultdict(list)
+    for (hardware, name), of_seeds in values.items():
+        ap, ms = (fmean(column) for column in zip(*of_seeds, strict=True))
+        points[hardware].append(Point(name, ap, ms))
     return [
         Group("measured", hardware, _fastest_first(of_it), hardware)
         for hardware, of_it in points.items()

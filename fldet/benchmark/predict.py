@@ -98,6 +98,7 @@ def benchmark(
     if copy:
         copy.require(chosen)
     loaded = load_model(cfg, checkpoint, phases=() if shape else ("test",), trust=trust_checkpoint)
+    parameters = sum(value.numel() for value in loaded.model.parameters())
     images = partial(_images, loaded.cfg, shape)
     models = _models_to_time(loaded.model.to(chosen), copy, against)
     del loaded  # a copy alone is what takes memory
@@ -116,6 +117,7 @@ def benchmark(
         cuda_graph=bool(copy and copy.cuda_graph),
         timed=TIMED,
         weights=str(checkpoint or "random"),
+        parameters=parameters,
     )
 
 

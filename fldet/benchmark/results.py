@@ -42,6 +42,7 @@ class SpeedResult:
     batch_size: int = 1  # images of a training step; 1 otherwise
     warmup: int = 0  # images or steps that were run before the timed ones
     weights: str = "random"  # the checkpoint, or ``random``
+    parameters: int = 0  # numbers of the model that are learned; 0 where not counted
     cuda_graph: bool = False  # whether the network was replayed as CUDA graphs
     # billions of operations of the network for one image, or of a step, backward included; 2 for a
     # multiply-add. NaN where they cannot be counted.

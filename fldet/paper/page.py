@@ -6,7 +6,7 @@ from typing import get_args
 
 from fldet.paper.plan import ALPHAS
 from fldet.paper.rank_agreement import DRAWN, Agreement
-from fldet.paper.report import OTHER_FIGURES, Report, RowReport, TableReport
+from fldet.paper.report import COSTS, OTHER_FIGURES, Report, RowReport, TableReport
 from fldet.paper.statements import Judgement, Measured
 from fldet.text import markdown_table
 
@@ -163,11 +163,14 @@ def _tau_text(found: Agreement) -> str:
 def _figure_table(table: TableReport) -> str:
     """Returns the other figures of each row; the paper's where it states them."""
     columns = {"row": [row.name for row in table.rows]}
-    for name in OTHER_FIGURES:
-        paper = [_number(row.figures[name][0]) for row in table.rows]
-        if set(paper) != {"-"}:
-            columns[f"{name}: paper"] = paper
-        columns[f"{name}: here"] = [_number(row.figures[name][1]) for row in table.rows]
+    for name, words in {**OTHER_FIGURES, **COSTS}.items():
+        both = [row.figures.get(name, (None, None)) for row in table.rows]
+        for whose, values in (
+            ("paper", [paper for paper, _ in both]),
+            ("here", [o for _, o in both]),
+        ):
+            if (whose == "here" and name in OTHER_FIGURES) or set(values) != {None}:
+                columns[f"{words}: {whose}"] = [_number(value) for value in values]
     return markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
 
 

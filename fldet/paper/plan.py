@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from fldet.config.load import find_config, load_config
 from fldet.errors import DataError, UsageError, nearest
 from fldet.paper.rows import RESULT, Row, Table, find_table, read_tables
-from fldet.paper.runs import BENCHMARK, Run, Step, asked_for, digest, read_record
+from fldet.paper.runs import BENCHMARK, TIMING, Run, Step, asked_for, digest, read_record
 from fldet.paper.tiers import Tier, find_tier
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
@@ -21,6 +21,8 @@ ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 _SEARCHED = "table1b"
 _TIMED = "table1e"
 _MAIN = "table2"
+_SYSTEMS = "systems"
+_SMALL = "laptop"  # the tier whose data the small versions of the systems have
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,29 @@ def tables_of(names: Sequence[str], tier: Tier) -> list[Table]:
     Raises:
         UsageError: an unknown table, or one that the tier cannot run.
     """
-    if names:
-        tables = [find_table(name) for name in names]
-    else:
-        tables = [table for table in read_tables() if table.name != _MAIN or tier.is_paper]
+    if not names:
+        return [table for table in read_tables() if not _why_not(table, tier)]
+    tables = [find_table(name) for name in names]
     for table in tables:
-        if table.name == _MAIN and not tier.is_paper:
-            raise UsageError(
-                f"{_MAIN} varies backbone and schedule, which the tier {tier.name} replaces",
-                expected="another table, or --tier full",
-            )
+        if why := _why_not(table, tier):
+            raise UsageError(f"{table.name} {why}", expected="another table, or --tier full")
     return tables
+
+
+def _why_not(table: Table, tier: Tier) -> str:
+    """Returns why a tier cannot run a table, "" if it can."""
+    if tier.is_paper:
+        return ""
+    if table.name == _MAIN:
+        return f"varies backbone and schedule, which the tier {tier.name} replaces"
+    if table.name == _SYSTEMS and tier.name != _SMALL:
+        return f"has versions of the paper's size and those of the tier {_SMALL}"
+    return ""
+
+
+def config_of(row: Row, tier: Tier) -> Path:
+    """Returns the file that a row is in a tier, relative to the repository."""
+    return row.small if row.small and not tier.is_paper else row.config
 
 
 def plan(
@@ -118,14 +132,15 @@ def _run(
     label = f"{table.name} {row.name}" + ("" if alpha is None else f" with alpha {alpha:g}")
     if table.name == _TIMED and not tier.is_paper:
         return _timing(row, label, seed, folder, options)
-    config = tier.write(row.config, folder / "configs", alpha=alpha)
-    if equal := first.get(_resolve(tier, row.config, alpha).digest):
+    source = config_of(row, tier)
+    config = tier.write(source, folder / "configs", alpha=alpha)
+    if equal := first.get(_resolve(tier, source, alpha).digest):
         config = tier.write(equal, folder / "configs")
     work_dir = folder / config.stem / f"seed_{seed}"
     steps = _training(config, work_dir, seed, options)
-    if table.name == _TIMED:
+    if table.name in (_TIMED, _SYSTEMS):
         steps.append(_benchmark(config, True, (), options))
-    resolved = _resolve(tier, row.config, alpha, options.cfg)
+    resolved = _resolve(tier, source, alpha, options.cfg)
     return Run(
         rows=(label,),
         seed=seed,
@@ -169,7 +184,7 @@ def _timing(row: Row, label: str, seed: int, folder: Path, options: RunOptions) 
 def _benchmark(config: Path, trained: bool, shape: tuple[str, ...], options: RunOptions) -> Step:
     cfg = ("--cfg-options", *options.cfg) if options.cfg and trained else ()
     arguments = ("benchmark", str(config), *shape, *options.timing, "--json", *cfg)
-    return Step("timing", arguments, trained=trained, makes=BENCHMARK, prints=True)
+    return Step(TIMING, arguments, trained=trained, makes=BENCHMARK, prints=True)
 
 
 def _first_of_equals(tier: Tier) -> dict[str, Path]:
@@ -182,7 +197,8 @@ def _first_of_equals(tier: Tier) -> dict[str, Path]:
     for table in tables_of((), tier):
         for row in table.rows:
             if table.name != _TIMED or tier.is_paper:
-                first.setdefault(_resolve(tier, row.config).digest, row.config)
+                source = config_of(row, tier)
+                first.setdefault(_resolve(tier, source).digest, source)
     return first
 
 

@@ -14,7 +14,9 @@ from fldet.paper.tiers import Tier
 
 Runs = Mapping[str, Mapping[str, Sequence[Run]]]  # by table and row
 
-OTHER_FIGURES = ("AP50", "AP75", "AP_S", "AP_M", "AP_L")
+OTHER_FIGURES = {"AP50": "AP50", "AP75": "AP75", "AP_S": "AP_S", "AP_M": "AP_M", "AP_L": "AP_L"}
+# of the systems of Table 2 besides: by the names of ``result_of``, what they are called
+COSTS = {"parameters": "million parameters", "gflop": "GFLOP", "ms": "ms per image"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class RowReport:
     mean: float | None  # over them, None without any
     std: float | None  # over them, None with fewer than two
     delta: float | None  # mean minus paper
-    # the other COCO figures in percent by name, the paper's and our mean; None where there is none
+    # the other COCO figures in percent, and costs, by name: the paper's and our mean; None where
+    # there is none
     figures: dict[str, tuple[float | None, float | None]]
     # of a control, what the rows that it is to be compared with gave with the same seeds, by name
     beside: dict[str, Measured]
@@ -154,7 +157,7 @@ def _row(row: Row, mine: Sequence[Run], runs: Runs, quantity: str) -> RowReport:
     mean = ours.mean if ours.values else None
     paper = row.paper.get(quantity)
     figures = {}
-    for name in OTHER_FIGURES if quantity == "AP" else ():
+    for name in (*OTHER_FIGURES, *(COSTS if row.small else ())) if quantity == "AP" else ():
         values = _measured(mine, name)[0].values
         figures[name] = (row.paper.get(name), fmean(values) if values else None)
     beside = {}

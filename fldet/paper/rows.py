@@ -15,6 +15,8 @@ from fldet.errors import UsageError, nearest
 from fldet.results import Count, read_stored
 
 INDEX = CONFIGS / "paper" / "rows.json"
+SYSTEMS = CONFIGS / "paper" / "systems.json"
+FIGURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 # Where a result lies in the work dir of a row; fldet test puts it there.
 RESULT = Path("test", "result.json")
 
@@ -30,13 +32,15 @@ class Row:
     paper: dict[str, float]
     # of a control the rows that it is to be compared with, as ``table1b 2/.25``
     beside: tuple[str, ...] = ()
+    # of a system the config of a small version, whole, for the tier ``laptop``
+    small: Path | None = None
 
 
 @dataclass(frozen=True)
 class Table:
     """One table of the paper."""
 
-    name: str  # ``table1a`` to ``table3``, or ``controls``
+    name: str  # ``table1a`` to ``table3``, ``controls`` or ``systems``
     title: str  # what varies, and on which model
     # images the paper tested on: minival is COCO's val2017; test-dev has no public truth
     split: str
@@ -63,9 +67,10 @@ class Comparison:
 
 @cache
 def read_tables() -> tuple[Table, ...]:
-    """Returns all tables of the index, in the paper's order, the controls last."""
+    """Returns all tables: the paper's in its order, the controls, the systems of Table 2."""
     content = json.loads(INDEX.read_text(encoding="utf-8"))
-    return tuple(_table(name, table) for name, table in content["tables"].items())
+    tables = [_table(name, table) for name, table in content["tables"].items()]
+    return (*tables, _systems())
 
 
 def find_table(name: str) -> Table:
@@ -101,6 +106,22 @@ def _table(name: str, content: dict[str, Any]) -> Table:
         for row in content["rows"]
     ]
     return Table(name, content["title"], content["split"], tuple(rows))
+
+
+def _systems() -> Table:
+    """Returns RetinaNet and the systems of Table 2 that have a config here."""
+    content = json.loads(SYSTEMS.read_text(encoding="utf-8"))
+    rows = [
+        Row(
+            one["name"],
+            Path("configs", one["config"]),
+            {name: one[name] for name in (*FIGURES, "ms") if one[name] is not None},
+            small=Path("configs", one["small"]),
+        )
+        for one in (content["retinanet"], *content["systems"])
+        if one["config"]
+    ]
+    return Table("systems", "the systems of Table 2", "test-dev", tuple(rows))
 
 
 def _compare(row: Row, file: Path) -> Comparison:

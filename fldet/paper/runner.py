@@ -85,8 +85,8 @@ def run_all(
 ) -> tuple[list[Status], int]:
     """Does all runs that are not done yet, ``jobs`` at a time.
 
-    The timings of Table 1e come last; where ``timings_alone``, all slots being on one machine,
-    nothing runs beside one. ``start`` begins a run in a slot, numbered from 0; ``watch`` is told
+    Timings come last; where ``timings_alone``, all slots being on one machine, nothing runs beside
+    one. ``start`` begins a run in a slot, numbered from 0; ``watch`` is told
     how far all are, several times a second.
 
     Returns:
@@ -98,7 +98,7 @@ def run_all(
     """
     statuses = {run.folder: known(run) for run in runs}
     unfinished = [run for run in runs if statuses[run.folder].state not in ("done", "diverged")]
-    todo = deque(sorted(unfinished, key=lambda run: run.is_timing))  # timings last, and alone
+    todo = deque(_in_order(unfinished, timings_alone=timings_alone))
     active: dict[int, Job] = {}
     asked = False
     with noted_signals() as received:
@@ -112,7 +112,9 @@ def run_all(
                 if received.number or not todo or (alone and active):
                     break
                 if slot not in active:
-                    active[slot] = start(todo.popleft(), slot)
+                    run = todo.popleft()
+                    if statuses[run.folder].state not in ("diverged", "failed"):
+                        active[slot] = start(run, slot)
             for slot, job in list(active.items()):
                 statuses[job.run.folder] = status = job.poll()
                 if status.state in ("done", "diverged", "failed", "stopped"):
@@ -121,6 +123,14 @@ def run_all(
             time.sleep(TAKE_TURNS)
     watch(list(statuses.values()))
     return list(statuses.values()), received.number
+
+
+def _in_order(runs: Sequence[Run], *, timings_alone: bool) -> list[Run]:
+    """Returns runs with those that only time last; timings that want to be alone, all of them."""
+    if not timings_alone:
+        return sorted(runs, key=lambda run: run.is_timing)
+    parts = [run.part(timing=timing) for timing in (False, True) for run in runs]
+    return [part for part in parts if part.next_step(read_record(part.folder))]
 
 
 def known(run: Run) -> Status:

@@ -23,6 +23,7 @@ from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
 
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
+TIMING = "timing"  # the name of the step
 ASKED = "asked.json"
 _NAME = re.compile(r"(?!\.)[\w.+-]{1,200}/seed_[0-9]{1,19}")
 _NAMED = "folders of runs, as fl_gamma_2/seed_0"
@@ -59,8 +60,13 @@ class Run:
 
     @property
     def is_timing(self) -> bool:
-        """Whether nothing is trained: a row of Table 1e in a tier that replaces depth and scale."""
-        return all(step.name == "timing" for step in self.steps)
+        """Whether nothing is trained or tested."""
+        return all(step.name == TIMING for step in self.steps)
+
+    def part(self, *, timing: bool) -> "Run":
+        """Returns the same with its timing alone, or without it."""
+        kept = tuple(step for step in self.steps if (step.name == TIMING) == timing)
+        return dataclasses.replace(self, steps=kept)
 
     @property
     def name(self) -> str:
@@ -166,13 +172,30 @@ def check_digest(run: Run, record: Record) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """What is needed of a ``SpeedResult``."""
+
+    median_ms: Milliseconds
+    gflop: float | None = None
+    parameters: int = 0
+
+
 def result_of(run: Run) -> dict[str, Any]:
-    """Returns what was measured: the test's figures in percent, and ``ms`` of a timing."""
+    """Returns what was measured: the test's figures in percent; of a timing ``ms`` and others.
+
+    ``parameters`` are in millions; ``gflop`` and they are missing where they are not known.
+    """
     found: dict[str, Any] = {}
     if (run.folder / RESULT).is_file():
         found |= read_outcome(run.folder / RESULT).figures
     path = run.folder / BENCHMARK
     if path.is_file():
         what = "output of fldet benchmark"
-        found["ms"] = read_stored(path, Milliseconds, "result", "median_ms", what=what)
+        speed = read_stored(path, _Timed, "result", what=what)
+        found["ms"] = speed.median_ms
+        if speed.gflop is not None:
+            found["gflop"] = speed.gflop
+        if speed.parameters:
+            found["parameters"] = speed.parameters / 1e6
     return found

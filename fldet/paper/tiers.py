@@ -35,15 +35,16 @@ class Tier:
         return self.name if self.file.parent == FOLDER else self.file.name
 
     def write(self, row: Path, folder: Path, *, alpha: float | None = None) -> Path:
-        """Writes the config of a row, below ``configs/paper``, in this tier and returns its path.
+        """Writes the config of a row in this tier and returns its path.
 
         The file is named after the row; ``alpha`` replaces that of the row's classification loss.
+        Only rows below ``configs/paper`` are changed by the tier: the small version of a system
+        has its own data and size.
         """
         base = f"fldet::{row.relative_to('configs').as_posix()}"
         path = folder / row.name
-        _write(
-            path, f"# The row {row.stem} in the tier {self.name}.\n_base_ = {base!r}\n{self.text}"
-        )
+        text = self.text if row.is_relative_to("configs/paper") else ""
+        _write(path, f"# The row {row.stem} in the tier {self.name}.\n_base_ = {base!r}\n{text}")
         if alpha is None:
             return path
         other = folder / f"{row.stem}-alpha-{alpha:g}.py"

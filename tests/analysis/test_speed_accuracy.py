@@ -6,7 +6,13 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fldet.analysis.speed_accuracy import Point, beats, plot_speed_accuracy, speed_accuracy
+from fldet.analysis.speed_accuracy import (
+    Point,
+    beats,
+    plot_speed_accuracy,
+    points_in,
+    speed_accuracy,
+)
 from fldet.config.load import CONFIGS
 from fldet.errors import DataError
 
@@ -125,6 +131,21 @@ def test_measured_points_are_compared_on_their_own_hardware_only(measured):
     assert envelope(result) == envelope(speed_accuracy())
     assert result.groups[-2].points[0].ap == pytest.approx(40)
     assert "good" in str(result)
+
+
+def test_runs_of_a_tier_are_averaged_over_their_seeds(measured, tmp_path):
+    for seed, ap, ms in ((0, 0.2, 30.0), (1, 0.3, 50.0)):
+        _, test, speed = measured(f"run{seed}", ap, ms)
+        folder = tmp_path / "laptop" / "ssd_r18" / f"seed_{seed}"
+        (folder / "test").mkdir(parents=True)
+        test.rename(folder / "test" / "result.json")
+        speed.rename(folder / "benchmark.json")
+    (tmp_path / "laptop" / "not_timed" / "seed_0" / "test").mkdir(parents=True)
+    (tmp_path / "laptop" / "not_timed" / "seed_0" / "test" / "result.json").write_text("{}")
+    (point,) = speed_accuracy(points_in(tmp_path / "laptop")).groups[-1].points
+    assert (point.name, point.ap, point.ms) == ("ssd_r18", pytest.approx(25), pytest.approx(40))
+    with pytest.raises(DataError, match="was tested and timed"):
+        points_in(tmp_path)
 
 
 @pytest.mark.parametrize(

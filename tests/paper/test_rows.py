@@ -10,7 +10,7 @@ from fldet.errors import DataError, UsageError
 from fldet.paper import compare, find_table, read_tables
 
 ROOT = CONFIGS.parent
-TABLES = read_tables()
+*TABLES, SYSTEMS = read_tables()
 ROWS = [(table, row) for table in TABLES for row in table.rows]
 every_row = pytest.mark.parametrize(
     ("table", "row"), ROWS, ids=[f"{table.name} {row.name}" for table, row in ROWS]
@@ -99,6 +99,19 @@ def test_the_paper_has_47_rows_and_there_are_controls_besides():
     assert counts == {name: count for name, (_, count) in EXPECTED.items()}
     assert sum(counts.values()) == 47
     assert controls >= 4
+
+
+def test_the_systems_have_a_small_version_each_and_retinanets_figures_are_those_of_table_2():
+    assert SYSTEMS.name == "systems"
+    assert len({row.small for row in SYSTEMS.rows}) == len(SYSTEMS.rows) >= 5
+    for row in SYSTEMS.rows:
+        assert (ROOT / row.config).is_file()
+        assert (ROOT / row.small).is_file()
+        assert set(FIGURES) <= row.paper.keys()
+    of_table2 = next(
+        row for row in find_table("table2").rows if row.config == SYSTEMS.rows[0].config
+    )
+    assert of_table2.paper == {name: SYSTEMS.rows[0].paper[name] for name in FIGURES}
 
 
 # --- the configs ---

@@ -79,6 +79,27 @@ def test_timings_come_last_and_alone(tmp_path):
         assert not any({"train", "timing"} & set(states) for states in others)
 
 
+def test_what_is_trained_is_timed_after_all_trainings_and_a_failed_one_is_not(tmp_path):
+    timed = Step("timing", ("--version",), makes="timed.txt", prints=True)
+    runs = [run_of(tmp_path, name, FINE, timed) for name in ("one", "two")]
+    runs.append(run_of(tmp_path, "bad", WRONG, timed))
+    found, seen = do(runs)
+    assert {name: status.state for name, status in found.items()} == {
+        "one": "done",
+        "two": "done",
+        "bad": "failed",
+    }
+    while_timed = [states for states in seen if "timing" in states]
+    assert while_timed
+    assert not any("train" in states or states.count("timing") > 1 for states in while_timed)
+    assert read_record(runs[0].folder).steps == ("train", "timing")
+    assert not (runs[2].folder / "timed.txt").exists()
+    (runs[1].folder / "timed.txt").unlink()
+    found, seen = do(runs[:2])
+    assert not any("train" in states for states in seen)
+    assert (runs[1].folder / "timed.txt").exists()
+
+
 def test_steps_follow_each_other_and_a_printed_result_appears_whole(tmp_path):
     from fldet import __version__
 

@@ -34,6 +34,10 @@ def finish(run, ap, seconds=60.0, **changes):
         run.folder.mkdir(parents=True)
         (run.folder / "benchmark.json").write_text(json.dumps({"result": {"median_ms": ap}}))
     else:
+        if run.steps[-1].name == "timing":
+            run.folder.mkdir(parents=True)
+            timed = {"median_ms": 20.0, "gflop": 1.5, "parameters": 2_500_000}
+            (run.folder / "benchmark.json").write_text(json.dumps({"result": timed}))
         (run.folder / "test").mkdir(parents=True)
         summary = {"AP": ap / 100, "AP50": 0.5, "AP_S": None}
         content = {"result": {"figures": {"summary": summary, "num_images": 9}}}
@@ -125,6 +129,28 @@ def test_table2_is_for_the_full_tier(tmp_path):
     with pytest.raises(UsageError, match="table2 varies backbone and schedule"):
         plan_of(tmp_path, "table2")
     assert len(plan_of(tmp_path, "table2", tier=find_tier("full"))) == 2
+
+
+def test_systems_are_small_versions_or_the_papers_and_have_their_costs(tmp_path):
+    systems = find_table("systems")
+    runs = plan_of(tmp_path, "systems", seeds=(0, 1))
+    assert len(runs) == 2 * len(systems.rows)
+    assert {run.config.stem for run in runs} == {row.small.stem for row in systems.rows}
+    assert all([step.name for step in run.steps] == ["train", "test", "timing"] for run in runs)
+    for run in runs:
+        finish(run, 30 + 10 * ("RetinaNet" in run.rows[0]) + run.seed)
+    report = make_report([systems], LAPTOP, tmp_path)
+    row = report.tables[0].rows[0]
+    assert (row.name, row.mean) == ("RetinaNet", pytest.approx(40.5))
+    assert row.figures["parameters"] == (None, 2.5)
+    assert row.figures["ms"] == (198, 20)
+    assert report.verdicts[0].judgement == "holds"
+    page = markdown(report, {})
+    assert "| million parameters: here | GFLOP: here | ms per image: paper | ms per image: " in page
+    with pytest.raises(UsageError, match="systems has versions of the paper's size and those of"):
+        plan_of(tmp_path, "systems", tier=find_tier("gpu"))
+    whole = plan_of(tmp_path, "systems", tier=find_tier("full"))
+    assert {run.config.stem for run in whole} == {row.config.stem for row in systems.rows}
 
 
 def test_the_search_runs_every_alpha_of_table_1a(tmp_path):

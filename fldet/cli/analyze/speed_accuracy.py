@@ -15,6 +15,7 @@ EXAMPLES = """
   fldet test CONFIG CHECKPOINT --json > test.json
   fldet benchmark CONFIG CHECKPOINT --json > benchmark.json
   fldet analyze speed-accuracy --point mine=test.json,benchmark.json
+  fldet analyze speed-accuracy --points work_dirs/paper/laptop
 """
 
 
@@ -28,6 +29,14 @@ def speed_accuracy(
             "repeat it for more.",
         ),
     ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="All runs of a tier of fldet paper run that were tested and timed, means over the "
+            "seeds.",
+        ),
+    ] = None,
     out_dir: options.OutDir = ANALYSES,
     json: options.Json = False,
 ) -> None:
@@ -36,9 +45,10 @@ def speed_accuracy(
     The paper's models, and measured ones beside them.
     """
     note("fldet analyze speed-accuracy")
-    from fldet.analysis.speed_accuracy import analyze_speed_accuracy
+    from fldet.analysis.speed_accuracy import analyze_speed_accuracy, points_in
 
     measured = [parse_point(text) for text in point or ()]
+    measured += points_in(points) if points else []
     done = analyze_speed_accuracy(measured, out_dir=out_dir)
     Output("analyze speed-accuracy", as_json=json).result(
         {"figure": done.result, "pictures": done.files},
