@@ -139,10 +139,11 @@ def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) 
     Batches have one image each; the time until the next one comes is the stage ``load``. The first
     ``warmup`` are run, not counted.
     """
+    names: tuple[str, ...] = STAGES
     if all(hasattr(model, part) for part in ("backbone", "rpn_head", "roi_head")):
         names, laps_of = TWO_STAGES, _laps_of_two_stages
     elif hasattr(model, "backbone") and hasattr(model, "bbox_head"):
-        names, laps_of = STAGES, _laps
+        laps_of = _laps
     else:
         return {}
     with torch.inference_mode():

@@ -87,7 +87,8 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
-    count_iterations(prepared, images=prepared.train_dataloader.batch_size)  # none is counted
+    prepared.update(custom_hooks=[], param_scheduler=[])  # of a run; single steps have none
+    count_iterations(prepared, images=prepared.train_dataloader.batch_size)
     prepared.auto_scale_lr = None  # the rate is 0
     if amp:
         prepared.amp = True

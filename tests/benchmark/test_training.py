@@ -92,3 +92,11 @@ def test_a_step_on_a_gpu(tiny_config):
     result = benchmark_training(cfg, steps=2, shape=(64, 96), device="cuda", amp=True)
     assert result.peak_memory_mib > 0
     assert tuple(result.stages_ms) == TRAINING_STAGES[1:]
+
+
+def test_a_config_by_epochs_is_timed_on_its_images(tiny_config):
+    cfg = load_config(tiny_config)
+    cfg.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": 1}
+    cfg.custom_hooks = [{"type": "YOLOXModeSwitchHook"}]
+    result = benchmark_training(cfg, steps=1, device="cpu")
+    assert (result.num_images, result.image_shape) == (1, (64, 64))
