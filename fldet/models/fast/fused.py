@@ -35,7 +35,7 @@ def _fuse(module: Any) -> int:
     if type(module) is ConvModule and _is_plain(module):
         module.__class__ = _RectifiedConvModule
         return 1
-    if type(module) is ResNet and _has_plain_stem(module):
+    if _computes_as_resnet(module) and _has_plain_stem(module):
         module.conv1, module.relu = _Rectified(module.conv1), nn.Identity()
         return 1
     count = 0
@@ -115,6 +115,10 @@ class _FusedBottleneck(_FusedBlock, Bottleneck):
 
 
 _FUSED: dict[type, type] = {BasicBlock: _FusedBasicBlock, Bottleneck: _FusedBottleneck}
+
+
+def _computes_as_resnet(module: nn.Module) -> bool:
+    return isinstance(module, ResNet) and type(module).forward is ResNet.forward
 
 
 def _has_plain_stem(resnet: Any) -> bool:
