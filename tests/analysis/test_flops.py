@@ -47,6 +47,26 @@ def test_layers_become_parts_and_levels():
     }
 
 
+def test_a_head_with_layers_for_each_level():
+    """SSD's: the number in a name is the level; each is called once."""
+    costs = NetworkCosts(
+        shape=(64, 96),
+        strides=(8, 16),
+        parameters={"bbox_head.cls_convs.0.0.weight": 10, "bbox_head.reg_convs.1.1.bias": 20},
+        calls=(
+            LayerCall("bbox_head.cls_convs.0.0", 0, 50, 5),
+            LayerCall("bbox_head.cls_convs.1.0", 0, 60, 6),
+            LayerCall("bbox_head.reg_convs.1.1", 0, 70, 7),
+        ),
+    )
+    scores, boxes = costs_by_part(costs).parts
+    assert [(one.name, one.parameters, one.flops) for one in scores.pieces] == [
+        ("P3", 10, 50),
+        ("P4", 0, 60),
+    ]
+    assert [(one.name, one.parameters, one.flops) for one in boxes.pieces] == [("P4", 20, 70)]
+
+
 def test_sums_and_bytes():
     count = costs_by_part(COSTS)
     assert count.total.flops == sum(call.flops for call in COSTS.calls)

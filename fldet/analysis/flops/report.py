@@ -54,12 +54,14 @@ class FlopCount:
 def costs_by_part(costs: NetworkCosts) -> FlopCount:
     """Returns the costs of a network by part and level."""
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
+    of_head = [call for call in costs.calls if call.name.startswith("bbox_head.")]
+    own = len(levels) > 1 and not any(call.call for call in of_head)
     # (part, piece) -> parameters, FLOPs, activations
     table: dict[tuple[str, str], list[int]] = {}
     for name, count in costs.parameters.items():
-        _row(table, _place(name, None, levels))[0] += count
+        _row(table, _place(name, None, levels, own))[0] += count
     for call in costs.calls:
-        row = _row(table, _place(call.name, call.call, levels))
+        row = _row(table, _place(call.name, call.call, levels, own))
         row[1] += call.flops
         row[2] += call.outputs
     parts = tuple(
@@ -75,22 +77,30 @@ def _row(table: dict[tuple[str, str], list[int]], place: tuple[str, str]) -> lis
     return table.setdefault(place, [0, 0, 0])
 
 
-def _place(name: str, call: int | None, levels: Sequence[str]) -> tuple[str, str]:
-    """Returns the part and the piece that a layer's call or a parameter (no call) belongs to."""
+def _place(name: str, call: int | None, levels: Sequence[str], own: bool) -> tuple[str, str]:
+    """Returns the part and the piece that a layer's call or a parameter (no call) belongs to.
+
+    ``own`` is whether each level has layers of the head to itself, as in SSD.
+    """
     part, _, rest = name.partition(".")
     if part == "backbone":
         return part, _stage(rest)
     if part == "neck":  # lateral_convs.0, fpn_convs.3: the number is that of the level
-        found = re.search(r"\.(\d+)(\.|$)", rest)
-        known = found and int(found[1]) < len(levels)
-        return part, levels[int(found[1])] if found and known else _SHARED
+        return part, _numbered(rest, levels)
     if part != "bbox_head":
         return "other", _SHARED
     # The layers of the head are called for one level after the other.
     piece = _SHARED if call is None or call >= len(levels) else levels[call]
+    piece = _numbered(rest, levels) if own else piece
     if re.search(r"reg|box", rest):
         return "box subnet", piece
     return ("classification subnet" if "cls" in rest else "other"), piece
+
+
+def _numbered(rest: str, levels: Sequence[str]) -> str:
+    found = re.search(r"\.(\d+)(\.|$)", rest)
+    known = found and int(found[1]) < len(levels)
+    return levels[int(found[1])] if found and known else _SHARED
 
 
 def _stage(rest: str) -> str:

@@ -9,6 +9,8 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.layers import ResLayer
 from torch import Tensor, nn
 
+from fldet.models.backbones.ssd_resnet import SSDResNet
+
 
 def fuse_rectifiers(network: nn.Module) -> int:
     """Joins ReLUs, and the sums of residual blocks, to the convolutions before them, in place.
@@ -35,7 +37,7 @@ def _fuse(module: Any) -> int:
     if type(module) is ConvModule and _is_plain(module):
         module.__class__ = _RectifiedConvModule
         return 1
-    if _computes_as_resnet(module) and _has_plain_stem(module):
+    if type(module) in (ResNet, SSDResNet) and _has_plain_stem(module):
         module.conv1, module.relu = _Rectified(module.conv1), nn.Identity()
         return 1
     count = 0
@@ -115,10 +117,6 @@ class _FusedBottleneck(_FusedBlock, Bottleneck):
 
 
 _FUSED: dict[type, type] = {BasicBlock: _FusedBasicBlock, Bottleneck: _FusedBottleneck}
-
-
-def _computes_as_resnet(module: nn.Module) -> bool:
-    return isinstance(module, ResNet) and type(module).forward is ResNet.forward
 
 
 def _has_plain_stem(resnet: Any) -> bool:
