@@ -47,30 +47,24 @@ def test_layers_become_parts_and_levels():
     }
 
 
-def test_a_head_with_layers_of_its_own_for_each_level():
-    """They are called once; the number of the list is the level, that of a stack inside is not."""
+def test_a_head_with_layers_for_each_level():
+    """SSD's: the number in a name is the level; each is called once."""
     costs = NetworkCosts(
         shape=(64, 96),
         strides=(8, 16),
-        parameters={
-            "bbox_head.cls_convs.1.0.weight": 10,
-            "bbox_head.cls_convs.1.1.bias": 1,  # a norm: no FLOPs, so no call
-            "bbox_head.reg_convs.0.weight": 5,
-        },
+        parameters={"bbox_head.cls_convs.0.0.weight": 10, "bbox_head.reg_convs.1.1.bias": 20},
         calls=(
-            LayerCall("bbox_head.cls_convs.1.0", 0, 100, 10),
-            LayerCall("bbox_head.reg_convs.0", 0, 30, 3),
-            LayerCall("bbox_head.reg_convs.0", 1, 40, 4),
+            LayerCall("bbox_head.cls_convs.0.0", 0, 50, 5),
+            LayerCall("bbox_head.cls_convs.1.0", 0, 60, 6),
+            LayerCall("bbox_head.reg_convs.1.1", 0, 70, 7),
         ),
     )
-    found = {
-        part.total.name: {piece.name: (piece.parameters, piece.flops) for piece in part.pieces}
-        for part in costs_by_part(costs).parts
-    }
-    assert found == {
-        "classification subnet": {"P4": (11, 100)},
-        "box subnet": {"shared": (5, 0), "P3": (0, 30), "P4": (0, 40)},
-    }
+    scores, boxes = costs_by_part(costs).parts
+    assert [(one.name, one.parameters, one.flops) for one in scores.pieces] == [
+        ("P3", 10, 50),
+        ("P4", 0, 60),
+    ]
+    assert [(one.name, one.parameters, one.flops) for one in boxes.pieces] == [("P4", 20, 70)]
 
 
 def test_sums_and_bytes():

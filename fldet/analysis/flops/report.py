@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ _FLOAT32 = 4  # bytes
 _PARTS = ("backbone", "neck", "classification subnet", "box subnet", "other")
 _STEM = ("conv1", "bn1", "norm1", "stem", "patch_embed")
 _SHARED = "shared"  # parameters that every level uses
-_MEMBER = re.compile(r"bbox_head\.[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\.(\d+)(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,14 @@ class FlopCount:
 def costs_by_part(costs: NetworkCosts) -> FlopCount:
     """Returns the costs of a network by part and level."""
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
-    alone = _of_one_level(costs, len(levels))
+    of_head = [call for call in costs.calls if call.name.startswith("bbox_head.")]
+    own = len(levels) > 1 and not any(call.call for call in of_head)
     # (part, piece) -> parameters, FLOPs, activations
     table: dict[tuple[str, str], list[int]] = {}
     for name, count in costs.parameters.items():
-        _row(table, _place(name, None, levels, alone))[0] += count
+        _row(table, _place(name, None, levels, own))[0] += count
     for call in costs.calls:
-        row = _row(table, _place(call.name, call.call, levels, alone))
+        row = _row(table, _place(call.name, call.call, levels, own))
         row[1] += call.flops
         row[2] += call.outputs
     parts = tuple(
@@ -78,35 +77,30 @@ def _row(table: dict[tuple[str, str], list[int]], place: tuple[str, str]) -> lis
     return table.setdefault(place, [0, 0, 0])
 
 
-def _of_one_level(costs: NetworkCosts, levels: int) -> set[str]:
-    """Returns the members of lists in the head that one level alone has, as ``bbox_head.convs.2``.
+def _place(name: str, call: int | None, levels: Sequence[str], own: bool) -> tuple[str, str]:
+    """Returns the part and the piece that a layer's call or a parameter (no call) belongs to.
 
-    A layer that all levels share is called once for each of them; one that is called once in a
-    head of several levels is of the level that its number in the list says.
+    ``own`` is whether each level has layers of the head to itself, as in SSD.
     """
-    times = Counter(call.name for call in costs.calls)
-    once = [name for name, count in times.items() if count == 1 and levels > 1]
-    return {found[0] for name in once if (found := _MEMBER.match(name)) and int(found[1]) < levels}
-
-
-def _place(name: str, call: int | None, levels: Sequence[str], alone: set[str]) -> tuple[str, str]:
-    """Returns the part and the piece that a layer's call or a parameter (no call) belongs to."""
     part, _, rest = name.partition(".")
     if part == "backbone":
         return part, _stage(rest)
     if part == "neck":  # lateral_convs.0, fpn_convs.3: the number is that of the level
-        found = re.search(r"\.(\d+)(\.|$)", rest)
-        known = found and int(found[1]) < len(levels)
-        return part, levels[int(found[1])] if found and known else _SHARED
+        return part, _numbered(rest, levels)
     if part != "bbox_head":
         return "other", _SHARED
-    # Shared layers of the head are called for one level after the other.
+    # The layers of the head are called for one level after the other.
     piece = _SHARED if call is None or call >= len(levels) else levels[call]
-    if (member := _MEMBER.match(name)) and member[0] in alone:
-        piece = levels[int(member[1])]
+    piece = _numbered(rest, levels) if own else piece
     if re.search(r"reg|box", rest):
         return "box subnet", piece
     return ("classification subnet" if "cls" in rest else "other"), piece
+
+
+def _numbered(rest: str, levels: Sequence[str]) -> str:
+    found = re.search(r"\.(\d+)(\.|$)", rest)
+    known = found and int(found[1]) < len(levels)
+    return levels[int(found[1])] if found and known else _SHARED
 
 
 def _stage(rest: str) -> str:

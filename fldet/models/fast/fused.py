@@ -9,6 +9,8 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.layers import ResLayer
 from torch import Tensor, nn
 
+from fldet.models.backbones.ssd_resnet import SSDResNet
+
 
 def fuse_rectifiers(network: nn.Module) -> int:
     """Joins ReLUs, and the sums of residual blocks, to the convolutions before them, in place.
@@ -36,7 +38,7 @@ def _fuse(module: Any) -> int:
         module.__class__ = _RectifiedConvModule
         module.slope = getattr(module.activate, "negative_slope", 0.0)
         return 1
-    if type(module) is ResNet and _has_plain_stem(module):
+    if type(module) in (ResNet, SSDResNet) and _has_plain_stem(module):
         module.conv1, module.relu = _Rectified(module.conv1), nn.Identity()
         return 1
     count = 0
