@@ -90,7 +90,7 @@ def anchor_scheme(cfg: Config) -> AnchorScheme:
     options = (cfg.model.get("bbox_head") or {}).get("anchor_generator")
     if not options:
         raise ConfigError(
-            "the config has no model.bbox_head.anchor_generator",
+            f"the model of the config, {cfg.model.get('type')}, has no bbox_head.anchor_generator",
             expected="a one-stage detector with anchors, as RetinaNet",
         )
     generator = TASK_UTILS.build(options)

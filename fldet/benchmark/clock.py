@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,10 @@ TIMED = (
     "reading, decoding and resizing the file (stage load)"
 )
 STAGES = ("load", "preprocess", "backbone", "neck", "head", "post-process")
+# Of a detector with RPN and a RoI head; the last stage begins with the last scores of the RoIs.
+TWO_STAGES = (
+    *("load", "preprocess", "backbone", "neck", "RPN", "proposals", "RoI head", "post-process"),
+)
 TIMED_TRAINING = (
     "one train_step: normalisation, network, targets and losses, backward, optimizer; on a GPU, by "
     "its events, the copy to it; not loading the batch (stage load)"
@@ -129,16 +134,20 @@ def take_turns(
 
 
 def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) -> dict[str, float]:
-    """Returns the median milliseconds of each of ``STAGES``, of a single-stage detector only.
+    """Returns the median milliseconds of each of ``STAGES``, or of ``TWO_STAGES``; {} of others.
 
     Batches have one image each; the time until the next one comes is the stage ``load``. The first
     ``warmup`` are run, not counted.
     """
-    if not (hasattr(model, "backbone") and hasattr(model, "bbox_head")):
+    if all(hasattr(model, part) for part in ("backbone", "rpn_head", "roi_head")):
+        names, laps_of = TWO_STAGES, _laps_of_two_stages
+    elif hasattr(model, "backbone") and hasattr(model, "bbox_head"):
+        names, laps_of = STAGES, _laps
+    else:
         return {}
     with torch.inference_mode():
-        laps = list(_laps(model, iter(batches)))[warmup:]
-    return dict(zip(STAGES, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
+        laps = list(laps_of(model, iter(batches)))[warmup:]
+    return dict(zip(names, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
 
 
 def _milliseconds(model: Any, batch: Batch) -> float:
@@ -172,6 +181,68 @@ def _laps(model: Any, batches: Iterator[Batch]) -> Iterator[list[float]]:
         model.add_pred_to_datasample(samples, found)
         marks.mark()
         yield marks.laps_ms()
+
+
+def _laps_of_two_stages(model: Any, batches: Iterator[Batch]) -> Iterator[list[float]]:
+    """Yields the milliseconds of each of ``TWO_STAGES`` of each image, inside ``test_step``."""
+    while True:
+        marks = Marks(_device(model))
+        batch = next(batches, None)
+        if batch is None:
+            return
+        marks.mark()
+        ended = ["load"]  # the stage that ends at each mark after the first
+
+        def end(stage: str, marks: Marks = marks, ended: list[str] = ended) -> None:
+            marks.mark()
+            ended.append(stage)
+
+        with _ends_of_stages(model, end):
+            model.test_step(batch)
+        end("post-process")
+        laps = dict.fromkeys(TWO_STAGES, 0.0)
+        for stage, ms in zip(ended, marks.laps_ms(), strict=True):
+            laps[stage] += ms
+        yield list(laps.values())
+
+
+@contextmanager
+def _ends_of_stages(model: Any, end: Callable[[str], None]) -> Iterator[None]:
+    """Calls ``end`` with the name of each stage that is over, but the last, while it is open."""
+    modules = {
+        "preprocess": model.data_preprocessor,
+        "backbone": model.backbone,
+        "neck": model.neck if model.with_neck else None,
+        "RPN": model.rpn_head,
+    }
+    heads = model.roi_head.bbox_head
+    with ExitStack() as stack:
+        for stage, module in modules.items():
+            if module is not None:
+                hook = module.register_forward_hook(lambda *_, stage=stage: end(stage))
+                stack.callback(hook.remove)
+        wrap_method(stack, model.rpn_head, "predict", after=partial(end, "proposals"))
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            wrap_method(stack, head, "predict_by_feat", before=partial(end, "RoI head"))
+        yield
+
+
+def wrap_method(
+    stack: ExitStack, owner: Any, name: str, *, before: Any = None, after: Any = None
+) -> None:
+    """Has a method of one object preceded and followed by a call, as long as the stack is open."""
+    method = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if before:
+            before()
+        result = method(*args, **options)
+        if after:
+            after()
+        return result
+
+    owner.__dict__[name] = wrapped
+    stack.callback(partial(owner.__dict__.pop, name))
 
 
 def _device(model: Any) -> torch.device:

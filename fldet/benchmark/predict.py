@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fldet.analysis.flops.count import count_flops
 from fldet.benchmark.clock import (
@@ -30,6 +31,7 @@ from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner
 from fldet.errors import ConfigError, UsageError
+from fldet.models.dense_heads.retina_head import RetinaHead
 from fldet.models.fast.cuda_graph import graphed, require_graphs
 from fldet.models.fast.optimize import (
     as_in_mmdetection,
@@ -121,10 +123,33 @@ def _models_to_time(
     model: nn.Module, copy: OptimizedCopy | None, against: str | None
 ) -> list[nn.Module]:
     """Returns the model or its copy and, to compare with, the model in MMDetection's way."""
+    if against:
+        _require_counterpart(model, is_copied=copy is not None)
     stock = [as_in_mmdetection(model)] if against else []
     if copy:
         model = optimized(model, precision=copy.precision, compile=copy.compile)
     return [model, *stock]
+
+
+def _require_counterpart(model: nn.Module, *, is_copied: bool) -> None:
+    """Raises a UsageError where MMDetection would have the same model, or cannot have it."""
+    if isinstance(getattr(model, "bbox_head", None), RetinaHead):
+        return
+    kinds = {type(module) for module in model.modules()}
+    ours = sorted(kind.__name__ for kind in kinds if kind.__module__.startswith("fldet.models."))
+    name = type(model).__name__
+    if ours:
+        raise UsageError(
+            f"--against mmdet: MMDetection has no {', '.join(ours)} to compare a {name} with",
+            expected="a model of MMDetection's parts, or with fldet.RetinaHead",
+            hint="leave --against out",
+        )
+    if not is_copied:
+        raise UsageError(
+            f"--against mmdet: nothing in this {name} is fldet's, it would be timed against itself",
+            expected="a model with fldet.RetinaHead, or an optimized copy",
+            hint="leave --against out, or time a copy: --precision fp32",
+        )
 
 
 def _images(cfg: Config, shape: tuple[int, int] | None, count: int) -> Iterator[Batch]:
@@ -159,15 +184,26 @@ def _time_images(
     rows = time_in_turns(models, watched, warmup=warmup)
     stages = time_stages(timed, images(min(count, 10) + 1))
     shape = watched.most_frequent_shape
-    gflop = _network_gflop(cfg, shape)
+    gflop = _network_gflop(cfg, shape, device)
     return Timing(rows, device, network_precision(timed), shape, gflop, memory), stages
 
 
-def _network_gflop(cfg: Config, shape: tuple[int, int]) -> float:
+def _network_gflop(cfg: Config, shape: tuple[int, int], device: torch.device) -> float:
+    """Returns the billions of operations of the network, of one stage or of two, for an image."""
+    if cfg.model.get("roi_head"):
+        return _step_gflop(cfg, shape, device)
     try:
         return sum(call.flops for call in count_flops(cfg, shape).calls) / 1e9
     except ConfigError:  # not a one-stage detector
         return math.nan
+
+
+def _step_gflop(cfg: Config, shape: tuple[int, int], device: torch.device) -> float:
+    """Counts a test step with random weights, with which RPN passes all the proposals it may."""
+    model: Any = load_model(cfg, None).model.to(device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.test_step(random_batch(1, shape, 1, boxes=0))
+    return counter.get_total_flops() / 1e9
 
 
 def _compile_for(model: Any, batches: Iterator[Batch]) -> None:

@@ -29,8 +29,8 @@ class SpeedResult:
     p99_ms: float = math.nan  # 99th percentile
     # 1000 times the images of a batch, over the mean of the times
     images_per_second: float = math.nan
-    # median of each stage, of images from a second run over at most ten; empty for detectors of
-    # more than one stage
+    # median of each stage, of images from a second run over at most ten; those of a detector with
+    # RPN are others. Empty for other detectors, and for training steps of more than one stage
     stages_ms: dict[str, float] = dataclasses.field(default_factory=dict)
     optimized: bool = False  # whether an optimized copy of the model was timed
     compiled: bool = False  # whether the network ran through torch.compile

@@ -6,7 +6,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,10 +25,12 @@ from fldet.benchmark.clock import (
     Marks,
     WatchedBatches,
     take_turns,
+    wrap_method,
 )
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
 from fldet.config.check import TRAINING_KEYS
+from fldet.config.epochs import count_iterations
 from fldet.config.prepare import prepare_config
 from fldet.config.resolve import settle_training
 from fldet.config.train_step import set_train_step, use_wrapper
@@ -86,6 +87,7 @@ def benchmark_training(
     check_against(against)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
+    count_iterations(prepared, images=prepared.train_dataloader.batch_size)  # none is counted
     prepared.auto_scale_lr = None  # the rate is 0
     if amp:
         prepared.amp = True
@@ -115,7 +117,7 @@ def _time_steps(
     ours = _Trainer(configs[0], device, work_dir)
     size = configs[0].train_dataloader.batch_size
     if shape:
-        batches = _random_batches(size, shape, configs[0].model.bbox_head.num_classes)
+        batches = _random_batches(size, shape, _num_classes(configs[0].model))
     else:
         batches = ours.loader()
     first = next(batches)
@@ -148,6 +150,8 @@ def in_mmdetection(cfg: Config) -> Config:
     Raises:
         UsageError: a part of the model has no counterpart in MMDetection.
     """
+    if not cfg.model.get("bbox_head"):
+        raise _no_counterpart(f"{cfg.model.get('type')}, which has no bbox_head of one stage,")
     cfg = copy.deepcopy(cfg)
     for name in TRAINING_KEYS:
         cfg.pop(name, None)
@@ -249,33 +253,24 @@ class _Trainer:
             if isinstance(head, nn.Module) and hasattr(head, "loss_by_feat"):
                 done = self.model.data_preprocessor.register_forward_hook(lambda *_: marks.mark())
                 stack.callback(done.remove)
-                _wrap_method(stack, head, "loss_by_feat", before=marks.mark)
-                _wrap_method(stack, optimizer, "backward", before=marks.mark, after=marks.mark)
+                wrap_method(stack, head, "loss_by_feat", before=marks.mark)
+                wrap_method(stack, optimizer, "backward", before=marks.mark, after=marks.mark)
             yield
-
-
-def _wrap_method(
-    stack: contextlib.ExitStack, owner: Any, name: str, *, before: Any = None, after: Any = None
-) -> None:
-    """Has a method of one object preceded and followed by a call, as long as the stack is open."""
-    method = getattr(owner, name)
-
-    def wrapped(*args: Any, **options: Any) -> Any:
-        if before:
-            before()
-        result = method(*args, **options)
-        if after:
-            after()
-        return result
-
-    owner.__dict__[name] = wrapped
-    stack.callback(partial(owner.__dict__.pop, name))
 
 
 def _random_batches(size: int, shape: tuple[int, int], num_classes: int) -> Iterator[Batch]:
     batch = random_batch(size, shape, num_classes, boxes=BOXES)
     while True:
         yield {name: list(values) for name, values in batch.items()}
+
+
+def _num_classes(part: Any) -> int:
+    """Returns the largest ``num_classes`` of a model: that of RPN, where there is one, is 1."""
+    if isinstance(part, (list, tuple)):
+        return max([0, *map(_num_classes, part)])
+    if not isinstance(part, dict):
+        return 0
+    return max([int(part.get("num_classes") or 0), *map(_num_classes, part.values())])
 
 
 def _close_logs() -> None:

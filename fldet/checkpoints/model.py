@@ -40,6 +40,13 @@ def build_model(cfg: Config) -> nn.Module:
     return model
 
 
+def model_in_words(model: nn.Module) -> str:
+    """Returns the class of a detector and those of its heads: ``YOLOV3 with YOLOV3Head``."""
+    heads = [getattr(model, name, None) for name in ("bbox_head", "rpn_head", "roi_head")]
+    names = [type(head).__name__ for head in heads if head is not None]
+    return f"{type(model).__name__} with {' and '.join(names) or 'no head'}"
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that is ready to be used."""

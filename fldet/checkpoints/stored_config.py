@@ -10,7 +10,7 @@ the file has weights for (``building``).
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from fldet.checkpoints.files import checkpoint_classes, class_tuple, meta_of
-from fldet.checkpoints.stored_names import is_scope, may_stand, place_of
+from fldet.checkpoints.stored_names import is_plugin, is_scope, may_stand, place_of
 from fldet.errors import CheckpointError, FldetError, shorten
+from fldet.plugins import load_scope
 
 HINT = "if you trust the file, name the config yourself: --config CONFIG"
 
@@ -73,7 +74,8 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     """Returns what a detector needs of the config in a checkpoint; None if there is no config.
 
     That is ``model``, without what is for training only; ``default_scope``; ``test_dataloader``
-    with the ``pipeline`` and the classes of its data set, where there are any.
+    with the ``pipeline`` and the classes of its data set, where there are any. Its
+    ``custom_imports`` are not run; an installed plug-in among them is loaded as by its scope.
     """
     text = meta_of(content).get("cfg")
     if not isinstance(text, str):
@@ -85,8 +87,10 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     pipeline, classes = find_pipeline(values), _classes(values, path)
     parts = {"model": model, **({} if pipeline is None else {"pipeline": pipeline})}
     scope = values.get("default_scope") or "mmdet"
-    dataset = checked(parts, path, scope=scope)
+    dataset = checked(parts, path, scope=scope, not_run=_load_plugins(values))
     model = dataset.pop("model")
+    if "train_cfg" in values["model"]:  # detectors of two stages insist on the argument
+        model["train_cfg"] = None
     dataset["metainfo"] = {"classes": classes or checkpoint_classes(content, path)}
     loader = {"dataset": dataset}
     return Config({"model": model, "default_scope": scope, "test_dataloader": loader})
@@ -166,6 +170,23 @@ def _part(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, Mapping) else None
 
 
+def _load_plugins(cfg: Mapping[str, Any]) -> list[str]:
+    """Loads the installed plug-ins among ``custom_imports``, and returns what else is there.
+
+    Of a plug-in the module is imported that it declares itself, whatever the config says.
+    """
+    names = _part(cfg.get("custom_imports"), "imports")
+    names = [names] if isinstance(names, str) else names
+    rest = []
+    for name in names if isinstance(names, (list, tuple)) else ():
+        scope = str(name).partition(".")[0]
+        if is_plugin(scope):
+            load_scope(scope)
+        elif scope not in ("fldet", "mmdet"):
+            rest.append(str(name))
+    return rest
+
+
 def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     """Returns the class names of a config's test images, those of its validation if it has none."""
     for key in ("test_dataloader", "val_dataloader"):
@@ -177,21 +198,24 @@ def _classes(cfg: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
 # --- what it may say -----------------------------------------------------------------------------
 
 
-def checked(parts: Mapping[str, Any], path: Path, scope: Any = "mmdet") -> dict[str, Any]:
+def checked(
+    parts: Mapping[str, Any], path: Path, scope: Any = "mmdet", not_run: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns parts of a stored config, without what a detector does not need; refuses the rest.
 
     A part is ``model``, ``data_preprocessor``, ``bbox_head`` or ``pipeline``, as it was stored;
-    ``scope`` is that of names without one.
+    ``scope`` is that of names without one; errors name the modules ``not_run``.
     """
-    check = _Check(path, scope)
+    check = _Check(path, scope, not_run)
     return {key: check.part(key, value) for key, value in parts.items()}
 
 
 class _Check:
     """One walk over a stored config."""
 
-    def __init__(self, path: Path, scope: Any) -> None:
+    def __init__(self, path: Path, scope: Any, not_run: Sequence[str]) -> None:
         self.path = path
+        self.hint = _hint(not_run)
         self.left = MOST_VALUES
         self.scope = self._scope(scope, ())
 
@@ -259,7 +283,7 @@ class _Check:
                 expected=f"a {kind.what} that is registered by fldet, MMDetection or a plug-in"
                 if kind
                 else "nothing with a type there",
-                hint=HINT,
+                hint=self.hint,
             )
 
     def _scope(self, scope: Any, place: tuple[str, ...]) -> str:
@@ -280,6 +304,17 @@ class _Check:
             expected=expected,
             hint=HINT,
         )
+
+
+def _hint(not_run: Sequence[str]) -> str:
+    """Returns what to do about a name that is not known here."""
+    if not not_run:
+        return HINT
+    modules = shorten(", ".join(not_run[:3]))
+    return (
+        f"modules that a file names are not imported (custom_imports: {modules}); {HINT}; "
+        "or install them as a plug-in: docs/plug-ins.md"
+    )
 
 
 def _last_key(place: tuple[str, ...]) -> str:

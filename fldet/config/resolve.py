@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from fldet.config.epochs import count_iterations
 from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.config.train_step import set_train_step
 from fldet.data.stream import MOST_OF_A_SEED, is_seed
@@ -37,12 +38,14 @@ class TrainOptions:
     seed: int | None = None
     amp: bool | None = None
     auto_scale_lr: bool | None = None
+    processes: int = 1  # that share an epoch, where the config counts epochs
 
 
 def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -> Config:
     """Returns a copy of a loaded config with all that a training on a device implies."""
     phases = ("train", "val") if cfg.get("val_dataloader") else ("train",)
     resolved = prepare_config(cfg, phases=phases)
+    count_iterations(resolved, processes=options.processes)
     _require_iterations(resolved)
     if options.amp is not None:
         resolved.amp = options.amp

@@ -43,6 +43,8 @@ def set_train_step(cfg: Config, device: torch.device) -> None:
     _set_precision(cfg, device)
     if cfg.get("channels_last") or compiling:
         _use_our_preprocessor(cfg, compiling)
+    if compiling:
+        _hint_at_one_size(cfg, compiling["sizes"])
     cfg.compile = compiling or False
     if device.type == "cuda":
         cfg.train_dataloader.setdefault("pin_memory", True)
@@ -120,6 +122,32 @@ def _use_our_preprocessor(cfg: Config, compiling: dict[str, Any]) -> None:
             f"compile: data_preprocessor.type is {preprocessor.get('type')!r}",
             expected="DetDataPreprocessor: batches are padded to few sizes there",
         )
+
+
+def _hint_at_one_size(cfg: Config, sizes: Any) -> None:
+    """Says where images that all have one size are padded: default boxes of a head go by maps."""
+    size = _fixed_size((cfg.train_dataloader.get("dataset") or {}).get("pipeline"))
+    if size is None or not isinstance(sizes, int):
+        return
+    padded = tuple(-(-side // sizes) * sizes for side in size)
+    if padded != size:
+        log.warning(
+            "compile: all images have %dx%d and are padded to %dx%d, which changes the maps, and "
+            "the places of a head's default boxes with them; compile=dict(sizes=[(%d, %d)]) does "
+            "not pad",
+            *(*size, *padded, *size),
+        )
+
+
+def _fixed_size(pipeline: Any) -> tuple[int, int] | None:
+    """Returns the (height, width) that a pipeline warps all images to, None if they differ."""
+    for step in pipeline or ():
+        scale = step.get("scale")
+        pair = isinstance(scale, (list, tuple)) and all(isinstance(side, int) for side in scale)
+        name = str(step.get("type")).rpartition(".")[2]
+        if name == "Resize" and pair and not step.get("keep_ratio", False):
+            return int(scale[1]), int(scale[0])
+    return None
 
 
 def _in_words(sizes: Any) -> str:

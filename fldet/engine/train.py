@@ -83,7 +83,9 @@ def train(
     forbid_code_in_checkpoints()
     named_launcher, launcher = launcher, adopt_launcher(launcher)
     chosen = select_device(device)
-    resolved = resolve_training(cfg, chosen, TrainOptions(work_dir, seed, amp, auto_scale_lr))
+    processes = process_count() if launcher != "none" else 1
+    options = TrainOptions(work_dir, seed, amp, auto_scale_lr, processes)
+    resolved = resolve_training(cfg, chosen, options)
     hooks, work_dir = hooks_of_lines(resolved), Path(resolved.work_dir)
     with opened_run(
         resolved, hooks, resume=resume, launcher=launcher, trust=trust_checkpoint
@@ -97,7 +99,7 @@ def train(
             resolved,
             seed=start.seed,
             images=images,
-            processes=process_count() if launcher != "none" else 1,
+            processes=processes,
             launcher=launcher,
             device=chosen,
         )
@@ -106,9 +108,9 @@ def train(
             trusted_checkpoints(trust_checkpoint),
             noted_signals() as received,
         ):
-            options = _options_of_no_config(device, named_launcher, trust_checkpoint)
+            again = _options_of_no_config(device, named_launcher, trust_checkpoint)
             own = [*hooks, BuffersHook(), ResumeHook({ASKED: images} if images else {})]
-            return _run(settled, chosen, received, own, options)
+            return _run(settled, chosen, received, own, again)
 
 
 def batch_size_of_processes(
@@ -129,7 +131,8 @@ def batch_size_of_processes(
 
 def _find_batch_size(cfg: Config, count: int, device: str, amp: bool | None) -> int:
     chosen = select_device(device)
-    return find_batch_size(resolve_training(cfg, chosen, TrainOptions(amp=amp)), chosen, count)
+    resolved = resolve_training(cfg, chosen, TrainOptions(amp=amp, processes=count))
+    return find_batch_size(resolved, chosen, count)
 
 
 def _options_of_no_config(device: str, launcher: str, trust: bool) -> list[str]:

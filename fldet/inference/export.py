@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.model import model_in_words
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
@@ -93,7 +94,7 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
     head: Any = getattr(detector.model, "bbox_head", None)
     if not (isinstance(head, YOLOv2Head) or _has_anchors_and_sigmoids(head)):
         raise UsageError(
-            f"cannot export a {type(detector.model).__name__} with {type(head).__name__}",
+            f"cannot export a {model_in_words(detector.model)}",
             expected="a one-stage detector with anchors and sigmoid scores, such as RetinaNet, "
             "or YOLOv2",
         )

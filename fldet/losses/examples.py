@@ -22,7 +22,14 @@ from fldet.losses.elements import (
     layout_of,
     of_classes,
 )
-from fldet.losses.sweep import ClosedForm, Terms, by_pieces, total
+from fldet.losses.sweep import (
+    Terms,
+    WithSlopes,
+    by_pieces,
+    quotient,
+    total,
+    traced_total,
+)
 
 EVERYTHING: Piece = (slice(None), slice(None))
 Formula = Callable[[Tensor, Tensor], Tensor]
@@ -85,13 +92,15 @@ class Examples:
         if class_weight is not None:
             self.class_weight = of_classes(class_weight, self.layout, "a class weight", inputs)
 
-    def can_sweep(self, *settings: object) -> bool:
+    def can_sweep(self, *settings: object, compiled: bool = False) -> bool:
         """Returns whether a sum can be made with its gradient, that of the logits alone.
 
         Args:
             settings: of the loss; a tensor that wants a gradient gets autograd's.
+            compiled: by ``traced_total``, not piece by piece.
         """
-        return can_sweep(self.inputs, self.targets, self.weight, self.class_weight, *settings)
+        others = self.targets, self.weight, self.class_weight, *settings
+        return can_sweep(self.inputs, *others, compiled=compiled)
 
     def _weight_blocks(self, weight: Tensor) -> Tensor:
         if not isinstance(weight, Tensor):
@@ -167,7 +176,7 @@ class Examples:
         self,
         formula: Formula,
         reduction: str,
-        closed: ClosedForm | None = None,
+        closed: WithSlopes | None = None,
         settings: Sequence[object] = (),
     ) -> Tensor:
         """Returns the loss of a formula of logits and targets of the same shape, reduced.
@@ -175,7 +184,7 @@ class Examples:
         Args:
             formula: elementwise.
             reduction: see ``sigmoid_focal_loss``.
-            closed: see ``by_pieces``.
+            closed: the same summed, if there is a closed form.
             settings: of the formula, as for ``can_sweep``.
         """
         check_reduction(reduction)
@@ -185,7 +194,9 @@ class Examples:
         divisor = self.divisor(reduction)
         if self.can_sweep(*settings):
             return total([by_pieces(terms, self.layout, divisor, closed)], [self.inputs])
-        return all_terms(terms, self.inputs, self.layout).sum() / divisor
+        if closed is not None and self.can_sweep(*settings, compiled=True):
+            return traced_total(closed.slopes, self.layout.blocks(self.inputs), divisor)
+        return quotient(all_terms(terms, self.inputs, self.layout).sum(), divisor)
 
 
 def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
@@ -196,15 +207,20 @@ def all_terms(terms: Terms, inputs: Tensor, layout: Layout) -> Tensor:
         return terms(layout.blocks(inputs).to(compute_dtype(inputs)), EVERYTHING)
 
 
-def can_sweep(inputs: Tensor, *others: object) -> bool:
+def can_sweep(inputs: Tensor, *others: object, compiled: bool = False) -> bool:
     """Returns whether a sum can be made with its gradient, in the forward pass.
 
     Args:
         inputs: the logits.
         others: what else is in the sum; no tensor of it may want a gradient.
+        compiled: by ``traced_total``, not piece by piece.
     """
-    return (
-        inputs.device.type in ("cpu", "cuda")
-        and not is_traced(inputs)
-        and not any(isinstance(one, Tensor) and one.requires_grad for one in others)
-    )
+    if any(isinstance(one, Tensor) and one.requires_grad for one in others):
+        return False
+    if compiled:
+        return (
+            torch.compiler.is_compiling()
+            and not torch.compiler.is_exporting()
+            and not torch._C._are_functorch_transforms_active()
+        )
+    return inputs.device.type in ("cpu", "cuda") and not is_traced(inputs)

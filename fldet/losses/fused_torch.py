@@ -20,6 +20,7 @@ __all__ = [
     "signed_sum",
     "sparse_sum",
     "suits_kernel",
+    "terms_and_slopes",
 ]
 
 _CPU_BLOCK = 1 << 16  # entries for each thread; five buffers of them fit in the cache of a core
@@ -260,6 +261,66 @@ def _power(p: Tensor, exponent: float, out: Tensor) -> None:
         torch.log(p, out=out).mul_(exponent).exp_()
 
 
+# --- written for a compiler, which makes one loop of it ---
+
+
+def terms_and_slopes(
+    x: Tensor, t: Tensor, positive: Tensor, negative: Tensor, curve: Curve
+) -> tuple[Tensor, Tensor]:
+    """Returns the loss of each logit, expected over both labels, and its derivative.
+
+    Args:
+        x: of any shape, float32 or float64.
+        t: the probability of a positive, of the shape of ``x``; or booleans.
+        positive: what the loss of a positive is multiplied by, to be broadcast.
+        negative: the same of a negative.
+        curve: the loss.
+    """
+    if t.dtype == torch.bool:  # a positive at x is a negative at -x
+        term, slope = _negative_terms(
+            _logistic(curve.gain * torch.where(t, -x, x) - curve.shift), curve
+        )
+        factor = torch.where(t, positive, negative)
+        slope = factor * slope
+        return factor * term, torch.where(t, -slope, slope)
+    u = _logistic(curve.gain * x - curve.shift)
+    mirrored = (u[1], u[0], u[3], u[2])
+    if curve.shift:
+        mirrored = _logistic(-curve.gain * x - curve.shift)
+    of_negative, slope_of_negative = _negative_terms(u, curve)
+    of_positive, slope_of_positive = _negative_terms(mirrored, curve)
+    t = t.to(x.dtype)
+    positive, negative = t * positive, (1 - t) * negative
+    return (
+        negative * of_negative + positive * of_positive,
+        negative * slope_of_negative - positive * slope_of_positive,
+    )
+
+
+_Logistic = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _logistic(v: Tensor) -> _Logistic:
+    """Returns sigmoid(v), sigmoid(-v), softplus(v) and softplus(-v), from one exponential."""
+    e = torch.exp(-v.abs())
+    log1p, r = torch.log1p(e), 1 / (1 + e)
+    above = v >= 0
+    p, rest = torch.where(above, r, e * r), torch.where(above, e * r, r)
+    return p, rest, v.clamp(min=0) + log1p, log1p - v.clamp(max=0)
+
+
+def _negative_terms(logistic: _Logistic, curve: Curve) -> tuple[Tensor, Tensor]:
+    """Returns the loss of negatives and its derivative; see ``_negatives``."""
+    p, rest, s, minus_log_p = logistic
+    slope = curve.power * rest * s + p if curve.power else p
+    if curve.power == 2:
+        s, slope = p * p * s, p * p * slope
+    elif curve.power:
+        focus = torch.exp(-curve.power * minus_log_p)
+        s, slope = focus * s, focus * slope
+    return s if curve.gain == 1 else s / curve.gain, slope
+
+
 # --- the sum in one kernel ---
 
 
@@ -323,27 +384,17 @@ def _kernel(curve: Curve) -> Callable[..., Tensor]:
             expected="a C++ compiler, such as g++, or the one that CXX names",
             hint="leave compiled=True out of loss_cls; the loss is the same",
         ) from None
-    power, gain, shift = curve.power, curve.gain, curve.shift
 
     def sum_rows(
         x: Tensor, labels: Tensor, factor: Tensor, grad: Tensor, negative: Tensor, positive: Tensor
     ) -> Tensor:
         is_positive = labels == torch.arange(x.shape[1])
-        x = x.to(factor.dtype)
-        v = gain * torch.where(is_positive, -x, x) - shift
-        e = torch.exp(-v.abs())
-        log1p = torch.log1p(e)
-        r = 1 / (1 + e)
-        p, rest = torch.where(v >= 0, r, e * r), torch.where(v >= 0, e * r, r)  # rest is 1 - p
-        s = v.clamp(min=0) + log1p
-        q = factor * torch.where(is_positive, positive, negative)
-        if power == 2:
-            q = q * (p * p)
-        elif power:
-            q = q * torch.exp(power * (v.clamp(max=0) - log1p))
-        slope = q * (power * rest * s + p)
-        grad.copy_(torch.where(is_positive, -slope, slope))
-        return (q * s).sum(1) / gain
+        of_class = torch.where(is_positive, positive, negative)
+        terms, slopes = terms_and_slopes(
+            x.to(factor.dtype), is_positive, factor * of_class, factor * of_class, curve
+        )
+        grad.copy_(slopes)
+        return terms.sum(1)
 
     # Static: with dynamic sizes Inductor's cache of graphs was seen to return the kernel of another
     # gamma, and the kernel was slower by half.

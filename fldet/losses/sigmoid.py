@@ -1,6 +1,7 @@
 """The focal loss of K independent sigmoids, which can be called as torchvision's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,10 +20,10 @@ from fldet.losses.elements import (
     factor_of,
     wanted_by,
 )
-from fldet.losses.examples import Examples
+from fldet.losses.examples import EVERYTHING, Examples
 from fldet.losses.formulas import Curve
 from fldet.losses.fused import blocks_sum
-from fldet.losses.fused_torch import shared_sum, signed_sum, sparse_sum
+from fldet.losses.fused_torch import shared_sum, signed_sum, sparse_sum, terms_and_slopes
 from fldet.losses.sweep import total
 
 
@@ -90,8 +91,7 @@ def sigmoid_focal_loss(
     if reduction != "none" and _suits_kernel(examples) and examples.can_sweep(factor):
         divisor = examples.divisor(reduction)
         return total([partial(_kernel_sum, examples, factor, curve, divisor)], [inputs])
-    closed = partial(closed_sum, examples, factor, curve)
-    return examples.loss(formula, reduction, closed, settings)
+    return examples.loss(formula, reduction, OfCurve(examples, factor, curve), settings)
 
 
 def _suits_torch(examples: Examples, reduction: str) -> bool:
@@ -144,28 +144,49 @@ def _kernel_sum(
     return value, None if grad is None else layout.restored(grad)
 
 
-def closed_sum(
-    examples: Examples,
-    alpha: float | Tensor | None,
-    curve: Curve,
-    x: Tensor,
-    piece: Piece,
-    scale: Tensor,
-    grad: Tensor | None,
-) -> Tensor:
-    """Returns the sum over a piece, expected over both labels, and fills its gradient."""
-    t, factor, counts = examples.shares(piece), examples.factor(piece), examples.counts(piece)
-    if counts is not None:
-        x = torch.where(counts, x, 0)
-        t = torch.where(counts, t, torch.zeros_like(t))
-        factor = counts.to(x.dtype) if factor is None else torch.where(counts, factor, 0)
-    scale = scale if factor is None else scale * factor
-    positive, negative = (scale, scale) if alpha is None else (scale * alpha, scale * (1 - alpha))
-    if not (positive.dim() or negative.dim()) and x.is_contiguous() and t.is_contiguous():
-        value = sparse_sum(x, t, positive, negative, curve, grad)
-        if value is not None:
-            return value
-    if binary.is_hard(t):
-        t = t.to(x.dtype)
-        return signed_sum(x, 1 - 2 * t, t * (positive - negative) + negative, curve, grad)
-    return shared_sum(x, t.to(x.dtype), positive, negative, curve, grad)
+@dataclass(frozen=True)
+class OfCurve:
+    """The closed form of a sum over logits, expected over both labels.
+
+    Attributes:
+        examples: the logits, targets and weights.
+        alpha: weight of objects; None for no balancing.
+        curve: the loss of a signed logit.
+    """
+
+    examples: Examples
+    alpha: float | Tensor | None
+    curve: Curve
+
+    def __call__(self, x: Tensor, piece: Piece, scale: Tensor, grad: Tensor | None) -> Tensor:
+        """Returns the sum over a piece, and fills its gradient; see ``by_pieces``."""
+        counts = self.examples.counts(piece)
+        t, positive, negative = self._parts(piece, scale)
+        if counts is not None:  # what does not count may be anything, NaN too
+            x, t = torch.where(counts, x, 0), torch.where(counts, t, torch.zeros_like(t))
+            positive, negative = (torch.where(counts, factor, 0) for factor in (positive, negative))
+        if not (positive.dim() or negative.dim()) and x.is_contiguous() and t.is_contiguous():
+            value = sparse_sum(x, t, positive, negative, self.curve, grad)
+            if value is not None:
+                return value
+        if binary.is_hard(t):
+            t = t.to(x.dtype)
+            factor = t * (positive - negative) + negative
+            return signed_sum(x, 1 - 2 * t, factor, self.curve, grad)
+        return shared_sum(x, t.to(x.dtype), positive, negative, self.curve, grad)
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the loss of each logit, and its derivative; see ``traced_total``."""
+        parts = self._parts(EVERYTHING, torch.ones((), dtype=x.dtype, device=x.device))
+        terms, slopes = terms_and_slopes(x, *parts, self.curve)
+        counts = self.examples.counts()
+        if counts is None:
+            return terms, slopes
+        return torch.where(counts, terms, 0), torch.where(counts, slopes, 0)
+
+    def _parts(self, piece: Piece, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the targets of a piece, and what its positives and negatives weigh."""
+        factor, alpha = self.examples.factor(piece), self.alpha
+        scale = scale if factor is None else scale * factor
+        both = (scale, scale) if alpha is None else (scale * alpha, scale * (1 - alpha))
+        return self.examples.shares(piece), *both

@@ -31,7 +31,7 @@ from fldet.losses.elements import (
     wanted_by,
 )
 from fldet.losses.examples import EVERYTHING, all_terms, can_sweep
-from fldet.losses.sweep import ClosedForm, by_pieces, total
+from fldet.losses.sweep import ClosedForm, Slopes, by_pieces, quotient, total, traced_total
 
 _SAFE = 60.0  # logits whose exponentials can be added up in float32
 
@@ -95,9 +95,13 @@ def softmax_focal_loss(
     if reduction == "none":
         return all_terms(examples.terms, input, layout).reshape(layout.example_shape)
     divisor = examples.divisor(reduction, background)
-    if can_sweep(input, target, weight, wanted_by(exponent, input)):
+    others = target, weight, wanted_by(exponent, input)
+    if can_sweep(input, *others):
         return total([by_pieces(examples.terms, layout, divisor, examples.closed(input))], [input])
-    return all_terms(examples.terms, input, layout).sum() / divisor
+    slopes = examples.slopes()
+    if slopes is not None and can_sweep(input, *others, compiled=True):
+        return traced_total(slopes, layout.blocks(input), divisor)
+    return quotient(all_terms(examples.terms, input, layout).sum(), divisor)
 
 
 def _check_classes(
@@ -142,6 +146,10 @@ class _Shares:
     def closed(self, inputs: Tensor) -> ClosedForm | None:
         """Returns the closed form of the sum over a piece; there is none."""
         del inputs
+        return None
+
+    def slopes(self) -> Slopes | None:
+        """Returns the closed form for ``traced_total``; there is none."""
         return None
 
     def divisor(self, reduction: str, background: int | None) -> Tensor | float:
@@ -221,6 +229,38 @@ class _Labels(_Shares):
             return None
         low, high = inputs.detach().aminmax() if inputs.numel() else (0, 0)
         return partial(self._sum, bool(low > -_SAFE and high < _SAFE))
+
+    def slopes(self) -> Slopes | None:
+        """Returns the closed form for ``traced_total``, where there is one."""
+        return None if self.smoothing or callable(self.gamma) else self._slopes
+
+    def _slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the loss of each example, (outer, 1, inner), and its derivative by the logits.
+
+        The formulas are those of ``_sum``; nothing is gathered or scattered, so that a compiler
+        makes few loops of it.
+        """
+        y, counts = self.labels()
+        own_class = self.layout.of_examples(self.target) == torch.arange(
+            x.shape[1], device=x.device
+        ).view(-1, 1)
+        shifted = x - x.amax(1, keepdim=True)
+        exp = shifted.exp()
+        own = torch.where(own_class, shifted, 0).sum(1, keepdim=True)
+        rest, own_exp = torch.where(own_class, 0, exp).sum(1, keepdim=True), own.exp()
+        whole = rest + own_exp
+        log_p = torch.where(rest < own_exp, -torch.log1p(rest / own_exp), own - whole.log())
+        q = rest.clamp(min=torch.finfo(x.dtype).tiny) / whole
+        gamma = _at_labels(self.gamma, y, log_p)
+        scaled = q**gamma
+        if self.weight is not None:
+            scaled = scaled * self.weight[:, 0][y]
+        slope = scaled * (1 - gamma * log_p * (own_exp / whole) / q)
+        terms, slopes = -scaled * log_p, torch.where(own_class, -slope * q, exp * (slope / whole))
+        if counts is None:
+            return terms, slopes
+        # what does not count may be anything, NaN too
+        return torch.where(counts, terms, 0), torch.where(counts, slopes, 0)
 
     def _sum(
         self, is_safe: bool, x: Tensor, piece: Piece, scale: Tensor, grad: Tensor | None

@@ -8,7 +8,7 @@ logits. The backward pass only scales it.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,18 @@ _CLOSED_PIECE = 1 << 18
 Summed = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 Terms = Callable[[Tensor, Piece], Tensor]
 ClosedForm = Callable[[Tensor, Piece, Tensor, Tensor | None], Tensor]
+# Returns the terms of all logits, to be added up, and the derivative of the sum by the logits.
+Slopes = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class WithSlopes(Protocol):
+    """A closed form, for ``by_pieces`` and for ``traced_total``."""
+
+    def __call__(self, x: Tensor, piece: Piece, scale: Tensor, grad: Tensor | None) -> Tensor:
+        """Returns the sum over a piece, and fills its gradient."""
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the terms of all logits, and the derivative of their sum."""
 
 
 def total(sums: Sequence[Summed], logits: Sequence[Tensor]) -> Tensor:
@@ -66,6 +78,40 @@ class _Total(torch.autograd.Function):
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return None, None, *grads
+
+
+def traced_total(slopes: Slopes, logits: Tensor, divisor: Tensor | float) -> Tensor:
+    """Returns the sum over logits in a program that is being compiled, divided.
+
+    What is added up and its gradient become one loop of the program; autograd would make a second
+    one for the backward pass, with the exponentials and logarithms of the first.
+    """
+    total_of_terms = _TracedTotal.apply(slopes, logits)  # type: ignore[no-untyped-call]
+    return quotient(total_of_terms, divisor)
+
+
+def quotient(value: Tensor, divisor: Tensor | float) -> Tensor:
+    """Returns a sum over its divisor: nothing over nothing is NaN, and its gradient 0."""
+    if not isinstance(divisor, Tensor):
+        return value / divisor
+    nothing = divisor == 0
+    return torch.where(nothing, torch.nan, value * torch.where(nothing, 0, 1 / divisor))
+
+
+class _TracedTotal(torch.autograd.Function):
+    """The sum of terms; the gradient is made with it."""
+
+    @staticmethod
+    def forward(ctx: Any, slopes: Slopes, logits: Tensor) -> Tensor:
+        terms, slope = slopes(logits.to(compute_dtype(logits)))
+        ctx.save_for_backward(slope.to(grad_dtype(logits)))
+        ctx.dtype = logits.dtype
+        return terms.sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor]:
+        (slope,) = ctx.saved_tensors
+        return None, (slope * grad_output).to(ctx.dtype)
 
 
 def _scaled(grad: Tensor, factor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from fldet.losses import binary, formulas
 from fldet.losses.elements import Alpha, Piece, check_gamma, compute_dtype, factor_of, of_classes
 from fldet.losses.examples import EVERYTHING, Examples, Formula
 from fldet.losses.formulas import Curve
-from fldet.losses.sigmoid import closed_sum
+from fldet.losses.sigmoid import OfCurve
 from fldet.losses.sweep import PIECE
 
 
@@ -46,8 +46,7 @@ def sigmoid_focal_loss_star(
     curve(torch.empty(0))  # refuses a setting that is out of range
     factor = factor_of(alpha, examples.layout, inputs)
     formula = partial(binary.expected, curve, alpha=factor)
-    closed = partial(closed_sum, examples, factor, curve)
-    return examples.loss(formula, reduction, closed, [factor])
+    return examples.loss(formula, reduction, OfCurve(examples, factor, curve), [factor])
 
 
 def poly1_focal_loss(

@@ -47,6 +47,32 @@ def test_layers_become_parts_and_levels():
     }
 
 
+def test_a_head_with_layers_of_its_own_for_each_level():
+    """They are called once; the number of the list is the level, that of a stack inside is not."""
+    costs = NetworkCosts(
+        shape=(64, 96),
+        strides=(8, 16),
+        parameters={
+            "bbox_head.cls_convs.1.0.weight": 10,
+            "bbox_head.cls_convs.1.1.bias": 1,  # a norm: no FLOPs, so no call
+            "bbox_head.reg_convs.0.weight": 5,
+        },
+        calls=(
+            LayerCall("bbox_head.cls_convs.1.0", 0, 100, 10),
+            LayerCall("bbox_head.reg_convs.0", 0, 30, 3),
+            LayerCall("bbox_head.reg_convs.0", 1, 40, 4),
+        ),
+    )
+    found = {
+        part.total.name: {piece.name: (piece.parameters, piece.flops) for piece in part.pieces}
+        for part in costs_by_part(costs).parts
+    }
+    assert found == {
+        "classification subnet": {"P4": (11, 100)},
+        "box subnet": {"shared": (5, 0), "P3": (0, 30), "P4": (0, 40)},
+    }
+
+
 def test_sums_and_bytes():
     count = costs_by_part(COSTS)
     assert count.total.flops == sum(call.flops for call in COSTS.calls)

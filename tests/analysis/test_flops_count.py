@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fldet.analysis.flops.count import count_flops
+from fldet.analysis.flops.report import costs_by_part
 from fldet.config.load import load_config
 from fldet.errors import ConfigError
 
@@ -47,3 +48,26 @@ def test_a_model_without_anchors_is_refused(tiny_config, monkeypatch):
     monkeypatch.setattr("fldet.analysis.flops.count.MODELS.build", lambda _: torch.nn.Identity())
     with pytest.raises(ConfigError, match="model 'RetinaNet' has no bbox_head"):
         count_flops(load_config(tiny_config), (64, 64))
+
+
+def test_a_module_that_makes_its_weights_past_the_meta_device(tiny_config):
+    """SSD's VGG: L2Norm of MMDetection calls torch.Tensor(n)."""
+    cfg = load_config(tiny_config)
+    cfg.model = load_config("mmdet::_base_/models/ssd300.py").model
+    cfg.model.backbone.init_cfg = None
+    costs = count_flops(cfg, (300, 300))
+    assert costs.strides == (8, 16, 32, 64, 100, 300)
+    # 4 boxes a cell of 38x38, 4 numbers each, from 512 channels, 3x3, two for a multiply-add
+    first = next(call for call in costs.calls if call.name == "bbox_head.reg_convs.0.0")
+    assert first.flops == 2 * 512 * 9 * 16 * 38 * 38
+    pieces = {
+        part.total.name: {piece.name: piece.flops for piece in part.pieces}
+        for part in costs_by_part(costs).parts
+    }
+    levels = {"P3": (38, 512), "P4": (19, 1024), "P5": (10, 512), "P6": (5, 256), "P7": (3, 256)}
+    boxes = {"P3": 4, "P4": 6, "P5": 6, "P6": 6, "P7": 4}
+    for level, (side, channels) in levels.items():
+        flops = 2 * channels * 9 * 4 * boxes[level] * side**2
+        assert pieces["box subnet"][level] == flops, level
+    assert pieces["box subnet"]["P8"] == 2 * 256 * 9 * 16
+    assert "shared" not in pieces["box subnet"]

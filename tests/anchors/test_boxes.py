@@ -129,7 +129,7 @@ GENERATOR = {"type": "mmdet.AnchorGenerator", "strides": [8, 16], "ratios": [1.0
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("bbox_head", {"anchor_generator": None}, "has no model.bbox_head.anchor_generator"),
+        ("bbox_head", {"anchor_generator": None}, "RetinaNet, has no bbox_head.anchor_generator"),
         ("bbox_head", {"anchor_generator": {**GENERATOR, "scales": [1, 4]}}, "cannot be analysed"),
         (
             "bbox_head",

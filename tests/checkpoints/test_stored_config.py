@@ -37,7 +37,7 @@ def test_what_a_detector_needs_comes_back_as_it_was(tiny_config):
     cfg = load_config(tiny_config, ["train_cfg.max_iters=7"])
     again = stored(format_config(cfg))
     model = cfg.model.to_dict()
-    del model["train_cfg"]
+    model["train_cfg"] = None
     model["backbone"].pop("init_cfg", None)
     assert again.model.to_dict() == model
     steps = find_pipeline(cfg.to_dict())

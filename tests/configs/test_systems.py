@@ -20,14 +20,28 @@ each_system = pytest.mark.parametrize(
     "path", FILES, ids=lambda path: str(path.relative_to(SYSTEMS))
 )
 
+
+
+def tiny_faster_rcnn_fpn(model):
+    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    model.roi_head.bbox_roi_extractor.out_channels = 8
+    model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16, num_classes=3)
+
+
+def tiny_yolov2(model):
+    model.backbone.update(base_channels=4)
+    model.neck.update(in_channels=(64, 128), out_channels=16, passthrough_channels=8)
+    model.bbox_head.update(num_classes=3, in_channels=16)
+
+
 # How a network of the paper's size becomes one that takes a step in a second: a function of the model's
 # config for each file below configs/systems; the versions below shapes/ stay as they are.
 MAKE_TINY = {
-    "yolov2_darknet19": lambda model: (
-        model.backbone.update(base_channels=4),
-        model.neck.update(in_channels=(64, 128), out_channels=16, passthrough_channels=8),
-        model.bbox_head.update(num_classes=3, in_channels=16),
-    ),
+    "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "yolov2_darknet19": tiny_yolov2,
 }
 
 

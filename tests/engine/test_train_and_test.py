@@ -213,10 +213,9 @@ def test_mmdetections_class_of_the_same_name_becomes_ours(tiny_config, tmp_path)
     assert (result.iterations, resolved.model.bbox_head.num_classes) == (2, 2)
 
 
-def test_a_schedule_by_epochs_is_refused(tiny_coco, tmp_path):
-    cfg = load_config(
-        "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py", {"data_root": str(tiny_coco)}
-    )
+def test_a_loop_without_a_length_is_refused(tiny_config, tmp_path):
+    cfg = load_config(tiny_config)
+    cfg.train_cfg = {"type": "IterBasedTrainLoop"}
     with pytest.raises(ConfigError, match="fldet trains by iterations, not by epochs"):
         train(cfg, work_dir=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

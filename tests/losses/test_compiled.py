@@ -58,6 +58,72 @@ def test_compiled_without_a_break(name, reduction):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "star", "softmax", "softmax, gamma of classes"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ["labels", "what is ignored is NaN", "shares", "weights", "map"])
+def test_what_is_compiled_with_its_gradient_is_the_eager_loss(name, dtype, kind):
+    x, y = sample()
+    x = x.to(dtype)
+    settings = {"reduction": "sum"}
+    if kind == "shares":
+        y = torch.nn.functional.one_hot(y.clamp(min=0), 3) * 0.8
+    elif kind == "weights":
+        weight = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+        settings["weight" if "softmax" in name else "class_weight"] = weight
+    elif kind == "map":
+        x, y = x.T[None].reshape(1, 3, 4, 2), y.reshape(1, 4, 2)
+    elif kind == "what is ignored is NaN":
+        x[y == -100] = torch.nan
+    torch.compiler.reset()
+    loss = partial(ALL[name], **settings)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    both = zip(value_and_slope(compiled, x, y), value_and_slope(loss, x, y), strict=True)
+    for found, expected in both:
+        torch.testing.assert_close(found, expected)
+
+
+@each
+def test_compiled_nothing_gives_what_it_gives_eagerly(name):
+    x, _ = sample()
+    y = torch.full((8,), -100)
+    torch.compiler.reset()
+    loss = ALL[name]
+    if not isinstance(loss, torch.nn.Module):
+        loss = partial(loss, reduction="mean")
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    both = zip(value_and_slope(compiled, x, y), value_and_slope(loss, x, y), strict=True)
+    for found, expected in both:
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softmax"])
+def test_compiled_transforms(name):
+    x, y = sample()
+    loss = partial(ALL[name], reduction="sum")
+    for transform in (torch.vmap, torch.func.grad, lambda f: torch.vmap(torch.func.grad(f))):
+        torch.compiler.reset()
+        compiled = torch.compile(transform(loss), fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, y), transform(loss)(x, y))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softmax"])
+def test_compiled_weights_that_want_a_gradient_get_it(name):
+    x, y = sample()
+    key = "weight" if name == "softmax" else "class_weight"
+
+    def slopes(compile_it):
+        weight = torch.ones(3, requires_grad=True)
+        loss = partial(ALL[name], reduction="sum", **{key: weight})
+        torch.compiler.reset()
+        if compile_it:
+            loss = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        loss(x, y).backward()
+        return weight.grad
+
+    assert slopes(True).abs().min() > 0
+    torch.testing.assert_close(slopes(True), slopes(False))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="Inductor needs a C++ compiler")
 @pytest.mark.parametrize("name", ["sigmoid", "softmax"])

@@ -50,9 +50,7 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
         DataError: malformed annotations; the file need not exist.
     """
     cfg = prepare_config(cfg, phases=())
-    init_default_scope(cfg.get("default_scope", "mmdet"))
-    with torch.device("meta"):
-        model = MODELS.build(cfg.model).eval()
+    model = meta_model(cfg)
     anchors = getattr(getattr(model, "bbox_head", None), "prior_generator", None)
     if anchors is None:
         raise ConfigError(
@@ -67,6 +65,16 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
         parameters={name: one.numel() for name, one in model.named_parameters()},
         calls=_calls(model, torch.empty(1, 3, height, width, device="meta")),
     )
+
+
+def meta_model(cfg: Config) -> Any:
+    """Returns the model of a config in evaluation mode: shapes of weights without values.
+
+    Some modules make their weights past ``torch.device`` (``torch.Tensor(n)``); those follow.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    with torch.device("meta"):
+        return MODELS.build(cfg.model).to("meta").eval()
 
 
 def _calls(model: nn.Module, image: Tensor) -> tuple[LayerCall, ...]:

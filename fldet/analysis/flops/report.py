@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ _FLOAT32 = 4  # bytes
 _PARTS = ("backbone", "neck", "classification subnet", "box subnet", "other")
 _STEM = ("conv1", "bn1", "norm1", "stem", "patch_embed")
 _SHARED = "shared"  # parameters that every level uses
+_MEMBER = re.compile(r"bbox_head\.[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\.(\d+)(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,13 @@ class FlopCount:
 def costs_by_part(costs: NetworkCosts) -> FlopCount:
     """Returns the costs of a network by part and level."""
     levels = [f"P{round(math.log2(stride))}" for stride in costs.strides]
+    alone = _of_one_level(costs, len(levels))
     # (part, piece) -> parameters, FLOPs, activations
     table: dict[tuple[str, str], list[int]] = {}
     for name, count in costs.parameters.items():
-        _row(table, _place(name, None, levels))[0] += count
+        _row(table, _place(name, None, levels, alone))[0] += count
     for call in costs.calls:
-        row = _row(table, _place(call.name, call.call, levels))
+        row = _row(table, _place(call.name, call.call, levels, alone))
         row[1] += call.flops
         row[2] += call.outputs
     parts = tuple(
@@ -75,7 +78,18 @@ def _row(table: dict[tuple[str, str], list[int]], place: tuple[str, str]) -> lis
     return table.setdefault(place, [0, 0, 0])
 
 
-def _place(name: str, call: int | None, levels: Sequence[str]) -> tuple[str, str]:
+def _of_one_level(costs: NetworkCosts, levels: int) -> set[str]:
+    """Returns the members of lists in the head that one level alone has, as ``bbox_head.convs.2``.
+
+    A layer that all levels share is called once for each of them; one that is called once in a
+    head of several levels is of the level that its number in the list says.
+    """
+    times = Counter(call.name for call in costs.calls)
+    once = [name for name, count in times.items() if count == 1 and levels > 1]
+    return {found[0] for name in once if (found := _MEMBER.match(name)) and int(found[1]) < levels}
+
+
+def _place(name: str, call: int | None, levels: Sequence[str], alone: set[str]) -> tuple[str, str]:
     """Returns the part and the piece that a layer's call or a parameter (no call) belongs to."""
     part, _, rest = name.partition(".")
     if part == "backbone":
@@ -86,8 +100,10 @@ def _place(name: str, call: int | None, levels: Sequence[str]) -> tuple[str, str
         return part, levels[int(found[1])] if found and known else _SHARED
     if part != "bbox_head":
         return "other", _SHARED
-    # The layers of the head are called for one level after the other.
+    # Shared layers of the head are called for one level after the other.
     piece = _SHARED if call is None or call >= len(levels) else levels[call]
+    if (member := _MEMBER.match(name)) and member[0] in alone:
+        piece = levels[int(member[1])]
     if re.search(r"reg|box", rest):
         return "box subnet", piece
     return ("classification subnet" if "cls" in rest else "other"), piece

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fldet.analysis.loss_cdf.curves import Procedure
 from fldet.checkpoints.files import resolve_checkpoint
-from fldet.checkpoints.model import load_model
+from fldet.checkpoints.model import load_model, model_in_words
 from fldet.config.prepare import dataset_of
 from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors
@@ -208,7 +208,7 @@ def _check_head(model: nn.Module) -> None:
     head = getattr(model, "bbox_head", None)
     if not (isinstance(head, AnchorHead) and head.use_sigmoid_cls and head.train_cfg):
         raise UsageError(
-            f"the model of the config is a {type(model).__name__} with {type(head).__name__}",
+            f"the model of the config is a {model_in_words(model)}",
             expected="a head with anchors, sigmoid scores and train_cfg, as fldet.RetinaHead",
         )
 

@@ -26,9 +26,10 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     bfloat16 backbone, neck and head have weights and maps of 8 bits of mantissa; pixels before
     them, and scores and boxes after them, are float32.
 
-    The model is a single-stage detector of MMDetection, on its device. ``compile`` runs the network
-    through torch.compile, which takes tens of seconds for each size of image and needs a C++
-    compiler on a CPU.
+    The model is a single-stage detector of MMDetection, or one with RPN and a RoI head, on its
+    device. RoIs are pooled from float32 maps: bfloat16 would place them by 8 pixels. ``compile``
+    runs the network through torch.compile, which takes tens of seconds for each size of image and
+    needs a C++ compiler on a CPU; what comes after the RoIs, whose number varies, stays as it is.
 
     Returns:
         A copy in evaluation mode. Its ``train()``, ``state_dict()`` and ``train_step()`` raise
@@ -37,13 +38,16 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     require_precision(precision, next(model.parameters()).device)
     result = copy.deepcopy(model).requires_grad_(False)
     result.eval()
-    parts = network_parts(result, "optimized")
-    for part in parts:
+    roi_parts = _roi_parts(result)
+    parts = network_parts(result, "optimized", head="rpn_head" if roi_parts else "bbox_head")
+    for part in [*parts, *roi_parts]:
         fold_batch_norms(part)
         part.to(PRECISIONS[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not compile:  # Inductor does that itself
+        if not compile or part in roi_parts:  # Inductor does that itself
             fuse_rectifiers(part)
     _convert_at_the_borders(result, PRECISIONS[precision])
+    if roi_parts:
+        _convert_around_rois(result, PRECISIONS[precision])
     for part in parts if compile else ():
         # With dynamic sizes and the FX cache on, torch 2.13 was seen to reuse a kernel that was
         # made with another constant.
@@ -131,15 +135,25 @@ class _PredictsOnly(nn.Module):
         )
 
 
-def network_parts(model: Any, wish: str) -> list[nn.Module]:
+def network_parts(model: Any, wish: str, head: str = "bbox_head") -> list[nn.Module]:
     """Returns backbone, neck and head of a detector; others cannot be what is wished for."""
-    if not hasattr(model, "backbone") or not hasattr(model, "bbox_head"):
+    if not hasattr(model, "backbone") or not hasattr(model, head):
         raise UsageError(
             f"a {type(model).__name__} cannot be {wish}",
             expected="a single-stage detector, with backbone and bbox_head",
         )
-    parts = model.backbone, getattr(model, "neck", None), model.bbox_head
+    parts = model.backbone, getattr(model, "neck", None), getattr(model, head)
     return [part for part in parts if part is not None]
+
+
+def _roi_parts(model: Any) -> list[nn.Module]:
+    """Returns what a detector with RPN computes of pooled RoIs; [] for others, and for masks."""
+    roi_head = getattr(model, "roi_head", None)
+    if roi_head is None or not hasattr(model, "rpn_head") or roi_head.with_mask:
+        return []
+    heads = roi_head.bbox_head
+    shared = [roi_head.shared_head] if roi_head.with_shared_head else []
+    return [*shared, *(heads if isinstance(heads, nn.ModuleList) else [heads])]
 
 
 def _is_fixed_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
@@ -153,9 +167,37 @@ def _convert_at_the_borders(model: Any, dtype: torch.dtype) -> None:
         return (inputs[0].to(dtype, memory_format=torch.channels_last),)
 
     model.backbone.register_forward_pre_hook(enter)
-    head = model.bbox_head
+    head = model.rpn_head if _roi_parts(model) else model.bbox_head
     lean = isinstance(head, RetinaHead) and head.test_cfg.get("post_process", "lean") == "lean"
     if dtype != torch.float32 and not lean:
         head.register_forward_hook(
             lambda _module, _inputs, outputs: tuple([m.float() for m in part] for part in outputs)
         )
+
+
+def _convert_around_rois(model: Any, dtype: torch.dtype) -> None:
+    """Has RoIs pooled in float32, what follows computed in ``dtype``, scores and boxes in float32.
+
+    A shared head hands its maps on to the heads after it.
+    """
+
+    def pool(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        maps, *rest = inputs
+        return (tuple(one.float() for one in maps), *rest)
+
+    def enter(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(one.to(dtype) if isinstance(one, Tensor) else one for one in inputs)
+
+    def leave(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+        return tuple(one.float() if isinstance(one, Tensor) else one for one in outputs)
+
+    if dtype == torch.float32:
+        return
+    extractors = model.roi_head.bbox_roi_extractor
+    several = isinstance(extractors, nn.ModuleList)
+    for extractor in extractors if several else [extractors]:
+        extractor.register_forward_pre_hook(pool)
+    for part in _roi_parts(model):
+        part.register_forward_pre_hook(enter)
+        if hasattr(part, "predict_by_feat"):  # a head, not what is shared before it
+            part.register_forward_hook(leave)

@@ -4,6 +4,7 @@
 changes the names of the weights, so checkpoints fit with and without.
 """
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -151,13 +152,23 @@ def _compile(model: Any, backend: str) -> None:
 
 def _checkpoint_gradients(model: Any) -> None:
     """Keeps of each residual block, of the neck and of each level of the head the inputs only."""
-    if not hasattr(getattr(model, "bbox_head", None), "forward_single"):
+    if not _goes_by_levels(getattr(model, "bbox_head", None)):
         raise _unsuited("gradient_checkpointing", model, "has no function for a level of the head")
     stages = [m for m in model.backbone.children() if isinstance(m, nn.Sequential)]
     blocks = [block for stage in stages for block in stage.children()]
     for part in [*blocks, *([model.neck] if getattr(model, "neck", None) else [])]:
         _replace(part, "forward", _computed_again)
     _replace(model.bbox_head, "forward_single", _computed_again)
+
+
+def _goes_by_levels(head: Any) -> bool:
+    """Returns whether ``forward`` of a head calls ``forward_single``, itself or through super()."""
+    for kind in type(head).__mro__ if hasattr(type(head), "forward_single") else ():
+        if "forward" in vars(kind):
+            names = inspect.unwrap(vars(kind)["forward"]).__code__.co_names
+            if "forward_single" in names or "super" not in names:
+                return "forward_single" in names
+    return False
 
 
 def _unsuited(line: str, model: Any, why: str) -> ConfigError:

@@ -505,3 +505,54 @@ def test_checkpoints_with_a_head_that_takes_all_levels_at_once():
     model.bbox_head = nn.Identity()
     with pytest.raises(ConfigError, match="a TwoStages with Identity has no function for a level"):
         set_up_model(model, Config({"gradient_checkpointing": True}))
+
+
+def test_checkpoints_with_a_head_that_inherits_a_function_it_never_calls():
+    """SSDHead of MMDetection goes over its levels itself, past AnchorHead's forward_single."""
+    from mmdet.models.dense_heads import RetinaHead as Stock
+    from mmdet.models.dense_heads import SSDHead
+
+    model = TwoStages()
+    model.bbox_head = SSDHead(num_classes=2, in_channels=(8,), anchor_generator=SSD_BOXES)
+    assert hasattr(model.bbox_head, "forward_single")
+    with pytest.raises(ConfigError, match="a TwoStages with SSDHead has no function for a level"):
+        set_up_model(model, Config({"gradient_checkpointing": True}))
+
+    class Adorned(Stock):
+        def forward(self, maps):
+            return super().forward(maps)
+
+    model.bbox_head = Adorned(num_classes=2, in_channels=8)
+    set_up_model(model, Config({"gradient_checkpointing": True}))
+
+
+SSD_BOXES = {
+    "type": "SSDAnchorGenerator",
+    "input_size": 300,
+    "strides": [8],
+    "ratios": [[2]],
+    "min_sizes": [30],
+    "max_sizes": [60],
+}
+
+
+@pytest.mark.parametrize(
+    ("scale", "keep_ratio", "sizes", "warned"),
+    [
+        ((400, 300), False, 160, "300x400 and are padded to 320x480"),
+        ((320, 480), False, 160, ""),  # fits
+        ((400, 300), True, 160, ""),  # sizes differ
+        ((400, 300), False, [(300, 400)], ""),  # named
+    ],
+)
+def test_compiling_says_where_images_of_one_size_are_padded(
+    tiny_config, caplog, scale, keep_ratio, sizes, warned
+):
+    cfg = prepare_config(load_config(tiny_config), phases=())
+    resize = {"type": "mmdet.Resize", "scale": scale, "keep_ratio": keep_ratio}
+    cfg.train_dataloader.dataset.pipeline.append(resize)
+    cfg.compile = {"sizes": sizes, "backend": "eager"}
+    with caplog.at_level(logging.WARNING, "fldet"):
+        set_train_step(cfg, CPU)
+    assert warned in caplog.text
+    assert bool(warned) == ("padded to" in caplog.text)
