@@ -22,7 +22,7 @@ train_pipeline = [
     dict(type='fldet.RandomFlip', prob=0.5),
     dict(type='fldet.PackDetInputs'),
 ]
-# DEVIATION D31: 544 px for the numbers of Table 2; (608, 608) for the authors' weights.
+# DEVIATION D29: 544 px for the numbers of Table 2; (608, 608) for the authors' weights.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(544, 544), keep_ratio=True),
@@ -35,7 +35,7 @@ train_dataloader = dict(
     batch_size=8, num_workers=8, batch_sampler=None, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-# DEVIATION D33: the schedule of the authors' yolov2.cfg for COCO, with a linear warm-up.
+# DEVIATION D31: the schedule of the authors' yolov2.cfg for COCO, with a linear warm-up.
 train_cfg = dict(max_iters=500200, val_interval=20000)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),

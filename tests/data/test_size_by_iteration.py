@@ -5,12 +5,15 @@ from collections import Counter
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from fldet.config.load import load_config
 from fldet.data.preprocessor import SizeByIteration
+from fldet.engine.replay import replay
 from fldet.engine.train import train
+from fldet.errors import NonFiniteError
 from fldet.registry import MODELS
 
 
@@ -111,6 +114,24 @@ def test_a_run_resumed_inside_an_interval_is_the_run_that_was_never_stopped(tiny
     parts = run("parts", 4, resume=True)
     assert whole.keys() == parts.keys()
     assert all(whole[name].equal(parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_batch_is_replayed_in_its_size(tiny_config, tmp_path, with_hook, hub):
+    class Spoil(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            data_batch["inputs"][1] = data_batch["inputs"][1].float() * float("inf")
+
+    with_hook(Spoil())
+    cfg = load_config(tiny_config)
+    sizes = {"type": "fldet.SizeByIteration", "smallest": 32, "largest": 64, "last": 0}
+    cfg.model.data_preprocessor.batch_augments = [sizes]
+    words = r"input images \(\d+ of \d+ values, shape 2x3x32x32\)"
+    with pytest.raises(NonFiniteError, match=words):
+        train(cfg, work_dir=tmp_path, device="cpu", seed=SEED)
+    MessageHub._instance_dict.clear()  # as in a process of its own
+    with pytest.raises(NonFiniteError, match=words):
+        replay(cfg, tmp_path / "nonfinite_iter_1.pth", device="cpu")
 
 
 SEED = next(

@@ -8,10 +8,10 @@ model = dict(
         mean=[0.0, 0.0, 0.0],
         std=[255.0, 255.0, 255.0],
         bgr_to_rgb=True,
-        # DEVIATION D30: an image of a test is at the upper left, grey only to the next multiple.
+        # DEVIATION D28: an image of a test is at the upper left, grey only to the next multiple.
         pad_size_divisor=32,
         pad_value=0.5,
-        # DEVIATION D32: the batch is resized, not each image.
+        # DEVIATION D30: the batch is resized, not each image.
         batch_augments=[
             dict(
                 type='fldet.SizeByIteration',
@@ -22,7 +22,7 @@ model = dict(
                 last=200)
         ]),
     backbone=dict(type='fldet.DarkNet19', base_channels=32, norm_cfg=norm_cfg),
-    # DEVIATION D29: 64 channels after a 1x1 convolution are passed through.
+    # DEVIATION D27: 64 channels after a 1x1 convolution are passed through.
     neck=dict(
         type='fldet.PassthroughNeck',
         in_channels=(512, 1024),
@@ -52,7 +52,7 @@ model = dict(
         rescore=True,
         prior_images=12800,
         max_truths=30),
-    # DEVIATION D34: a thousand boxes of an image before the suppression, a hundred after it.
+    # DEVIATION D32: a thousand boxes of an image before the suppression, a hundred after it.
     test_cfg=dict(
         nms_pre=1000,
         min_bbox_size=0,

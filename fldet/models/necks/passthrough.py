@@ -17,7 +17,7 @@ class PassthroughNeck(BaseModule):
 
     Two 3x3 convolutions on the last map; a 1x1 convolution on the larger one, whose map is
     reorganised into four times the channels at half the size and goes before the other in one 3x3
-    convolution. DEVIATION D29: the 1x1 convolution is that of the authors' yolov2.cfg; the paper
+    convolution. DEVIATION D27: the 1x1 convolution is that of the authors' yolov2.cfg; the paper
     stacks all channels. The convolutions are in the order of that file.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
+from fldet.models.dense_heads import yolov2_head
 from fldet.models.dense_heads.region_loss import RegionSettings, Truth, region_loss, truth_of
 from fldet.models.dense_heads.yolov2_head import PRIORS, YOLOv2Head
 
@@ -190,6 +191,14 @@ def test_the_pull_ends_with_image_12800_and_is_of_trainings_alone(seen, training
     losses = other.loss_by_feat([torch.ones(1, 40, 2, 2)], [gt([], [])], [{}])
     assert (losses["loss_bbox"].item() > 0) == bool(is_pulled)
     assert other.seen == seen + training
+
+
+def test_images_of_all_processes_are_counted(monkeypatch):
+    monkeypatch.setattr(yolov2_head, "get_world_size", lambda: 4)
+    head = head_with().train()
+    for _ in range(3):
+        head.loss_by_feat([torch.ones(2, 40, 2, 2)], [gt([], [])] * 2, [{}] * 2)
+    assert head.seen == 24
 
 
 def test_only_the_first_truths_and_no_slivers_count():
