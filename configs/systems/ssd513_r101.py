@@ -110,5 +110,5 @@ param_scheduler = [
 ]
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=0.0005))
 auto_scale_lr = dict(base_batch_size=40)
-# Padding to other sizes would change the maps and their default boxes.
-compile = dict(sizes=[(513, 513)])
+# A compiled training is for one size: --cfg-options "compile={'sizes': [(513, 513)]}"; padding to
+# multiples would change the maps and their default boxes.
