@@ -1,7 +1,7 @@
 """Milliseconds and images per second: of models, of training steps, of the paper's tables.
 
 ``benchmark(cfg, ...)`` times a model on images, ``benchmark_training(cfg, ...)`` its training step,
-``speed_table(...)`` a model by depth and scale. They return results and print nothing.
+``speed_table(...)`` a model by depth and scale, ``speeds_side_by_side(configs)`` several. They return results and print nothing.
 """
 
 from importlib import import_module
@@ -16,12 +16,20 @@ _PUBLIC = {
     "benchmark": "predict",
     "benchmark_training": "training",
     "speed_table": "table",
+    "speeds_side_by_side": "side_by_side",
 }
 
-__all__ = ["OptimizedCopy", "benchmark", "benchmark_training", "speed_table"]
+__all__ = [
+    "OptimizedCopy",
+    "benchmark",
+    "benchmark_training",
+    "speed_table",
+    "speeds_side_by_side",
+]
 
 if TYPE_CHECKING:
     from fldet.benchmark.predict import OptimizedCopy, benchmark
+    from fldet.benchmark.side_by_side import speeds_side_by_side
     from fldet.benchmark.table import speed_table
     from fldet.benchmark.training import benchmark_training
 

@@ -73,6 +73,27 @@ class SpeedCell:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpeedRow:
+    """One of several configs."""
+
+    name: str  # stem of the config
+    result: SpeedResult | None  # None if it failed
+    error: str = ""  # why it failed, empty if it did not
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedsSideBySide:
+    """Times of several configs on one machine."""
+
+    rows: tuple[SpeedRow, ...]  # while it is made, those that are done
+
+    @property
+    def command(self) -> str:
+        """Name in JSON."""
+        return "benchmark table"
+
+
+@dataclasses.dataclass(frozen=True)
 class SpeedTable:
     """Times by depth and scale, in the shape of Table 1e."""
 

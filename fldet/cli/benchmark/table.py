@@ -1,33 +1,35 @@
 """``fldet benchmark table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.benchmark import options as timing
-from fldet.cli.benchmark.text import cell_text, describe_table
+from fldet.cli.benchmark.text import cell_text, describe_side_by_side, describe_table
 from fldet.cli.output import Output, command, note
+from fldet.errors import UsageError
 
 if TYPE_CHECKING:
-    from fldet.benchmark.results import SpeedTable
+    from fldet.benchmark.results import SpeedsSideBySide, SpeedTable
 
 EXAMPLES = """
   fldet benchmark table --out table1e.json
   fldet benchmark table --depths 50 101 --scales 400 500 600 700 800 --precision bf16
   fldet benchmark table CONFIG --depths 18 34 --scales 400
+  fldet benchmark table configs/systems/*.py --images 5 --out systems.json
 """
 
 
 @command
 def table(
-    config: Annotated[
-        str | None,
+    configs: Annotated[
+        list[str] | None,
         typer.Argument(
             help="Config file, of which the depth is replaced; without it the RetinaNets of each "
-            "depth.",
-            metavar="CONFIG",
+            "depth. Several are timed as they are, each at its own test size.",
+            metavar="CONFIG...",
         ),
     ] = None,
     depths: Annotated[
@@ -64,16 +66,71 @@ def table(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the milliseconds per image by depth and scale.
+    """Measure the milliseconds per image by depth and scale, or of several configs.
 
-    The table has the shape of the paper's Table 1e. Weights and images are random. A cell that
-    fails is named and the others go on; the exit code is 1 then.
+    By depth and scale the table has the shape of the paper's Table 1e. Weights and images are
+    random. What fails is named and the others go on; the exit code is 1 then.
     """
     timing.require_new(out)
+    several = configs is not None and len(configs) > 1
+    if several and (depths or scales or out_dir):
+        raise UsageError(
+            "--depths, --scales and --out-dir are for one config", expected="one, or none of them"
+        )
     note("fldet benchmark table: loading torch and MMDetection")
+    shared = {
+        "cfg_options": cfg_options or (),
+        "num_images": images,
+        "device": device,
+        "copy": timing.copy_to_time(precision, compile, cuda_graph),
+        "against": against,
+    }
+    output = Output("benchmark table", as_json=json, quiet=quiet)
+    if several and configs:
+        failed = _configs(configs, out, output, shared)
+    else:
+        failed = _depths_and_scales(
+            configs[0] if configs else None, depths, scales, (out, out_dir), output, shared
+        )
+    if failed:
+        note(f"{failed} failed; exit code 1")
+        raise typer.Exit(1)
+
+
+def _configs(configs: list[str], out: Path | None, output: Output, shared: Any) -> int:
+    """Times configs at their own sizes; returns how many failed."""
+    from fldet.benchmark.files import write_speed
+    from fldet.benchmark.side_by_side import speeds_side_by_side
+
+    def row_done(so_far: "SpeedsSideBySide") -> None:
+        row = so_far.rows[-1]
+        said = f"{row.result.median_ms:.1f} ms" if row.result else row.error
+        note(f"{len(so_far.rows)} of {len(configs)}: {row.name}: {said}")
+        write_speed(so_far, "", out=out)
+
+    result = speeds_side_by_side(configs, on_row=row_done, **shared)
+    medians = (f"{row.result.median_ms:.1f}" if row.result else "-" for row in result.rows)
+    output.result(
+        result,
+        text=lambda: describe_side_by_side(result, [out] if out else []),
+        essential=" ".join(medians),
+    )
+    return sum(bool(row.error) for row in result.rows)
+
+
+def _depths_and_scales(
+    config: str | None,
+    depths: list[int] | None,
+    scales: list[int] | None,
+    places: tuple[Path | None, Path | None],
+    output: Output,
+    shared: Any,
+) -> int:
+    """Times a config by depth and scale; returns how many cells failed."""
     from fldet.benchmark.files import write_speed
     from fldet.benchmark.table import DEPTHS, SCALES, speed_table
 
+    out, out_dir = places
     depths, scales = depths or [*DEPTHS], scales or [*SCALES]
     name = f"{Path(config).stem}_table" if config else "table1e"
 
@@ -83,22 +140,8 @@ def table(
         note(f"{done}: ResNet-{cell.depth}, {cell.scale} px: {said}")
         write_speed(so_far, name, out=out)
 
-    result = speed_table(
-        config,
-        depths=depths,
-        scales=scales,
-        cfg_options=cfg_options or (),
-        on_cell=cell_done,
-        num_images=images,
-        device=device,
-        copy=timing.copy_to_time(precision, compile, cuda_graph),
-        against=against,
-    )
+    result = speed_table(config, depths=depths, scales=scales, on_cell=cell_done, **shared)
     written = write_speed(result, name, out=out, out_dir=out_dir)
     medians = (f"{cell.result.median_ms:.1f}" if cell.result else "-" for cell in result.cells)
-    Output(result.command, as_json=json, quiet=quiet).result(
-        result, text=lambda: describe_table(result, written), essential=" ".join(medians)
-    )
-    if any(cell.error for cell in result.cells):
-        note("cells have failed; exit code 1")
-        raise typer.Exit(1)
+    output.result(result, text=lambda: describe_table(result, written), essential=" ".join(medians))
+    return sum(bool(cell.error) for cell in result.cells)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fldet.text import table
 
 if TYPE_CHECKING:
-    from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedTable
+    from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedsSideBySide, SpeedTable
 
 
 def describe_speed(result: "SpeedResult", written: Iterable[Path] = ()) -> str:
@@ -80,6 +80,40 @@ def describe_table(result: "SpeedTable", written: Iterable[Path] = ()) -> str:
                 "float32",
             )
     return "\n".join([*lines, *(f"written  {path}" for path in written)])
+
+
+def describe_side_by_side(result: "SpeedsSideBySide", written: Iterable[Path] = ()) -> str:
+    """Returns a row for each config, the conditions, and the files."""
+    done = [row.result for row in result.rows if row.result]
+    header = ("config", "image", "parameters", "GFLOP", "median ms", "GFLOP/s", "of peak", "MiB")
+    lines = [table(header, [_row(row.name, row.result) for row in result.rows if row.result])]
+    lines += [f"{row.name} failed: {row.error}" for row in result.rows if row.error]
+    if done:
+        first = done[0]
+        way = "optimized copies" if first.optimized else "the models as they are"
+        lines += [
+            f"{first.num_images} times one random image of the shape to which each resizes 480 x "
+            f"640, after {first.warmup} for warming up; weights: {first.weights}",
+            f"timed: {first.timed}",
+            f"{first.device}, {way} in {first.precision}{', compiled' * first.compiled}, "
+            f"{first.threads} CPU threads; the machine's measured peak: {_peak_rates(first)}",
+            ", ".join(f"{name} {value}" for name, value in first.machine.items()),
+        ]
+    return "\n".join([*lines, *(f"written  {path}" for path in written)])
+
+
+def _row(name: str, result: "SpeedResult") -> tuple[str, ...]:
+    known = not math.isnan(result.gflop)
+    return (
+        name,
+        "x".join(map(str, result.image_shape)),
+        f"{result.parameters / 1e6:.2f} M",
+        f"{result.gflop:.1f}" if known else "-",
+        f"{result.median_ms:.1f}",
+        f"{1000 * result.gflop / result.median_ms:.0f}" if known else "-",
+        f"{result.peak_share:.0%}" if known else "-",
+        "-" if math.isnan(result.peak_memory_mib) else f"{result.peak_memory_mib:.0f}",
+    )
 
 
 def cell_text(cell: "SpeedCell") -> str:

@@ -36,7 +36,9 @@ TIMED_IMAGES = 20  # for each row of Table 1e
 
 Tables = Annotated[
     list[str] | None,
-    typer.Argument(help="table1a to table3, controls, systems; all by default.", metavar="TABLE..."),
+    typer.Argument(
+        help="table1a to table3, controls, systems; all by default.", metavar="TABLE..."
+    ),
 ]
 TierName = Annotated[
     str, typer.Option(metavar="NAME", help="laptop, gpu, full, or a .py file of your own.")
