@@ -1,7 +1,7 @@
-"""A small YOLOv2 on Shapes: the parts of the big one with half the channels and less, 160 px.
+"""A small YOLOv2 on Shapes: the parts of the big one with half the channels and less.
 
 Reproduces: nothing of the paper; YOLOv2 beside the other systems of Table 2, in minutes.
-Hardware: 2 CPU cores, three minutes.
+Hardware: 2 CPU cores, two and a half minutes.
 Train: fldet train configs/systems/shapes/yolov2_small.py
 Test:  fldet test configs/systems/shapes/yolov2_small.py work_dirs/yolov2_small
 """
