@@ -1,7 +1,8 @@
 """Milliseconds and images per second: of models, of training steps, of the paper's tables.
 
 ``benchmark(cfg, ...)`` times a model on images, ``benchmark_training(cfg, ...)`` its training step,
-``speed_table(...)`` a model by depth and scale, ``speeds_side_by_side(configs)`` several. They return results and print nothing.
+``speed_table(...)`` a model by depth and scale, ``speeds_side_by_side(configs)`` several. They
+return results and print nothing.
 """
 
 from importlib import import_module

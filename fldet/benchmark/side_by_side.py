@@ -61,7 +61,7 @@ def speeds_side_by_side(
     return found
 
 
-def tested_shape(cfg: Config) -> tuple[int, int]:
+def resized_shape(cfg: Config) -> tuple[int, int]:
     """Returns the height and width to which a config resizes an image of 480 x 640 in its tests.
 
     Raises:
@@ -84,7 +84,7 @@ def _time(config: str, cfg_options: tuple[str, ...], options: dict[str, Any]) ->
     name = Path(config).stem
     try:
         cfg = load_config(config, cfg_options)
-        return SpeedRow(name, benchmark(cfg, shape=tested_shape(cfg), **options))
+        return SpeedRow(name, benchmark(cfg, shape=resized_shape(cfg), **options))
     except FldetError as error:
         return SpeedRow(name, None, error.message)
     except Exception as error:  # a lack of memory, or whatever a library raises for a model

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fldet.benchmark.side_by_side import speeds_side_by_side, tested_shape
+from fldet.benchmark.side_by_side import speeds_side_by_side, resized_shape
 from fldet.cli.benchmark.text import describe_side_by_side
 from fldet.config.load import load_config
 from fldet.errors import UsageError
@@ -19,7 +19,7 @@ from fldet.errors import UsageError
     ],
 )
 def test_the_shape_is_what_becomes_of_an_image_of_480_by_640(config, shape):
-    assert tested_shape(load_config(config)) == shape
+    assert resized_shape(load_config(config)) == shape
 
 
 def test_a_row_for_each_config_and_one_that_fails(tiny_config, tmp_path):
@@ -34,7 +34,7 @@ def test_a_row_for_each_config_and_one_that_fails(tiny_config, tmp_path):
     assert failed.result is None
     assert "35" in failed.error
     assert good.result.parameters > 1000
-    assert good.result.image_shape == tested_shape(load_config(tiny_config))
+    assert good.result.image_shape == resized_shape(load_config(tiny_config))
     text = describe_side_by_side(found)
     assert f"{good.result.parameters / 1e6:.2f} M" in text
     assert "bad failed: " in text

@@ -217,7 +217,7 @@ def test_a_time_of_training_does_not_pass_for_one_of_an_image(monkeypatch, capfd
     ("arguments", "message"),
     [
         (["--json"], "Missing argument 'CONFIG'"),
-        (["c.py", "w.pth", "--depths", "50"], "unexpected extra argument"),
+        (["c.py", "w.pth", "--depths", "50"], "are for one config"),
         (["--depths", "50", "--train"], "No such option: --train"),
         (["c.py", "--train", "--precision", "bf16"], "No such option: --precision"),
         (["c.py", "w.pth", "--train"], "unexpected extra argument"),
