@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from fldet.benchmark.predict import benchmark
 from fldet.benchmark.results import SpeedRow, SpeedsSideBySide
 from fldet.benchmark.summary import check_against
+from fldet.checkpoints.stored_config import find_pipeline
 from fldet.config.load import load_config
-from fldet.config.prepare import dataset_of
 from fldet.devices import select_device
 from fldet.errors import ConfigError, FldetError, UsageError
 from fldet.registry import TRANSFORMS
@@ -65,16 +65,16 @@ def resized_shape(cfg: Config) -> tuple[int, int]:
     """Returns the height and width to which a config resizes an image of 480 x 640 in its tests.
 
     Raises:
-        ConfigError: it has no test images.
+        ConfigError: it has no pipeline for test images.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    _, dataset = dataset_of(cfg, "test")
+    pipeline = find_pipeline(cfg)
+    if not pipeline:
+        raise ConfigError(f"{cfg.filename} has no pipeline for test images")
     results: Any = {"img": np.zeros((*_FILE, 3), np.uint8), "img_shape": _FILE}
-    for step in dataset.get("pipeline") or ():
+    for step in pipeline:
         if str(step.get("type")).rpartition(".")[2] == "Resize":
             results = TRANSFORMS.build(step)(results)
-    if results is None:
-        raise ConfigError(f"the test pipeline of {cfg.filename} drops an image")
     height, width = results["img_shape"][:2]
     return int(height), int(width)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fldet.benchmark.side_by_side import speeds_side_by_side, resized_shape
+from fldet.benchmark.side_by_side import resized_shape, speeds_side_by_side
 from fldet.cli.benchmark.text import describe_side_by_side
 from fldet.config.load import load_config
 from fldet.errors import UsageError
