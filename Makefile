@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/pytest -n 3 --dist worksteal $(TESTS)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)

@@ -52,7 +52,7 @@ FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {
-    "make test": ("Makefile", "$(BIN)/pytest -n 2 --dist worksteal $(TESTS)"),  # runs this file
+    "make test": ("Makefile", "$(BIN)/pytest -n 3 --dist worksteal $(TESTS)"),  # runs this file
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),
     "make bench 'BENCH=--only focal_loss startup'": (

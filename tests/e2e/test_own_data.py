@@ -34,7 +34,7 @@ def run_the_wheel(*arguments, cwd, wheel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["coco", "voc", "yolo", "voc_mini"])
+@pytest.mark.parametrize("name", ["coco", "voc_mini", "yolo"])
 def test_from_a_folder_to_predictions(
     fldet, name, bccd, bccd_yolo, voc_mini, installed_wheel, tmp_path
 ):
@@ -42,11 +42,10 @@ def test_from_a_folder_to_predictions(
     run = installed = partial(fldet, cwd=tmp_path)
     if name == "coco":
         installed = partial(run_the_wheel, cwd=tmp_path, wheel=installed_wheel)
-    data, checked, boxes = {
-        "coco": (bccd, 0, 1137),
-        "voc": (bccd / "BCCD", 1, 1137),  # a box of zero size
-        "yolo": (bccd_yolo, 0, 1137),
-        "voc_mini": (voc_mini / "VOCdevkit" / "VOC2007", 0, 65),  # without 46 difficult ones
+    data, boxes = {
+        "coco": (bccd, 1137),
+        "yolo": (bccd_yolo, 1137),
+        "voc_mini": (voc_mini / "VOCdevkit" / "VOC2007", 65),  # without 46 difficult ones
     }[name]
     looked = run("data", "inspect", data, "--json")
     assert json.loads(looked.stdout)["result"]["splits"]["train"]["boxes"], looked.stderr
@@ -54,7 +53,7 @@ def test_from_a_folder_to_predictions(
     assert (made.returncode, made.stdout) == (0, "my.py\n"), made.stderr
     options = ("--device", "cpu", "--cfg-options", *A_FEW)
     problems = run("data", "check", "my.py", "--json")
-    assert problems.returncode == checked, problems.stderr
+    assert problems.returncode == 0, problems.stderr
     trained = installed("train", "my.py", *options)
     assert trained.returncode == 0, trained.stderr
     assert "val at iter 3  AP 0.0" in trained.stderr
