@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mmengine.registry import init_default_scope
 
 from fldet.checkpoints.stored_config import (
     DEEPEST,
@@ -435,6 +436,7 @@ def test_a_detector_of_two_stages_is_built_from_its_file():
     cfg = load_config("systems/shapes/faster_rcnn_r18_fpn.py")
     again = stored(format_config(cfg))
     assert again.model.train_cfg is None
+    init_default_scope("mmdet")
     with building(FILE, numbers=4_000_000):
         model = MODELS.build(again.model)
     assert model.roi_head.bbox_head.num_classes == 6
