@@ -89,7 +89,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     scope = values.get("default_scope") or "mmdet"
     dataset = checked(parts, path, scope=scope, not_run=_load_plugins(values))
     model = dataset.pop("model")
-    if "train_cfg" in values["model"]:  # detectors of two stages insist on the argument
+    if model.keys() & {"rpn_head", "roi_head"}:  # detectors of two stages insist on the argument
         model["train_cfg"] = None
     dataset["metainfo"] = {"classes": classes or checkpoint_classes(content, path)}
     loader = {"dataset": dataset}

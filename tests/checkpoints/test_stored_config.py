@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mmengine.registry import init_default_scope
 
 from fldet.checkpoints.stored_config import (
     DEEPEST,
@@ -25,6 +26,7 @@ from fldet.config.load import format_config, load_config
 from fldet.errors import CheckpointError, FldetError
 from fldet.inference.detector import Detector
 from fldet.inference.export import export
+from fldet.registry import MODELS
 
 FILE = Path("x.pth")
 
@@ -37,7 +39,7 @@ def test_what_a_detector_needs_comes_back_as_it_was(tiny_config):
     cfg = load_config(tiny_config, ["train_cfg.max_iters=7"])
     again = stored(format_config(cfg))
     model = cfg.model.to_dict()
-    model["train_cfg"] = None
+    del model["train_cfg"]
     model["backbone"].pop("init_cfg", None)
     assert again.model.to_dict() == model
     steps = find_pipeline(cfg.to_dict())
@@ -427,3 +429,14 @@ def test_a_mutated_text_is_read_or_refused(piece, place, cut):
     except CheckpointError:
         return
     assert all(key.isidentifier() for key in values)
+
+
+def test_a_detector_of_two_stages_is_built_from_its_file():
+    """Its constructor has no default for train_cfg, of which nothing is kept."""
+    cfg = load_config("systems/shapes/faster_rcnn_r18_fpn.py")
+    again = stored(format_config(cfg))
+    assert again.model.train_cfg is None
+    init_default_scope("mmdet")
+    with building(FILE, numbers=4_000_000):
+        model = MODELS.build(again.model)
+    assert model.roi_head.bbox_head.num_classes == 6
