@@ -35,7 +35,7 @@ class Place:
 
 
 PLACES = (
-    Place(r"^model", "detector", "MODELS", ("mmdet.models.detectors",)),
+    Place(r"^model", "detector", "MODELS", ("fldet.models.detectors", "mmdet.models.detectors")),
     Place(
         r"data_preprocessor",
         "preprocessor",

@@ -42,7 +42,10 @@ def tiny_faster_rcnn_c4(model):
 # config for each file below configs/systems; the versions below shapes/ stay as they are.
 MAKE_TINY = {
     "faster_rcnn_r101_c4": tiny_faster_rcnn_c4,
+    "faster_rcnn_r101_c4_context": tiny_faster_rcnn_c4,
+    "faster_rcnn_r101_c4_refine": tiny_faster_rcnn_c4,
     "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "faster_rcnn_r101_plus": tiny_faster_rcnn_c4,
     "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
     "mmdet_faster_rcnn_r50_c4": tiny_faster_rcnn_c4,
 }
