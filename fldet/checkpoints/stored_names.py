@@ -18,7 +18,9 @@ from fldet.config.names import registries
 
 _TASKS, _OURS = "mmdet.models.task_modules", "fldet.models.task_modules"
 _PREPROCESSORS = "mmdet.models.data_preprocessors"
-_HEADS = ("fldet.models.dense_heads", "mmdet.models.dense_heads", "mmdet.models.roi_heads")
+_HEADS = tuple(
+    f"{one}.models.{kind}_heads" for one in ("fldet", "mmdet") for kind in ("dense", "roi")
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Place:
 
 
 PLACES = (
-    Place(r"^model", "detector", "MODELS", ("mmdet.models.detectors",)),
+    Place(r"^model", "detector", "MODELS", ("fldet.models.detectors", "mmdet.models.detectors")),
     Place(
         r"data_preprocessor",
         "preprocessor",

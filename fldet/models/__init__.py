@@ -1,4 +1,4 @@
-"""RetinaNet's own parts; the backbone, the pyramid and the detector are MMDetection's.
+"""The parts of detectors that are not MMDetection's.
 
 Importing this package registers them: each module of the folders below is imported, and each
 normalizer of ``fldet.losses``, which knows torch alone, gets the name of its class. So a new part
@@ -16,7 +16,9 @@ from fldet.losses import normalizers
 from fldet.moved import moved
 from fldet.registry import MODELS
 
-FOLDERS = ("backbones", "necks", "dense_heads", "roi_heads", "losses", "task_modules")
+FOLDERS = (
+    *("backbones", "necks", "dense_heads", "roi_heads", "detectors", "losses", "task_modules"),
+)
 
 for _folder in FOLDERS:
     for _module in iter_modules([str(Path(__file__).parent / _folder)]):

@@ -58,14 +58,27 @@ def narrow_yolov2(model):
     model.bbox_head.update(num_classes=3, in_channels=16)
 
 
+def tiny_faster_rcnn_c4(model):
+    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    model.rpn_head.update(in_channels=32, feat_channels=16)
+    model.roi_head.shared_head.update(depth=18, base_channels=8, init_cfg=None)
+    model.roi_head.bbox_roi_extractor.out_channels = 32
+    model.roi_head.bbox_head.update(in_channels=64, num_classes=3)
+
+
 # How a network of the paper's size becomes one that takes a step in a second: a function of the model's
 # config for each file below configs/systems; the versions below shapes/ stay as they are.
 MAKE_TINY = {
+    "faster_rcnn_r101_c4": tiny_faster_rcnn_c4,
+    "faster_rcnn_r101_c4_context": tiny_faster_rcnn_c4,
+    "faster_rcnn_r101_c4_refine": tiny_faster_rcnn_c4,
     "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
+    "faster_rcnn_r101_plus": tiny_faster_rcnn_c4,
     "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
     "mmdet_ssd512": narrow_ssd512,
     "ssd513_r101": narrow_ssd513,
     "dssd513_r101": narrow_ssd513,
+    "mmdet_faster_rcnn_r50_c4": tiny_faster_rcnn_c4,
     "yolov2_darknet19": narrow_yolov2,
 }
 

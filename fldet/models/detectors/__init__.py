@@ -1,0 +1,1 @@
+"""Detectors that do more with an image than MMDetection's."""
