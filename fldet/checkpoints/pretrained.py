@@ -53,21 +53,34 @@ def explained_downloads(cfg: Config) -> Iterator[None]:
             f"cannot download the pretrained weights: {error}",
             expected="a connection, or the weights in torch's cache of downloads",
             hint="a file instead: --cfg-options model.backbone.init_cfg.checkpoint=FILE; "
-            f"none: {' '.join(['model.backbone.init_cfg=None', *_training_all(cfg)])}",
+            f"none: {' '.join(_doing_without(cfg))}",
         ) from error
 
 
-def _training_all(cfg: Config) -> list[str]:
-    """Returns the overrides with which random weights of a backbone are trained, all of them."""
-    backbone, norm = cfg.model.get("backbone") or {}, {}
-    if isinstance(backbone.get("norm_cfg"), dict):
-        norm = backbone["norm_cfg"]
+def _doing_without(cfg: Config) -> list[str]:
+    """Returns the overrides for a training without pretrained weights."""
+    places = {"model.backbone": cfg.model.get("backbone")}
+    shared = (cfg.model.get("roi_head") or {}).get("shared_head")
+    if _is_pretrained(shared):  # the last stage of the backbone, computed for each region
+        places["model.roi_head.shared_head"] = shared
+    return [
+        override
+        for name, part in places.items()
+        for override in (f"{name}.init_cfg=None", *_training_all(part, name))
+    ]
+
+
+def _training_all(part: Any, name: str = "model.backbone") -> list[str]:
+    """Returns the overrides with which random weights of a part are trained, all of them."""
+    part, norm = part or {}, {}
+    if isinstance(part.get("norm_cfg"), dict):
+        norm = part["norm_cfg"]
     overrides = {
-        "frozen_stages=-1": backbone.get("frozen_stages", -1) != -1,
-        "norm_eval=False": backbone.get("norm_eval", False),
+        "frozen_stages=-1": part.get("frozen_stages", -1) != -1,
+        "norm_eval=False": part.get("norm_eval", False),
         "norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
     }
-    return [f"model.backbone.{override}" for override, needed in overrides.items() if needed]
+    return [f"{name}.{override}" for override, needed in overrides.items() if needed]
 
 
 def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
@@ -81,7 +94,7 @@ def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
         log.warning(
             "%d tensors of the backbone are random and frozen, so they are never trained; "
             "to train them: --cfg-options %s",
-            *(len(frozen), " ".join(_training_all(cfg))),
+            *(len(frozen), " ".join(_training_all(cfg.model.backbone))),
         )
 
 

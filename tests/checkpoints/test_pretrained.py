@@ -56,6 +56,21 @@ def test_offline_the_error_says_how_to_do_without(without_torchvision, monkeypat
     assert all(module.training for module in without.train().backbone.modules())
 
 
+def test_offline_a_shared_head_is_done_without_too(monkeypatch):
+    def no_network(address, map_location=None):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(mmengine_checkpoint, "load_from_http", no_network)
+    name = "systems/faster_rcnn_r101_c4.py"
+    small = ["model.backbone.depth=18", "model.roi_head.shared_head.depth=18"]
+    with pytest.raises(CheckpointError, match="no route") as caught:
+        build_model(load_config(name, small))
+    changes = caught.value.hint.partition("none: ")[2].split()
+    without = build_model(load_config(name, [*small, *changes]))
+    assert all(weight.requires_grad for weight in without.parameters())
+    assert all(module.training for module in without.train().modules())
+
+
 CAFFE = "model.backbone.norm_cfg.requires_grad=False"
 PRETRAINED = {"type": "Pretrained", "checkpoint": "weights.pth"}
 

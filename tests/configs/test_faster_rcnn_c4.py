@@ -120,6 +120,24 @@ def pair():
     return ours, theirs
 
 
+def test_both_halves_start_with_the_weights_of_one_classifier(tmp_path):
+    torch.manual_seed(1)
+    classifier = MODELS.build({"type": "ResNet", "depth": 18, "base_channels": 8})
+    torch.save({"state_dict": classifier.state_dict()}, tmp_path / "resnet.pth")
+    cfg = narrow(load_config(OURS).model)
+    start = {"type": "Pretrained", "checkpoint": str(tmp_path / "resnet.pth")}
+    for part in (cfg.backbone, cfg.roi_head.shared_head):
+        part.update(base_channels=8, init_cfg=start)
+    cfg.rpn_head.in_channels = cfg.roi_head.bbox_roi_extractor.out_channels = 32
+    cfg.roi_head.bbox_head.in_channels = 64
+    model = built(cfg, "cpu")
+    model.init_weights()
+    found = {**model.backbone.state_dict(), **model.roi_head.shared_head.state_dict()}
+    expected = classifier.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def batch(boxes=0):
     generator = torch.Generator().manual_seed(3)
     images, samples = [], []
@@ -157,3 +175,29 @@ def test_equal_weights_give_equal_losses(pair, boxes):
             losses.append(model.parse_losses(model(**data, mode="loss"))[1])
     assert losses[0] == losses[1]
     assert all(torch.isfinite(value) for value in losses[0].values())
+
+
+# --- the steps to +++ ---
+
+
+def test_each_step_of_the_ablation_adds_one_thing():
+    names = ("c4", "c4_refine", "c4_context", "plus")
+    heads = [load_config(f"systems/faster_rcnn_r101_{name}.py").model.roi_head for name in names]
+    added = [
+        {key: new[key] for key in new if new[key] != old.get(key)}
+        for old, new in zip(heads, heads[1:], strict=False)
+    ]
+    assert added == [
+        {"type": "fldet.RoIHead", "refine": 1, "vote_iou": 0.5},
+        {"context": True},
+        {"test_scales": [200, 400, 600, 800, 1000], "input_scale": 600},
+    ]
+
+
+def test_only_the_context_has_weights():
+    counts = []
+    for name in ("c4", "c4_refine", "c4_context", "plus"):
+        model = built(load_config(f"systems/faster_rcnn_r101_{name}.py").model)
+        counts.append(sum(one.numel() for one in model.parameters()))
+    context = 2048 * (81 + 320)
+    assert counts == [52_821_517, 52_821_517, 52_821_517 + context, 52_821_517 + context]
