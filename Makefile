@@ -9,7 +9,7 @@ PEERS ?= .venv-peers
 
 DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
 DEMO_DIR ?= work_dirs/demo
-TESTS ?= -m "not slow and not gpu"
+TESTS ?= -m "not slow and not long and not gpu"
 
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
 BENCH ?=

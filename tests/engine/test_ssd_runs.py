@@ -97,6 +97,9 @@ def test_two_iterations_and_two_more_are_four(config, trained, tmp_path):
 def test_dssd_starts_from_ssd_and_leaves_its_encoder_as_it_is(config, trained, tmp_path):
     changes = (
         f"load_from={trained[1].last_checkpoint}",
+        "model.backbone.frozen_stages=4",
+        "model.backbone.norm_eval=True",
+        "model.neck.freeze_encoder=True",
         "model.neck.decoder_channels=16",
         "model.bbox_head.feat_channels=16",
         "val_dataloader=None",

@@ -136,5 +136,5 @@ def test_what_is_for_anchors_with_sigmoids_is_refused(model):
     with pytest.raises(UsageError, match="a SingleStageDetector with YOLOv2Head") as refused:
         _check_head(model)
     assert "anchors, sigmoid scores" in refused.value.expected
-    with pytest.raises(ConfigError, match=r"no model\.bbox_head\.anchor_generator"):
+    with pytest.raises(ConfigError, match=r"has no bbox_head\.anchor_generator"):
         anchor_scheme(tiny_config())

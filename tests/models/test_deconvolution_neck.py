@@ -61,14 +61,17 @@ def test_what_cannot_be():
         DeconvolutionNeck(in_channels=(4, 8), extra_channels=8, up_strides=(2,))
 
 
-def small_dssd(**neck):
+def small_dssd(*, freeze_encoder=True):
+    """The small DSSD, its encoder as it is in a training of DSSD513."""
     init_default_scope("mmdet")
     cfg = load_config("systems/shapes/dssd_r18.py")
     cfg.model.backbone.base_channels = 8
     cfg.model.neck.update(
         in_channels=(16, 64), extra_channels=16, decoder_channels=8, widths=(4,) * 5
     )
-    cfg.model.neck.update(neck)
+    cfg.model.neck.freeze_encoder = freeze_encoder
+    if freeze_encoder:
+        cfg.model.backbone.update(frozen_stages=4, norm_eval=True)
     cfg.model.bbox_head.update(in_channels=(16,) * 5, feat_channels=8)
     model = MODELS.build(cfg.model)
     return model.train(), build_optim_wrapper(model, cfg.optim_wrapper)

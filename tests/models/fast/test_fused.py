@@ -83,7 +83,7 @@ def test_a_conv_module_rectifies_when_asked():
     "settings",
     [
         dict(act_cfg=None),
-        dict(act_cfg=dict(type="LeakyReLU")),
+        dict(act_cfg=dict(type="ELU")),
         dict(order=("act", "conv", "norm")),
         dict(norm_cfg=dict(type="GN", num_groups=2)),
         dict(padding_mode="reflect"),
