@@ -30,7 +30,7 @@ def compare(
         list[str],
         typer.Argument(
             help="A data set for the small models, configs of your own, or both.",
-            metavar="DATA|CONFIG...",
+            metavar="DATA|CONFIG",
         ),
     ],
     models: Annotated[

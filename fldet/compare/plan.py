@@ -31,7 +31,7 @@ PACE_ITERATIONS = 30  # of which the first ten are not counted
 _LOGGED = 10
 _SHARE = 0.95  # of the minutes, that iterations are planned for
 _SHARE_OF_VALIDATION = 0.25  # of the minutes at most
-_MOST_VALIDATIONS = 8
+_MOST_VALIDATIONS, _BETWEEN_VALIDATIONS = 8, 50  # iterations between two, where they are given
 _WARM_UP = 50  # iterations
 
 
@@ -174,7 +174,8 @@ def schedule_of(settings: Settings, pace: Pace | None) -> Schedule:
     """Returns the schedule that the budget is worth at a pace; None where it is iterations."""
     if settings.iterations or pace is None:
         iterations = settings.iterations or 1
-        return Schedule(iterations, math.ceil(iterations / _MOST_VALIDATIONS))
+        count = min(max(iterations // _BETWEEN_VALIDATIONS, 1), _MOST_VALIDATIONS)
+        return Schedule(iterations, math.ceil(iterations / count))
     seconds = _SHARE * 60 * settings.minutes
     affordable = int(_SHARE_OF_VALIDATION * seconds / pace.validation) if pace.validation else 0
     validations = min(max(affordable, 1), _MOST_VALIDATIONS)
