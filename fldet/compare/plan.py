@@ -7,6 +7,7 @@ tell how many the minutes are worth; ``seed_0``, the training and its test; ``ti
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,13 @@ from fldet.compare.models import MODELS, write_models
 from fldet.config.load import find_config, load_config
 from fldet.config.prepare import dataset_of
 from fldet.config.text import literal
-from fldet.errors import DataError, UsageError
+from fldet.errors import DataError, FldetError, UsageError
 from fldet.files import write_atomically
 from fldet.paper.rows import RESULT
 from fldet.paper.runs import BENCHMARK, Run, Step, digest
 from fldet.results import read_stored, to_jsonable
 
-SETTINGS = "compare.json"
+SETTINGS, DRAFTS = "compare.json", "configs"
 MINUTES = 10.0  # of each training, by default
 TIMED_IMAGES = 30
 
@@ -80,6 +81,32 @@ class Schedule:
     minutes: float | None = None  # at which it ends even if iterations are left
 
 
+def begin(settings: Settings, work_dir: Path) -> tuple[Settings, dict[str, Path]]:
+    """Returns what ``agreed_settings`` and ``write_drafts`` do, and notes the settings.
+
+    Where the drafts cannot be written, the work dir is left as it was.
+    """
+    file, folder = work_dir / SETTINGS, work_dir / DRAFTS
+    before = file.read_bytes() if file.exists() else None
+    if before is None and folder.exists():
+        raise UsageError(
+            f"{work_dir} has a folder {DRAFTS} that is of no comparison",
+            expected="an empty work dir, or that of a comparison",
+            hint="choose another --work-dir",
+        )
+    agreed = agreed_settings(settings, work_dir)
+    write_atomically(file, json.dumps(to_jsonable(agreed), indent=1))
+    try:
+        return agreed, write_drafts(agreed, work_dir)
+    except FldetError:
+        if before is None:
+            file.unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            write_atomically(file, before)
+        raise
+
+
 def agreed_settings(settings: Settings, work_dir: Path) -> Settings:
     """Returns the settings of a work dir, after adding new contestants to them.
 
@@ -109,7 +136,6 @@ def agreed_settings(settings: Settings, work_dir: Path) -> Settings:
         raise UsageError(
             f"two contestants are called {twice.pop()}", hint="rename one of the config files"
         )
-    write_atomically(file, json.dumps(to_jsonable(settings), indent=1))
     return settings
 
 
@@ -145,7 +171,7 @@ def write_drafts(settings: Settings, work_dir: Path) -> dict[str, Path]:
     """
     drafts = {Path(one).stem: Path(one) for one in settings.configs}
     if settings.data:
-        own = write_models(settings.models, settings.data, settings.size, work_dir / "configs")
+        own = write_models(settings.models, settings.data, settings.size, work_dir / DRAFTS)
         drafts = own | drafts
     tested = {name: _tested_on(load_config(path)) for name, path in drafts.items()}
     first = next(iter(tested))

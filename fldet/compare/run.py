@@ -8,14 +8,13 @@ from pathlib import Path
 from fldet.compare.page import write_page
 from fldet.compare.plan import (
     Settings,
-    agreed_settings,
+    begin,
     pace_run,
     read_pace,
     schedule_of,
     timing_run,
     training_run,
     write_config,
-    write_drafts,
 )
 from fldet.compare.result import Comparison, read_comparison
 from fldet.engine.lock import locked
@@ -61,8 +60,7 @@ def compare(
         StoppedError: a signal has ended it; the same call goes on.
     """
     with locked(work_dir):
-        settings = agreed_settings(settings, work_dir)
-        drafts = write_drafts(settings, work_dir)
+        settings, drafts = begin(settings, work_dir)
         do = partial(_do, device=settings.device, watch=watch)
         ended = _set_schedules(settings, drafts, work_dir, partial(do, jobs=jobs))
         folder = work_dir / "runs"

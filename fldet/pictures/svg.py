@@ -167,10 +167,13 @@ def _curve(line: Line, place: Place) -> str:
 
 
 def _name_beside(name: str, x: float, y: float) -> str:
-    """Returns a name right of a point, left of it in the right half."""
+    """Returns a name below and right of a point, in the right half above and left of it.
+
+    So steps that rise to the right do not cross it.
+    """
     is_right = x > (_LEFT + _WIDTH - _RIGHT) / 2
-    across, anchor = (x - 8, ' class="end"') if is_right else (x + 8, "")
-    return f'<text x="{across:g}" y="{y + 4:g}"{anchor}>{escape(name)}</text>'
+    across, height, anchor = (x - 8, y - 8, ' class="end"') if is_right else (x + 8, y + 16, "")
+    return f'<text x="{across:g}" y="{height:g}"{anchor}>{escape(name)}</text>'
 
 
 def _dot(line: Line, point: Point, at: tuple[float, float]) -> str:

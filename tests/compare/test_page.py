@@ -82,6 +82,7 @@ def test_the_page_shows_all_of_them_and_escapes_what_comes_from_outside():
         assert words in " ".join(text.split()), words
     assert page.count("★") == 3  # two of them, and the note
     assert page.count("<figure") == 2
+    assert len(re.findall(r"<text[^>]*>(?:Slow|Quick|Worse)</text>", page)) == 3  # beside points
     rows = re.findall(r'<th scope="row">([^<]+)', page)
     assert [row.split(" ")[0] for row in rows[:3]] == ["Slow", "Quick", "Worse"]
 

@@ -10,13 +10,12 @@ from fldet.compare.plan import (
     Pace,
     Schedule,
     Settings,
-    agreed_settings,
+    begin,
     schedule_of,
     write_config,
-    write_drafts,
 )
 from fldet.config.load import load_config
-from fldet.errors import ConfigError, UsageError
+from fldet.errors import ConfigError, DataError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -79,30 +78,31 @@ def config_like(tiny_config, name, text=""):
 
 def test_contestants_may_be_added_and_all_else_stays(tmp_path, tiny_config):
     one, two = (config_like(tiny_config, name) for name in ("one", "two"))
-    first = agreed_settings(Settings(configs=(one,), iterations=4), tmp_path)
+    first, _ = begin(Settings(configs=(one,), iterations=4), tmp_path)
     assert first.models == ()
-    second = agreed_settings(Settings(configs=(two,), iterations=4), tmp_path)
+    second, _ = begin(Settings(configs=(two,), iterations=4), tmp_path)
     assert second.configs == (one, two)
-    assert agreed_settings(Settings(configs=(one,), iterations=4), tmp_path) == second
+    assert begin(Settings(configs=(one,), iterations=4), tmp_path)[0] == second
     with pytest.raises(UsageError, match="another budget: 4 iterations, not 10 min"):
-        agreed_settings(Settings(configs=(one,)), tmp_path)
+        begin(Settings(configs=(one,)), tmp_path)
     with pytest.raises(UsageError, match="another device: auto, not cpu"):
-        agreed_settings(Settings(configs=(one,), iterations=4, device="cpu"), tmp_path)
+        begin(Settings(configs=(one,), iterations=4, device="cpu"), tmp_path)
 
 
 def test_models_may_be_added_to_a_data_set_and_the_data_set_left_out(
     tmp_path, tiny_config, tiny_coco
 ):
     begun = Settings(tiny_coco, models=("retinanet",), iterations=4)
-    agreed_settings(begun, tmp_path)
+    begin(begun, tmp_path)
     one = config_like(tiny_config, "one")
-    found = agreed_settings(Settings(configs=(one,), iterations=4), tmp_path)
+    found, drafts = begin(Settings(configs=(one,), iterations=4), tmp_path)
+    assert list(drafts) == ["retinanet", "one"]
     assert found.data == tiny_coco.resolve()
     assert (found.models, found.configs) == (("retinanet",), (one,))
     with pytest.raises(UsageError, match="another data"):
-        agreed_settings(Settings(tmp_path, iterations=4), tmp_path)
+        begin(Settings(tmp_path, iterations=4), tmp_path)
     with pytest.raises(UsageError, match="another size"):
-        agreed_settings(Settings(tiny_coco, iterations=4, size=(64, 64)), tmp_path)
+        begin(Settings(tiny_coco, iterations=4, size=(64, 64)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -118,20 +118,41 @@ def test_models_may_be_added_to_a_data_set_and_the_data_set_left_out(
 )
 def test_settings_that_are_refused(settings, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        agreed_settings(settings, tmp_path)
+        begin(settings, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_two_contestants_of_one_name_are_refused(tmp_path, tiny_config):
     name = config_like(tiny_config, "retinanet")
     with pytest.raises(UsageError, match="two contestants are called retinanet"):
-        agreed_settings(Settings(tmp_path, models=("retinanet",), configs=(name,)), tmp_path / "w")
+        begin(Settings(tmp_path, models=("retinanet",), configs=(name,)), tmp_path / "w")
 
 
 def test_contestants_that_are_tested_on_other_images_are_refused(tmp_path, tiny_config):
-    one = config_like(tiny_config, "one")
+    """And what the work dir held stays as it was."""
+    one, other = config_like(tiny_config, "one"), tmp_path / "other"
     truth = "ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')"
     two = config_like(tiny_config, "two", f"val_dataloader = dict(dataset=dict({truth}))\n")
-    assert len(write_drafts(Settings(configs=(one,)), tmp_path)) == 1
+    settings, drafts = begin(Settings(configs=(one,), iterations=4), tmp_path)
+    assert list(drafts) == ["one"]
     with pytest.raises(UsageError, match=r"one is tested on .*val2017.json, two on .*train2017"):
-        write_drafts(Settings(configs=(one, two)), tmp_path)
+        begin(Settings(configs=(two,), iterations=4), tmp_path)
+    assert begin(Settings(configs=(one,), iterations=4), tmp_path)[0] == settings
+    with pytest.raises(UsageError, match="one is tested on"):
+        begin(Settings(configs=(one, two), iterations=4), other)
+    assert not list(other.iterdir())
+
+
+def test_wrong_models_leave_nothing_behind(tmp_path, tiny_coco):
+    with pytest.raises(UsageError, match="unknown model 'sdd'"):
+        begin(Settings(tiny_coco, models=("sdd",)), tmp_path)
+    with pytest.raises(DataError):
+        begin(Settings(tmp_path / "no_such", models=("retinanet",)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path, tiny_coco):
+    (tmp_path / "configs").mkdir()
+    with pytest.raises(UsageError, match="of no comparison"):
+        begin(Settings(tiny_coco, models=("retinanet",)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]

@@ -120,6 +120,32 @@ def test_stopped_and_gone_on_with_at_the_pace_that_was_measured(contestants, com
         compare(Settings(configs=settings.configs, iterations=3, device="cpu"), work)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no_such_folder"], ["no_such_folder"]),
+        (["no_such.py"], ["'no_such.py' does not exist"]),
+        (["DATA", "OTHER"], ["2 data sets: DATA, OTHER"]),
+        (["DATA", "--minutes", "1", "--iterations", "9"], ["both --minutes and --iterations"]),
+        (["DATA", "--minutes", "0"], ["0 minutes are no budget"]),
+        (["DATA", "--models", "retinanett"], ["unknown model", "did you mean retinanet?"]),
+        (["DATA", "--size", "big"], ["'big' is not WxH"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_usage_is_said_and_leaves_nothing_to_go_on_with(
+    fldet, arguments, words, tmp_path, tiny_coco
+):
+    (tmp_path / "DATA").symlink_to(tiny_coco)
+    done = fldet("compare", *arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.rglob("compare.json"))
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_killed_and_gone_on_with_on_the_command_line(tmp_path, tiny_coco):
