@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from fldet.analysis.log.read import Series, read_log
 from fldet.analysis.speed_accuracy import Point, beats
 from fldet.benchmark.results import SpeedResult
+from fldet.checkpoints.files import iteration_of, newest_checkpoint
 from fldet.compare.models import MODELS
 from fldet.compare.plan import Settings
 from fldet.config.load import load_config
@@ -132,20 +133,26 @@ def _with_training(one: Contestant) -> Contestant:
     except DataError:  # not begun, or ended before its first logged iteration
         return one
     times = log.train.get("time", Series())
+    checkpoint = newest_checkpoint(one.work_dir)
+    iterations = iteration_of(checkpoint) if checkpoint else max(times.iterations, default=0)
     return replace(
         one,
-        iterations=times.iterations[-1] if times.iterations else 0,
-        minutes=minutes_at(times, math.inf),
+        iterations=iterations,
+        minutes=minutes_at(times, iterations),
         curve=curve_of(times, log.val.get("AP", Series())),
     )
 
 
-def minutes_at(times: Series, iteration: float) -> float:
+def minutes_at(times: Series, iteration: int) -> float:
     """Returns the minutes of all iterations up to one, validations not counted.
 
-    Each value of ``times`` is the mean seconds of an iteration since the point before.
+    Each value of ``times`` is the mean seconds of an iteration since the point before; those after
+    the last point are as long as the last ones. NaN without points.
     """
-    steps = zip(pairwise((0, *times.iterations)), times.values, strict=True)
+    if not times.values:
+        return math.nan
+    ends = [*times.iterations[:-1], max(iteration, times.iterations[-1])]
+    steps = zip(pairwise((0, *ends)), times.values, strict=True)
     return sum((min(b, iteration) - a) * time for (a, b), time in steps if a < iteration) / 60
 
 

@@ -63,7 +63,9 @@ def test_minutes_of_a_curve_by_hand():
     times = Series((10, 20, 25), (6.0, 12.0, 24.0))  # a minute, two, two
     assert minutes_at(times, 10) == pytest.approx(1)
     assert minutes_at(times, 15) == pytest.approx(2)
-    assert minutes_at(times, math.inf) == pytest.approx(5)
+    assert minutes_at(times, 25) == pytest.approx(5)
+    assert minutes_at(times, 30) == pytest.approx(7)  # not logged any more
+    assert math.isnan(minutes_at(Series(), 30))
     curve = curve_of(times, Series((10, 25), (0.1, 0.4)))
     assert curve == (pytest.approx((1, 10)), pytest.approx((5, 40)))
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fldet.cli.main import main
-from fldet.compare import Settings, compare
+from fldet.compare import Settings, compare, plan
 from fldet.errors import StoppedError, UsageError
 from fldet.paper import runner
 
@@ -76,6 +76,7 @@ def commands(monkeypatch):
 
     monkeypatch.setattr(runner, "subprocess", Module)
     monkeypatch.setattr(runner, "TAKE_TURNS", 0.0)
+    monkeypatch.setattr(plan, "TIMED_IMAGES", 2)
     return done, Process
 
 
