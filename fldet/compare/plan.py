@@ -44,7 +44,7 @@ class Settings:
         data: a data set for the ``models``; None if there are configs only.
         models: names of ``fldet.compare.MODELS``.
         configs: of contestants of one's own, each with its own data.
-        minutes: of each training, validations included.
+        minutes: of each training, validations included but for the last one.
         iterations: of each training instead; ``minutes`` is not looked at then.
         size: longer and shorter side of the images of ``data``, in pixels; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -205,7 +205,8 @@ def schedule_of(settings: Settings, pace: Pace | None) -> Schedule:
     seconds = _SHARE * 60 * settings.minutes
     affordable = int(_SHARE_OF_VALIDATION * seconds / pace.validation) if pace.validation else 0
     validations = min(max(affordable, 1), _MOST_VALIDATIONS)
-    iterations = max(1, int((seconds - validations * pace.validation) / pace.iteration))
+    inside = (validations - 1) * pace.validation  # the last one comes on top of the minutes
+    iterations = max(1, int((seconds - inside) / pace.iteration))
     return Schedule(iterations, math.ceil(iterations / validations), settings.minutes)
 
 

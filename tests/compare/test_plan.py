@@ -21,12 +21,12 @@ from fldet.errors import ConfigError, DataError, UsageError
 @pytest.mark.parametrize(
     ("minutes", "pace", "expected"),
     [
-        # 95 s, of which 8 validations take 8 s
-        (100 / 60, Pace(0.5, 1.0), Schedule(174, 22, 100 / 60)),
-        # a quarter of 95 s is worth two validations of 10 s
-        (100 / 60, Pace(1.0, 10.0), Schedule(75, 38, 100 / 60)),
-        # one validation that is too long, and an iteration at least
-        (100 / 60, Pace(1.0, 100.0), Schedule(1, 1, 100 / 60)),
+        # 95 s, in which 7 of 8 validations take 7 s
+        (100 / 60, Pace(0.5, 1.0), Schedule(176, 22, 100 / 60)),
+        # a quarter of 95 s is worth two validations of 10 s, one of them at the end
+        (100 / 60, Pace(1.0, 10.0), Schedule(85, 43, 100 / 60)),
+        # one validation at the end, and an iteration at least
+        (100 / 60, Pace(100.0, 100.0), Schedule(1, 1, 100 / 60)),
         (100 / 60, Pace(1.0, 0.0), Schedule(95, 95, 100 / 60)),
     ],
     ids=["8 validations", "2 validations", "too long", "no time known"],
