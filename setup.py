@@ -53,7 +53,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["fldet", "fldet.*"]),
-    package_data={"fldet": ["py.typed"], "fldet.report": ["page.css", "page.html.j2", "page.js"]},
+    package_data={
+        "fldet": ["py.typed"],
+        "fldet.compare": ["page.html.j2"],
+        "fldet.report": ["page.css", "page.html.j2", "page.js", "parts.html.j2"],
+    },
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),
     extras_require={

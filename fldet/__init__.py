@@ -19,7 +19,7 @@ _PUBLIC = {
     "Detections": "fldet.inference.results",
     "FldetError": "fldet.errors",
 }
-_ROOMS = ("analyze", "benchmark", "report")  # called as fldet.benchmark.benchmark(...)
+_ROOMS = ("analyze", "benchmark", "compare", "report")  # called as fldet.benchmark.benchmark(...)
 
 __all__ = [
     "Detections",
@@ -29,6 +29,7 @@ __all__ = [
     "analyze",
     "benchmark",
     "build_model",
+    "compare",
     "init_config",
     "inspect_data",
     "load_config",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fldet import analyze, benchmark, report
+    from fldet import analyze, benchmark, compare, report
     from fldet.analysis.dataset.inspect import inspect_data
     from fldet.analysis.init import init_config
     from fldet.checkpoints.model import build_model

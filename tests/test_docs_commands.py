@@ -50,6 +50,8 @@ MARKED_PAGES = {
 # It wants a checkpoint of a whole ResNet-18.
 FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
+COMPARED = ("tests/compare/test_run.py", '"-m", "fldet", "compare"')
+
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {
     "make test": ("Makefile", "$(BIN)/pytest -n 3 --dist worksteal $(TESTS)"),  # runs this file
@@ -80,6 +82,9 @@ ELSEWHERE = {
         "tests/inference/test_export.py",
         'post_process="outside"',
     ),
+    "fldet compare FOLDER": COMPARED,  # minutes
+    "fldet compare FOLDER --minutes 30 --models retinanet ssd": COMPARED,
+    "fldet compare FOLDER my_config.py --iterations 2000 --jobs 2": COMPARED,
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
 

@@ -21,6 +21,7 @@ FLOORS = (
     ("engine",),
     ("inference", "analysis", "paper"),
     ("benchmark", "report"),
+    ("compare",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

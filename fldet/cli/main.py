@@ -25,6 +25,7 @@ class RootGroup(GroupOfModules):
         "init": "Write a config for a data set of your own, ready for fldet train.",
         "train": "Train the model of a config.",
         "test": "Test a checkpoint: COCO or VOC figures, AP of each class, pictures.",
+        "compare": "Train a few detectors alike, test and time them, and say which one to take.",
         "report": "Write one HTML page of a run: figures, curves, mistakes, and images to filter.",
         "predict": "Find objects in images or a video, with a checkpoint alone.",
         "export": "Write a model as ONNX or TorchScript, and compare it with the checkpoint.",
@@ -116,6 +117,10 @@ def expand_lists(arguments: list[str]) -> list[str]:
         from fldet.cli.paper import run as paper_run
 
         takes = takes | paper_run.LISTS
+    elif arguments[:1] == ["compare"]:
+        from fldet.cli import compare
+
+        takes = takes | compare.LISTS
     expanded: list[str] = []
     option = ""
     for argument in arguments:

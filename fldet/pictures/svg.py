@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
 
@@ -23,6 +23,7 @@ class Line:
     points: Sequence[Point]  # (x, y); the line has a gap where y is not finite
     style: int = 0  # number of the colour and the dashes, from 0
     marked: bool = False  # whether each point has a dot, with its values as a tooltip
+    named: bool = False  # whether its name stands beside its last point, too
 
 
 def line_chart(
@@ -87,7 +88,7 @@ def _thinned(line: Line, logarithmic: bool) -> Line:
     if size > 1:
         groups = [points[i : i + size] for i in range(0, len(points), size)]
         points = [(group[-1][0], _finite_mean([y for _, y in group])) for group in groups]
-    return Line(line.name, points, line.style, line.marked)
+    return replace(line, points=points)
 
 
 def _finite_mean(values: Sequence[float]) -> float:
@@ -159,7 +160,20 @@ def _curve(line: Line, place: Place) -> str:
             parts.append(f'<path class="line s{line.style}" d="M{path}"/>')
         if line.marked or len(points) == 1:
             parts += [_dot(line, point, place(*point)) for point in points]
+    finite_points = [point for point in line.points if math.isfinite(point[1])]
+    if line.named and finite_points:
+        parts.append(_name_beside(line.name, *place(*finite_points[-1])))
     return "".join(parts)
+
+
+def _name_beside(name: str, x: float, y: float) -> str:
+    """Returns a name below and right of a point, in the right half above and left of it.
+
+    So steps that rise to the right do not cross it.
+    """
+    is_right = x > (_LEFT + _WIDTH - _RIGHT) / 2
+    across, height, anchor = (x - 8, y - 8, ' class="end"') if is_right else (x + 8, y + 16, "")
+    return f'<text x="{across:g}" y="{height:g}"{anchor}>{escape(name)}</text>'
 
 
 def _dot(line: Line, point: Point, at: tuple[float, float]) -> str:

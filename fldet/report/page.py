@@ -25,8 +25,19 @@ _HERE = Path(__file__).parent
 
 def render(report: Report) -> str:
     """Returns the page as HTML."""
+    environment = page_environment()
+    template = environment.get_template("page.html.j2")
+    shown = _of_run(report) | (_of_errors(report.errors) if report.errors else {})
+    return printable(template.render(report=report, errors=report.errors, **shown))
+
+
+def page_environment(*folders: Path) -> Environment:
+    """Returns what renders templates of some folders with ``parts.html.j2`` of this one.
+
+    ``page_style()`` is their style sheet. Texts are escaped; a name that is not given is an error.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader([*folders, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -38,9 +49,12 @@ def render(report: Report) -> str:
         "fragment": lambda name: quote(name, errors="replace"),
         "percent_of": _percent_of,
     }
-    template = environment.get_template("page.html.j2")
-    shown = _of_run(report) | (_of_errors(report.errors) if report.errors else {})
-    return printable(template.render(report=report, errors=report.errors, **shown))
+    return environment
+
+
+def page_style() -> str:
+    """Returns the style sheet of pages."""
+    return _asset("page.css")
 
 
 def _asset(name: str) -> str:
@@ -68,7 +82,7 @@ def _of_run(report: Report) -> dict[str, Any]:
     figures = [(one, "mAP" in one.summary) for one in report.figures]
     drawn = {box.state for picture in report.pictures for box in picture.boxes.detections}
     return {
-        "style": _asset("page.css"),
+        "style": page_style(),
         "script": _asset("page.js"),
         "state_colors": {state: hex_color(state) for state in STATES if state != "ignored"},
         "metrics": [

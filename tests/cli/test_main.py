@@ -15,6 +15,7 @@ COMMANDS = [
     ["train"],
     ["init"],
     ["test"],
+    ["compare"],
     ["benchmark"],
     ["benchmark", "predict"],
     ["benchmark", "train"],
@@ -87,6 +88,10 @@ def test_summaries_are_what_the_commands_say():
             ["--depths", "50", "--depths", "101", "--scales", "400", "--scales", "500", "--json"],
         ),
         (["--scales", "400", "c.py"], ["--scales", "400", "c.py"]),
+        (
+            ["compare", "DATA", "--models", "ssd", "yolov2", "c.py"],
+            ["compare", "DATA", "--models", "ssd", "--models", "yolov2", "c.py"],
+        ),
         (["--depths", "fifty", "50"], ["--depths", "fifty", "50"]),  # for Click to complain
         (["x", "--cfg-options"], ["x", "--cfg-options"]),
     ],
