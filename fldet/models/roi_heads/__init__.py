@@ -1,0 +1,1 @@
+"""Heads that predict on one region after another."""
