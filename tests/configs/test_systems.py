@@ -58,9 +58,18 @@ def narrow_yolov2(model):
     model.bbox_head.update(num_classes=3, in_channels=16)
 
 
+def tiny_grmi(model):
+    model.backbone.update(repeats=(1, 1), width=0.125, init_cfg=None)
+    model.rpn_head.update(in_channels=136, feat_channels=8)
+    model.roi_head.bbox_roi_extractor.out_channels = 136
+    model.roi_head.shared_head.update(repeats=0, width=0.125, init_cfg=None)
+    model.roi_head.bbox_head.update(in_channels=192, num_classes=3)
+
+
 # How a network of the paper's size becomes one that takes a step in a second: a function of the model's
 # config for each file below configs/systems; the versions below shapes/ stay as they are.
 MAKE_TINY = {
+    "grmi_inception_resnet_v2": tiny_grmi,
     "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
     "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
     "mmdet_ssd512": narrow_ssd512,
