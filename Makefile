@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Other people's losses, and through a .pth file what is in VENV: torch, fldet.
+# Other people's losses and networks, and through a .pth file what is in VENV: torch, fldet.
 PEERS ?= .venv-peers
 
 DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
@@ -46,9 +46,9 @@ $(READY): setup.py requirements/runtime.txt requirements/constraints.txt require
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests]"
 	touch $@
 
-$(PEERS)/.ready: $(READY) requirements/peers.txt
+$(PEERS)/.ready: $(READY) requirements/peers.txt requirements/peers-networks.txt
 	$(BIN)/python -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --no-deps -r requirements/peers.txt
+	$(PEERS)/bin/pip install --quiet --no-deps -r requirements/peers.txt -r requirements/peers-networks.txt
 	folder="import sysconfig; print(sysconfig.get_path('purelib'))"; \
 	echo "import site; site.addsitedir('$$($(BIN)/python -c "$$folder")')" \
 		> "$$($(PEERS)/bin/python -c "$$folder")/others.pth"

@@ -22,6 +22,8 @@ _HEADS = tuple(
     f"{one}.models.{kind}_heads" for one in ("fldet", "mmdet") for kind in ("dense", "roi")
 )
 
+_EXTRACTORS = ("fldet.models.roi_heads.crop_extractor", "mmdet.models.roi_heads.roi_extractors")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -54,7 +56,7 @@ PLACES = (
     Place(r"backbone", "backbone", "MODELS", ("fldet.models.backbones", "mmdet.models.backbones")),
     Place(r"neck", "neck", "MODELS", ("fldet.models.necks", "mmdet.models.necks")),
     Place(r"head|stages", "head", "MODELS", (*_HEADS, "mmdet.models.seg_heads")),
-    Place(r"roi_extractor", "RoI extractor", "MODELS", ("mmdet.models.roi_heads.roi_extractors",)),
+    Place(r"roi_extractor", "RoI extractor", "MODELS", _EXTRACTORS),
     Place(r"loss(_\w+)?", "loss", "MODELS", ("fldet.models.losses", "mmdet.models.losses")),
     Place(r"normalizer", "normalizer", "MODELS", ("fldet.losses.normalizers",)),
     Place(r"generator", "anchor generator", "TASK_UTILS", (_OURS, f"{_TASKS}.prior_generators")),

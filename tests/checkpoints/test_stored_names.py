@@ -155,6 +155,8 @@ def test_what_may_not_stand_there(name, key):
         ("fldet.ResLayer", "shared_head", "mmdet"),
         ("BN", "norm_cfg", "mmdet"),
         ("mmengine.BN", "norm_cfg", "mmdet"),
+        ("fldet.CropRoIExtractor", "bbox_roi_extractor", "mmdet"),
+        ("fldet.InceptionResNetV2SharedHead", "shared_head", "mmdet"),
         ("soft_nms", "nms", "mmdet"),
         ("LoadImageFromFile", "pipeline", "mmdet"),
         ("fldet.PackDetInputs", "pipeline", "mmdet"),

@@ -66,12 +66,32 @@ def tiny_faster_rcnn_c4(model):
     model.roi_head.bbox_head.update(in_channels=64, num_classes=3)
 
 
+def tiny_grmi(model):
+    model.backbone.update(repeats=(1, 1), width=0.125, init_cfg=None)
+    model.rpn_head.update(in_channels=136, feat_channels=8)
+    model.roi_head.bbox_roi_extractor.out_channels = 136
+    model.roi_head.shared_head.update(repeats=0, width=0.125, init_cfg=None)
+    model.roi_head.bbox_head.update(in_channels=192, num_classes=3)
+
+
+def tiny_tdm(model):
+    tiny_grmi(model)
+    model.neck.update(in_channels=(40, 136), lateral_channels=(4,), top_down_channels=(4,))
+    model.neck.out_channels = (8,)
+    model.rpn_head.in_channels = 8
+    model.roi_head.bbox_roi_extractor.out_channels = 8
+    model.roi_head.shared_head.in_channels = 8
+
+
 # How a network of the paper's size becomes one that takes a step in a second: a function of the model's
 # config for each file below configs/systems; the versions below shapes/ stay as they are.
 MAKE_TINY = {
     "faster_rcnn_r101_c4": tiny_faster_rcnn_c4,
     "faster_rcnn_r101_c4_context": tiny_faster_rcnn_c4,
     "faster_rcnn_r101_c4_refine": tiny_faster_rcnn_c4,
+    "grmi_inception_resnet_v2": tiny_grmi,
+    "grmi_inception_resnet_v2_stride16": tiny_grmi,
+    "tdm_inception_resnet_v2": tiny_tdm,
     "faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,
     "faster_rcnn_r101_plus": tiny_faster_rcnn_c4,
     "mmdet_faster_rcnn_r101_fpn": tiny_faster_rcnn_fpn,

@@ -1,6 +1,7 @@
 """Backbones that MMDetection does not have."""
 
 from fldet.models.backbones.darknet19 import DarkNet19
+from fldet.models.backbones.inception_resnet_v2 import InceptionResNetV2
 from fldet.models.backbones.ssd_resnet import SSDResNet
 
-__all__ = ["DarkNet19", "SSDResNet"]
+__all__ = ["DarkNet19", "InceptionResNetV2", "SSDResNet"]
