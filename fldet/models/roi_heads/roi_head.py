@@ -10,6 +10,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from fldet.errors import ConfigError
 from fldet.models.roi_heads.boxes import lower_scales, vote
 from fldet.registry import MODELS
 
@@ -41,7 +42,7 @@ class RoIHead(StandardRoIHead):
             those of a region.
 
     Raises:
-        ValueError: an option is out of range, or does not fit the ``bbox_head``.
+        ValueError: an option is out of range, or does not fit ``bbox_head`` or extractor.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class RoIHead(StandardRoIHead):
         if self._has_vectors:
             if not bbox_head.get("with_avg_pool"):
                 raise ValueError("context and test_scales need a bbox_head with_avg_pool=True")
+            if self.test_scales and len(bbox_roi_extractor["featmap_strides"]) > 1:
+                raise ValueError("test_scales need a bbox_roi_extractor of one map")
             width = bbox_head.get("in_channels", 256) * (2 if self.context else 1)
             bbox_head = {**bbox_head, "in_channels": width, "roi_feat_size": 1}
         super().init_bbox_head(bbox_roi_extractor, bbox_head)
@@ -108,11 +111,15 @@ class RoIHead(StandardRoIHead):
             rpn_results_list: ``bboxes`` (R, 4) of each image, in pixels of the inputs.
             rcnn_test_cfg: ``score_thr``, ``nms`` and ``max_per_img``.
             rescale: whether boxes are in pixels of the files.
+
+        Raises:
+            ConfigError: there are other maps than one for each of ``test_scales``.
         """
         if self.test_scales and len(x) != len(self.test_scales):
-            raise ValueError(
-                f"test_scales: expected a map for each of {len(self.test_scales)} scales, got "
-                f"{len(x)}; the detector must be fldet.FasterRCNN, with one map"
+            raise ConfigError(
+                f"model.roi_head.test_scales: {len(x)} maps for {len(self.test_scales)} scales",
+                expected="a detector that makes a map of each scale",
+                hint="--cfg-options model.type=fldet.FasterRCNN",
             )
         x = self._with_images(x, batch_img_metas)
         counts = [len(one.bboxes) for one in rpn_results_list]

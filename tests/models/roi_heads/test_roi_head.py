@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from fldet.config.load import load_config
+from fldet.errors import ConfigError
 from fldet.models.detectors.faster_rcnn import resized
 from fldet.models.roi_heads.boxes import vote
 from fldet.registry import MODELS
@@ -281,8 +282,9 @@ def test_a_map_of_the_inputs_is_made_once_and_others_are_of_resized_inputs():
 def test_scales_need_the_detector_that_makes_their_maps():
     model = built(**SCALES)
     _, maps, proposals, _ = parts(model)
-    with pytest.raises(ValueError, match=r"for each of 3 scales, got 1; .*fldet.FasterRCNN"):
+    with pytest.raises(ConfigError, match=r"test_scales: 1 maps for 3 scales") as caught:
         model.roi_head.predict(maps, proposals, samples())
+    assert "fldet.FasterRCNN" in caught.value.hint
 
 
 # --- all together, and wrong options ---
@@ -337,8 +339,14 @@ def test_wrong_options_are_refused(options, message):
         built(**options)
 
 
-def test_context_needs_a_head_that_averages():
+@pytest.mark.parametrize("options", [{"context": True}, SCALES])
+def test_vectors_need_a_head_that_averages(options):
     cfg = load_config("systems/shapes/faster_rcnn_r18_fpn.py").model
-    cfg.roi_head.update(type="fldet.RoIHead", context=True)
+    cfg.roi_head.update(type="fldet.RoIHead", **options)
     with pytest.raises(ValueError, match="a bbox_head with_avg_pool=True"):
         MODELS.build(cfg)
+
+
+def test_scales_are_for_a_detector_of_one_map():
+    with pytest.raises(ValueError, match="a bbox_roi_extractor of one map"):
+        built(bbox_roi_extractor={"featmap_strides": [16, 32]}, **SCALES)
