@@ -26,6 +26,8 @@ from fldet.paper.runs import BENCHMARK
 from fldet.registry import MODELS as REGISTERED
 from fldet.results import read_stored
 
+_LEARNED = 1.0  # AP in percent from which there is something to choose by
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -184,7 +186,8 @@ def _speed(work_dir: Path, name: str) -> SpeedResult:
 
 
 def _hardware(speed: SpeedResult) -> str:
-    return f"{speed.device}, {speed.precision}, {speed.threads} CPU threads"
+    threads = f"{speed.threads} CPU thread{'s' * (speed.threads != 1)}"
+    return f"{speed.device}, {speed.precision}, {threads}"
 
 
 def _facts(speeds: Sequence[SpeedResult]) -> dict[str, str]:
@@ -223,6 +226,10 @@ def advice(contestants: Sequence[Contestant]) -> tuple[str, ...]:
     if not best_first:
         return ("None was trained, tested and timed to the end: there is nothing to advise.",)
     best = best_first[0]
+    if best.ap < _LEARNED:
+        return (
+            f"None has learned enough to choose by, the best AP is {best.ap:.1f}: train longer.",
+        )
     lines = [f"Without a limit of time take {best.title}: AP {best.ap:.1f}, {_ms(best)} an image."]
     lines += [
         f"Where an image has less than {_ms(slower)}, take {faster.title}: AP {faster.ap:.1f}, "

@@ -57,6 +57,8 @@ def test_the_envelope_and_which_one_to_take():
 def test_nothing_is_advised_where_nothing_was_measured():
     (line,) = advice(with_envelope([contestant("one", state="diverged")]))
     assert "nothing to advise" in line
+    (line,) = advice(with_envelope([contestant("one", 0.4, 10)]))
+    assert line == "None has learned enough to choose by, the best AP is 0.4: train longer."
 
 
 def test_minutes_of_a_curve_by_hand():
