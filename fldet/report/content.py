@@ -163,7 +163,8 @@ def report_of(
     loss_cdf = find_loss_cdf(record.config, work_dir, gaps)
     if loss_cdf is None:
         gaps.append(
-            "No loss of easy and hard examples: fldet analyze loss-cdf "
+            "No loss of easy and hard examples (heads with anchors and sigmoids have one): "
+            "fldet analyze loss-cdf "
             f"{work_dir / record.config}.py {work_dir} --out-dir {work_dir}"
         )
     pictures, unread = take_pictures(errors) if errors and num_images else ((), ())
