@@ -16,13 +16,12 @@ from mmengine.registry import Registry
 from fldet import plugins
 from fldet.config.names import registries
 
+_EXTRACTORS = ("fldet.models.roi_heads.crop_extractor", "mmdet.models.roi_heads.roi_extractors")
 _TASKS, _OURS = "mmdet.models.task_modules", "fldet.models.task_modules"
 _PREPROCESSORS = "mmdet.models.data_preprocessors"
 _HEADS = tuple(
     f"{one}.models.{kind}_heads" for one in ("fldet", "mmdet") for kind in ("dense", "roi")
 )
-
-_EXTRACTORS = ("fldet.models.roi_heads.crop_extractor", "mmdet.models.roi_heads.roi_extractors")
 
 
 @dataclass(frozen=True)

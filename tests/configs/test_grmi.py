@@ -8,6 +8,7 @@ from mmdet.models.dense_heads import RPNHead as MMDetRPNHead
 from mmengine.registry import init_default_scope
 from torch.utils.flop_counter import FlopCounterMode
 
+from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.models.dense_heads.rpn_head import RPNHead
 from fldet.registry import MODELS, TASK_UTILS
@@ -62,6 +63,31 @@ def test_anchors_have_their_centres_at_multiples_of_the_stride():
     assert len(centres.round().unique(dim=0)) == 75 * 128
     sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt().round().unique()
     assert sides.tolist() == [64, 128, 256, 512]
+
+
+def test_both_halves_begin_with_one_classifiers_file(tmp_path):
+    """Names are a classifier's, so each half takes its own part of the file."""
+    cfg = load_config(OURS, {"model.backbone.width": 0.0625, "model.backbone.repeats": (1, 1)})
+    cfg.model.rpn_head.update(in_channels=68, feat_channels=4)
+    cfg.model.roi_head.bbox_roi_extractor.out_channels = 68
+    cfg.model.roi_head.shared_head.update(repeats=1, width=0.0625)
+    cfg.model.roi_head.bbox_head.in_channels = 96
+    parts = cfg.model.backbone, cfg.model.roi_head.shared_head
+    for part in parts:
+        part.init_cfg = None
+    file, generator = tmp_path / "classifier.pth", torch.Generator().manual_seed(0)
+    weights = {"classif.weight": torch.randn(1000, 96), "classif.bias": torch.randn(1000)}
+    for half in (MODELS.build(copy.deepcopy(part)) for part in parts):
+        for name, value in half.state_dict().items():
+            weights[name] = torch.rand(value.shape, generator=generator).to(value.dtype)
+    torch.save(weights, file)
+    for part in parts:
+        part.init_cfg = {"type": "Pretrained", "checkpoint": str(file)}
+    model = build_model(cfg)
+    found = {**model.backbone.state_dict(), **model.roi_head.shared_head.state_dict()}
+    assert set(found) == set(weights) - {"classif.weight", "classif.bias"}
+    assert all(torch.equal(value, weights[name]) for name, value in found.items())
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".bn." in name)
 
 
 # --- an RPN with dilation ---

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pycocotools import mask
 
 import fldet
 from fldet.config.load import load_config
@@ -20,8 +22,10 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001))
 """
 SMALL = sorted((CONFIGS / "systems" / "shapes").glob("*.py"))
-ITERATIONS = {"faster_rcnn_r18_plus": 400, "yolov2_small": 400}  # of the others 300
-WITHOUT_PRIORS = "model = dict(train_cfg=dict(prior_images=40))"
+MORE = {  # other scales than that of the training know nothing by heart; no pull to the priors
+    "faster_rcnn_r18_plus": "model = dict(roi_head=dict(test_scales=None, input_scale=None))",
+    "yolov2_small": "model = dict(train_cfg=dict(prior_images=40))",
+}
 CONFIG = """
 _base_ = '{base}'
 data_root = '{root}'
@@ -73,14 +77,16 @@ default_hooks = dict(checkpoint=dict(interval={iterations}, save_best=None))
 
 
 def four_simple_images(coco_mini):
-    """The first four training images with one to three boxes, all of at least 96 x 96 pixels."""
+    """The first four training images with one to three boxes, all of at least 96 x 96 pixels.
+
+    None overlaps another so far that the suppression of a detector would take one of them away.
+    """
     content = json.loads((coco_mini / "annotations" / "instances_train2017.json").read_text())
     chosen = []
     for image in content["images"]:
         boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
-        if 1 <= len(boxes) <= 3 and all(
-            min(b["bbox"][2:]) >= 96 and not b["iscrowd"] for b in boxes
-        ):
+        large = all(min(b["bbox"][2:]) >= 96 and not b["iscrowd"] for b in boxes)
+        if 1 <= len(boxes) <= 3 and large and overlap([b["bbox"] for b in boxes]) < 0.2:
             chosen.append((image, boxes))
     images, boxes = zip(*chosen[:4], strict=True)
     used = {box["category_id"] for group in boxes for box in group}
@@ -89,6 +95,12 @@ def four_simple_images(coco_mini):
         "annotations": [box for group in boxes for box in group],
         "categories": [c for c in content["categories"] if c["id"] in used],
     }
+
+
+def overlap(boxes):
+    """The largest IoU of two of some boxes x, y, width, height."""
+    ious = mask.iou(boxes, boxes, [0] * len(boxes)) - np.eye(len(boxes)) if boxes else np.zeros(1)
+    return ious.max()
 
 
 @pytest.mark.slow
@@ -104,8 +116,7 @@ def test_four_photographs_are_learned_by_heart(coco_mini, tmp_path):
 @pytest.mark.e2e
 @pytest.mark.parametrize("config", SMALL, ids=lambda path: path.stem)
 def test_four_photographs_are_learned_by_heart_by_the_other_systems(config, coco_mini, tmp_path):
-    more = WITHOUT_PRIORS if "yolo" in config.stem else ""
-    assert learn(config, coco_mini, tmp_path, ITERATIONS.get(config.stem, 300), more) >= 0.9
+    assert learn(config, coco_mini, tmp_path, 300, MORE.get(config.stem, "")) >= 0.9
 
 
 def learn(base, coco_mini, tmp_path, iterations, more, *, side=160, keep_ratio=False):

@@ -11,7 +11,8 @@ _base_ = [
     '../../_base_/schedules/from_nothing.py',
     '../../_base_/default_runtime.py',
 ]
-# DEVIATION D42: stride 16, crops of 9 x 9 points, 30 proposals; norms that learn.
+# DEVIATION D42: stride 16, crops of 9 x 9 points, 30 proposals; norms that learn; anchors beyond the
+# image too, as some are larger than it.
 norm_cfg = dict(requires_grad=True)
 model = dict(
     backbone=dict(
@@ -27,6 +28,7 @@ model = dict(
             repeats=1, width=0.25, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
         bbox_head=dict(roi_feat_size=4, in_channels=384, num_classes=6)),
     train_cfg=dict(
+        rpn=dict(allowed_border=-1),
         rpn_proposal=dict(nms_pre=200, max_per_img=30),
         rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=30)))

@@ -5,6 +5,7 @@ from typing import Any
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 from torch import Tensor
 
+from fldet.ops.roi_align import widened
 from fldet.registry import MODELS
 
 
@@ -47,7 +48,7 @@ class CropRoIExtractor(BaseRoIExtractor):
         """Returns the (R, C, n, n) crops of the first map.
 
         Args:
-            feats: the (N, C, H, W) map.
+            feats: the (N, C, H, W) map; half types are sampled in float32.
             rois: (R, 5) as index of the image, x1, y1, x2, y2 in pixels of the image.
             roi_scale_factor: enlarges the regions about their centres before.
         """
@@ -57,4 +58,6 @@ class CropRoIExtractor(BaseRoIExtractor):
         enlarged = self.roi_rescale(rois, n / (n - 1) * (roi_scale_factor or 1.0))
         # RoIAlign has the middle of a pixel where this has the pixel
         enlarged[:, 1:] += stride / 2
-        return self.roi_layers[0](feats[0], enlarged.type_as(feats[0]))
+        maps = widened(feats[0])  # bfloat16 would place a region by 8 pixels
+        crops: Tensor = self.roi_layers[0](maps, enlarged.to(maps.dtype))
+        return crops.to(feats[0].dtype)

@@ -69,6 +69,16 @@ def test_no_regions_and_enlarged_ones():
     assert rois.equal(before)
 
 
+def test_a_map_in_bfloat16_does_not_round_the_regions():
+    ramp = torch.arange(128.0).expand(1, 1, 128, 128)  # exact in bfloat16
+    extractor = CropRoIExtractor(3, out_channels=1, featmap_strides=[STRIDE])
+    rois = torch.tensor([[0, 805.0, 805.0, 837.0, 837.0]])  # bfloat16 has 804 and 808, 836 and 840
+    crops = extractor((ramp.bfloat16(),), rois)
+    assert crops.dtype == torch.bfloat16
+    expected = torch.tensor([805.0, 821.0, 837.0]) / STRIDE
+    assert crops[0, 0, 0].equal(expected.bfloat16())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
