@@ -95,8 +95,9 @@ def test_models_take_images_of_the_data_and_give_a_finite_loss(name, tmp_path, t
 def test_priors_of_yolov2_are_sizes_of_the_boxes_in_cells(tmp_path, tiny_coco):
     path = write_models(("yolov2",), tiny_coco, (128, 128), tmp_path)["yolov2"]
     truth = json.loads((tiny_coco / "annotations" / "instances_train2017.json").read_text())
-    sides = [2 * one["bbox"][2] / 32 for one in truth["annotations"] if not one["iscrowd"]]
-    priors = np.array(load_config(path).model.bbox_head.priors)
+    head = load_config(path).model.bbox_head
+    sides = [2 * one["bbox"][2] / head.stride for one in truth["annotations"] if not one["iscrowd"]]
+    priors = np.array(head.priors)
     assert priors.shape == (5, 2)
     assert priors.min() >= min(sides) - 1e-3
     assert priors.max() <= max(sides) + 1e-3

@@ -18,7 +18,7 @@ EXAMPLES = """
   fldet benchmark table --out table1e.json
   fldet benchmark table --depths 50 101 --scales 400 500 600 700 800 --precision bf16
   fldet benchmark table CONFIG --depths 18 34 --scales 400
-  fldet benchmark table configs/systems/*.py --images 5 --out systems.json
+  fldet benchmark table configs/systems/ssd513_r101.py configs/systems/faster_rcnn_r101_fpn.py
 """
 
 
@@ -66,7 +66,7 @@ def table(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the milliseconds per image by depth and scale, or of several configs.
+    """Measure milliseconds by depth and scale, or of several configs.
 
     By depth and scale the table has the shape of the paper's Table 1e. Weights and images are
     random. What fails is named and the others go on; the exit code is 1 then.
