@@ -109,6 +109,22 @@ class TestImgaug:
         assert "Hint: pip install -U imaug" in printed
 
 
+def test_what_pictures_and_lanes_need_is_imported_when_they_are_made():
+    printed = run_python(
+        """
+        import sys, fldet.engine.train
+        print([name for name in ("scipy", "matplotlib", "imgaug") if name in sys.modules])
+        import numpy as np
+        from mmdet.datasets.transforms import generate_line as lanes
+        from mmdet.utils import mot_error_visualize as tracks
+        line = lanes.InterpolatedUnivariateSpline([0, 1, 2], [0, 1, 4], k=2)
+        print(float(line(3)), tracks.Rectangle((0, 0), 1, 2).get_height())
+        print(type(tracks.plt.rcParams).__name__, tracks.mcolors.to_hex("red"))
+        """
+    )
+    assert printed.splitlines()[-3:] == ["[]", "9.0 2", "RcParams #ff0000"]
+
+
 class TestSilenceImports:
     @pytest.mark.parametrize(
         ("printed", "stderr", "reason"),
