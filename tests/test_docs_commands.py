@@ -83,6 +83,13 @@ ELSEWHERE = {
         'post_process="outside"',
     ),
     "fldet compare FOLDER": COMPARED,  # minutes
+    "fldet compare FOLDER_OF_YOUR_DATA": COMPARED,
+    "fldet analyze speed-accuracy --points work_dirs/paper/laptop": (
+        *("tests/analysis/test_speed_accuracy.py", 'points_in(tmp_path / "laptop")'),
+    ),
+    "fldet benchmark table configs/systems/ssd513_r101.py configs/systems/faster_rcnn_r101_fpn.py": (
+        *("tests/cli/test_benchmark.py", 'run_benchmark(capfd, "table", *configs'),
+    ),
     "fldet compare FOLDER --minutes 30 --models retinanet ssd": COMPARED,
     "fldet compare FOLDER my_config.py --iterations 2000 --jobs 2": COMPARED,
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),

@@ -213,6 +213,17 @@ def test_a_time_of_training_does_not_pass_for_one_of_an_image(monkeypatch, capfd
     assert (drawn / "speed_r50_fpn_1x_train.png").is_file()
 
 
+def test_several_configs_are_a_row_each_and_a_failed_one_ends_with_1(tiny_config, tmp_path, capfd):
+    configs = [tiny_config, tmp_path / "none.py"]
+    file = tmp_path / "rows.json"
+    code, out, err = run_benchmark(capfd, "table", *configs, "--images", 1, "--out", file)
+    assert code == 1
+    assert "2 of 2: none: config" in err
+    rows = json.loads(file.read_text())["result"]["rows"]
+    assert [row["name"] for row in rows] == ["tiny", "none"]
+    assert f"{rows[0]['result']['median_ms']:.1f}" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

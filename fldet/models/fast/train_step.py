@@ -8,6 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import CodeType
 from typing import Any
 
 import torch
@@ -165,10 +166,16 @@ def _goes_by_levels(head: Any) -> bool:
     """Returns whether ``forward`` of a head calls ``forward_single``, itself or through super()."""
     for kind in type(head).__mro__ if hasattr(type(head), "forward_single") else ():
         if "forward" in vars(kind):
-            names = inspect.unwrap(vars(kind)["forward"]).__code__.co_names
+            names = _names_in(inspect.unwrap(vars(kind)["forward"]).__code__)
             if "forward_single" in names or "super" not in names:
                 return "forward_single" in names
     return False
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Returns the names of attributes and globals in a function, comprehensions inside included."""
+    inside = [one for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*map(_names_in, inside))
 
 
 def _unsuited(line: str, model: Any, why: str) -> ConfigError:
