@@ -87,7 +87,8 @@ ELSEWHERE = {
     "fldet analyze speed-accuracy --points work_dirs/paper/laptop": (
         *("tests/analysis/test_speed_accuracy.py", 'points_in(tmp_path / "laptop")'),
     ),
-    "fldet benchmark table configs/systems/ssd513_r101.py configs/systems/faster_rcnn_r101_fpn.py": (
+    "fldet benchmark table configs/systems/ssd513_r101.py configs/systems/"
+    "faster_rcnn_r101_fpn.py": (
         *("tests/cli/test_benchmark.py", 'run_benchmark(capfd, "table", *configs'),
     ),
     "fldet compare FOLDER --minutes 30 --models retinanet ssd": COMPARED,
