@@ -21,8 +21,7 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001))
 """
-# Seen to fall short so far, after 400 iterations: +++ with .825 AP, YOLOv2, which learns slowly, with
-# .30.
+# Seen to fall short so far, after 400 iterations: +++ with .825 AP, and YOLOv2 with .30.
 NOT_YET = ("faster_rcnn_r18_plus", "yolov2_small")
 SMALL = [
     path
