@@ -6,7 +6,7 @@ Train: fldet train configs/systems/ssd513_r101.py --gpus 8
 Test:  fldet test configs/systems/ssd513_r101.py work_dirs/ssd513_r101
 """
 _base_ = [
-    '../_base_/datasets/coco_detection.py',
+    '../_base_/datasets/coco_ssd.py',
     '../_base_/schedules/schedule_1x.py',
     '../_base_/default_runtime.py',
 ]
@@ -71,30 +71,12 @@ model = dict(
         max_per_img=200))
 
 # DEVIATION D23: one way to interpolate; distortion after the warp.
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Expand', mean=[104.0, 117.0, 123.0], to_rgb=False, ratio_range=(1, 4), prob=0.5),
-    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
-    dict(type='Resize', scale=(513, 513), keep_ratio=False),
-    dict(type='fldet.RandomFlip', prob=0.5),
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=32,
-        contrast_range=(0.5, 1.5),
-        saturation_range=(0.5, 1.5),
-        hue_delta=18),
-    dict(type='fldet.PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(513, 513), keep_ratio=False),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='fldet.PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
-train_dataloader = dict(batch_size=5, batch_sampler=None, dataset=dict(pipeline=train_pipeline))
+train_pipeline = _base_.train_pipeline
+test_pipeline = _base_.test_pipeline
+train_pipeline[2].update(mean=[104.0, 117.0, 123.0], to_rgb=False, prob=0.5)
+train_pipeline[4]['scale'] = (513, 513)
+test_pipeline[1]['scale'] = (513, 513)
+train_dataloader = dict(batch_size=5, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=5, dataset=dict(pipeline=test_pipeline))
 
 # DEVIATION D24: the schedule of the authors' script; that of their COCO model is not stated.

@@ -1,6 +1,7 @@
 # Faster R-CNN of Huang et al. (G-RMI, arXiv 1611.10012) on Inception-ResNet-v2: its first half for
 # the image, a crop of 17 x 17 points for each of 300 proposals, its second half for each crop. What
 # the paper leaves open is that of faster_rcnn_inception_resnet_v2_atrous_coco, which they released.
+_base_ = './two_stage.py'
 norm_cfg = dict(type='BN', eps=0.001, requires_grad=False)
 # DEVIATION D41: timm's copy of TensorFlow's weights; each half takes its own.
 weights = dict(
@@ -8,7 +9,6 @@ weights = dict(
     checkpoint='https://github.com/huggingface/pytorch-image-models/releases/download/'
     'v0.1-weights/inception_resnet_v2-940b1cd6.pth')
 model = dict(
-    type='FasterRCNN',
     data_preprocessor=dict(
         type='DetDataPreprocessor',
         mean=[127.5, 127.5, 127.5],
@@ -33,14 +33,9 @@ model = dict(
         # sides of 64 to 512 pixels
         anchor_generator=dict(
             type='AnchorGenerator', scales=[8, 16, 32, 64], ratios=[0.5, 1.0, 2.0], strides=[8]),
-        bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder',
-            target_means=[0.0, 0.0, 0.0, 0.0],
-            target_stds=[0.1, 0.1, 0.2, 0.2]),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=2.0)),
+        bbox_coder=dict(target_stds=[0.1, 0.1, 0.2, 0.2]),
+        loss_bbox=dict(beta=1.0, loss_weight=2.0)),
     roi_head=dict(
-        type='StandardRoIHead',
         bbox_roi_extractor=dict(
             type='fldet.CropRoIExtractor', crop_size=17, out_channels=1088, featmap_strides=[8]),
         shared_head=dict(
@@ -55,62 +50,10 @@ model = dict(
             with_avg_pool=True,
             roi_feat_size=8,
             in_channels=1536,
-            num_classes=80,
-            bbox_coder=dict(
-                type='DeltaXYWHBBoxCoder',
-                target_means=[0.0, 0.0, 0.0, 0.0],
-                target_stds=[0.1, 0.1, 0.2, 0.2]),
-            reg_class_agnostic=False,
-            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-            loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=2.0))),
+            loss_bbox=dict(loss_weight=2.0))),
     train_cfg=dict(
-        rpn=dict(
-            assigner=dict(
-                type='fldet.MaxIoUAssigner',
-                pos_iou_thr=0.7,
-                neg_iou_thr=0.3,
-                min_pos_iou=0.0,
-                match_low_quality=True,
-                ignore_iof_thr=-1),
-            sampler=dict(
-                type='RandomSampler',
-                num=256,
-                pos_fraction=0.5,
-                neg_pos_ub=-1,
-                add_gt_as_proposals=False),
-            # anchors that leave the image do not learn
-            allowed_border=0,
-            pos_weight=-1,
-            debug=False),
+        # anchors that leave the image do not learn
+        rpn=dict(assigner=dict(min_pos_iou=0.0), allowed_border=0),
         # DEVIATION D41: the best 6000 boxes go through the suppression, theirs all.
-        rpn_proposal=dict(
-            nms_pre=6000,
-            max_per_img=300,
-            nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0),
-        rcnn=dict(
-            assigner=dict(
-                type='fldet.MaxIoUAssigner',
-                pos_iou_thr=0.5,
-                neg_iou_thr=0.5,
-                min_pos_iou=0.5,
-                match_low_quality=False,
-                ignore_iof_thr=-1),
-            sampler=dict(
-                type='RandomSampler',
-                num=64,
-                pos_fraction=0.25,
-                neg_pos_ub=-1,
-                add_gt_as_proposals=True),
-            pos_weight=-1,
-            debug=False)),
-    test_cfg=dict(
-        rpn=dict(
-            nms_pre=6000,
-            max_per_img=300,
-            nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0),
-        rcnn=dict(
-            score_thr=0.0,
-            nms=dict(type='nms', iou_threshold=0.6),
-            max_per_img=100)))
+        rpn_proposal=dict(nms_pre=6000, max_per_img=300)),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, nms=dict(iou_threshold=0.6))))
