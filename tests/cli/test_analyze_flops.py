@@ -1,8 +1,7 @@
 import json
-import subprocess
-import sys
 
 import pytest
+import warm
 from typer.testing import CliRunner
 
 from fldet.cli.main import app
@@ -10,8 +9,9 @@ from fldet.cli.main import app
 
 def stdout_of(*arguments):
     """Of a process of its own: MMEngine's logger keeps the stderr that it was made with."""
-    command = [sys.executable, "-m", "fldet", "analyze", "flops", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    done = warm.run("analyze", "flops", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.e2e

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import warm
 from typer.main import get_command
 
 from fldet.cli.main import RootGroup, app, expand_lists
@@ -217,7 +218,7 @@ def test_config_why(fldet, tmp_path):
 @pytest.mark.e2e
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_without_cuda_names_the_way_out(tmp_path):
-    done = run_as_process("train", "retinanet/r50_fpn_1x.py", "--device", "cuda", cwd=tmp_path)
+    done = warm.run("train", "retinanet/r50_fpn_1x.py", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 1
     assert "sees no CUDA device" in done.stderr
     assert "--device cpu" in done.stderr

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import warm
 
 from fldet.cli.main import main
 from fldet.compare import Settings, compare, plan
@@ -151,16 +152,16 @@ def test_wrong_usage_is_said_and_leaves_nothing_to_go_on_with(
 @pytest.mark.e2e
 def test_killed_and_gone_on_with_on_the_command_line(tmp_path, tiny_coco):
     command = [
-        *(sys.executable, "-m", "fldet", "compare", str(tiny_coco), "--models", "retinanet"),
-        *("faster_rcnn", "--iterations", "40", "--device", "cpu", "--work-dir", "work"),
+        *("compare", tiny_coco, "--models", "retinanet", "faster_rcnn"),
+        *("--iterations", "40", "--device", "cpu", "--work-dir", "work"),
     ]
-    begun = subprocess.Popen(command, cwd=tmp_path)
+    begun = warm.Started(command, cwd=tmp_path)
     first = tmp_path / "work" / "runs" / "retinanet" / "seed_0"
     while not list(first.glob("iter_*.pth")) and begun.poll() is None:
         time.sleep(0.1)
     begun.kill()
     begun.wait()
-    done = subprocess.run([*command, "--quiet"], cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(*command, "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / done.stdout.strip()).is_file()
     logs = sorted(first.glob("2*/*.log"))

@@ -1,28 +1,15 @@
 """The commands as a user types them, on six small images."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+import warm
 
 pytestmark = pytest.mark.e2e
 
 
-def as_process(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "fldet", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_train_test_look_and_go_on(tiny_config, tmp_path):
-    trained = as_process("train", tiny_config, "--device", "cpu", "--quiet", cwd=tmp_path)
+    trained = warm.run("train", tiny_config, "--device", "cpu", "--quiet", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.startswith("work_dirs/tiny/best_coco_AP_iter_4.pth")
     assert "learning rate 0.01 x 2/16 = 0.00125" in trained.stderr
@@ -30,7 +17,7 @@ def test_train_test_look_and_go_on(tiny_config, tmp_path):
     assert "Traceback" not in trained.stderr
     assert "WARNING" not in trained.stderr
 
-    tested = as_process(  # the work dir is enough, config and classes included
+    tested = warm.run(  # the work dir is enough, config and classes included
         *("test", "work_dirs/tiny/tiny.py", "work_dirs/tiny", "--json", "--device", "cpu"),
         *("--show-dir", "pictures", "--out", "results.json"),
         cwd=tmp_path,
@@ -42,17 +29,17 @@ def test_train_test_look_and_go_on(tiny_config, tmp_path):
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 6
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
 
-    again = as_process("train", tiny_config, "--device", "cpu", cwd=tmp_path)
+    again = warm.run("train", tiny_config, "--device", "cpu", cwd=tmp_path)
     assert again.returncode == 2
     assert "already holds a run" in again.stderr
-    resumed = as_process("train", tiny_config, "--resume", "--device", "cpu", cwd=tmp_path)
+    resumed = warm.run("train", tiny_config, "--resume", "--device", "cpu", cwd=tmp_path)
     assert resumed.returncode == 0
     assert "is finished" in resumed.stderr
 
 
 @pytest.mark.slow
 def test_two_processes_train_and_test(tiny_config, tmp_path):
-    trained = as_process("train", tiny_config, "--gpus", "2", "--device", "cpu", "-q", cwd=tmp_path)
+    trained = warm.run("train", tiny_config, "--gpus", "2", "--device", "cpu", "-q", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("iter_4.pth") == 1  # one result, not one for each process
     assert "= 0.0025 (4 images per step: 2 processes x 2" in trained.stderr
@@ -61,7 +48,7 @@ def test_two_processes_train_and_test(tiny_config, tmp_path):
     arguments = ("test", "work_dirs/tiny/tiny.py", "work_dirs/tiny", "--device", "cpu", "--json")
     arguments += ("--max-images", "5", "--score-thr", "0")
     one, two = (
-        json.loads(as_process(*arguments, *more, cwd=tmp_path).stdout)["result"]
+        json.loads(warm.run(*arguments, *more, cwd=tmp_path).stdout)["result"]
         for more in (("--show-dir", "one"), ("--show-dir", "two", "--gpus", "2"))
     )
     assert one["figures"] == two["figures"]
@@ -81,6 +68,6 @@ def test_benchmark_and_dataset(fldet, tiny_config, tiny_coco, tmp_path):
 
 
 def test_doctor_finds_nothing_wrong(tmp_path):
-    done = as_process("doctor", cwd=tmp_path)
+    done = warm.run("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "operator nms" in done.stdout

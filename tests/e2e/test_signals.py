@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import warm
 
 import fldet
 
@@ -34,10 +35,8 @@ def load_tool():
 
 
 def start(config, work_dir, *arguments, options=()):
-    command = [sys.executable, "-m", "fldet", "train", str(config), "--device", "cpu"]
-    command += ["--work-dir", str(work_dir), *arguments, "--cfg-options", *OPTIONS, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = ["train", config, "--device", "cpu", "--work-dir", work_dir, *arguments]
+    return warm.Started((*command, "--cfg-options", *OPTIONS, *options), stderr=subprocess.PIPE)
 
 
 def finish(process):
@@ -266,11 +265,8 @@ def test_one_of_two_processes_meets_a_loss_that_is_not_finite(
     config = tmp_path / "spoiled.py"
     config.write_text(SPOILED.format(base=tiny_config.name))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    command = [sys.executable, "-m", "fldet", "train", str(config), "--device", "cpu"]
-    command += ["--gpus", "2", "--cfg-options", f"skip_nonfinite={skip}"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = ["train", config, "--device", "cpu", "--gpus", "2", "--cfg-options"]
+    done = warm.run(*command, f"skip_nonfinite={skip}", cwd=tmp_path)
     folder = tmp_path / "work_dirs" / "spoiled"
     if skip:
         assert done.returncode == 0, done.stderr

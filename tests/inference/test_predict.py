@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -449,14 +450,9 @@ def test_a_full_disk_in_the_middle_is_said_and_the_run_gone_on_with(
     assert (result.images + result.already_done, len(by_file(out))) == (6, 6)
 
 
-def fldet(*arguments, **options):
-    command = [sys.executable, "-m", "fldet", "predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
 @pytest.mark.e2e
 def test_the_command_says_what_it_skipped_and_ends_with_1(tiny_run, photos, tmp_path):
-    done = fldet(tiny_run[1], photos, "--format", "jsonl", "--json", cwd=tmp_path)
+    done = warm.run("predict", tiny_run[1], photos, "--format", "jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)["result"]
     assert (result["images"], result["skipped"]) == (6, 2)
@@ -464,7 +460,8 @@ def test_the_command_says_what_it_skipped_and_ends_with_1(tiny_run, photos, tmp_
     assert "zero_bytes.jpg" in done.stderr
     assert "Traceback" not in done.stderr
     paths = "\n".join(map(str, sorted(photos.glob("?.png"))))
-    piped = fldet(tiny_run[1], "-", "--out", "o", "-q", cwd=tmp_path, input=paths)
+    command = [sys.executable, "-m", "fldet", "predict", str(tiny_run[1]), "-", "--out", "o", "-q"]
+    piped = subprocess.run(command, cwd=tmp_path, input=paths, capture_output=True, text=True)
     assert (piped.returncode, piped.stdout) == (0, "o\n"), piped.stderr
 
 
@@ -474,7 +471,8 @@ def test_two_processes_share_the_images(tiny_run, photos, tmp_path):
     (photos / "zero_bytes.jpg").unlink()
     (photos / "text_not_image.jpg").unlink()
     options = ("--format", "coco", "--score-thr", LOW, "--device", "cpu")
-    done = fldet(tiny_run[1], photos, *options, "--gpus", 2, "--json", cwd=tmp_path)
+    options += ("--gpus", 2, "--json")
+    done = warm.run("predict", tiny_run[1], photos, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["result"]
     assert (result["images"], result["skipped"]) == (6, 0)
@@ -491,9 +489,10 @@ def test_killed_and_resumed_nothing_is_lost_or_twice(tiny_run, tiny_coco, tmp_pa
     photos.mkdir()
     for index in range(400):
         os.link(tiny_coco / "val2017" / f"{index % 6}.png", photos / f"{index:04d}.png")
-    command = [sys.executable, "-m", "fldet", "predict", tiny_run[1], photos, "--batch-size", "1"]
-    command = [*map(str, command), "--format", "jsonl", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    command = ["predict", tiny_run[1], photos, "--batch-size", "1", "--format", "jsonl"]
+    process = warm.Started(
+        (*command, "--out", tmp_path / "out"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     lines = tmp_path / "out" / "predictions.jsonl"
     until = time.monotonic() + 120
     while time.monotonic() < until and not (lines.exists() and lines.stat().st_size > 2000):

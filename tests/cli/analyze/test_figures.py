@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import warm
 from typer.testing import CliRunner
 
 from fldet.checkpoints.model import build_model
@@ -72,11 +73,10 @@ def test_loss_cdf_redraws_a_sample(analyze, sample_file, tmp_path):
 def test_loss_cdf_collects_once_and_keeps_what_it_collected(tiny_config, tmp_path):
     model = build_model(prepare_config(load_config(tiny_config), phases=("val",)))
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    words = ["loss-cdf", tiny_config, tmp_path / "w.pth", "--max-images", 2, "--device", "cpu"]
-    words += ["--out-dir", tmp_path / "out", "--json"]
+    words = ["analyze", "loss-cdf", tiny_config, tmp_path / "w.pth", "--max-images", 2]
+    words += ["--device", "cpu", "--out-dir", tmp_path / "out", "--json"]
     # In a process of its own: MMEngine's logger holds on to the stderr of its first use.
-    command = [sys.executable, "-m", "fldet", "analyze", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = warm.run(*words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["result"]["procedure"]["images"] == 2
     assert "images 2/2" in done.stderr
