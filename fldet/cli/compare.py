@@ -7,7 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.init import parse_size
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading
 from fldet.errors import UsageError
 from fldet.text import table
 
@@ -72,10 +72,10 @@ def compare(
     """
     if minutes is not None and iterations is not None:
         raise UsageError("both --minutes and --iterations", expected="one of them")
-    note(f"fldet compare {' '.join(sources)}: loading torch and MMDetection")
-    from fldet.cli.paper.view import View
-    from fldet.compare import MINUTES, MODELS, Settings
-    from fldet.compare import compare as run
+    with loading(f"compare {' '.join(sources)}"):
+        from fldet.cli.paper.view import View
+        from fldet.compare import MINUTES, MODELS, Settings
+        from fldet.compare import compare as run
 
     data, configs = split_sources(sources)
     settings = Settings(

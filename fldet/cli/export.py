@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, loading, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import ExportResult
@@ -49,8 +49,8 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX or TorchScript, and compare it with the checkpoint."""
-    note(f"fldet export {checkpoint}: loading torch and MMDetection")
-    from fldet.inference.export import export as run
+    with loading(f"export {checkpoint}"):
+        from fldet.inference.export import export as run
 
     result = run(
         checkpoint,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
@@ -79,12 +79,12 @@ def predict(
 
     Images that cannot be read are skipped and named; the exit code is then 1.
     """
-    note(f"fldet predict {checkpoint}: loading torch and MMDetection")
-    from fldet.checkpoints.files import resolve_checkpoint
-    from fldet.engine.launch import relaunch
-    from fldet.inference.predict import check_options
-    from fldet.inference.predict import predict as run
-    from fldet.inference.sources import check_source
+    with loading(f"predict {checkpoint}"):
+        from fldet.checkpoints.files import resolve_checkpoint
+        from fldet.engine.launch import relaunch
+        from fldet.inference.predict import check_options
+        from fldet.inference.predict import predict as run
+        from fldet.inference.sources import check_source
 
     wanted = formats or ["pictures"]
     if gpus > 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import TOLERANCE_MISSED, Output, command, note
+from fldet.cli.output import TOLERANCE_MISSED, Output, command, loading
 from fldet.errors import UsageError
 from fldet.text import cell, table
 
@@ -74,10 +74,10 @@ def test(
     quiet: options.Quiet = False,
 ) -> None:
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
-    note(f"fldet test {config}: loading torch and MMDetection")
-    from fldet.config.load import load_config
-    from fldet.engine.launch import relaunch
-    from fldet.engine.test import test as run
+    with loading(f"test {config}"):
+        from fldet.config.load import load_config
+        from fldet.engine.launch import relaunch
+        from fldet.engine.test import test as run
 
     cfg = load_config(config, cfg_options or ())
     if gpus > 1:

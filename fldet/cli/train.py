@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading
 
 if TYPE_CHECKING:
     from fldet.engine.results import TrainResult
@@ -80,12 +80,12 @@ def train(
     129 or 130; --resume goes on from there as if nothing had happened. A second Ctrl-C stops at
     once.
     """
-    note(f"fldet train {config}: loading torch and MMDetection")
-    from fldet.config.load import load_config
-    from fldet.engine.batch_size import parse_batch_size
-    from fldet.engine.launch import relaunch
-    from fldet.engine.train import batch_size_of_processes
-    from fldet.engine.train import train as run
+    with loading(f"train {config}"):
+        from fldet.config.load import load_config
+        from fldet.engine.batch_size import parse_batch_size
+        from fldet.engine.launch import relaunch
+        from fldet.engine.train import batch_size_of_processes
+        from fldet.engine.train import train as run
 
     asked = parse_batch_size(batch_size)
     cfg = load_config(config, cfg_options or ())

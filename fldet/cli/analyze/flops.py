@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading
 from fldet.results import ANALYSES
 from fldet.text import table
 
@@ -34,9 +34,9 @@ def flops(
 
     Parameters, FLOPs and activations, of the parts and of the levels of the pyramid.
     """
-    note(f"fldet analyze flops {config}: loading torch and MMDetection")
-    from fldet.analysis.flops.analyze import analyze_flops
-    from fldet.config.load import load_config
+    with loading(f"analyze flops {config}"):
+        from fldet.analysis.flops.analyze import analyze_flops
+        from fldet.config.load import load_config
 
     size = options.parse_shape(shape)
     done = analyze_flops(load_config(config, cfg_options or ()), shape=size, out_dir=out_dir)

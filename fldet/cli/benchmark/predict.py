@@ -8,7 +8,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading
 
 EXAMPLES = """
   fldet benchmark predict configs/retinanet/r50_fpn_1x.py --shape 800x1333
@@ -50,10 +50,10 @@ def predict(
     """Measure the milliseconds per image of a config's model."""
     timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
-    note(f"fldet benchmark predict {config}: loading torch and MMDetection")
-    from fldet.benchmark.files import write_speed
-    from fldet.benchmark.predict import benchmark
-    from fldet.config.load import load_config
+    with loading(f"benchmark predict {config}"):
+        from fldet.benchmark.files import write_speed
+        from fldet.benchmark.predict import benchmark
+        from fldet.config.load import load_config
 
     result = benchmark(
         load_config(config, cfg_options or ()),

@@ -8,7 +8,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import cell_text, describe_side_by_side, describe_table
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading, note
 from fldet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ def table(
         raise UsageError(
             "--depths, --scales and --out-dir are for one config", expected="one, or none of them"
         )
-    note("fldet benchmark table: loading torch and MMDetection")
+    with loading("benchmark table"):
+        copy = timing.copy_to_time(precision, compile, cuda_graph)
     shared = {
         "cfg_options": cfg_options or (),
         "num_images": images,
         "device": device,
-        "copy": timing.copy_to_time(precision, compile, cuda_graph),
+        "copy": copy,
         "against": against,
     }
     output = Output("benchmark table", as_json=json, quiet=quiet)

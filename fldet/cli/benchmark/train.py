@@ -8,7 +8,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_speed
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading
 
 EXAMPLES = """
   fldet benchmark train configs/retinanet/r50_fpn_1x.py --shape 800x1333
@@ -43,10 +43,10 @@ def train(
     """
     timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
-    note(f"fldet benchmark train {config}: loading torch and MMDetection")
-    from fldet.benchmark.files import write_speed
-    from fldet.benchmark.training import benchmark_training
-    from fldet.config.load import load_config
+    with loading(f"benchmark train {config}"):
+        from fldet.benchmark.files import write_speed
+        from fldet.benchmark.training import benchmark_training
+        from fldet.config.load import load_config
 
     result = benchmark_training(
         load_config(config, cfg_options or ()),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
-from fldet.cli.output import Output, command, note
+from fldet.cli.output import Output, command, loading, note
 from fldet.cli.paper.view import View, minutes_left, summary
 from fldet.errors import UsageError
 from fldet.text import duration
@@ -98,9 +98,9 @@ def run(
     is named and the others go on; the exit code is 1 then. Each command has OMP_NUM_THREADS cores,
     by default all of them divided by --jobs.
     """
-    note("fldet paper run: loading torch and MMDetection")
-    from fldet.paper.plan import RunOptions, plan, tables_of
-    from fldet.paper.tiers import find_tier
+    with loading("paper run"):
+        from fldet.paper.plan import RunOptions, plan, tables_of
+        from fldet.paper.tiers import find_tier
 
     if executor not in ("local", "slurm"):
         raise UsageError(f"unknown executor {executor!r}", expected="local or slurm")
