@@ -21,13 +21,12 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001))
 """
-# Seen to fall short so far, after 400 iterations: +++ with .825 AP, and YOLOv2 with .30.
-NOT_YET = ("faster_rcnn_r18_plus", "yolov2_small")
-SMALL = [
-    path
-    for path in sorted((CONFIGS / "systems" / "shapes").glob("*.py"))
-    if path.stem not in NOT_YET
-]
+SMALL = sorted((CONFIGS / "systems" / "shapes").glob("*.py"))
+# Iterations, and what suits photographs that are learned at one size: regions are not looked at in
+# other sizes, and the pull to priors ends with the warm-up of a run whose steps have four images.
+ONE_SIZE = "model = dict(roi_head=dict(test_scales=None))"
+SHORT_PULL = "model = dict(train_cfg=dict(prior_images=100))"
+OTHERWISE = {"faster_rcnn_r18_plus": (700, ONE_SIZE), "yolov2_small": (800, SHORT_PULL)}
 CONFIG = """
 _base_ = '{base}'
 data_root = '{root}'
@@ -118,7 +117,8 @@ def test_four_photographs_are_learned_by_heart(coco_mini, tmp_path):
 @pytest.mark.e2e
 @pytest.mark.parametrize("config", SMALL, ids=lambda path: path.stem)
 def test_four_photographs_are_learned_by_heart_by_the_other_systems(config, coco_mini, tmp_path):
-    assert learn(config, coco_mini, tmp_path, 300) >= 0.9
+    iterations, more = OTHERWISE.get(config.stem, (300, ""))
+    assert learn(config, coco_mini, tmp_path, iterations, more) >= 0.9
 
 
 def learn(base, coco_mini, tmp_path, iterations, more="", *, side=160, keep_ratio=False):
