@@ -170,11 +170,14 @@ class _Speed:
     device: str
     precision: str
     threads: int
+    machine: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def hardware(self) -> str:
-        threads = f", threads: {self.threads}" if self.device == "cpu" else ""
-        return f"{self.device}, {self.precision}{threads}"
+        on_cpu = self.device == "cpu"
+        device = self.machine.get("processor", "cpu") if on_cpu else self.device
+        threads = f", threads: {self.threads}" if on_cpu else ""
+        return f"{device}, {self.precision}{threads}"
 
 
 def _result(path: Path, command: str, kind: Any, *keys: str) -> Any:

@@ -1,10 +1,12 @@
 """What is compared, for how long, and the runs that it takes.
 
 The work dir holds ``compare.json`` with the settings, ``configs/NAME.py`` with a contestant as it
-is, ``NAME.py`` with its schedule, and ``runs/NAME/`` with its runs: ``pace``, a few iterations that
-tell how many the minutes are worth; ``seed_0``, the training and its test; ``timing``.
+was when it was named, ``NAME.py`` with its schedule, and ``runs/NAME/`` with its runs: ``pace``, a
+few iterations that tell how many the minutes are worth; ``seed_0``, the training and its test;
+``timing``.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -15,9 +17,10 @@ from typing import Any
 
 from fldet.analysis.log.read import read_log
 from fldet.compare.models import MODELS, write_models
-from fldet.config.load import find_config, load_config
-from fldet.config.prepare import dataset_of
+from fldet.config.load import find_config, format_config, load_config
+from fldet.config.prepare import dataset_of, prepare_config
 from fldet.config.text import literal
+from fldet.devices import select_device
 from fldet.errors import DataError, FldetError, UsageError
 from fldet.files import write_atomically
 from fldet.paper.rows import RESULT
@@ -34,6 +37,7 @@ _SHARE = 0.95  # of the minutes, that iterations are planned for
 _SHARE_OF_VALIDATION = 0.25  # of the minutes at most
 _MOST_VALIDATIONS, _BETWEEN_VALIDATIONS = 8, 50  # iterations between two, where they are given
 _WARM_UP = 50  # iterations
+_SMALLEST_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,24 @@ class Schedule:
     minutes: float | None = None  # at which it ends even if iterations are left
 
 
-def begin(settings: Settings, work_dir: Path) -> tuple[Settings, dict[str, Path]]:
-    """Returns what ``agreed_settings`` and ``write_drafts`` do, and notes the settings.
+@dataclass(frozen=True)
+class _Record:
+    """What a work dir was begun with."""
 
-    Where the drafts cannot be written, the work dir is left as it was.
+    settings: Settings
+    tested: str = ""  # stands for the images, boxes and classes of the test
+
+
+def begin(settings: Settings, work_dir: Path) -> tuple[Settings, dict[str, Path]]:
+    """Returns the settings of a work dir, and the config of each contestant without its budget.
+
+    Contestants that are new are added to those of earlier calls. Where this cannot be, the work dir
+    is left as it was.
+
+    Raises:
+        UsageError: the settings are not valid, the work dir was begun with others, or contestants
+            are tested on different images.
+        ConfigError, DataError: the record, a config or the data set cannot be used.
     """
     file, folder = work_dir / SETTINGS, work_dir / DRAFTS
     before = file.read_bytes() if file.exists() else None
@@ -94,36 +112,56 @@ def begin(settings: Settings, work_dir: Path) -> tuple[Settings, dict[str, Path]
             expected="an empty work dir, or that of a comparison",
             hint="choose another --work-dir",
         )
-    agreed = agreed_settings(settings, work_dir)
-    write_atomically(file, json.dumps(to_jsonable(agreed), indent=1))
+    old = _read_record(file) if before else None
+    agreed = _agreed(settings, old.settings if old else None, work_dir)
+    kept = set(folder.glob("*.py"))
+    write_atomically(file, json.dumps(to_jsonable(_Record(agreed, old.tested if old else ""))))
     try:
-        return agreed, write_drafts(agreed, work_dir)
+        drafts = _write_drafts(agreed, settings.configs, work_dir)
+        tested = _tested_on_the_same(drafts)
+        if old and old.tested not in ("", tested):
+            raise UsageError(
+                f"the images or boxes of the test have changed since {work_dir} was begun",
+                expected="the same images for all",
+                hint=f"choose another --work-dir, or remove it: rm -r {work_dir}",
+            )
+        write_atomically(file, json.dumps(to_jsonable(_Record(agreed, tested)), indent=1))
     except FldetError:
+        for path in set(folder.glob("*.py")) - kept:
+            path.unlink()
         if before is None:
             file.unlink()
             shutil.rmtree(folder, ignore_errors=True)
         else:
             write_atomically(file, before)
         raise
+    return agreed, drafts
 
 
-def agreed_settings(settings: Settings, work_dir: Path) -> Settings:
-    """Returns the settings of a work dir, after adding new contestants to them.
+def _read_record(file: Path) -> _Record:
+    hint = f"choose another --work-dir, or remove it: rm -r {file.parent}"
+    found: _Record = read_stored(file, _Record, what="record of fldet compare", hint=hint)
+    return found
 
-    Raises:
-        UsageError: the settings are not valid, or the work dir was begun with others.
-        DataError: its record cannot be read.
-    """
+
+def _agreed(settings: Settings, old: Settings | None, work_dir: Path) -> Settings:
+    """Returns valid settings, with the contestants of earlier calls."""
     _check(settings)
-    file = work_dir / SETTINGS
+    configs = tuple(str(find_config(one)) for one in settings.configs)
+    for one in configs:
+        if Path(one).parent.resolve() == work_dir.resolve():
+            raise UsageError(
+                f"{one} lies in the work dir, whose configs are written by fldet compare",
+                expected="a config outside of it",
+                hint="copy it to another folder, under another name",
+            )
     settings = replace(
         settings,
         data=settings.data.resolve() if settings.data else None,
-        models=settings.models if settings.data else (),
-        configs=tuple(str(find_config(one)) for one in settings.configs),
+        models=tuple(dict.fromkeys(settings.models)) if settings.data else (),
+        configs=configs,
     )
-    if file.exists():
-        old = read_stored(file, Settings, what="record of fldet compare", hint=f"rm -r {work_dir}")
+    if old:
         _require_same(old, settings, work_dir)
         settings = replace(
             settings,
@@ -148,6 +186,12 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"{settings.minutes:g} minutes are no budget", expected="more than 0")
     if settings.iterations is not None and settings.iterations < 1:
         raise UsageError(f"{settings.iterations} iterations are no budget", expected="1 or more")
+    if settings.size is not None and min(settings.size) < _SMALLEST_SIDE:
+        raise UsageError(
+            f"images of {settings.size[0]}x{settings.size[1]} are too small",
+            expected=f"sides of {_SMALLEST_SIDE} pixels or more",
+        )
+    select_device(settings.device)  # an error now, not after it was noted
 
 
 def _require_same(old: Settings, new: Settings, work_dir: Path) -> None:
@@ -162,35 +206,56 @@ def _require_same(old: Settings, new: Settings, work_dir: Path) -> None:
             )
 
 
-def write_drafts(settings: Settings, work_dir: Path) -> dict[str, Path]:
-    """Returns the config of each contestant by name, without its budget.
+def _write_drafts(settings: Settings, named: Sequence[str], work_dir: Path) -> dict[str, Path]:
+    """Writes the configs of contestants that are new; returns those of all by name.
 
-    Raises:
-        UsageError: an unknown model, or contestants that are tested on different data.
-        ConfigError, DataError: a config or the data set cannot be used.
+    Args:
+        settings: with the contestants of all calls.
+        named: configs of this call, which must be what they were in earlier ones.
+        work_dir: of the comparison.
     """
-    drafts = {Path(one).stem: Path(one) for one in settings.configs}
+    folder, drafts = work_dir / DRAFTS, {}
     if settings.data:
-        own = write_models(settings.models, settings.data, settings.size, work_dir / DRAFTS)
-        drafts = own | drafts
-    tested = {name: _tested_on(load_config(path)) for name, path in drafts.items()}
-    first = next(iter(tested))
-    for name, data in tested.items():
-        if data != tested[first]:
+        drafts = write_models(settings.models, settings.data, settings.size, folder)
+    for one in settings.configs:
+        path = drafts[Path(one).stem] = folder / Path(one).name
+        if path.exists() and one not in {str(find_config(name)) for name in named}:
+            continue
+        text = format_config(load_config(one))
+        if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UsageError(
-                f"{first} is tested on {tested[first]}, {name} on {data}",
-                expected="the same images for all",
+                f"{one} has changed since it was compared",
+                hint="copy it to another name, and both are compared",
             )
+        write_atomically(path, text)
     return drafts
 
 
-def _tested_on(cfg: Any) -> str:
-    """Returns which images a config is tested on, in words."""
+def _tested_on_the_same(drafts: dict[str, Path]) -> str:
+    """Returns what stands for the images, boxes and classes that all are tested on."""
+    tested = {name: _tested_on(load_config(path)) for name, path in drafts.items()}
+    first, (images, content) = next(iter(tested.items()))
+    for name, (others, other_content) in tested.items():
+        if other_content != content:
+            same = ", with other classes, images or boxes" if others == images else ""
+            raise UsageError(
+                f"{first} is tested on {images}, {name} on {others}{same}",
+                expected="the same images, boxes and classes for all",
+            )
+    return content
+
+
+def _tested_on(cfg: Any) -> tuple[str, str]:
+    """Returns which images a config is tested on, in words, and a digest of what counts."""
     if not cfg.get("val_dataloader"):
         raise DataError(f"{cfg.filename} has no images to validate on", expected="val_dataloader")
-    kind, dataset = dataset_of(cfg, "test")
+    kind, dataset = dataset_of(prepare_config(cfg, phases=("test",)), "test")
     part = dataset.get("split")
-    return f"{kind.annotation_file(dataset).resolve()}{f', {part}' if part else ''}"
+    words = f"{kind.annotation_file(dataset).resolve()}{f', {part}' if part else ''}"
+    classes = sorted(dataset.get("metainfo", {}).get("classes", ()))
+    counted = [kind.read_truth(dataset), classes, dataset.get("indices")]
+    text = json.dumps(counted, sort_keys=True, default=str)
+    return words, hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- budget --------------------------------------------------------------------------------------
@@ -241,7 +306,8 @@ def write_config(draft: Path, schedule: Schedule, path: Path) -> Path:
     limit = round(60 * schedule.minutes, 3) if schedule.minutes else None
     inside = draft.is_relative_to(path.parent)
     base = f"./{draft.relative_to(path.parent).as_posix()}" if inside else str(draft)
-    text = f'''"""{path.stem} with the budget of the comparison. Written by fldet compare."""
+    about = f"{path.stem} with the budget of the comparison. Written by fldet compare."
+    text = f"""{literal(about)}
 _base_ = {literal(base)}
 train_cfg = dict(
     _delete_=True, type='IterBasedTrainLoop', max_iters={last}, val_interval={every})
@@ -252,7 +318,7 @@ max_time = {limit}
 early_stopping = False
 default_hooks = dict(checkpoint=dict(interval={every}), logger=dict(interval={logged}))
 log_processor = dict(window_size={logged})
-'''
+"""
     write_atomically(path, text)
     load_config(path)
     return path

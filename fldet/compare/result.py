@@ -185,6 +185,12 @@ def _speed(work_dir: Path, name: str) -> SpeedResult:
     return found
 
 
+def timed_alike(names: Sequence[str], work_dir: Path) -> bool:
+    """Returns whether all times are of the same device, processor and number of threads."""
+    speeds = [_speed(work_dir, name) for name in names]
+    return len({(_hardware(one), one.machine.get("processor")) for one in speeds}) < 2
+
+
 def _hardware(speed: SpeedResult) -> str:
     threads = f"{speed.threads} CPU thread{'s' * (speed.threads != 1)}"
     return f"{speed.device}, {speed.precision}, {threads}"

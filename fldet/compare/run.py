@@ -1,5 +1,6 @@
 """Doing a comparison: paces, trainings with their tests, timings, the page."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from fldet.compare.plan import (
     training_run,
     write_config,
 )
-from fldet.compare.result import Comparison, read_comparison
+from fldet.compare.result import Comparison, read_comparison, timed_alike
 from fldet.engine.lock import locked
 from fldet.errors import StoppedError
 from fldet.paper.runner import LocalJob, Status, job_environment, run_all, visible_devices
@@ -76,6 +77,10 @@ def compare(
             if ended[name].state == "done"
         }
         timed = do(timings, jobs=1)
+        if not timed_alike([name for name in timed if timed[name].state == "done"], work_dir):
+            for run in timings.values():  # some are of an earlier call, on another machine
+                shutil.rmtree(run.folder)
+            timed = do(timings, jobs=1)
         ended |= {name: one for name, one in timed.items() if one.state != "done"}
         result = read_comparison(settings, drafts, ended, work_dir)
         return WrittenComparison(write_page(result, work_dir), result)

@@ -26,13 +26,15 @@ def write(path: Path, command, result):
 
 @pytest.fixture
 def measured(tmp_path):
-    def make(name, ap, ms, device="cpu"):
+    def make(name, ap, ms, device="cpu", **machine):
         test = {"figures": {"summary": {"AP": ap}}}
         speed = {"median_ms": ms, "device": device, "precision": "float32", "threads": 2}
+        speed |= {"machine": machine} if machine else {}
+        files = f"{name}_{machine.get('processor', device)}"
         return (
             name,
-            write(tmp_path / f"{name}_test.json", "test", test),
-            write(tmp_path / f"{name}_speed.json", "benchmark", speed),
+            write(tmp_path / f"{files}_test.json", "test", test),
+            write(tmp_path / f"{files}_speed.json", "benchmark", speed),
         )
 
     return make
@@ -188,3 +190,12 @@ def test_pictures_with_and_without_measured_points(measured, tmp_path):
     assert "Nvidia M40" in paths[1].read_text()
     assert "logarithmic" in paths[3].read_text()
     assert "logarithmic" not in paths[1].read_text()
+
+
+def test_times_on_two_processors_are_no_two_seeds(measured):
+    points = [measured("one", 0.3, ms, processor=name) for name, ms in (("A", 9), ("B", 900))]
+    groups = speed_accuracy(points).groups[-2:]
+    assert {group.hardware: group.points[0].ms for group in groups} == {
+        "A, float32, threads: 2": 9,
+        "B, float32, threads: 2": 900,
+    }

@@ -1,6 +1,10 @@
 """Settings that stay, and what a budget is worth."""
 
+import json
 import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,33 +80,38 @@ def config_like(tiny_config, name, text=""):
     return str(path)
 
 
-def test_contestants_may_be_added_and_all_else_stays(tmp_path, tiny_config):
+@pytest.fixture
+def work_dir(tmp_path):
+    return tmp_path / "compared"
+
+
+def test_contestants_may_be_added_and_all_else_stays(work_dir, tmp_path, tiny_config):
     one, two = (config_like(tiny_config, name) for name in ("one", "two"))
-    first, _ = begin(Settings(configs=(one,), iterations=4), tmp_path)
+    first, _ = begin(Settings(configs=(one,), iterations=4), work_dir)
     assert first.models == ()
-    second, _ = begin(Settings(configs=(two,), iterations=4), tmp_path)
+    second, _ = begin(Settings(configs=(two,), iterations=4), work_dir)
     assert second.configs == (one, two)
-    assert begin(Settings(configs=(one,), iterations=4), tmp_path)[0] == second
+    assert begin(Settings(configs=(one,), iterations=4), work_dir)[0] == second
     with pytest.raises(UsageError, match="another budget: 4 iterations, not 10 min"):
-        begin(Settings(configs=(one,)), tmp_path)
+        begin(Settings(configs=(one,)), work_dir)
     with pytest.raises(UsageError, match="another device: auto, not cpu"):
-        begin(Settings(configs=(one,), iterations=4, device="cpu"), tmp_path)
+        begin(Settings(configs=(one,), iterations=4, device="cpu"), work_dir)
 
 
 def test_models_may_be_added_to_a_data_set_and_the_data_set_left_out(
-    tmp_path, tiny_config, tiny_coco
+    work_dir, tmp_path, tiny_config, tiny_coco
 ):
     begun = Settings(tiny_coco, models=("retinanet",), iterations=4)
-    begin(begun, tmp_path)
+    begin(begun, work_dir)
     one = config_like(tiny_config, "one")
-    found, drafts = begin(Settings(configs=(one,), iterations=4), tmp_path)
+    found, drafts = begin(Settings(configs=(one,), iterations=4), work_dir)
     assert list(drafts) == ["retinanet", "one"]
     assert found.data == tiny_coco.resolve()
     assert (found.models, found.configs) == (("retinanet",), (one,))
     with pytest.raises(UsageError, match="another data"):
-        begin(Settings(tmp_path, iterations=4), tmp_path)
+        begin(Settings(tmp_path, iterations=4), work_dir)
     with pytest.raises(UsageError, match="another size"):
-        begin(Settings(tiny_coco, iterations=4, size=(64, 64)), tmp_path)
+        begin(Settings(tiny_coco, iterations=4, size=(64, 64)), work_dir)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +122,8 @@ def test_models_may_be_added_to_a_data_set_and_the_data_set_left_out(
         (Settings(configs=("x.py",), minutes=float("nan")), UsageError, "no budget"),
         (Settings(configs=("x.py",), iterations=0), UsageError, "0 iterations are no budget"),
         (Settings(configs=("no_such.py",)), ConfigError, "'no_such.py' does not exist"),
+        (Settings(configs=("x.py",), size=(640, 1)), UsageError, "images of 640x1 are too small"),
+        (Settings(configs=("x.py",), device="banana"), UsageError, "unknown device 'banana'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -128,19 +139,79 @@ def test_two_contestants_of_one_name_are_refused(tmp_path, tiny_config):
         begin(Settings(tmp_path, models=("retinanet",), configs=(name,)), tmp_path / "w")
 
 
-def test_contestants_that_are_tested_on_other_images_are_refused(tmp_path, tiny_config):
+def test_contestants_that_are_tested_on_other_images_are_refused(work_dir, tmp_path, tiny_config):
     """And what the work dir held stays as it was."""
     one, other = config_like(tiny_config, "one"), tmp_path / "other"
     truth = "ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')"
     two = config_like(tiny_config, "two", f"val_dataloader = dict(dataset=dict({truth}))\n")
-    settings, drafts = begin(Settings(configs=(one,), iterations=4), tmp_path)
+    settings, drafts = begin(Settings(configs=(one,), iterations=4), work_dir)
     assert list(drafts) == ["one"]
     with pytest.raises(UsageError, match=r"one is tested on .*val2017.json, two on .*train2017"):
-        begin(Settings(configs=(two,), iterations=4), tmp_path)
-    assert begin(Settings(configs=(one,), iterations=4), tmp_path)[0] == settings
+        begin(Settings(configs=(two,), iterations=4), work_dir)
+    assert begin(Settings(configs=(one,), iterations=4), work_dir)[0] == settings
     with pytest.raises(UsageError, match="one is tested on"):
         begin(Settings(configs=(one, two), iterations=4), other)
     assert not list(other.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "val_dataloader = dict(dataset=dict(indices=2))\n",
+        "val_dataloader = dict(dataset=dict(metainfo=dict(classes=('square',))))\n",
+    ],
+    ids=["fewer images", "fewer classes"],
+)
+def test_the_same_file_is_not_the_same_test(work_dir, tiny_config, text):
+    one, two = config_like(tiny_config, "one"), config_like(tiny_config, "two", text)
+    with pytest.raises(UsageError, match="with other classes, images or boxes"):
+        begin(Settings(configs=(one, two), iterations=4), work_dir)
+
+
+def test_images_that_change_between_two_calls_are_noticed(work_dir, tmp_path, tiny_coco):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_coco, data)
+    settings = Settings(data, models=("ssd",), iterations=4)
+    begin(settings, work_dir)
+    file = data / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"].pop()
+    file.write_text(json.dumps(content))
+    for again in (settings, replace(settings, models=("retinanet",))):
+        with pytest.raises(UsageError, match="images or boxes of the test have changed"):
+            begin(again, work_dir)
+    assert not (work_dir / "configs" / "retinanet.py").exists()
+
+
+def test_a_config_is_kept_as_it_was_when_it_was_named(work_dir, tiny_config):
+    one = config_like(tiny_config, "one")
+    settings = Settings(configs=(one,), iterations=4)
+    _, drafts = begin(settings, work_dir)
+    assert load_config(drafts["one"]).model == load_config(one).model
+    config_like(tiny_config, "one", "randomness = dict(seed=3)\n")
+    with pytest.raises(UsageError, match=r"one\.py has changed since it was compared"):
+        begin(settings, work_dir)
+    Path(one).unlink()
+    two = config_like(tiny_config, "two")
+    _, drafts = begin(Settings(configs=(two,), iterations=4), work_dir)
+    assert list(drafts) == ["one", "two"]
+
+
+def test_a_config_in_the_work_dir_is_refused(work_dir, tiny_config):
+    """Its name is that of the config with the budget, which is written there."""
+    work_dir.mkdir()
+    name = str(shutil.copy(tiny_config, work_dir / "mine.py"))
+    with pytest.raises(UsageError, match=r"mine\.py lies in the work dir"):
+        begin(Settings(configs=(name,), iterations=4), work_dir)
+    assert [path.name for path in work_dir.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize("name", ["a\\b", '"""', "it's", "{{fileDirname}}", "a b\n"])
+def test_whatever_a_config_is_called_its_budget_is_written(work_dir, tiny_config, name):
+    one = config_like(tiny_config, name)
+    _, drafts = begin(Settings(configs=(one,), iterations=4), work_dir)
+    path = write_config(drafts[name], Schedule(4, 2), work_dir / f"{name}.py")
+    assert load_config(path).train_cfg.max_iters == 4
 
 
 def test_wrong_models_leave_nothing_behind(tmp_path, tiny_coco):

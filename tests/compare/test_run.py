@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_stopped_and_gone_on_with_at_the_pace_that_was_measured(contestants, com
     assert len(done) == before
     with pytest.raises(UsageError, match="another budget"):
         compare(Settings(configs=settings.configs, iterations=3, device="cpu"), work)
+    # times of another machine
+    file = work / "runs" / "one" / "timing" / "benchmark.json"
+    file.write_text(re.sub(r'"threads": \d+', '"threads": 64', file.read_text()))
+    compare(settings, work)
+    assert [word for word, _ in done[before:]] == ["benchmark", "benchmark"]
 
 
 @pytest.mark.parametrize(
