@@ -142,6 +142,11 @@ def explained_file_errors(path: Path | str = "", *, hint: str = "") -> Iterator[
         ) from error
 
 
+def is_of_the_system(error: OSError) -> bool:
+    """Returns whether an error is of a disk, a permission or a limit: ``explained_file_errors``."""
+    return error.errno in _OF_THE_SYSTEM
+
+
 def collect(
     read: Callable[[T], R], items: Iterable[T], faults: list[DataError] | None
 ) -> Iterator[R]:

@@ -21,7 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from fldet.errors import DataError, shorten
+from fldet.errors import DataError, UsageError, is_of_the_system, shorten
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -244,6 +244,7 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     machine. Text is in UTF-8. Parents are made. Who may read it is what the umask says.
 
     Raises:
+        UsageError: its folder cannot be made: ``make_folder``.
         OSError: the system refuses; its ``filename`` is ``path``.
     """
     encoding = None if "b" in mode else "utf-8"
@@ -260,7 +261,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = new_temporary_file(path)
         yield temporary
         _sync(temporary, os.O_RDWR)
@@ -304,14 +305,36 @@ def new_temporary_file(path: Path) -> Path:
         return temporary
 
 
+def make_folder(folder: Path, what: str = "folder") -> Path:
+    """Makes a folder and those above it where they are not there yet, and returns it.
+
+    Raises:
+        UsageError: its name can be none: a file has it or lies above it, it is too long, a circle
+            of links, or on a file system where nobody makes folders. ``what`` is what it is for.
+        OSError: a disk or a permission: ``explained_file_errors``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_of_the_system(error):
+            raise
+        raise UsageError(
+            f"{shorten(str(folder))} cannot be a {what}: {error.strerror}",
+            expected="a folder, or a name that a new one can have",
+            hint="choose another one: --work-dir, --out-dir, --out",
+        ) from error
+    return folder
+
+
 def require_writable(folder: Path) -> None:
     """Makes a folder if it is not there, and does nothing else if files can be made in it.
 
     Raises:
+        UsageError: it cannot be made: ``make_folder``.
         OSError: they cannot; its ``filename`` is ``folder``.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

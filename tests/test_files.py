@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import tracemalloc
@@ -5,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from fldet.errors import DataError
-from fldet.files import GIB, MIB, parse_json, read_bytes, read_json, read_lines, read_text
+from fldet.errors import DataError, UsageError
+from fldet.files import (
+    GIB,
+    MIB,
+    make_folder,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_text,
+    require_writable,
+    write_atomically,
+)
 
 TEXT = "Größe 箱子\n"
 
@@ -140,3 +152,38 @@ def test_lines_are_those_of_a_regular_file(tmp_path, make):
     make(tmp_path / "x")
     with pytest.raises(DataError, match="x"):
         next(read_lines(tmp_path / "x", "log", most=50, longest=8))
+
+
+NO_FOLDERS = {
+    "file": "file",
+    "below": "file/below",
+    "loop": "loop/below",
+    "dangling": "dangling",
+    "long": "a" * 256,
+    "where nobody makes folders": "/proc/x/y",
+}
+
+
+@pytest.mark.parametrize("place", NO_FOLDERS.values(), ids=NO_FOLDERS)
+@pytest.mark.parametrize(
+    "make", [make_folder, require_writable, lambda folder: write_atomically(folder / "x", "")]
+)
+def test_a_name_that_can_be_no_folder_is_wrong_usage(tmp_path, make, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="cannot be a folder: ") as refused:
+        make(tmp_path / place)
+    assert "--out-dir" in refused.value.hint
+
+
+def test_folders_are_made_with_those_above_them_and_a_full_disk_is_no_usage(tmp_path, monkeypatch):
+    assert make_folder(tmp_path / "a/b") == make_folder(tmp_path / "a/b") == tmp_path / "a/b"
+    assert (tmp_path / "a/b").is_dir()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_folder(tmp_path / "c")

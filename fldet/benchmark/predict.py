@@ -26,10 +26,13 @@ from fldet.benchmark.clock import (
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
 from fldet.checkpoints.model import load_model
+from fldet.checkpoints.stored_config import find_pipeline
+from fldet.config.sizes import require_size
 from fldet.data.random_batches import random_batch
 from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
 from fldet.engine.runner import FldetRunner
+from fldet.engine.step_errors import explained_step_errors
 from fldet.errors import ConfigError, UsageError
 from fldet.models.dense_heads.retina_head import RetinaHead
 from fldet.models.fast.cuda_graph import graphed, require_graphs
@@ -81,19 +84,23 @@ def benchmark(
         checkpoint: weights or a work dir; without one the weights are random, few boxes pass the
             score threshold, and the time of the post-processing is a lower bound.
         num_images: images timed, after those for warming up.
-        shape: (height, width) in pixels of a random image to use; None takes the test images.
+        shape: (height, width) in pixels of a random image to use; None takes the test images. It
+            must be that to which the config warps all images, if it does so.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         copy: is timed instead of the model; with ``cuda_graph`` it needs ``shape``.
         against: ``mmdet`` times MMDetection's own code too, in float32, in turns.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.
 
     Raises:
-        UsageError: another precision or ``against``, or CUDA graphs without ``shape``.
+        UsageError: another precision or ``against``, CUDA graphs without ``shape``, or a ``shape``
+            too small for the network.
         ConfigError, DataError, CheckpointError, UnavailableError: see ``fldet.errors``.
     """
     check_against(against)
     if copy and copy.cuda_graph and shape is None:
         raise UsageError("--cuda-graph needs images of one size", hint="add --shape 800x1333")
+    if shape:
+        require_size(find_pipeline(cfg), shape)
     chosen = select_device(device)
     if copy:
         copy.require(chosen)
@@ -103,8 +110,10 @@ def benchmark(
     models = _models_to_time(loaded.model.to(chosen), copy, against)
     del loaded  # a copy alone is what takes memory
     if copy:
-        _get_ready(models[0], copy, images, num_images + WARMUP[chosen.type])
-    timing, stages = _time_images(models, images, num_images, chosen, cfg)
+        with explained_step_errors():
+            _get_ready(models[0], copy, images, num_images + WARMUP[chosen.type])
+    with explained_step_errors():
+        timing, stages = _time_images(models, images, num_images, chosen, cfg)
     if shape:
         stages.pop("load", None)  # a random image comes from nowhere
     return summarize(

@@ -29,14 +29,17 @@ from fldet.benchmark.clock import (
 )
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
+from fldet.checkpoints.stored_config import pipeline_of
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.epochs import count_iterations
 from fldet.config.prepare import prepare_config
 from fldet.config.resolve import settle_training
+from fldet.config.sizes import require_size
 from fldet.config.train_step import set_train_step, use_wrapper
 from fldet.data.random_batches import random_batch
 from fldet.devices import select_device
 from fldet.engine.memory import peak_memory
+from fldet.engine.step_errors import explained_step_errors
 from fldet.engine.train import training_runner
 from fldet.errors import UsageError
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper
@@ -74,17 +77,20 @@ def benchmark_training(
         steps: how many are timed, after those for warming up.
         batch_size: images of a step; None as the config says.
         shape: (height, width) in pixels of random images with seven boxes each; None takes the
-            training images.
+            training images. It must be that to which the config warps all of them, if it does so.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         amp: as ``fldet train --amp``.
         against: ``mmdet`` times MMDetection's head, loss and assigner too, in float32, in turns, on
             the same batches and weights.
 
     Raises:
-        UsageError: another ``against``, or a part of the model has no counterpart in MMDetection.
+        UsageError: another ``against``, a part of the model has no counterpart in MMDetection, or
+            images are too small, or too few, for the network.
         ConfigError, DataError, UnavailableError: see ``fldet.errors``.
     """
     check_against(against)
+    if shape:
+        require_size(pipeline_of(cfg.get("train_dataloader")), shape)
     chosen = select_device(device)
     prepared = prepare_config(cfg, phases=() if shape else ("train",))
     prepared.update(custom_hooks=[], param_scheduler=[])  # of a run; single steps have none
@@ -98,9 +104,10 @@ def benchmark_training(
     set_train_step(prepared, chosen)
     with tempfile.TemporaryDirectory() as work_dir:
         try:
-            return _time_steps(
-                configs, work_dir, device=chosen, steps=steps, shape=shape, against=against
-            )
+            with explained_step_errors():
+                return _time_steps(
+                    configs, work_dir, device=chosen, steps=steps, shape=shape, against=against
+                )
         finally:
             _close_logs()
 

@@ -156,14 +156,19 @@ def _literal(node: ast.expr) -> Any:
 def find_pipeline(cfg: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Returns the transforms of a config's test images, those of its validation if it has none."""
     for key in ("test_dataloader", "val_dataloader"):
-        dataset = _part(cfg.get(key), "dataset")
-        while isinstance(dataset, Mapping) and "pipeline" not in dataset:  # inside wrappers
-            inner = dataset.get("dataset") or dataset.get("datasets")
-            dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
-        if isinstance(dataset, Mapping):
-            steps = dataset["pipeline"]
-            return list(steps) if isinstance(steps, (list, tuple)) else steps
+        if (steps := pipeline_of(cfg.get(key))) is not None:
+            return steps
     return cfg.get("test_pipeline")
+
+
+def pipeline_of(loader: Any) -> Any:
+    """Returns the transforms of the data set of a loader, None if there is none with transforms."""
+    dataset = _part(loader, "dataset")
+    while isinstance(dataset, Mapping) and "pipeline" not in dataset:  # inside wrappers
+        inner = dataset.get("dataset") or dataset.get("datasets")
+        dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
+    steps = _part(dataset, "pipeline")
+    return list(steps) if isinstance(steps, (list, tuple)) else steps
 
 
 def _part(value: Any, key: str) -> Any:

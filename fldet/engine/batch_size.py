@@ -18,6 +18,7 @@ from fldet.data.sizes import largest_input
 from fldet.devices import device_name
 from fldet.engine.memory import available_memory, peak_memory
 from fldet.engine.start import Start
+from fldet.engine.step_errors import explained_step_errors
 from fldet.errors import UnavailableError, UsageError
 from fldet.models.fast.train_step import avoid_faults_of_cpus, set_up_model
 from fldet.registry import DATASETS, MODELS
@@ -67,6 +68,7 @@ def choose_batch_size(
     return find_batch_size(cfg, device)
 
 
+@explained_step_errors()
 def find_batch_size(cfg: Config, device: torch.device, processes: int = 1) -> int:
     """Returns the images of a step that fit on a device, found by training steps on noise.
 

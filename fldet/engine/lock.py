@@ -1,7 +1,6 @@
 """One run at a time in a work dir."""
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -12,16 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fldet.errors import DataError, UsageError, shorten
-from fldet.files import MOST_OF_SETTINGS, new_temporary_file, parse_json, read_text, temporary_name
+from fldet.errors import DataError, UsageError
+from fldet.files import (
+    MOST_OF_SETTINGS,
+    make_folder,
+    new_temporary_file,
+    parse_json,
+    read_text,
+    temporary_name,
+)
 from fldet.processes import agent_identity, process_born, restart_count
 
 log = logging.getLogger("fldet")
 
 NAME = "run.lock"
 
-# Why a name can be no folder: a file has it, or lies above it, it is too long, a circle of links.
-_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 5, 0.1
 _MOST_OF_A_TEXT = 200  # characters of a lock's own words in a message
 
@@ -71,17 +75,7 @@ def drop_lock_of_another_machine(work_dir: Path) -> None:
 
 
 def _make_folder(work_dir: Path) -> None:
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        os.listdir(work_dir)  # what may not be listed would look like an empty folder
-    except OSError as error:
-        if error.errno not in _NO_FOLDER:
-            raise
-        raise UsageError(
-            f"{shorten(str(work_dir))} cannot be a work dir: {error.strerror}",
-            expected="a folder, or a name that a new one can have",
-            hint="choose another one: --work-dir",
-        ) from error
+    os.listdir(make_folder(work_dir, "work dir"))  # unlisted it would look like an empty folder
 
 
 def _create(path: Path, text: str) -> bool:

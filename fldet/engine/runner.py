@@ -22,6 +22,7 @@ from fldet.config.prepare import our_datasets
 from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.hooks import BrokenImagesHook
+from fldet.engine.step_errors import explained_step_errors
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, shorten
 from fldet.evaluation.metrics import BoxMetric
@@ -46,7 +47,7 @@ class FldetRunner(Runner):
 
     def train(self) -> nn.Module:
         """Trains; an expected failure of a loader process is raised as it happened there."""
-        with worker_errors():
+        with worker_errors(), explained_step_errors():
             return super().train()
 
     def load_or_resume(self) -> None:
@@ -68,7 +69,7 @@ class FldetRunner(Runner):
 
     def test(self) -> dict[str, float]:
         """Tests; an expected failure of a loader process is raised as it happened there."""
-        with worker_errors():
+        with worker_errors(), explained_step_errors():
             return super().test()
 
     def build_model(self, model: Any) -> nn.Module:

@@ -8,7 +8,7 @@ post-processing inside it gives boxes, without it the raw maps.
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
 from fldet.checkpoints.model import model_in_words
+from fldet.config.sizes import warped_size
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
@@ -145,16 +146,6 @@ def _of_ssd(detector: Detector, cfg: Config) -> dict[str, Any]:
         "nms_pre_per_class": cfg.model.test_cfg.get("nms_pre_per_class"),
         "bbox_head": literal(head),
     }
-
-
-def warped_size(pipeline: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-    """Returns the height and width that all images get, whatever they have; None if they differ."""
-    resizes = [step for step in pipeline if str(step["type"]).rpartition(".")[2] == "Resize"]
-    last = resizes[-1] if resizes else {}
-    scale = last.get("scale")
-    if last.get("keep_ratio") or not isinstance(scale, (tuple, list)):
-        return None
-    return int(scale[1]), int(scale[0])
 
 
 def _has_anchors_and_sigmoids(head: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fldet.engine.lock import drop_lock_of_another_machine
 from fldet.errors import DataError, UnavailableError, UsageError, shorten
-from fldet.files import write_atomically
+from fldet.files import make_folder, write_atomically
 from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
 from fldet.paper.runs import Run, read_record, result_of
 from fldet.results import read_stored
@@ -66,7 +66,7 @@ class Cluster:
 
     def start(self, run: Run, _slot: int) -> "ClusterJob":
         """Sends a run, or finds the job again that an earlier runner has sent."""
-        run.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(run.folder)
         path = run.folder / JOB
         if path.is_file():
             job = self._job_class(folder=self._folder, job_id=read_job(path))

@@ -22,6 +22,7 @@ from fldet.engine.doctor import machine
 from fldet.engine.lock import is_locked
 from fldet.engine.signals import ASKED_TO_END, noted_signals
 from fldet.errors import ConfigError, DataError
+from fldet.files import make_folder
 from fldet.paper.runs import Run, Step, check_digest, digest_of, read_record, result_of
 from fldet.processes import core_count
 
@@ -164,7 +165,7 @@ class LocalJob:
     ) -> None:
         self.run = run
         self._environment = {**os.environ, **(environment or {})}
-        run.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(run.folder)
         old = read_record(run.folder)
         here = {
             **machine(),

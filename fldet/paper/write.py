@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fldet.files import write_atomically
+from fldet.files import make_folder, write_atomically
 from fldet.paper.page import markdown
 from fldet.paper.picture import plot_table
 from fldet.paper.plan import tables_of
@@ -36,7 +36,7 @@ def write_report(
     found = find_tier(tier)
     report = make_report(tables_of(names, found), found, work_dir)
     folder = out_dir or work_dir / found.name / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = {table.key: plot_table(table, found.name, folder) for table in report.tables}
     page = markdown(report, {key: paths[0].name for key, paths in pictures.items()})
     files = [

@@ -1,9 +1,13 @@
 """Layers put together to parts and levels, and the figure of them."""
 
 import cv2
+import pytest
 
+from fldet.analysis.flops.analyze import analyze_flops
 from fldet.analysis.flops.count import LayerCall, NetworkCosts
 from fldet.analysis.flops.report import costs_by_part, plot_costs
+from fldet.config.load import load_config
+from fldet.errors import ConfigError, UsageError
 
 COSTS = NetworkCosts(
     shape=(64, 96),
@@ -82,3 +86,16 @@ def test_the_figure_names_parts_and_levels(tmp_path):
     text = paths[1].read_text()
     for words in ("tiny: one image of 64x96", "backbone", "stem", "P3", "shared by the levels"):
         assert f"<!-- {words}" in text
+
+
+def test_a_config_that_warps_is_counted_at_its_size_and_no_other(tmp_path):
+    cfg = load_config("systems/shapes/ssd_r18.py")
+    assert analyze_flops(cfg, out_dir=tmp_path).result.shape == (160, 160)
+    with pytest.raises(ConfigError, match="warps all of them to 160x160"):
+        analyze_flops(cfg, shape=(300, 400), out_dir=tmp_path)
+
+
+def test_a_size_with_no_room_for_a_layer_is_refused(tmp_path):
+    cfg = load_config("systems/shapes/ssd_r18.py", {"val_dataloader.dataset.pipeline": []})
+    with pytest.raises(UsageError, match="too small for the network"):
+        analyze_flops(cfg, shape=(1, 1), out_dir=tmp_path)

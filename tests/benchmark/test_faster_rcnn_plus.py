@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from torch import nn
 
 from fldet.benchmark.clock import TWO_STAGES, time_stages
 from fldet.benchmark.predict import benchmark
-from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
-from fldet.config.prepare import prepare_config
 from fldet.devices import has_bfloat16
 from fldet.models.fast.optimize import optimized
 
@@ -33,30 +30,8 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def model(config):
-    torch.manual_seed(0)
-    built = build_model(prepare_config(config, phases=()))
-    generator = torch.Generator().manual_seed(1)
-    for module in built.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.rand(len(module.bias), generator=generator) / 5)
-            module.running_var.copy_(torch.rand(len(module.bias), generator=generator) + 0.5)
-    with torch.no_grad():
-        built.rpn_head.rpn_cls.weight.normal_(std=0.5, generator=generator)
-        built.roi_head.bbox_head.fc_cls.weight.normal_(std=0.01, generator=generator)
-    return built.eval()
-
-
-def batch():
-    generator = torch.Generator().manual_seed(2)
-    image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    meta = {"img_shape": (SIDE, SIDE), "ori_shape": (SIDE, SIDE), "scale_factor": (1.0, 1.0)}
-    return {"inputs": [image], "data_samples": [DetDataSample(metainfo=meta)]}
-
-
-def detections(model):
-    with torch.no_grad():
-        return model.test_step(batch())[0].pred_instances
+def trial(config, trial_of):
+    return trial_of(config, SIDE, std_of_scores=0.01)
 
 
 def test_stages_and_operations_of_a_test_step(config):
@@ -87,15 +62,15 @@ def of_maps(side):
     return total
 
 
-def test_timing_the_stages_leaves_the_detections_as_they_are(model):
-    before = detections(model)
-    assert set(time_stages(model, [batch()] * 2)) == set(TWO_STAGES)
-    assert torch.equal(detections(model).bboxes, before.bboxes)
+def test_timing_the_stages_leaves_the_detections_as_they_are(trial):
+    before = trial.detections()
+    assert set(time_stages(trial.model, [trial.batch()] * 2)) == set(TWO_STAGES)
+    assert torch.equal(trial.detections().bboxes, before.bboxes)
 
 
-def test_an_optimized_copy_finds_the_same(model):
-    expected, fast = detections(model), optimized(model)
-    found = detections(fast)
+def test_an_optimized_copy_finds_the_same(trial):
+    expected, fast = trial.detections(), optimized(trial.model)
+    found = trial.detections(fast)
     assert len(expected) > 5
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
@@ -103,12 +78,12 @@ def test_an_optimized_copy_finds_the_same(model):
 
 
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="no bfloat16 arithmetic here")
-def test_in_bfloat16_regions_of_all_rounds_and_scales_are_pooled_from_float32(model):
-    fast, seen = optimized(model, precision="bf16"), []
+def test_in_bfloat16_regions_of_all_rounds_and_scales_are_pooled_from_float32(trial):
+    fast, seen = optimized(trial.model, precision="bf16"), []
     fast.roi_head.bbox_roi_extractor.register_forward_pre_hook(
         lambda _, inputs: seen.append((inputs[0][0].dtype, inputs[1].dtype))
     )
-    found = detections(fast)
+    found = trial.detections(fast)
     assert len(seen) > 4
     assert set(seen) == {(torch.float32, torch.float32)}
     assert (found.bboxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)

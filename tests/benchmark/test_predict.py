@@ -8,10 +8,11 @@ from mmdet.structures import DetDataSample
 from fldet.analysis.flops.count import count_flops
 from fldet.benchmark.clock import STAGES, Marks, WatchedBatches, time_in_turns, time_stages
 from fldet.benchmark.predict import OptimizedCopy, benchmark
+from fldet.benchmark.training import benchmark_training
 from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import ConfigError, UnavailableError, UsageError
 from fldet.models.fast.cuda_graph import graphed
 from fldet.models.fast.optimize import optimized
 
@@ -46,6 +47,20 @@ def test_share_of_the_peak_is_work_over_time_over_the_best_measured_rate(tiny_co
     assert result.gflop == pytest.approx(work)
     assert result.machine_gflops == rates
     assert result.peak_share == pytest.approx(work / (result.median_ms / 1000) / 50)
+
+
+@pytest.mark.parametrize("time", [benchmark, benchmark_training])
+@pytest.mark.parametrize("shape", [(33, 500), (300, 400)])
+def test_a_size_that_the_config_never_gives_its_network_is_refused(time, shape):
+    cfg = load_config("systems/shapes/ssd_r18.py")
+    with pytest.raises(ConfigError, match="warps all of them to 160x160"):
+        time(cfg, shape=shape, device="cpu")
+
+
+def test_an_image_with_no_room_for_a_layer_is_refused():
+    cfg = load_config("systems/shapes/ssd_r18.py", {"val_dataloader.dataset.pipeline": []})
+    with pytest.raises(UsageError, match="too small for the network"):
+        benchmark(cfg, num_images=1, shape=(33, 500), device="cpu")
 
 
 def test_cuda_graphs_need_one_size_and_a_gpu(tiny_config):

@@ -100,3 +100,9 @@ def test_a_config_by_epochs_is_timed_on_its_images(tiny_config):
     cfg.custom_hooks = [{"type": "YOLOXModeSwitchHook"}]
     result = benchmark_training(cfg, steps=1, device="cpu")
     assert (result.num_images, result.image_shape) == (1, (64, 64))
+
+
+def test_a_norm_with_one_value_is_named(tiny_config):
+    cfg = load_config(tiny_config, {"model.neck.norm_cfg": {"type": "BN"}})
+    with pytest.raises(UsageError, match="one value of each channel"):
+        benchmark_training(cfg, steps=1, batch_size=1, shape=(32, 32), device="cpu")

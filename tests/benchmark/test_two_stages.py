@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from torch import nn
 
 from fldet.analysis.flops.count import count_flops
@@ -12,7 +11,6 @@ from fldet.analysis.loss_cdf.logits import collect_logits
 from fldet.benchmark.clock import TWO_STAGES, time_stages
 from fldet.benchmark.predict import OptimizedCopy, benchmark
 from fldet.benchmark.training import benchmark_training
-from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.devices import has_bfloat16
@@ -49,31 +47,8 @@ def config(tmp_path_factory, tiny_coco):
 
 
 @pytest.fixture(scope="module")
-def model(config):
-    torch.manual_seed(0)
-    built = build_model(prepare_config(config, phases=()))
-    generator = torch.Generator().manual_seed(1)
-    for module in built.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.rand(len(module.bias), generator=generator) / 5)
-            module.running_var.copy_(torch.rand(len(module.bias), generator=generator) + 0.5)
-    with torch.no_grad():
-        built.rpn_head.rpn_cls.weight.normal_(std=0.5, generator=generator)
-        built.roi_head.bbox_head.fc_cls.weight.normal_(std=0.1, generator=generator)
-    built.eval()
-    return built
-
-
-def batch():
-    generator = torch.Generator().manual_seed(2)
-    image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    meta = {"img_shape": (SIDE, SIDE), "ori_shape": (SIDE, SIDE), "scale_factor": (1.0, 1.0)}
-    return {"inputs": [image], "data_samples": [DetDataSample(metainfo=meta)]}
-
-
-def detections(model):
-    with torch.no_grad():
-        return model.test_step(batch())[0].pred_instances
+def trial(config, trial_of):
+    return trial_of(config, SIDE, std_of_scores=0.1)
 
 
 def test_stages_and_operations_of_a_test_step(config):
@@ -100,16 +75,16 @@ def operations(model, rois):
     return total + 2 * rois * (8 * 49 * 16 + 16 * 16 + 16 * (classes + 1) + 16 * 4 * classes)
 
 
-def test_timing_the_stages_leaves_the_model_as_it_is(model):
-    before = detections(model)
-    assert set(time_stages(model, [batch()] * 2)) == set(TWO_STAGES)
-    assert "predict" not in vars(model.rpn_head)
-    assert torch.equal(detections(model).bboxes, before.bboxes)
+def test_timing_the_stages_leaves_the_model_as_it_is(trial):
+    before = trial.detections()
+    assert set(time_stages(trial.model, [trial.batch()] * 2)) == set(TWO_STAGES)
+    assert "predict" not in vars(trial.model.rpn_head)
+    assert torch.equal(trial.detections().bboxes, before.bboxes)
 
 
-def test_an_optimized_copy_finds_the_same(model):
-    expected, fast = detections(model), optimized(model)
-    found = detections(fast)
+def test_an_optimized_copy_finds_the_same(trial):
+    expected, fast = trial.detections(), optimized(trial.model)
+    found = trial.detections(fast)
     assert len(expected) > 10
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
@@ -120,11 +95,11 @@ def test_an_optimized_copy_finds_the_same(model):
 
 
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="no bfloat16 arithmetic here")
-def test_in_bfloat16_rois_are_pooled_from_float32(model):
-    fast, seen = optimized(model, precision="bf16"), []
+def test_in_bfloat16_rois_are_pooled_from_float32(trial):
+    fast, seen = optimized(trial.model, precision="bf16"), []
     extractor = fast.roi_head.bbox_roi_extractor
     extractor.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0][0], inputs[1])))
-    found = detections(fast)
+    found = trial.detections(fast)
     ((maps, rois),) = seen
     assert (maps.dtype, rois.dtype) == (torch.float32, torch.float32)
     assert fast.roi_head.bbox_head.fc_cls.weight.dtype == torch.bfloat16
@@ -168,6 +143,6 @@ def test_what_is_for_one_stage_says_so_with_the_name_of_the_model(config, work_d
         count_flops(config, (SIDE, SIDE))
 
 
-def test_a_network_of_two_stages_is_not_recorded(model):
+def test_a_network_of_two_stages_is_not_recorded(trial):
     with pytest.raises(UsageError, match="a FasterRCNN cannot be recorded"):
-        graphed(model, batch())
+        graphed(trial.model, trial.batch())

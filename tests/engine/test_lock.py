@@ -196,7 +196,9 @@ def test_a_link_at_the_name_of_a_draft_is_not_written_through(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["file", "file/below", "loop/below", "a" * 256], ids=["file", "below", "loop", "long"]
+    "place",
+    ["file", "file/below", "loop/below", "a" * 256, "/proc/x"],
+    ids=["file", "below", "loop", "long", "where nobody makes folders"],
 )
 def test_a_name_that_can_be_no_folder_is_named(tmp_path, place):
     (tmp_path / "file").touch()

@@ -9,7 +9,7 @@ from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.errors import UsageError
 from fldet.inference.detector import Detector
-from fldet.inference.export import export, warped_size
+from fldet.inference.export import export
 from fldet.inference.parity import match
 
 
@@ -88,16 +88,3 @@ def test_images_of_several_sizes_are_refused(tmp_path):
     torch.save(content, checkpoint)
     with pytest.raises(UsageError, match="an SSD is exported for images of one size"):
         export(checkpoint, format="torchscript")
-
-
-@pytest.mark.parametrize(
-    ("steps", "size"),
-    [
-        ([{"type": "Resize", "scale": (513, 300)}], (300, 513)),
-        ([{"type": "mmdet.Resize", "scale": (9, 8), "keep_ratio": True}], None),
-        ([{"type": "Resize", "scale_factor": 1.0}], None),
-        ([], None),
-    ],
-)
-def test_the_size_that_images_are_warped_to(steps, size):
-    assert warped_size([{"type": "LoadImageFromFile"}, *steps, {"type": "Pack"}]) == size

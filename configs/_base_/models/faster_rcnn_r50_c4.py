@@ -24,6 +24,7 @@ model = dict(
         style='caffe',
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe')),
     rpn_head=dict(
+        type='fldet.RPNHead',
         in_channels=1024,
         feat_channels=1024,
         # 64, 128, 256 and 512 pixels
@@ -52,6 +53,7 @@ model = dict(
             in_channels=2048)),
     train_cfg=dict(
         # Anchors that cross the border of the image do not learn (Ren et al., Sec. 3.3).
+        # DEVIATION D35: where the image holds none, all do.
         rpn=dict(allowed_border=0),
         rpn_proposal=dict(nms_pre=12000)),
     test_cfg=dict(rcnn=dict(nms=dict(iou_threshold=0.3))))

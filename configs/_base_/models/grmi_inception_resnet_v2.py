@@ -52,7 +52,7 @@ model = dict(
             in_channels=1536,
             loss_bbox=dict(loss_weight=2.0))),
     train_cfg=dict(
-        # anchors that leave the image do not learn
+        # Anchors that leave the image do not learn. DEVIATION D38: where it holds none, all do.
         rpn=dict(assigner=dict(min_pos_iou=0.0), allowed_border=0),
         # DEVIATION D41: the best 6000 boxes go through the suppression, theirs all.
         rpn_proposal=dict(nms_pre=6000, max_per_img=300)),

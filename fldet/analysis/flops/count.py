@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fldet.config.prepare import prepare_config
+from fldet.engine.step_errors import explained_step_errors
 from fldet.errors import ConfigError
 from fldet.registry import MODELS
 
@@ -47,6 +48,7 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
 
     Raises:
         ConfigError: a wrong key or value, or a model that is not a one-stage detector.
+        UsageError: ``shape`` is too small for the network.
         DataError: malformed annotations; the file need not exist.
     """
     cfg = prepare_config(cfg, phases=())
@@ -96,7 +98,7 @@ def _calls(model: nn.Module, image: Tensor) -> tuple[LayerCall, ...]:
         if not any(module.children()):
             module.register_forward_pre_hook(partial(start, name))
             module.register_forward_hook(partial(end, name))
-    with counter, torch.no_grad():
+    with counter, torch.no_grad(), explained_step_errors():
         model(image, mode="tensor")
     rest = counter.get_total_flops() - sum(call.flops for call in calls)
     return (*calls, LayerCall("", 0, rest, 0)) if rest else tuple(calls)

@@ -24,8 +24,13 @@ EXAMPLES = """
 def flops(
     config: options.Config,
     shape: Annotated[
-        str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the image, before padding.")
-    ] = "800x1333",
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="Size of the image, before padding.",
+            show_default="800x1333, or what the config warps all images to",
+        ),
+    ] = None,
     out_dir: options.OutDir = ANALYSES,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
@@ -38,7 +43,7 @@ def flops(
         from fldet.analysis.flops.analyze import analyze_flops
         from fldet.config.load import load_config
 
-    size = options.parse_shape(shape)
+    size = options.parse_shape(shape) if shape else None
     done = analyze_flops(load_config(config, cfg_options or ()), shape=size, out_dir=out_dir)
     Output("analyze flops", as_json=json).result(
         {"count": done.result, "pictures": done.files},

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from fldet.data.shapes.scene import CLASSES, SPLITS, draw_image
 from fldet.errors import DataError
+from fldet.files import make_folder
 
 __all__ = ["GENERATOR_VERSION", "generate_shapes"]
 
@@ -130,7 +131,7 @@ def _check_recorded(root: Path, params: _Params) -> None:
 def _write_dataset(root: Path, params: _Params, on_progress: Callable[[int, int], None]) -> None:
     counts = {"train": params.num_train, "val": params.num_val}
     done = itertools.count(1)
-    (root / "annotations").mkdir(parents=True)
+    make_folder(root / "annotations")
     for split in SPLITS:
         folder = root / f"{split}2017"
         folder.mkdir()

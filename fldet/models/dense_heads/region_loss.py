@@ -27,7 +27,9 @@ class RegionSettings:
         rescore: whether the objectness learns the IoU of its box, or 1.
         prior_images: for so many images of a training all boxes are pulled to their priors.
         prior_scale: weight of that pull.
-        max_truths: only so many boxes of an image are looked at, the first ones.
+        max_truths: only so many boxes of an image are looked at. In training they are drawn anew
+            each time, as darknet shuffles the boxes of an image; in evaluation mode they are the
+            first ones.
 
     Raises:
         ValueError: a number is negative, or ``ignore_iou`` is greater than 1.

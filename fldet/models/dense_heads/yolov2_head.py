@@ -12,7 +12,13 @@ from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from fldet.models.dense_heads.region_loss import RegionSettings, in_cells, region_loss, truth_of
+from fldet.models.dense_heads.region_loss import (
+    RegionSettings,
+    Truth,
+    in_cells,
+    region_loss,
+    truth_of,
+)
 from fldet.registry import MODELS
 
 # Of the authors' yolov2.cfg: found by k-means over the boxes of COCO.
@@ -96,7 +102,7 @@ class YOLOv2Head(BaseDenseHead):
         """Returns ``loss_bbox``, ``loss_obj`` and ``loss_cls`` as ``region_loss`` does.
 
         The images of a training are counted before, as by darknet. In evaluation mode no box is
-        pulled to its prior.
+        pulled to its prior, and the first ``max_truths`` boxes of an image count.
 
         Args:
             pred_maps: one map of raw predictions; half types are computed in float32.
@@ -113,17 +119,22 @@ class YOLOv2Head(BaseDenseHead):
         pulling = (self.seen < self.settings.prior_images) & self.training
         with torch.autocast(pred_map.device.type, enabled=False):
             values = self._by_prior(pred_map.float())
-            truths = [
-                truth_of(
-                    *(get_box_tensor(one.bboxes), one.labels),
-                    stride=self.stride,
-                    shape=(height, width),
-                    most=self.settings.max_truths,
-                )
-                for one in batch_gt_instances
-            ]
+            truths = [self._truth(one, (height, width)) for one in batch_gt_instances]
             pull = self.settings.prior_scale * pulling.float()
             return region_loss(values, truths, values.new_tensor(self.priors), self.settings, pull)
+
+    def _truth(self, instances: Any, shape: tuple[int, int]) -> Truth:
+        """Returns the boxes of an image that count on a map of (H, W) cells.
+
+        In training boxes beyond ``max_truths`` have their turn: which ones count is drawn from
+        torch's generator, of the CPU on every device, and only where there are more.
+        """
+        boxes, labels = get_box_tensor(instances.bboxes), instances.labels
+        most = self.settings.max_truths
+        if self.training and len(boxes) > most:
+            drawn = torch.randperm(len(boxes))[:most].to(boxes.device)
+            boxes, labels = boxes[drawn], labels[drawn]
+        return truth_of(boxes, labels, stride=self.stride, shape=shape, most=most)
 
     def candidates(self, pred_map: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the best boxes with a class of each image, best first.

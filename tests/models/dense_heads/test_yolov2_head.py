@@ -208,6 +208,39 @@ def test_only_the_first_truths_and_no_slivers_count():
     assert truth.boxes.tolist() == [[1, 1, 2, 2], [1.5, 1, 1, 2]]
 
 
+def crowd(count):
+    """Boxes of one size, each in a cell of its own in a map of 8 x 8."""
+    corners = [(32 * (i % 8) + 4.0, 32 * (i // 8) + 4.0) for i in range(count)]
+    return gt([(x, y, x + 24, y + 24) for x, y in corners], [i % CLASSES for i in range(count)])
+
+
+def learnt(head, instances):
+    """The cells whose objectness a loss pulls up; nothing there may be left alone."""
+    pred_map = torch.zeros(1, 40, 8, 8, requires_grad=True)
+    head.loss_by_feat([pred_map], [instances], [{}])["loss_obj"].backward()
+    pulled_up = (pred_map.grad.view(5, 8, 8, 8)[:, 4] < 0).any(0)
+    return set(pulled_up.flatten().nonzero().flatten().tolist())
+
+
+def test_boxes_beyond_the_most_have_their_turn_in_training():
+    head = head_with(train_cfg={"rescore": False, "max_truths": 30}).train()
+    torch.manual_seed(0)
+    first, state = learnt(head, crowd(40)), torch.get_rng_state()
+    assert len(first) == 30
+    rest = [learnt(head, crowd(40)) for _ in range(20)]
+    assert set().union(first, *rest) == set(range(40))
+    torch.set_rng_state(state)  # as a resumed run does by its place
+    assert [learnt(head, crowd(40)) for _ in range(20)] == rest
+
+
+@pytest.mark.parametrize(("count", "training"), [(30, True), (0, True), (30, False), (40, False)])
+def test_up_to_the_most_and_in_evaluation_nothing_is_drawn(count, training):
+    head = head_with(train_cfg={"rescore": False, "max_truths": 30}).train(training)
+    state = torch.get_rng_state()
+    assert learnt(head, crowd(count)) == set(range(min(count, 30)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_decoding_undoes_encoding():
     """Predictions that the loss is content with become the truth's box again."""
     truth = [(70.0, 33.0, 141.0, 120.0)]
