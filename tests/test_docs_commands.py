@@ -50,7 +50,7 @@ MARKED_PAGES = {
 # It wants a checkpoint of a whole ResNet-18.
 FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
-COMPARED = ("tests/compare/test_run.py", 'warm.Started(command, cwd=tmp_path)')
+COMPARED = ("tests/compare/test_run.py", "warm.Started(command, cwd=tmp_path)")
 
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {

@@ -111,7 +111,7 @@ def _table1e() -> list[Group]:
 def _systems() -> tuple[list[Group], dict[str, str]]:
     """Returns the other systems, a group for each hardware, and why the rest is not plotted."""
     points, left_out = defaultdict(list), {}
-    for one in read_json(_PAPER / "systems.json", "file")["systems"]:
+    for one in _all_systems()[1:]:
         if one["plotted"]:
             points[one["hardware"]].append(Point(one["name"], one["AP"], one["ms"]))
         else:
@@ -123,6 +123,12 @@ def _systems() -> tuple[list[Group], dict[str, str]]:
     return groups, left_out
 
 
+def _all_systems() -> list[dict[str, Any]]:
+    """Returns RetinaNet and then the other systems, as their file has them."""
+    content = read_json(_PAPER / "systems.json", "file")
+    return [content["retinanet"], *content["systems"]]
+
+
 def points_in(folder: Path) -> list[tuple[str, Path, Path]]:
     """Returns what ``speed_accuracy`` takes of all runs that were both tested and timed.
 
@@ -132,8 +138,10 @@ def points_in(folder: Path) -> list[tuple[str, Path, Path]]:
     Raises:
         DataError: there is none.
     """
+    systems = [one for one in _all_systems() if one.get("small")]
+    names = {Path(one["small"]).stem: f"small {one['name']}" for one in systems}
     found = [
-        (test.parents[2].name, test, timed)
+        (names.get(test.parents[2].name, test.parents[2].name), test, timed)
         for test in sorted(folder.glob("*/seed_*/test/result.json"))
         if (timed := test.parents[1] / "benchmark.json").is_file()
     ]
@@ -221,18 +229,25 @@ def beats(a: Point, b: Point) -> bool:
 
 
 def plot_speed_accuracy(result: SpeedAccuracy, stem: Path) -> list[Path]:
-    """Draws Figure 2 and returns the paths of PNG and SVG; ``stem`` is without their ending."""
-    with figure(11.5, 7.8) as drawn:
-        axes = drawn.add_subplot()
-        _draw_envelopes(axes, result.groups)
-        for index, group in enumerate(result.groups):
-            _draw_group(axes, group, index)
-        _set_axes(axes, [point for group in result.groups for point in group.points])
-        axes.set_title("Speed and accuracy (paper: COCO test-dev)")
-        axes.legend(loc="best", handlelength=2.5, fontsize=13)
+    """Draws Figure 2 and returns the paths of PNG and SVG; ``stem`` is without their ending.
+
+    Measured points have a panel of their own: their AP is of other images.
+    """
+    published = [group for group in result.groups if group.comparison == _PUBLISHED]
+    measured = [group for group in result.groups if group.comparison != _PUBLISHED]
+    panels = [("The paper: COCO test-dev", published)]
+    panels += [("Measured, on the images of their own test", measured)] if measured else []
+    with figure(11.5 if len(panels) == 1 else 18.0, 7.8) as drawn:
+        for axes, (title, groups) in zip(
+            drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            _draw_envelopes(axes, groups)
+            _set_axes(axes, [point for group in groups for point in group.points])
+            for index, group in enumerate(groups):
+                _draw_group(axes, group, index)
+            axes.set_title(title)
+            axes.legend(loc="best", handlelength=2.5, fontsize=13)
         lines = [f"Not plotted: {name}, {why}." for name, why in result.not_plotted.items()]
-        if any(group.comparison != _PUBLISHED for group in result.groups):
-            lines.append("Measured points: AP on the images of their own test.")
         small_print(drawn, "\n".join(lines))
         return save(drawn, stem)
 
@@ -260,13 +275,17 @@ def _draw_group(axes: Any, group: Group, index: int) -> None:
         linestyle="solid" if group.is_line else "none",
         label=label(f"{group.name}: {group.hardware}"),
     )
+    middle = sum(axes.get_xlim()) / 2
     for point in group.points:
         text = point.name.split("-")[-1] if group.is_line else point.name
         place = {"xytext": (9, 0), "ha": "left", "va": "center"}
         if group.is_line and (index == 0 or point == group.points[0]):
             place = {"xytext": (5, -7), "ha": "left", "va": "top"}
-        elif group.is_line:  # above the upper one of two lines that touch
+        elif group.is_line or (group.comparison != _PUBLISHED and point.on_envelope):
+            # above the upper one of two lines that touch, and where others are near
             place = {"xytext": (0, 9), "ha": "center", "va": "bottom"}
+        elif group.comparison != _PUBLISHED and point.ms > middle:
+            place = {"xytext": (-9, 0), "ha": "right", "va": "center"}
         axes.annotate(
             label(text),
             (point.ms, point.ap),
@@ -285,9 +304,10 @@ def _set_axes(axes: Any, points: list[Point]) -> None:
     """Leaves room around the points; of very different times it shows the logarithm."""
     times, precisions = _coordinates(points)
     low, high = min(precisions), max(precisions)
-    margin = 0.12 * (high - low)
+    margin = 0.12 * (high - low) or 1.0
     axes.set(ylim=(low - 2 * margin, high + margin), ylabel="COCO box AP [%]")
     if set_logarithmic(axes, "x", times):
         axes.set_xlabel("time per image [ms], logarithmic")
     else:
-        axes.set(xlim=(min(times) * 0.75, max(times) * 1.1), xlabel="time per image [ms]")
+        left = max(0.0, min(times) - 0.15 * max(times))
+        axes.set(xlim=(left, max(times) * 1.1), xlabel="time per image [ms]")

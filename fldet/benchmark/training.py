@@ -29,6 +29,7 @@ from fldet.benchmark.clock import (
 )
 from fldet.benchmark.results import SpeedResult
 from fldet.benchmark.summary import Timing, check_against, summarize
+from fldet.checkpoints.pretrained import drop_pretrained
 from fldet.checkpoints.stored_config import pipeline_of
 from fldet.config.check import TRAINING_KEYS
 from fldet.config.epochs import count_iterations
@@ -203,8 +204,7 @@ class _Trainer:
         cfg = settle_training(cfg, device=device)
         cfg.work_dir = work_dir
         cfg.optim_wrapper.optimizer.lr = 0.0
-        if cfg.model.get("backbone"):
-            cfg.model.backbone.init_cfg = None  # a speed needs no pretrained weights
+        drop_pretrained(cfg.model)  # a speed needs none
         self.device = device
         self.is_compiled = bool(cfg.get("compile"))
         self.runner = training_runner(cfg, device)

@@ -15,7 +15,7 @@ from fldet.checkpoints.files import (
     read_checkpoint,
     resolve_checkpoint,
 )
-from fldet.checkpoints.pretrained import explained_downloads
+from fldet.checkpoints.pretrained import drop_pretrained, explained_downloads
 from fldet.config.prepare import prepare_config
 from fldet.registry import MODELS
 from fldet.streams import quiet_console
@@ -66,8 +66,7 @@ def load_model(
     """
     if checkpoint is None:
         completed = prepare_config(cfg, phases=phases)
-        if completed.model.get("backbone"):
-            completed.model.backbone.init_cfg = None
+        drop_pretrained(completed.model)
         return LoadedModel(build_model(completed).eval(), completed, None)
     path = resolve_checkpoint(checkpoint)
     content = read_checkpoint(path, trust=trust)

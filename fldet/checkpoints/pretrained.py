@@ -98,6 +98,18 @@ def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
         )
 
 
+def drop_pretrained(part: Any) -> None:
+    """Has all parts of a model's config start without pretrained weights."""
+    if isinstance(part, dict):
+        if _is_pretrained(part):
+            part["init_cfg"] = None
+        for value in part.values():
+            drop_pretrained(value)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            drop_pretrained(value)
+
+
 def _is_pretrained(part: Any) -> bool:
     init = (part or {}).get("init_cfg")
     return any(

@@ -145,7 +145,11 @@ def test_runs_of_a_tier_are_averaged_over_their_seeds(measured, tmp_path):
     (tmp_path / "laptop" / "not_timed" / "seed_0" / "test").mkdir(parents=True)
     (tmp_path / "laptop" / "not_timed" / "seed_0" / "test" / "result.json").write_text("{}")
     (point,) = speed_accuracy(points_in(tmp_path / "laptop")).groups[-1].points
-    assert (point.name, point.ap, point.ms) == ("ssd_r18", pytest.approx(25), pytest.approx(40))
+    assert (point.name, point.ap, point.ms) == (
+        "small SSD513",
+        pytest.approx(25),
+        pytest.approx(40),
+    )
     with pytest.raises(DataError, match="was tested and timed"):
         points_in(tmp_path)
 
@@ -186,10 +190,11 @@ def test_pictures_with_and_without_measured_points(measured, tmp_path):
         *plot_speed_accuracy(speed_accuracy([measured("slow", 0.5, 3000.0)]), tmp_path / "b"),
     ]
     assert [path.name for path in paths] == ["a.png", "a.svg", "b.png", "b.svg"]
-    assert all(cv2.imread(str(p)).shape == (780, 1150, 3) for p in paths if p.suffix == ".png")
+    shapes = [cv2.imread(str(path)).shape for path in paths if path.suffix == ".png"]
+    assert shapes == [(780, 1150, 3), (780, 1800, 3)]  # measured points have a panel of their own
     assert "Nvidia M40" in paths[1].read_text()
-    assert "logarithmic" in paths[3].read_text()
-    assert "logarithmic" not in paths[1].read_text()
+    assert "Measured" in paths[3].read_text()
+    assert "Measured" not in paths[1].read_text()
 
 
 def test_times_on_two_processors_are_no_two_seeds(measured):

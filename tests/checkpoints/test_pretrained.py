@@ -7,9 +7,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fldet.checkpoints import pretrained
-from fldet.checkpoints.model import build_model
-from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
-from fldet.config.load import load_config
+from fldet.checkpoints.model import build_model, load_model
+from fldet.checkpoints.pretrained import drop_pretrained, warn_of_frozen_random_weights
+from fldet.config.load import CONFIGS, load_config
 from fldet.errors import CheckpointError
 from fldet.registry import MODELS
 
@@ -98,3 +98,22 @@ def test_random_weights_that_stay_frozen_are_named(caplog, monkeypatch, changes,
     warn_of_frozen_random_weights(cfg, MODELS.build(cfg.model))
     assert ("are random and frozen" in caplog.text) == bool(said)
     assert said in caplog.text
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "systems").glob("*.py")), ids=lambda p: p.stem)
+def test_a_model_without_a_checkpoint_needs_no_pretrained_weights_anywhere(path):
+    cfg = load_config(path)
+    drop_pretrained(cfg.model)
+    assert "Pretrained" not in str(cfg.model.to_dict())
+
+
+def test_a_shared_head_is_built_without_a_download(monkeypatch):
+    def no_connection(*_):
+        raise URLError("no network")
+
+    monkeypatch.setattr(CheckpointLoader, "load_checkpoint", no_connection)
+    cfg = load_config(
+        "systems/shapes/faster_rcnn_r18_c4.py",
+        {"model.roi_head.shared_head.init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}},
+    )
+    assert load_model(cfg, None).path is None
