@@ -82,7 +82,8 @@ def benchmark(
     Args:
         cfg: as ``load_config`` returned it.
         checkpoint: weights or a work dir; without one the weights are random, few boxes pass the
-            score threshold, and the time of the post-processing is a lower bound.
+            score threshold, and the time of the post-processing is a lower bound. An RPN suppresses
+            nothing then, and so proposes as many regions as a trained one.
         num_images: images timed, after those for warming up.
         shape: (height, width) in pixels of a random image to use; None takes the test images. It
             must be that to which the config warps all images, if it does so.
@@ -106,6 +107,8 @@ def benchmark(
         copy.require(chosen)
     loaded = load_model(cfg, checkpoint, phases=() if shape else ("test",), trust=trust_checkpoint)
     parameters = sum(value.numel() for value in loaded.model.parameters())
+    if checkpoint is None:
+        _propose_as_many(loaded.model)
     images = partial(_images, loaded.cfg, shape)
     models = _models_to_time(loaded.model.to(chosen), copy, against)
     del loaded  # a copy alone is what takes memory
@@ -128,6 +131,16 @@ def benchmark(
         weights=str(checkpoint or "random"),
         parameters=parameters,
     )
+
+
+def _propose_as_many(model: nn.Module) -> None:
+    """Has an RPN of random weights propose as many regions as one that was trained.
+
+    Its boxes lie close together, and hardly one is left where they are suppressed.
+    """
+    config = getattr(getattr(model, "rpn_head", None), "test_cfg", None)
+    if config:
+        config["nms"] = {**config["nms"], "iou_threshold": 1.0}
 
 
 def _models_to_time(
@@ -210,8 +223,9 @@ def _network_gflop(cfg: Config, shape: tuple[int, int], device: torch.device) ->
 
 
 def _step_gflop(cfg: Config, shape: tuple[int, int], device: torch.device) -> float:
-    """Counts a test step with random weights, with which RPN passes all the proposals it may."""
+    """Counts a test step with random weights, in which RPN passes all the proposals it may."""
     model: Any = load_model(cfg, None).model.to(device)
+    _propose_as_many(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.test_step(random_batch(1, shape, 1, boxes=0))
     return counter.get_total_flops() / 1e9

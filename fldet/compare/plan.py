@@ -8,6 +8,7 @@ few iterations that tell how many the minutes are worth; ``seed_0``, the trainin
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -249,7 +250,11 @@ def _tested_on(cfg: Any) -> tuple[str, str]:
     """Returns which images a config is tested on, in words, and a digest of what counts."""
     if not cfg.get("val_dataloader"):
         raise DataError(f"{cfg.filename} has no images to validate on", expected="val_dataloader")
-    kind, dataset = dataset_of(prepare_config(cfg, phases=("test",)), "test")
+    logging.disable(logging.INFO)  # what is filled in is said when it is trained
+    try:
+        kind, dataset = dataset_of(prepare_config(cfg, phases=("test",)), "test")
+    finally:
+        logging.disable(logging.NOTSET)
     part = dataset.get("split")
     words = f"{kind.annotation_file(dataset).resolve()}{f', {part}' if part else ''}"
     classes = sorted(dataset.get("metainfo", {}).get("classes", ()))

@@ -58,6 +58,19 @@ def test_stages_and_operations_of_a_test_step(config):
     assert result.gflop * 1e9 == operations(prepare_config(config, phases=()).model, rois=20)
 
 
+def test_random_weights_have_as_many_regions_as_trained_ones(config):
+    """Where all are alike, too, of which a suppression leaves 38."""
+    alike, found = copy.deepcopy(config), []
+    alike.model.rpn_head.init_cfg = {"type": "Constant", "layer": "Conv2d", "val": 0.0}
+    alike.model.rpn_head.anchor_generator.update(num_scales=9, ratios=[1.0])
+    for count in (150, 200):
+        alike.model.test_cfg.rpn.max_per_img = count
+        result = benchmark(alike, num_images=2, shape=(SIDE, SIDE), device="cpu")
+        found.append(round(result.gflop * 1e9))
+    model = prepare_config(config, phases=()).model
+    assert found[1] - found[0] == operations(model, rois=200) - operations(model, rois=150)
+
+
 def operations(model, rois):
     """Operations of the layers, worked out by hand: 2 for a multiply-add."""
     total = 2 * 3 * 49 * 4 * 48**2  # stem
