@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones: where ``torchvision://`` leads, and what to do offline."""
+"""Pretrained weights of backbones: where ``torchvision://`` leads, and what to do without them."""
 
 import contextlib
 import json
@@ -16,11 +16,13 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from fldet.checkpoints.packaged import MissingPackageError
 from fldet.errors import CheckpointError, nearest
 
 log = logging.getLogger("fldet")
 
 PREFIX = "torchvision://"
+PRETRAINED = ("Pretrained", "PretrainedInit", "fldet.PackagedWeights")  # types of an init_cfg
 
 
 @CheckpointLoader.register_scheme(prefixes=PREFIX, force=True)
@@ -45,9 +47,14 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
 
 @contextlib.contextmanager
 def explained_downloads(cfg: Config) -> Iterator[None]:
-    """Says what to do when pretrained weights cannot be downloaded."""
+    """Says what to do when pretrained weights cannot be downloaded, or are not installed."""
     try:
         yield
+    except MissingPackageError as error:
+        raise MissingPackageError(
+            error.message,
+            hint=f"{error.hint}; without them: --cfg-options {' '.join(_doing_without(cfg))}",
+        ) from error
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise CheckpointError(
             f"cannot download the pretrained weights: {error}",
@@ -101,6 +108,6 @@ def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
 def _is_pretrained(part: Any) -> bool:
     init = (part or {}).get("init_cfg")
     return any(
-        isinstance(one, dict) and one.get("type") in ("Pretrained", "PretrainedInit")
+        isinstance(one, dict) and one.get("type") in PRETRAINED
         for one in (init if isinstance(init, (list, tuple)) else [init])
     )
