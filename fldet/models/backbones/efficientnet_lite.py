@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fldet.models.backbones.inception_resnet_v2 import padded
 from fldet.registry import MODELS
 
 # Factors of the channels and of the blocks of a group.
@@ -99,7 +100,7 @@ class EfficientNetLite(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Returns the (N, C, H / stride, W / stride) maps of (N, 3, H, W) images, finest first."""
-        x = self.relu(self._bn0(self._conv_stem(padded(images, 3, 2))))
+        x = self.relu(self._bn0(halved(self._conv_stem, images)))
         wanted = {self.stage_ends[index + 1] for index in self.out_indices}
         maps = []
         for number, block in enumerate(self._blocks, 1):
@@ -134,7 +135,7 @@ class Block(nn.Module):
         in_channels: of the map.
         out_channels: of the result.
         kernel: side of the depthwise convolution.
-        stride: of the depthwise convolution.
+        stride: of the depthwise convolution, 1 or 2.
         expansion: channels between, in multiples of ``in_channels``; 1 has no convolution for it.
         norm_cfg: of the norms.
     """
@@ -151,7 +152,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         inner = expansion * in_channels
-        self.kernel, self.stride = kernel, stride
+        self.stride = stride
         self.expands, self.adds = expansion > 1, stride == 1 and in_channels == out_channels
         # A norm follows its convolution: so `fldet.models.fast.optimize` knows that it may fold it.
         if self.expands:
@@ -171,11 +172,28 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, out_channels, H / stride, W / stride), rounded up, of (N, C, H, W)."""
         y = self.relu(self._bn0(self._expand_conv(x))) if self.expands else x
-        if self.stride > 1:
-            y = padded(y, self.kernel, self.stride)
-        y = self.relu(self._bn1(self._depthwise_conv(y)))
+        conv = self._depthwise_conv
+        y = self.relu(self._bn1(halved(conv, y) if self.stride == 2 else conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.adds else y
+
+
+def halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Returns what a convolution of stride 2 makes of (N, C, H, W), with TensorFlow's ``SAME``.
+
+    The border has half the kernel, rounded down, at the right and at the bottom, and at the other
+    sides one pixel less where the side of the map is even.
+    """
+    half = conv.kernel_size[0] // 2
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # Sides are unknown then. Turned round, the border is the same for odd and even ones.
+        weight = conv.weight.flip(2, 3)
+        x = F.conv2d(x.flip(2, 3), weight, conv.bias, 2, half, groups=conv.groups)
+        return x.flip(2, 3)
+    height, width = x.shape[2:]
+    less = [half - 1 + side % 2 for side in (width, height)]
+    result: Tensor = conv(F.pad(x, [less[0], half, less[1], half]))
+    return result
 
 
 def scaled_channels(channels: int, width: float) -> int:

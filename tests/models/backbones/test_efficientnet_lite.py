@@ -254,6 +254,25 @@ def test_a_block_is_what_the_papers_draw(stride, kernel, side):
     torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_exported_it_computes_the_same_at_every_size():
+    model = with_statistics(EfficientNetLite(SMALL, out_indices=(1, 2)))
+    example, free = torch.randn(1, 3, 64, 96), torch.export.Dim.DYNAMIC
+    shapes = {"images": {2: free, 3: free}}
+    exported = torch.export.export(model, (example,), dynamic_shapes=shapes).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, example)
+    for size in ((64, 96), (63, 97), (34, 61)):
+        image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            expected, *others = model(image), exported(image), traced(image)
+        for found in others:
+            for ours, one in zip(expected, found, strict=True):
+                torch.testing.assert_close(
+                    one, ours, rtol=1e-5, atol=1e-5 * float(ours.abs().max())
+                )
+
+
 def test_which_maps_there_are_and_no_more_blocks_than_they_need():
     image = torch.randn(2, 3, 96, 128)
     maps = EfficientNetLite(SMALL, out_indices=(3, 0, 1, 2))(image)
