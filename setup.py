@@ -64,6 +64,7 @@ setup(
         "tests": read_requirements("tests") + read_requirements("export"),
         "export": read_requirements("export"),
         "cluster": read_requirements("cluster"),
+        "weights": read_requirements("weights"),
     },
     entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
     classifiers=[

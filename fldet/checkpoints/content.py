@@ -8,6 +8,8 @@ stand-ins meanwhile; and what comes out is built anew from dictionaries, lists, 
 texts and plain tensors.
 """
 
+import io
+import pickle
 import pickletools
 import zipfile
 from collections import Counter, OrderedDict
@@ -138,6 +140,37 @@ def read(path: Path) -> Any:
     return _Copy().of(content)
 
 
+def read_pickle(data: bytes) -> Any:
+    """Returns the content of a plain pickle of arrays, as Detectron2's models are, read likewise.
+
+    A RefusedError means that it may run code, or holds something else than plain values; other
+    errors mean that it is damaged.
+    """
+    _check_instructions(io.BytesIO(data), by_stack=True)
+    return _Copy().of(_PlainUnpickler(io.BytesIO(data)).load())
+
+
+# Python's own: the one in C makes room for as many values as a file says.
+class _PlainUnpickler(pickle._Unpickler):
+    """Finds stand-ins for NumPy's arrays and what makes plain values, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what stands for a name."""
+        known = {"collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}
+        found = {**_STAND_INS, **known}.get(f"{module}.{name}")
+        if found is None:
+            raise RefusedError(f"it needs {module}.{name}, which may run code", f"{module}.{name}")
+        # a function of its own each time: a pickle may set its attributes
+        return found if isinstance(found, type) else lambda *arguments: found(*arguments)
+
+
+def _encode(text: Any = "", encoding: Any = "latin1", *_: Any) -> bytes:
+    """Stands for ``_codecs.encode``, by which early pickles hold bytes."""
+    if not (isinstance(text, str) and encoding == "latin1"):
+        raise RefusedError("it holds bytes in a way that pickle does not")
+    return text.encode("latin1")
+
+
 def _check_archive(path: Path) -> None:
     """Looks at sizes, checksums and instructions of a file that ``torch.save`` has written."""
     with zipfile.ZipFile(path) as archive:
@@ -156,8 +189,11 @@ def _check_archive(path: Path) -> None:
                     _check_instructions(file)
 
 
-def _check_instructions(file: IO[bytes]) -> None:
-    """Follows no instruction of a pickle, but sees what it would name, and how much it is."""
+def _check_instructions(file: IO[bytes], *, by_stack: bool = False) -> None:
+    """Follows no instruction of a pickle, but sees what it would name, and how much it is.
+
+    ``by_stack`` leaves names that are put together to whoever looks them up.
+    """
     large = 0
     for number, (code, value, _) in enumerate(pickletools.genops(file)):
         if number > MOST_INSTRUCTIONS:
@@ -166,6 +202,8 @@ def _check_instructions(file: IO[bytes]) -> None:
             name = str(value).replace(" ", ".", 1)
             if name not in _PLAIN and name not in _STAND_INS:
                 raise RefusedError(f"it needs {name}, which may run code", name)
+        elif code.name == "STACK_GLOBAL" and by_stack:
+            continue
         elif code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
             raise RefusedError("it names code in a way that torch.save does not")
         elif isinstance(value, int) and value.bit_length() > 60:

@@ -116,7 +116,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     state = {
         name.removeprefix("module."): value for name, value in weights_of(content, path).items()
     }
-    if problem := _first_mismatch(model.state_dict(), state):
+    if problem := first_mismatch(model.state_dict(), state):
         raise CheckpointError(
             f"{path} does not fit the model of the config: {problem}",
             expected="weights of the same architecture and number of classes",
@@ -233,7 +233,7 @@ def _no_run(content: dict[str, Any], iteration: int) -> str:
 def weights_problem(model: nn.Module, content: dict[str, Any], path: Path) -> str:
     """Returns the first way in which a checkpoint does not fit a model, '' if it does."""
     try:
-        return _first_mismatch(model.state_dict(), weights_of(content, path))
+        return first_mismatch(model.state_dict(), weights_of(content, path))
     except CheckpointError as error:
         return error.message
 
@@ -261,7 +261,8 @@ def _reason(path: Path, error: Exception) -> str:
     return f"it is cut off, damaged or of another kind: {shorten(text)}"
 
 
-def _first_mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str:
+def first_mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    """Returns the first way in which weights differ from those of a model, '' if they do not."""
     problems = [
         f"{name} is {tuple(found[name].shape)}, the model has {tuple(value.shape)}"
         for name, value in expected.items()

@@ -1,6 +1,7 @@
-"""Pretrained weights of backbones: where ``torchvision://`` leads, and what to do offline."""
+"""Pretrained weights of backbones: where ``torchvision://`` leads, and what to do without them."""
 
 import contextlib
+import inspect
 import json
 import logging
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from fldet.checkpoints.packaged import MissingPackageError
 from fldet.errors import CheckpointError, nearest
+from fldet.registry import MODELS
 
 log = logging.getLogger("fldet")
 
 PREFIX = "torchvision://"
+PRETRAINED = ("Pretrained", "PretrainedInit", "fldet.PackagedWeights")  # types of an init_cfg
 
 
 @CheckpointLoader.register_scheme(prefixes=PREFIX, force=True)
@@ -45,9 +49,14 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
 
 @contextlib.contextmanager
 def explained_downloads(cfg: Config) -> Iterator[None]:
-    """Says what to do when pretrained weights cannot be downloaded."""
+    """Says what to do when pretrained weights cannot be downloaded, or are not installed."""
     try:
         yield
+    except MissingPackageError as error:
+        raise MissingPackageError(
+            error.message,
+            hint=f"{error.hint}; without them: --cfg-options {' '.join(_doing_without(cfg))}",
+        ) from error
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise CheckpointError(
             f"cannot download the pretrained weights: {error}",
@@ -76,11 +85,19 @@ def _training_all(part: Any, name: str = "model.backbone") -> list[str]:
     if isinstance(part.get("norm_cfg"), dict):
         norm = part["norm_cfg"]
     overrides = {
-        "frozen_stages=-1": part.get("frozen_stages", -1) != -1,
-        "norm_eval=False": part.get("norm_eval", False),
-        "norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
+        f"{name}.frozen_stages=-1": part.get("frozen_stages", -1) != -1,
+        f"{name}.norm_eval=False": part.get("norm_eval", False),
+        f"+{name}.norm_eval=False": "norm_eval" not in part and _fixes_norms(part.get("type")),
+        f"{name}.norm_cfg.requires_grad=True": not norm.get("requires_grad", True),
     }
-    return [f"{name}.{override}" for override, needed in overrides.items() if needed]
+    return [override for override, needed in overrides.items() if needed]
+
+
+def _fixes_norms(kind: Any) -> bool:
+    """Returns whether a backbone keeps the statistics of its norms unless it is told otherwise."""
+    cls = MODELS.get(kind) if isinstance(kind, str) else None
+    option = inspect.signature(cls).parameters.get("norm_eval") if cls else None
+    return option is not None and option.default is True
 
 
 def warn_of_frozen_random_weights(cfg: Config, model: nn.Module) -> None:
@@ -113,6 +130,6 @@ def drop_pretrained(part: Any) -> None:
 def _is_pretrained(part: Any) -> bool:
     init = (part or {}).get("init_cfg")
     return any(
-        isinstance(one, dict) and one.get("type") in ("Pretrained", "PretrainedInit")
+        isinstance(one, dict) and one.get("type") in PRETRAINED
         for one in (init if isinstance(init, (list, tuple)) else [init])
     )

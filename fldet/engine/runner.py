@@ -157,6 +157,8 @@ class FldetRunner(Runner):
                     handler.close()
 
     def _init_model_weights(self) -> None:
+        if self._resume:  # all weights come from the checkpoint; pretrained ones may be gone
+            return
         with explained_downloads(self.cfg):
             super()._init_model_weights()
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fldet.errors import UsageError
 from fldet.models.dense_heads.anchor_loss import flatten_levels
 from fldet.models.dense_heads.yolov2_head import YOLOv2Head
+from fldet.models.task_modules import TorchvisionAnchorGenerator
 
 Maps = Sequence[Sequence[Tensor]]  # what a head gives: of each kind a map for each level
 
@@ -50,6 +51,12 @@ class WithBoxes(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        if isinstance(self.model.bbox_head.prior_generator, TorchvisionAnchorGenerator):
+            raise UsageError(
+                "anchors whose strides depend on the size of the image cannot be exported",
+                expected="fldet.AnchorGenerator",
+                hint="--post-process outside",
+            )
         cfg = self.model.bbox_head.test_cfg
         nms = cfg.get("nms") or {}
         self.score_thr, self.limit = float(cfg.score_thr), int(cfg.max_per_img)

@@ -1,7 +1,10 @@
 """A checkpoint file is looked at before it is followed, and gives plain values or a refusal."""
 
+import codecs
+import contextlib
 import io
 import pickle
+import tracemalloc
 import zipfile
 from collections import Counter, OrderedDict
 
@@ -179,3 +182,81 @@ def test_a_stream_of_junk_is_an_error_of_ours(tmp_path):
         except CheckpointError:
             continue
         assert type(content) is dict
+
+
+# --- plain pickles of arrays, as Detectron2's models are ---
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_a_pickle_of_arrays_comes_back(protocol):
+    content = {
+        "model": OrderedDict(a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.float64(0.5)),
+        "counts": [np.arange(3), 7, "text", (None, True, b"bytes")],
+    }
+    found = checkpoint_file.read_pickle(pickle.dumps(content, protocol=protocol))
+    assert found["model"]["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["model"]["a"].dtype == np.float32
+    assert found["model"]["b"] == 0.5
+    assert found["counts"][0].tolist() == [0, 1, 2]
+    assert found["counts"][1:] == [7, "text", (None, True, b"bytes")]
+
+
+def by_stack(module, name):
+    """A pickle of protocol 4 that puts a name together and calls it."""
+    words = b"".join(b"\x8c" + bytes([len(word)]) + word.encode() for word in (module, name))
+    return b"\x80\x04" + words + b"\x93)R."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Call(print, "PWNED"), protocol=2),
+        pickle.dumps(Call(eval, "print('PWNED')"), protocol=4),
+        by_stack("os", "getcwd"),
+        by_stack("builtins", "print"),
+        by_stack("fldet.checkpoints.content", "RefusedError"),
+        by_stack("numpy", "ndarray.tofile"),
+        by_stack("collections", "Counter.update"),
+        b"\x80\x04\x82\x01.",  # a number of the extension registry
+        b"(S'a'\nios\ngetcwd\n.",
+        b"cos\ngetcwd\n)R.",
+        pickle.dumps(Call(codecs.encode, "text", "rot13"), protocol=2),
+        pickle.dumps({1j: 2}),
+        pickle.dumps(np.array([object()], dtype=object), protocol=2),
+        pickle.dumps([[[1]] * 1000] * 10**4),
+    ],
+)
+def test_a_pickle_that_may_run_code_or_holds_something_else(data, capsys):
+    with pytest.raises(RefusedError):
+        checkpoint_file.read_pickle(data)
+    assert "PWNED" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02K\x01r\xff\xff\xff\x7f.",  # to be remembered as number two thousand million
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # bytes that are not there
+        b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"K\x01.",
+    ],
+)
+def test_a_small_pickle_does_not_ask_for_much_memory(data):
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Exception):
+            checkpoint_file.read_pickle(data)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_pickle_changes_nothing_of_what_stands_for_its_names():
+    """BUILD sets attributes of what it finds, functions' too."""
+    attributes = pickle.dumps({"__defaults__": (1, 2), "__doc__": "PWNED"}, protocol=2)[2:-1]
+    name = b"cnumpy.core.multiarray\nscalar\n"
+    data = b"\x80\x02" + name + b"N" + attributes + b"\x86b."
+    before = checkpoint_file._make_scalar.__defaults__
+    with pytest.raises(RefusedError, match="it holds a function"):
+        checkpoint_file.read_pickle(data)
+    assert checkpoint_file._make_scalar.__defaults__ == before
+    assert checkpoint_file._make_scalar.__doc__ is None

@@ -16,6 +16,7 @@ from fldet.models.dense_heads.post_process import (
     suppress,
 )
 from fldet.models.losses.sigmoid_loss import SigmoidLoss
+from fldet.models.task_modules.torchvision_anchors import fitted_to
 from fldet.registry import MODELS
 
 
@@ -153,6 +154,7 @@ class RetinaHead(AnchorLoss, MMDetRetinaHead):
     ) -> InstanceData:
         """Returns the detections of one image; the maps are (A * K, H, W) and (A * 4, H, W)."""
         scores, labels, deltas, anchors = [], [], [], []
+        generator = fitted_to(self.prior_generator, [maps.shape[-2:] for maps in cls_scores])
         for level, (logits, boxes) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
             best, label, rows = select_candidates(
                 logits,
@@ -164,9 +166,7 @@ class RetinaHead(AnchorLoss, MMDetRetinaHead):
             labels.append(label)
             deltas.append(gather_deltas(boxes, rows, self.bbox_coder.encode_size))
             anchors.append(
-                self.prior_generator.sparse_priors(
-                    rows, logits.shape[-2:], level, best.dtype, best.device
-                )
+                generator.sparse_priors(rows, logits.shape[-2:], level, best.dtype, best.device)
             )
         results = InstanceData(
             bboxes=self.bbox_coder.decode(

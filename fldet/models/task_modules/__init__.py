@@ -5,6 +5,7 @@ from fldet.models.task_modules.bipartite_assigner import BipartiteAssigner
 from fldet.models.task_modules.default_boxes import DefaultBoxes
 from fldet.models.task_modules.max_iou_assigner import MaxIoUAssigner
 from fldet.models.task_modules.miners import OHEM, HardNegatives
+from fldet.models.task_modules.torchvision_anchors import TorchvisionAnchorGenerator
 
 __all__ = [
     "OHEM",
@@ -13,4 +14,5 @@ __all__ = [
     "DefaultBoxes",
     "HardNegatives",
     "MaxIoUAssigner",
+    "TorchvisionAnchorGenerator",
 ]
