@@ -236,15 +236,16 @@ def advice(contestants: Sequence[Contestant]) -> tuple[str, ...]:
         return (
             f"None has learned enough to choose by, the best AP is {best.ap:.1f}: train longer.",
         )
+    best_first = [one for one in best_first if one.ap >= _LEARNED]
     lines = [f"Without a limit of time take {best.title}: AP {best.ap:.1f}, {_ms(best)} an image."]
     lines += [
         f"Where an image has less than {_ms(slower)}, take {faster.title}: AP {faster.ap:.1f}, "
         f"{_ms(faster)}."
         for slower, faster in pairwise(best_first)
     ]
-    lines.append(f"None of them takes less than {_ms(best_first[-1])}.")
-    known = [one for one in measured(contestants) if math.isfinite(one.memory_mib)]
-    if known:
+    lines.append(f"None that has learned takes less than {_ms(best_first[-1])}.")
+    learned = [one for one in measured(contestants) if one.ap >= _LEARNED]
+    if known := [one for one in learned if math.isfinite(one.memory_mib)]:
         least = min(known, key=lambda one: one.memory_mib)
         lines.append(f"{least.title} takes least memory, {least.memory_mib:.0f} MiB an image.")
     return tuple(lines)

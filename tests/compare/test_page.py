@@ -49,7 +49,7 @@ def test_the_envelope_and_which_one_to_take():
     assert advice(found) == (
         "Without a limit of time take Slow: AP 40.0, 30.0 ms an image.",
         "Where an image has less than 30.0 ms, take Quick: AP 30.0, 10.0 ms.",
-        "None of them takes less than 10.0 ms.",
+        "None that has learned takes less than 10.0 ms.",
         "Worse takes least memory, 40 MiB an image.",
     )
 
@@ -59,6 +59,13 @@ def test_nothing_is_advised_where_nothing_was_measured():
     assert "nothing to advise" in line
     (line,) = advice(with_envelope([contestant("one", 0.4, 10)]))
     assert line == "None has learned enough to choose by, the best AP is 0.4: train longer."
+
+
+def test_what_has_not_learned_is_not_advised_however_fast_and_small_it_is():
+    fast = contestant("fast", 0.0, 5, memory_mib=1)
+    found = with_envelope([*FOUR, fast])
+    assert found[-1].on_envelope
+    assert advice(found) == advice(with_envelope(FOUR))
 
 
 def test_minutes_of_a_curve_by_hand():
