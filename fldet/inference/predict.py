@@ -268,7 +268,7 @@ class _Run:
                 write_atomically(self.out / PICTURES / item.picture, data)
         except FileSystemError:
             raise
-        except (DataError, OSError, cv2.error) as error:
+        except (DataError, UsageError, OSError, cv2.error) as error:
             reason = str(error).splitlines()[0]
             return DataError(f"cannot draw the picture of {item.file}: {reason}")
         return None
