@@ -101,14 +101,15 @@ def test_copies_do_not_fall_on_both_sides(tmp_path):
     assert len({int(name[0]) % 2 for name in names}) == 2
 
 
-def test_unreadable_images_stay_in_training(tmp_path, caplog):
+def test_images_that_a_validation_would_end_at_stay_in_training(tmp_path, caplog):
     root = numbered_copies(tmp_path / "data")
     first = init_config(root, tmp_path / "first.py", model="small")
-    name = json.loads(first.set_aside.read_text())[0]
+    name, *_, other = json.loads(first.set_aside.read_text())
     (root / "images" / name).write_bytes(b"no image")
+    cv2.imwrite(str(root / "images" / other), np.zeros((50, 40, 3), np.uint8))
     result = init_config(root, tmp_path / "my.py", model="small")
-    assert name not in json.loads(result.set_aside.read_text())
-    assert f"images that cannot be read stay in training: {name!r}" in caplog.text
+    assert not {name, other} & set(json.loads(result.set_aside.read_text()))
+    assert f"not in the annotated size, stay in training: {name!r}, {other!r}" in caplog.text
 
 
 def test_all_commands_see_the_images_that_were_set_aside(tmp_path, fldet):

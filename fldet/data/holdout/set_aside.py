@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fldet.data.annotations import flag_of, id_of, image_path
+from fldet.data.annotations import flag_of, id_of, image_path, stated_size
 from fldet.data.formats.found import SHOWN, FoundData
 from fldet.data.holdout.choice import choose
 from fldet.data.holdout.copies import Thumbnails, group_copies, read_thumbnails
+from fldet.data.image_files import image_size
 from fldet.data.image_lists import ONLY, WITHOUT, list_text, part_of
 from fldet.errors import DataError, shorten
 from fldet.progress import with_progress
@@ -52,7 +53,8 @@ def set_aside(found: FoundData, content: Mapping[str, Any], share: float) -> Set
     """Returns the images to set aside, and says which classes and files are left out of that.
 
     Near copies stay together (``group_copies``); the same data give the same images
-    (``choose``). Images that cannot be read stay in training.
+    (``choose``). Images that cannot be read, or are of another size than annotated, stay in
+    training: a validation does not go on without them.
 
     Args:
         found: the data set, with a split ``train``.
@@ -62,13 +64,17 @@ def set_aside(found: FoundData, content: Mapping[str, Any], share: float) -> Set
     Raises:
         DataError: the images are too few or too alike.
     """
-    names = sorted(
-        {name for one in content["images"] if isinstance(name := one.get("file_name"), str)}
-    )
-    seen = _thumbnails(found.image_folder("train"), names)
+    entries = {
+        name: one for one in content["images"] if isinstance(name := one.get("file_name"), str)
+    }
+    names = sorted(entries)
+    seen = _thumbnails(found.image_folder("train"), entries)
     unread = {name for name in names if seen.get(name) is None}
     if unread:
-        log.warning("images that cannot be read stay in training: %s", _first(sorted(unread)))
+        log.warning(
+            "images that cannot be read, or not in the annotated size, stay in training: %s",
+            _first(sorted(unread)),
+        )
     groups = group_copies([seen.get(name) for name in names], names)
     choice = choose(dict(zip(names, groups, strict=True)), _classes(content), share, stay=unread)
     if choice.not_on_both_sides:
@@ -80,11 +86,16 @@ def set_aside(found: FoundData, content: Mapping[str, Any], share: float) -> Set
     return SetAside(choice.names, share, len(names), choice.groups)
 
 
-def _thumbnails(folder: Path, names: list[str]) -> dict[str, Thumbnails | None]:
+def _thumbnails(
+    folder: Path, entries: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Thumbnails | None]:
+    """Returns what is compared, by file name, of images that can be read as they are annotated."""
     paths = {}
-    for name in names:
+    for name, entry in entries.items():
         with suppress(DataError):
-            paths[name] = image_path(folder, name, "")
+            path = image_path(folder, name, "")
+            if image_size(path) == stated_size(entry):
+                paths[name] = path
     return dict(zip(paths, read_thumbnails(list(paths.values()), _with_progress), strict=True))
 
 
