@@ -70,6 +70,10 @@ ELSEWHERE = {
         FINETUNE
     ),
     "fldet init PATH --out my_config.py --finetune CHECKPOINT": FINETUNE,
+    "fldet init FOLDER --out my_config.py --val 0.3": (  # the data of the sandbox has a split
+        "tests/analysis/test_init_val.py",
+        '"--val", "0.3"',
+    ),
     "pip install ./fldet-example-plugin": (
         "tests/e2e/test_example_plugin.py",
         '"install", *options',

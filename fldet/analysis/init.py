@@ -14,14 +14,16 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from fldet import __version__
+from fldet.analysis.init_data import images_aside, read_splits, written
 from fldet.anchors.boxes import collect_boxes
 from fldet.anchors.cover import AnchorScheme, BoxSet
 from fldet.anchors.report import search
 from fldet.checkpoints.files import read_checkpoint
 from fldet.config.load import load_config
 from fldet.config.text import literal, words
-from fldet.data.formats.found import FoundData, oddities, used_classes
+from fldet.data.formats.found import FoundData, used_classes
 from fldet.data.formats.recognise import recognise
+from fldet.data.holdout.set_aside import SetAside
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.files import write_atomically
 from fldet.registry import MODELS as REGISTERED
@@ -46,6 +48,10 @@ class InitResult:
     format: str  # of the data
     root: Path  # of the data
     images: int  # in the training split
+    validation: int  # images to validate on; those of the test split where there is no other
+    # list of those that were training images, as the data has no validation split; else None
+    set_aside: Path | None
+    groups: int | None  # of all training images, if some are set aside: near copies are one
     classes: tuple[str, ...]
     scale: tuple[int, int]  # longer and shorter side of images in training, in pixels
     batch_size: int  # images of a step on one device
@@ -69,6 +75,7 @@ class Plan:
     batch_size: int
     max_iters: int
     finetune: Path | None = None
+    aside: SetAside | None = None
 
 
 def init_config(
@@ -79,6 +86,7 @@ def init_config(
     size: tuple[int, int] | None = None,
     images: Path | None = None,
     finetune: Path | None = None,
+    val: float | None = None,
 ) -> InitResult:
     """Writes a config for the data set at ``path`` and returns what it chose.
 
@@ -90,30 +98,40 @@ def init_config(
             the small model at most 320.
         images: folder of the images, for ``recognise``.
         finetune: checkpoint of a whole detector to start from; None starts from ImageNet weights.
+        val: share of the training images that is set aside to validate on, of data without a
+            validation split: ``set_aside``. They are listed in a file beside ``out``. 0 sets none
+            aside; None 0.2 where there are neither validation nor test images and it is possible.
 
     Raises:
-        UsageError: ``out`` exists or is no ``.py``, or the model is unknown.
-        DataError: the data set is not recognised, malformed, or has no training images or boxes.
+        UsageError: ``out`` exists or is no ``.py``, the model is unknown, ``val`` is no share, or
+            the data has a validation split.
+        DataError: the data set is not recognised, malformed, or has no training images or boxes, or
+            none of them can be set aside.
         CheckpointError: ``finetune`` cannot be read, or is of another model.
     """
-    if out.exists():
-        raise UsageError(f"{out} exists", expected="a new file", hint="choose another --out")
-    if out.suffix != ".py":
-        raise UsageError(f"{out} is not a .py file", expected="for example --out my_config.py")
-    if model not in MODELS:
-        raise UsageError(f"unknown model {model!r}", expected=", ".join(MODELS))
-    plan = make_plan(recognise(path, images), out.stem, model, size)
-    if finetune:
-        plan = replace(plan, finetune=finetune.resolve())
-        _check_fit(plan)
-    advice = better_anchors(collect_boxes(_draft(plan)))
-    write_atomically(out, config_text(plan, advice))
-    load_config(out)
+    _check_options(out, model, val)
+    found, contents = read_splits(recognise(path, images))
+    aside = images_aside(found, contents["train"], val)
+    file = out.absolute().with_name(f"{out.stem}_val.json")
+    if aside:
+        found = aside.applied(found, file)
+        contents = {**contents, **aside.divided(contents["train"])}
+    plan = replace(_fitted(found, contents, out.stem, model, size), aside=aside)
+    with written(file, aside.text if aside else ""):
+        if finetune:
+            plan = replace(plan, finetune=finetune.resolve())
+            _check_fit(plan)
+        advice = better_anchors(collect_boxes(_draft(plan)))
+        write_atomically(out, config_text(plan, advice))
+        load_config(out)
     return InitResult(
         path=out,
         format=plan.found.format,
         root=plan.found.root,
         images=plan.images,
+        validation=len(contents.get("val", contents.get("test", {"images": ()}))["images"]),
+        set_aside=file if aside else None,
+        groups=aside.groups if aside else None,
         classes=plan.classes,
         scale=plan.scale,
         batch_size=plan.batch_size,
@@ -123,29 +141,36 @@ def init_config(
     )
 
 
+def _check_options(out: Path, model: str, val: float | None) -> None:
+    if out.exists():
+        raise UsageError(f"{out} exists", expected="a new file", hint="choose another --out")
+    if out.suffix != ".py":
+        raise UsageError(f"{out} is not a .py file", expected="for example --out my_config.py")
+    if model not in MODELS:
+        raise UsageError(f"unknown model {model!r}", expected=", ".join(MODELS))
+    if val is not None and not 0 <= val < 1:
+        raise UsageError(
+            f"val is {val}", expected="a share of the images, above 0 and below 1; or 0"
+        )
+
+
 def make_plan(found: FoundData, name: str, model: str, size: tuple[int, int] | None = None) -> Plan:
     """Returns what the config of a data set says, anchors aside.
 
     Raises:
         DataError: there are no training images or boxes, or an image has no size.
     """
-    if "train" not in found.splits:
-        raise DataError(
-            f"{found.root} has no training images, only {', '.join(found.splits)}",
-            expected="a split called 'train'",
-            hint="; ".join(found.notes),
-        )
-    contents = {split: found.read(split) for split in found.splits}
-    for note in oddities(found, contents):
-        log.warning("%s", note)
-    for split in ("val", "test"):  # COCO's own test files have no boxes
-        if split in contents and not contents[split]["annotations"]:
-            log.info("the %s images have no boxes and are left out", split)
-            del contents[split]
-    found = FoundData(found.format, found.root, {s: found.splits[s] for s in contents})
+    return _fitted(*read_splits(found), name, model, size)
+
+
+def _fitted(
+    found: FoundData,
+    contents: Mapping[str, Mapping[str, Any]],
+    name: str,
+    model: str,
+    size: tuple[int, int] | None,
+) -> Plan:
     images = contents["train"]["images"]
-    if not images or not contents["train"]["annotations"]:
-        raise DataError(f"the training images of {found.root} have no boxes", expected="some")
     classes, groups = used_classes(contents.values())
     scale = size or median_scale(images, LARGEST_OF_SMALL if model == SMALL else LARGEST)
     batch_size = min(8 if scale[0] <= 640 else 4, len(images))
@@ -333,6 +358,9 @@ def _loader(plan: Plan, split: str) -> str:
                 "val_dataloader = val_evaluator = val_cfg = None\n"
             )
         word = "" if "val" in splits else "# There is no split for validation: the test images.\n"
+        if aside := plan.aside:
+            count = f"{len(aside.names)} of {aside.images} training images"
+            word = f"# {count} are set aside, near copies together; the file lists them.\n"
         return f"{word}{_loader_text(plan, 'val')}val_evaluator = {evaluator}\n"
     if "test" not in splits or "val" not in splits:
         return ""

@@ -17,6 +17,7 @@ EXAMPLES = """
   fldet init FOLDER --out my_config.py
   fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
+  fldet init FOLDER --out my_config.py --val 0.3       # of data without a validation split
   fldet init FOLDER/annotations/train.json --images PICTURES --out my_config.py
   fldet init FOLDER --out my_config.py --finetune work_dirs/other/best_coco_AP_iter_9000.pth
 """
@@ -43,6 +44,15 @@ def init(
             help="Start from this trained detector, with the schedule for that.",
         ),
     ] = None,
+    val: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the training images to validate on, of data without a split for that; "
+            "0: none.",
+            show_default="0.2",
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -52,7 +62,9 @@ def init(
     from fldet.devices import select_device
 
     sides = parse_size(size)
-    result = init_config(path, out, model=model, size=sides, images=images, finetune=finetune)
+    result = init_config(
+        path, out, model=model, size=sides, images=images, finetune=finetune, val=val
+    )
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path
     )
@@ -71,6 +83,16 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return long, short
 
 
+def _validation_text(result: "InitResult") -> str:
+    if result.set_aside is None:
+        return f"{result.validation} images" if result.validation else "none: no AP"
+    total = result.images + result.validation
+    return (
+        f"{result.validation} of {total} training images, set aside; near copies stay together "
+        f"({result.groups} groups); listed in {result.set_aside}"
+    )
+
+
 def init_text(result: "InitResult") -> str:
     """Returns what was chosen, and the next commands."""
     long, short = result.scale
@@ -78,6 +100,7 @@ def init_text(result: "InitResult") -> str:
         "config": str(result.path),
         "data": f"{result.format}, {result.images} training images, "
         f"{len(result.classes)} classes, in {result.root}",
+        "validation": _validation_text(result),
         "image size": f"{long} x {short}",
         "schedule": f"{result.max_iters} iterations of {result.batch_size} images",
         "anchors": "the model's own",

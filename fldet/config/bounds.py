@@ -101,7 +101,7 @@ BOUNDS = (
     (r"\bdata_preprocessor\.(pad_size_divisor|std)$", _each(_POSITIVE)),
     (r"(pipeline|transforms)\.(scale|scales|img_scale|size_divisor)$", _each(_POSITIVE)),
     (r"\.max_broken_images$", _at_least(0)),
-    (r"(^|\.)(data_root|ann_file)$|\.data_prefix\.\w+$", _TEXT),
+    (r"(^|\.)(data_root|ann_file|only_images|without_images)$|\.data_prefix\.\w+$", _TEXT),
 )
 
 

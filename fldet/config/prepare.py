@@ -15,13 +15,14 @@ from mmengine.config import Config
 from fldet.config.check import TRAINING_KEYS, validate
 from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
+from fldet.data.image_lists import ONLY, WITHOUT
 from fldet.errors import ConfigError, DataError, UsageError, shorten
 from fldet.registry import dataset_class
 
 log = logging.getLogger("fldet")
 
 OUR_METRICS = ("fldet.CocoMetric", "fldet.VOCMetric")
-TRUTH_KEYS = ("type", "data_root", "ann_file", "data_prefix", "split", "metainfo")
+TRUTH_KEYS = ("type", "data_root", "ann_file", "data_prefix", "split", "metainfo", ONLY, WITHOUT)
 SPLITS = ("train", "val", "test")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -275,7 +276,7 @@ def _set_num_classes(model: Any, count: int) -> None:
 
 
 def _set_truth(cfg: Config, phase: str) -> None:
-    """Tells our metrics what their loader reads: a COCO file, or the data set of another format."""
+    """Tells our metrics what their loader reads: a COCO file, or another data set."""
     datasets = our_datasets(cfg.get(f"{phase}_dataloader"))
     evaluator = cfg.get(f"{phase}_evaluator")
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
@@ -284,7 +285,7 @@ def _set_truth(cfg: Config, phase: str) -> None:
         kind, dataset = datasets[0]
         if metric.get("ann_file") or metric.get("dataset"):
             continue
-        if kind.reads_coco_file:
+        if kind.reads_coco_file and not (dataset.get(ONLY) or dataset.get(WITHOUT)):
             metric.ann_file = str(kind.annotation_file(dataset))
         else:
             metric.dataset = {key: dataset[key] for key in TRUTH_KEYS if key in dataset}

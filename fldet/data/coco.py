@@ -27,6 +27,7 @@ from fldet.data.annotations import (
     read_class_names,
 )
 from fldet.data.image_files import missing_files
+from fldet.data.image_lists import ONLY, WITHOUT, listed_content
 from fldet.data.images import BrokenImages
 from fldet.errors import BrokenImageError, DataError, shorten
 from fldet.registry import DATASETS
@@ -53,6 +54,9 @@ class CocoDataset(BaseDetDataset):
         max_broken_images: broken images that training goes on without; 0 stops at the first.
         broken_images_file: where all processes of a run list them, so that each is counted once;
             None counts those that this object meets.
+        only_images: JSON list of file names as the annotations have them, relative to
+            ``data_root``: all others are left out.
+        without_images: such a list: its images are left out.
         **kwargs: of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``,
             ``data_prefix=dict(img=...)``, ``pipeline``, ``metainfo=dict(classes=...)``,
             ``filter_cfg=dict(filter_empty_gt=..., min_size=...)``, ``indices``, ``test_mode``.
@@ -69,11 +73,14 @@ class CocoDataset(BaseDetDataset):
         *args: Any,
         max_broken_images: int = 10,
         broken_images_file: str | None = None,
+        only_images: str | None = None,
+        without_images: str | None = None,
         **kwargs: Any,
     ) -> None:
         file = None if broken_images_file is None else Path(broken_images_file)
         self.broken = BrokenImages(max_broken_images, file)
         self.missing_classes: frozenset[str] = frozenset()
+        self.lists = {ONLY: only_images, WITHOUT: without_images}
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -105,7 +112,7 @@ class CocoDataset(BaseDetDataset):
         ``faults`` takes what is wrong with single files, which are then left out; here it is one.
         """
         del faults
-        return read_annotations(cls.annotation_file(options))
+        return listed_content(read_annotations(cls.annotation_file(options)), options)
 
     @classmethod
     def read_truth(cls, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +210,7 @@ class CocoDataset(BaseDetDataset):
             "ann_file": self.ann_file,
             "data_prefix": self.data_prefix,
             "metainfo": self._metainfo,
+            **{key: str(Path(self.data_root, file)) for key, file in self.lists.items() if file},
         }
 
     def _label_of(self, id_by_name: dict[str, int], path: Path) -> dict[int, int]:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from fldet.data.coco import CocoDataset, numbered
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.image_files import IMAGE_ENDINGS, image_size
+from fldet.data.image_lists import listed_content
 from fldet.data.markup import read_xml, xml_text
 from fldet.errors import DataError, collect, nearest, shorten
 from fldet.registry import DATASETS
@@ -73,7 +74,7 @@ class VOCDataset(CocoDataset):
         classes = tuple(given or _class_names(folder, None if faults is None else []))
         if not faults:
             _check_classes(classes, entries, folder)
-        return numbered(entries, classes)
+        return listed_content(numbered(entries, classes), options)
 
 
 class _Images:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from fldet.data.coco import CocoDataset, numbered
 from fldet.data.folders import files_below, folder_named, images_by_stem, text_lines
 from fldet.data.image_files import image_size
+from fldet.data.image_lists import listed_content
 from fldet.data.yolo_settings import Settings, image_files, read_settings
 from fldet.errors import DataError, collect, shorten
 from fldet.files import MIB
@@ -71,7 +72,7 @@ class YOLODataset(CocoDataset):
         images, labels = image_files(data, options.get("split", "train")), _Labels()
         entries = [*collect(lambda path: _read_labels(path, labels, data), images, faults)]
         labels.tell(data.path)
-        return numbered(entries, data.names)
+        return listed_content(numbered(entries, data.names), options)
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "split": self.split}

@@ -110,9 +110,10 @@ def test_the_group_of_roboflow_is_no_class(roboflow, tmp_path):
 
 def test_without_images_to_validate_on(tiny_coco, tmp_path):
     path = tiny_coco / "annotations" / "instances_train2017.json"
-    result = init_config(path, tmp_path / "my.py")
+    result = init_config(path, tmp_path / "my.py", val=0)
     cfg = prepare_config(load_config(result.path), phases=("train",))
     assert cfg.val_dataloader is None
+    assert (result.validation, result.set_aside) == (0, None)
     assert "no images to validate on" in result.path.read_text()
 
 
@@ -227,7 +228,8 @@ def test_starting_from_a_detector(tiny_coco, roboflow, tmp_path, with_validation
         written(roboflow, tmp_path, model="r50", finetune=tmp_path / "r18.pth")
     assert error.value.hint.startswith("--model r18")
     assert not (tmp_path / "my.py").exists()
-    init_config(roboflow, tmp_path / "my.py", finetune=tmp_path / "r18.pth")
+    val = None if with_validation else 0
+    init_config(roboflow, tmp_path / "my.py", finetune=tmp_path / "r18.pth", val=val)
     found = load_config(tmp_path / "my.py")
     assert found.load_from == str(tmp_path / "r18.pth")
     assert (found.model.backbone.depth, found.model.backbone.init_cfg) == (18, None)

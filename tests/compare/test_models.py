@@ -119,12 +119,20 @@ def test_configs_that_are_there_stay(tmp_path, tiny_coco):
     assert path.read_text().endswith("# mine\n")
 
 
-def test_unknown_models_and_data_without_validation(tmp_path, tiny_coco):
+def test_unknown_models_and_data_without_a_validation_split(tmp_path, tiny_coco):
     with pytest.raises(UsageError, match="unknown model 'retinanett'"):
         write_models(("retinanett",), tiny_coco, None, tmp_path)
     data = tmp_path / "data"
     shutil.copytree(tiny_coco, data)
     (data / "annotations" / "instances_val2017.json").unlink()
     shutil.rmtree(data / "val2017")
+    paths = write_models(("retinanet", "ssd"), data, None, tmp_path / "configs")
+    listed = str(tmp_path / "configs" / "data_val.json")
+    for path in paths.values():
+        cfg = load_config(path)
+        assert cfg.val_dataloader.dataset.only_images == listed
+        assert cfg.train_dataloader.dataset.without_images == listed
+    for file in (data / "train2017").iterdir():  # no one can be read
+        file.write_bytes(b"")
     with pytest.raises(DataError, match="no images to validate on"):
-        write_models(("retinanet",), data, None, tmp_path / "configs")
+        write_models(("retinanet",), data, None, tmp_path / "more")

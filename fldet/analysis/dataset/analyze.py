@@ -10,6 +10,7 @@ from fldet.analysis.dataset.pictures import contact_sheet, cover_sheet, plot_sum
 from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
 from fldet.config.prepare import dataset_of
 from fldet.data.annotations import read_annotations
+from fldet.data.image_lists import ONLY, WITHOUT
 from fldet.errors import ConfigError
 from fldet.results import ANALYSES, Analysis
 
@@ -40,13 +41,16 @@ def analyze_dataset(
     """
     if isinstance(source, Path):
         annotation_file, content = source, read_annotations(source)
+        name = source.stem
     else:
         kind, dataset = dataset_of(source, split)
         annotation_file, images = kind.annotation_file(dataset), kind.image_folder(dataset)
         content = kind.read(dataset)
+        is_part = bool(dataset.get(ONLY) or dataset.get(WITHOUT))  # of the file
+        name = annotation_file.stem + f"_{split}" * is_part
     summary = summarize_content(content, annotation_file.name, images)
-    files = [plot_summary(summary, out_dir / f"{annotation_file.stem}.png")]
-    sheet = out_dir / f"{annotation_file.stem}_images.jpg"
+    files = [plot_summary(summary, out_dir / f"{name}.png")]
+    sheet = out_dir / f"{name}_images.jpg"
     is_config = not isinstance(source, Path)
     if is_config and split == "train" and _draw_augmented(source, sheet):
         files.append(sheet)

@@ -146,6 +146,10 @@ def _recognised(path: Path, splits: list[str]) -> "list[Source]":
 
 
 def _source(kind: "type[CocoDataset]", dataset: "Mapping[str, Any]") -> "Source":
+    """Returns what is looked at of a data set: all its files, also where lists divide them."""
+    from fldet.data.image_lists import ONLY, WITHOUT
+
+    dataset = {key: value for key, value in dataset.items() if key not in (ONLY, WITHOUT)}
     read = None if kind.reads_coco_file else partial(kind.read, dataset)
     return kind.annotation_file(dataset), kind.image_folder(dataset), read
 
