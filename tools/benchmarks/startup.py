@@ -4,9 +4,9 @@ Usage: python tools/benchmarks/startup.py [--config CONFIG] [--rounds 5] [--json
 
 The help page is compared with ``import typer``. A training counts from the start of the process
 until the first batch is there, compared with ``Runner.from_cfg(cfg).train()`` on the same resolved
-config, as MMDetection's ``tools/train.py`` does it, imgaug imported with it as ever. Every process
-is a new one, in alternating rounds. CONFIG is by default a small one, on Shapes drawn into a
-temporary folder.
+config, as MMDetection's ``tools/train.py`` does it, with the operators and the postponed imports of
+fldet. Every process is a new one, in alternating rounds. CONFIG is by default a small one, on
+Shapes drawn into a temporary folder.
 """
 
 import argparse
@@ -49,18 +49,17 @@ class StopAtFirstBatch(Hook):
             child.kill()
         os._exit(0)
 """
-# fldet, which the config imports, puts imgaug off until mmdet's lane detection needs it; without
-# fldet it comes with mmdet's data sets.
+# mmdet cannot be imported everywhere without what fldet does about it: operators that mmcv lacks,
+# and imports that are put off until a function of mmdet needs them. It gets both.
 MMDET = """
-import contextlib
 import sys
-
-with contextlib.suppress(ImportError):
-    import imgaug.augmenters
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from fldet._compat import install
+
+install()
 cfg = Config.fromfile(sys.argv[1])
 cfg.work_dir = sys.argv[2]
 Runner.from_cfg(cfg).train()
