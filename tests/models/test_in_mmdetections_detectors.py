@@ -156,6 +156,7 @@ def test_our_parts_give_the_losses_of_theirs(name, parts):
     assert found == set(parts)
     torch.manual_seed(0)
     theirs = MODELS.build(ConfigDict(theirs_cfg)).train()
+    theirs.init_weights()  # some have parameters that are any memory before
     ours = MODELS.build(ConfigDict(ours_cfg)).train()
     loss = "bbox_head.loss_cls."  # what GHM has counted, which is nothing yet
     state = {k: v for k, v in theirs.state_dict().items() if not k.startswith(loss)}
