@@ -216,11 +216,12 @@ def _write_drafts(settings: Settings, named: Sequence[str], work_dir: Path) -> d
         work_dir: of the comparison.
     """
     folder, drafts = work_dir / DRAFTS, {}
+    given = {str(find_config(name)) for name in named}
     if settings.data:
         drafts = write_models(settings.models, settings.data, settings.size, folder)
     for one in settings.configs:
         path = drafts[Path(one).stem] = folder / Path(one).name
-        if path.exists() and one not in {str(find_config(name)) for name in named}:
+        if path.exists() and one not in given:
             continue
         text = format_config(load_config(one))
         if path.exists() and path.read_text(encoding="utf-8") != text:

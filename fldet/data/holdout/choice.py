@@ -33,7 +33,6 @@ def choose(
     share: float,
     *,
     stay: Set[str] = frozenset(),
-    seed: int = 0,
 ) -> Choice:
     """Returns which images to set aside, a share of all: groups as a whole.
 
@@ -47,12 +46,11 @@ def choose(
         classes: classes that an image has boxes of, by name; images without boxes may lack.
         share: of the images, above 0 and below 1.
         stay: images that must not be set aside, nor those of their groups.
-        seed: another one gives another choice.
 
     Raises:
         DataError: nothing can be set aside; the message says why.
     """
-    found = _in_order(groups, classes, stay, seed)
+    found = _in_order(groups, classes, stay)
     wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
     chosen = _choose(found, wanted, min(MOST * wanted, len(groups) // 2))
     sides = [Counter[Hashable](), Counter[Hashable]()]
@@ -70,7 +68,6 @@ def _in_order(
     groups: Mapping[str, Hashable],
     classes: Mapping[str, Set[Hashable]],
     stay: Set[str],
-    seed: int,
 ) -> list[_Group]:
     by_key: dict[Hashable, list[str]] = defaultdict(list)
     for name, key in groups.items():
@@ -79,7 +76,7 @@ def _in_order(
     for names in by_key.values():
         used = {one for name in names for one in classes.get(name, ())}
         first = min(names).encode(errors="surrogatepass")
-        place = hashlib.blake2b(first, salt=seed.to_bytes(16, "little")).digest()
+        place = hashlib.blake2b(first).digest()
         found.append(_Group(names, used, stay.isdisjoint(names), place))
     return sorted(found, key=lambda group: group.place)
 
