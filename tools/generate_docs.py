@@ -40,6 +40,11 @@ ONE_LINE = {
     "early_stopping": ("5", f"ends after validations without a better score: {MACHINE}"),
     "max_time": ("'2h30m'", f"ends when the time is used up: {MACHINE}"),
     "accumulate": ("4", f"gradients of so many batches make a step: {MACHINE}"),
+    "augment": ("'small'", f"images are scaled, cropped, distorted at random: {MACHINE}"),
+    "oversample": (
+        "0.1",
+        "images of rare classes more often: [own data](own-data.md#rare-classes)",
+    ),
     "skip_nonfinite": (
         "3",
         "batches whose loss is not finite are passed over: [reliability](reliability.md#runs)",

@@ -33,5 +33,10 @@ channels_last = False
 fold_batch_norms = False
 compile = False
 gradient_checkpointing = False
+# Steps that are put into the pipeline of train_dataloader: 'small', for hundreds of images,
+# 'medium', for thousands. docs/fitting.md says what each does, and oversample.
+augment = 'none'
+# Images of classes that fewer than this share of the images show are trained on more often.
+oversample = False
 load_from = None
 resume = False

@@ -214,6 +214,11 @@ def iterations(images: int, batch_size: int, fewest: int = FEWEST) -> int:
     return min(max(wanted, fewest), MOST)
 
 
+def augmentation_for(images: int) -> str:
+    """Returns the value of the line ``augment`` for so many training images."""
+    return "small" if images < 1000 else "medium" if images < 10_000 else "none"
+
+
 def better_anchors(boxes: BoxSet) -> tuple[AnchorScheme, float, float] | None:
     """Returns the anchors that cover most boxes, no more of them than now, and both shares.
 
@@ -231,7 +236,7 @@ def _draft(plan: Plan) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "draft.py")
         path.write_text(config_text(plan, None), encoding="utf-8")
-        return load_config(path)
+        return load_config(path, {"augment": "none"})  # anchors are for objects as they are
 
 
 def _check_fit(plan: Plan) -> None:
@@ -336,11 +341,13 @@ def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
 
 def _pipelines(plan: Plan) -> str:
     largest = LARGEST_OF_SMALL if plan.model == SMALL else LARGEST
+    preset = augmentation_for(plan.images)
+    augment = f"augment = {preset!r}  # for so few images\n" if preset != "none" else ""
     return f"""# Longer and shorter side of images, in pixels: the median, at most {largest}.
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}
-"""
+{augment}"""
 
 
 def _loader(plan: Plan, split: str) -> str:

@@ -1,6 +1,6 @@
 """Boxes as the network sees them, without its images: what the anchors of a config have to cover.
 
-Sizes come from the annotation file and go through the resizing of the pipeline, so nothing is
+Sizes come from the annotation file and go through resizing and crops of the pipeline, so nothing is
 decoded and a data set of any size is done in seconds.
 """
 
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import RandomChoiceResize, RandomResize
+from mmdet.datasets.transforms import FilterAnnotations
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
 from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet, best_ious
 from fldet.config.prepare import prepare_config
-from fldet.data.sizes import _boxes_of, _is_resize, _transforms, padded, seeded
+from fldet.data.sizes import _boxes_of, _moves_boxes, _transforms, padded, seeded
+from fldet.data.transforms import RandomCrop
 from fldet.errors import ConfigError, DataError, FldetError, UsageError
 from fldet.registry import DATASETS, TASK_UTILS
 
@@ -160,11 +162,11 @@ def _collect(
     track: Track,
 ) -> BoxSet:
     transforms = _transforms(dataset)
-    resizes = [one for one in transforms if _is_resize(one)]
-    others = [type(one).__name__ for one in transforms if not _is_resize(one)]
+    followed = [one for one in transforms if _moves_boxes(one)]
+    others = [type(one).__name__ for one in transforms if not _moves_boxes(one)]
     divisor = (cfg.model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
     with seeded(seed):
-        seen = [_boxes_of(dataset.get_data_info(index), resizes) for index in track(chosen)]
+        seen = [_boxes_of(dataset.get_data_info(index), followed) for index in track(chosen)]
     sizes = np.array([size for _, _, size in seen], np.int64).reshape(-1, 2)
     return BoxSet(
         boxes=np.concatenate([boxes for boxes, _, _ in seen]),
@@ -177,14 +179,19 @@ def _collect(
             "images": f"all {len(chosen)} images"
             if len(chosen) == len(dataset)
             else f"{len(chosen)} of {len(dataset)} images, drawn with seed {seed}",
-            "resizing": "; ".join(_describe(one, seed) for one in resizes) or "none",
+            "resizing": "; ".join(filter(None, (_describe(one, seed) for one in followed)))
+            or "none",
             "left_out": ", ".join(s for s in others if not s.startswith(("Load", "Pack"))),
         },
     )
 
 
 def _describe(transform: Any, seed: int) -> str:
-    """Returns a resizing in a few words."""
+    """Returns a resizing or crop in a few words, '' for a step that only leaves boxes out."""
+    if isinstance(transform, FilterAnnotations):
+        return ""
+    if isinstance(transform, RandomCrop):
+        return f"RandomCrop to {transform.crop_size} at most, drawn with seed {seed}"
     name, inner = type(transform).__name__, getattr(transform, "resize", transform)
     if isinstance(transform, RandomChoiceResize):
         scales = transform.scales

@@ -79,7 +79,7 @@ def write_models(names: tuple[str, ...], data: Path, size: Any, folder: Path) ->
 def _read_data(data: Path, size: tuple[int, int] | None, config: Path) -> Data:
     if not config.exists():
         init_config(data, config, model="small", size=size)
-    cfg = load_config(config)
+    cfg = load_config(config, {"augment": "none"})
     if not cfg.get("val_dataloader"):
         raise DataError(
             f"{data} has no images to validate on",
@@ -92,7 +92,8 @@ def _read_data(data: Path, size: tuple[int, int] | None, config: Path) -> Data:
 
 
 def _text(model: SmallModel, data: Data, path: Path) -> str:
-    changes = model.fit(load_config(model.config).model, data)
+    # the steps of ``augment`` fit not all models, and all are to see the same images
+    changes = {"augment": "none", **model.fit(load_config(model.config).model, data)}
     if "model" in changes:
         changes["model"] = {"_delete_": True, **changes["model"]}
     head = f'"""{model.title}, small, for {words(path.name)}: {model.words}\n\n'

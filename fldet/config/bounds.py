@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
+from fldet.config.augment import PRESETS
 from fldet.errors import shorten
 from fldet.numeric import is_number
 
@@ -63,6 +64,14 @@ _LENGTH = Bound(  # as 1e5 too
 )
 _DICT = Bound(lambda value: not value, "a dict")  # which passes in any place
 _DICTS = Bound(lambda value: isinstance(value, (list, tuple)) or value is False, "a list of dicts")
+_PRESET = Bound(
+    lambda value: isinstance(value, str) and value in PRESETS,
+    f"one of {', '.join(map(repr, PRESETS))}",
+)
+_THRESHOLD = Bound(
+    lambda value: value is False or (_is_number(value) and 0 < value <= 1),
+    "a share of the images, above 0 and at most 1; False for none",
+)
 _TEXT = Bound(lambda value: isinstance(value, (str, os.PathLike)), "a text", "in quotes: '2017'")
 
 # Where in the config, list indices left out. None is let through: it stands for a default.
@@ -71,6 +80,8 @@ BOUNDS = (
     (r"^(randomness|auto_scale_lr|env_cfg|log_processor|visualizer)$", _DICT),
     (r"_dataloader\..*(metainfo|data_prefix|sampler|batch_sampler)$", _DICT),
     (r"_dataloader\..*pipeline$|^custom_hooks$|^(val|test)_evaluator$", _DICTS),
+    (r"^augment$", _PRESET),
+    (r"^oversample$", _THRESHOLD),
     (r"^train_cfg\.(max_iters|max_epochs)$", _LENGTH),
     (r"^train_cfg\.val_interval$", _LENGTH._replace(hint=_NO_VALIDATION)),
     (r"^train_cfg\.val_begin$", _at_least(0)),

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from fldet.config.augment import NONE, augmented
 from fldet.config.check import TRAINING_KEYS, validate
 from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
@@ -55,6 +56,8 @@ def prepare_config(
             if "." not in dataset["type"]:  # MMEngine would build MMDetection's class of the name
                 dataset["type"] = f"fldet.{dataset['type']}"
             _read_with_names(dataset.get("pipeline"))
+    if "train" in phases:
+        _set_training_data(cfg)
     for phase in ("val", "test"):
         _set_truth(cfg, phase)
     if "val" in phases:
@@ -174,6 +177,22 @@ def _read_with_names(pipeline: Any) -> None:
             step["type"] = "fldet.LoadImageFromFile"
         if isinstance(step, (dict, list, tuple)):
             _read_with_names(step)
+
+
+def _set_training_data(cfg: Config) -> None:
+    """Does to the training data what ``augment`` and ``oversample`` say, once."""
+    loader = cfg.train_dataloader
+    if (cfg.get("augment") or NONE) != NONE:
+        for dataset in _datasets(loader):
+            dataset.pipeline = augmented(dataset.get("pipeline") or (), cfg.augment)
+        cfg.augment = NONE  # done: the config that is saved has the steps themselves
+    if cfg.get("oversample"):
+        loader.dataset = {
+            "type": "fldet.ClassBalancedDataset",
+            "oversample_thr": cfg.oversample,
+            "dataset": loader.dataset,
+        }
+        cfg.oversample = False
 
 
 def _check_files(cfg: Config, loader: str) -> None:

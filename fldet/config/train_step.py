@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from fldet.config.check import TRAINING_KEYS
+from fldet.config.prepare import our_datasets
 from fldet.devices import has_bfloat16
 from fldet.errors import ConfigError
 
@@ -126,7 +127,8 @@ def _use_our_preprocessor(cfg: Config, compiling: dict[str, Any]) -> None:
 
 def _hint_at_one_size(cfg: Config, sizes: Any) -> None:
     """Says where images that all have one size are padded: default boxes of a head go by maps."""
-    size = _fixed_size((cfg.train_dataloader.get("dataset") or {}).get("pipeline"))
+    pipelines = [dataset.get("pipeline") for _, dataset in our_datasets(cfg.train_dataloader)]
+    size = next(filter(None, map(_fixed_size, pipelines)), None)
     if size is None or not isinstance(sizes, int):
         return
     padded = tuple(-(-side // sizes) * sizes for side in size)

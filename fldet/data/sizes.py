@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from mmcv.transforms import RandomChoiceResize, RandomResize
 from mmcv.transforms import Resize as MMCVResize
-from mmdet.datasets.transforms import FixScaleResize
+from mmdet.datasets.transforms import FilterAnnotations, FixScaleResize
 from mmdet.datasets.transforms.transforms import rescale_size as floored_size
 from mmengine.config import Config
+
+from fldet.data.transforms import RandomCrop
 
 log = logging.getLogger("fldet")
 
@@ -36,7 +38,9 @@ def largest_input(cfg: Config, dataset: Any) -> tuple[tuple[int, int], int]:
     for width, height in {(info["width"], info["height"]) for info in infos}:
         size = width, height
         for transform in transforms:
-            if _is_resize(transform):
+            if isinstance(transform, RandomCrop):
+                size = transform.size_after(size)
+            elif _is_resize(transform):
                 size = _size_after(size, transform, _largest_scale)
         sizes.append(size)
     groups = [sizes]
@@ -78,17 +82,46 @@ def _is_resize(transform: Any) -> bool:
     return isinstance(transform, (MMCVResize, RandomResize, RandomChoiceResize))
 
 
+def _moves_boxes(transform: Any) -> bool:
+    """Returns whether ``_boxes_of`` knows what a step does to sizes and boxes."""
+    if isinstance(transform, FilterAnnotations):
+        return bool(transform.by_box)
+    return _is_resize(transform) or isinstance(transform, RandomCrop)
+
+
 def _boxes_of(
-    image: Mapping[str, Any], resizes: Sequence[Any]
+    image: Mapping[str, Any], transforms: Sequence[Any]
 ) -> tuple[Floats, Floats, tuple[int, int]]:
-    """Returns an image's boxes in the network's pixels, their areas in the file's, and its size."""
+    """Returns an image's boxes in the network's pixels, their areas in the file's, and its size.
+
+    ``transforms`` are the steps that change them, see ``_moves_boxes``; areas are of whole boxes.
+    """
     size = image["width"], image["height"]
     instances = [one["bbox"] for one in image["instances"] if not one["ignore_flag"]]
     boxes: Floats = np.array(instances, np.float32).reshape(-1, 4)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    for transform in resizes:
-        boxes, size = _resize(boxes, size, transform)
+    for transform in transforms:
+        if _is_resize(transform):
+            boxes, size = _resize(boxes, size, transform)
+            continue
+        if isinstance(transform, RandomCrop):
+            boxes, size = _crop(boxes, size, transform)
+            smallest = (0.0, 0.0)  # what is outside has no width or height now
+        else:
+            smallest = transform.min_gt_bbox_wh
+        kept = (boxes[:, 2:] - boxes[:, :2] > np.array(smallest, np.float32)).all(axis=1)
+        boxes, areas = boxes[kept], areas[kept]
     return boxes, areas, size
+
+
+def _crop(boxes: Floats, size: tuple[int, int], crop: RandomCrop) -> tuple[Floats, tuple[int, int]]:
+    """Returns boxes and image size (width, height) after a random crop."""
+    left = crop.size_after(size)
+    if left == size:
+        return boxes, size
+    corner = np.array(crop.draw_corner(size, boxes), np.float32)
+    limits = np.tile(np.array(left, np.float32), 2)
+    return (boxes - np.tile(corner, 2)).clip(0, limits), left
 
 
 def _resize(boxes: Floats, size: tuple[int, int], transform: Any) -> tuple[Floats, tuple[int, int]]:
@@ -114,7 +147,7 @@ def _size_after(
         new = floored_size(size, scale)
     else:
         new = mmcv.rescale_size(size, scale)
-    return int(new[0]), int(new[1])
+    return max(1, int(new[0])), max(1, int(new[1]))
 
 
 def _told_scale(transform: Any, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Steps of a pipeline: MMDetection's with fewer copies of the image, and YOLOv2's augmentation."""
+"""Steps of a pipeline: MMDetection's, changed a little, and YOLOv2's augmentation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
+from mmdet.datasets.transforms import PhotoMetricDistortion as MMDetPhotoMetricDistortion
+from mmdet.datasets.transforms import RandomCrop as MMDetRandomCrop
 from mmdet.datasets.transforms import RandomFlip as MMDetRandomFlip
 from mmdet.datasets.transforms import Resize as MMDetResize
 from mmdet.structures.bbox import autocast_box_type
@@ -54,6 +56,113 @@ class PackDetInputs(MMDetPackDetInputs):
             image = image[..., None] if image.ndim == 2 else image
             packed["inputs"] = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return packed
+
+
+@TRANSFORMS.register_module()
+class Resize(MMDetResize):
+    """Resizes as MMDetection does, but leaves a pixel of an image that would have none.
+
+    Args:
+        **kwargs: of MMDetection's ``Resize``: ``scale``, ``keep_ratio``.
+    """
+
+    def _resize_img(self, results: dict[str, Any]) -> None:
+        image = results["img"]
+        size = mmcv.rescale_size(image.shape[1::-1], results["scale"]) if self.keep_ratio else ()
+        if all(size):
+            super()._resize_img(results)
+            return
+        results["img"], *factors = mmcv.imresize(
+            *(image, tuple(max(1, side) for side in size)),
+            return_scale=True,
+            interpolation=self.interpolation,
+            backend=self.backend,
+        )
+        results.update(img_shape=results["img"].shape[:2], scale_factor=tuple(factors))
+        results["keep_ratio"] = True
+
+
+@TRANSFORMS.register_module()
+class RandomCrop(MMDetRandomCrop):
+    """Crops an image that is larger than a scale back to it, around one of its boxes.
+
+    As MMDetection does, but the crop lies as the image does, its longer side along the longer one,
+    and has the centre of one of the boxes in it, drawn at random: much of a small data set would
+    else be images without objects. Crowds do not count; an image without boxes is cropped anywhere.
+
+    Args:
+        scale: longer and shorter side in pixels, in any order.
+    """
+
+    def __init__(self, scale: Sequence[int]) -> None:
+        super().__init__(crop_size=(max(scale), min(scale)), allow_negative_crop=True)
+        self._corner = (0, 0)  # (y, x) of the crop that is made
+
+    def size_after(self, size: Sequence[int]) -> tuple[int, int]:
+        """Returns the (width, height) of what is left of an image of a (width, height)."""
+        sides = self.crop_size if size[0] >= size[1] else self.crop_size[::-1]
+        return min(size[0], sides[0]), min(size[1], sides[1])
+
+    def draw_corner(self, size: Sequence[int], boxes: npt.NDArray[np.float32]) -> tuple[int, int]:
+        """Returns where a random crop of an image of a (width, height) begins: x and y.
+
+        Args:
+            size: of the image, in pixels.
+            boxes: (N, 4) xyxy in its pixels; may be empty.
+        """
+        left = self.size_after(size)
+        first, last = np.zeros(2), np.subtract(size, left)
+        if len(boxes):
+            x1, y1, x2, y2 = boxes[np.random.randint(len(boxes))]
+            centre = np.array([x1 + x2, y1 + y2]) / 2
+            first = np.clip(np.ceil(centre - left), 0, last)
+            last = np.clip(np.floor(centre), first, last)
+        x, y = np.random.randint(first.astype(int), last.astype(int) + 1).tolist()
+        return x, y
+
+    @autocast_box_type()
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``results`` with the crop as its image, and what of the boxes is in it."""
+        size = results["img"].shape[1::-1]
+        left = self.size_after(size)
+        if left == size:
+            return results
+        x, y = self.draw_corner(size, _objects(results))
+        self._corner = y, x
+        cropped: dict[str, Any] = self._crop_data(results, left[::-1], True)
+        return cropped
+
+    def _rand_offset(self, margin: tuple[int, int]) -> tuple[int, int]:
+        del margin
+        return self._corner
+
+
+def _objects(results: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Returns the boxes that are no crowds, (N, 4) xyxy."""
+    if "gt_bboxes" not in results:
+        return np.zeros((0, 4), np.float32)
+    boxes: npt.NDArray[np.float32] = results["gt_bboxes"].tensor.numpy()
+    crowds = results.get("gt_ignore_flags")
+    return boxes if crowds is None else boxes[~crowds]
+
+
+@TRANSFORMS.register_module()
+class PhotoMetricDistortion(MMDetPhotoMetricDistortion):
+    """Distorts colours as MMDetection does, and rounds them to uint8 again, from 0 to 255.
+
+    MMDetection hands on float32 that leaves this range, of four times the size.
+
+    Args:
+        **kwargs: of MMDetection's ``PhotoMetricDistortion``: ``brightness_delta``,
+            ``contrast_range``, ``saturation_range``, ``hue_delta``, ``swap_channels``.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``results`` with other colours in its image, (H, W, 3) uint8 in BGR order."""
+        results = super().transform(results)
+        pixels = np.rint(results["img"]).clip(0, 255)
+        results["img"] = np.ascontiguousarray(pixels, np.uint8)
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -191,7 +191,7 @@ def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
     for metric in evaluator.metrics if evaluator else ():
         if isinstance(metric, BoxMetric):
             metric.check()
-    datasets = [*_datasets(loop.dataloader.dataset)]
+    datasets = [*datasets_in(loop.dataloader.dataset)]
     ours = [dataset for dataset in datasets if isinstance(dataset, CocoDataset)]
     if training and len(ours) == len(datasets):
         require_boxes(ours)
@@ -200,12 +200,12 @@ def _checked(loop: BaseLoop, *, training: bool = False) -> BaseLoop:
     return loop
 
 
-def _datasets(dataset: Any) -> Iterator[Any]:
+def datasets_in(dataset: Any) -> Iterator[Any]:
     """Yields a data set, or those inside a wrapper."""
     if hasattr(dataset, "datasets"):
         for one in dataset.datasets:
-            yield from _datasets(one)
+            yield from datasets_in(one)
     elif hasattr(dataset, "dataset"):
-        yield from _datasets(dataset.dataset)
+        yield from datasets_in(dataset.dataset)
     else:
         yield dataset

@@ -33,7 +33,7 @@ from fldet.engine.hooks.lines import hooks_of_lines
 from fldet.engine.hooks.nonfinite import SKIPPED
 from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import TrainResult
-from fldet.engine.runner import FldetRunner, build_runner
+from fldet.engine.runner import FldetRunner, build_runner, datasets_in
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import opened_run
 from fldet.errors import FldetError, explained_file_errors
@@ -206,10 +206,12 @@ def training_runner(cfg: Config, device: torch.device) -> FldetRunner:
 def _plan(cfg: Config, runner: FldetRunner) -> str:
     images = cfg.train_dataloader.batch_size * runner.world_size
     iterations = cfg.train_cfg.max_iters
-    epochs = iterations * images / len(runner.train_loop.dataloader.dataset)
+    listed = runner.train_loop.dataloader.dataset
+    count = sum(map(len, datasets_in(listed)))
+    more = f" on average, listed {len(listed)} times" if len(listed) != count else ""
     return (
-        f"{iterations} iterations of {images} images, {epochs:.3g} times each image; "
-        f"work dir {runner.work_dir}"
+        f"{iterations} iterations of {images} images, {iterations * images / count:.3g} times each "
+        f"of {count} images{more}; work dir {runner.work_dir}"
     )
 
 

@@ -220,7 +220,10 @@ def _dataset(cfg: Config, sampling: SampleOptions) -> BaseDataset:
             "the config has neither val_dataloader nor test_dataloader",
             expected="one of them: its pipeline says how images are prepared without augmentation",
         )
-    options = {**cfg[f"{sampling.split}_dataloader"].dataset, "test_mode": True}
+    inner = cfg[f"{sampling.split}_dataloader"].dataset
+    while "pipeline" not in inner and "dataset" in inner:  # each image once, whatever wraps them
+        inner = inner.dataset
+    options = {**inner, "test_mode": True}
     options["pipeline"] = cfg.test_dataloader.dataset.pipeline
     dataset = DATASETS.build(options)
     dataset.full_init()
