@@ -130,6 +130,12 @@ def voc_mini() -> Path:
 
 
 @pytest.fixture(scope="session")
+def masks() -> Path:
+    """848 pictures of faces: 24 boxes with a mask to 5 without and 1 that is worn wrongly."""
+    return _folder("masks")
+
+
+@pytest.fixture(scope="session")
 def bad_inputs() -> Path:
     """Broken and unusual images and annotation files."""
     return _folder("bad_inputs")

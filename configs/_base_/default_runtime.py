@@ -37,6 +37,6 @@ gradient_checkpointing = False
 # 'medium', for thousands. docs/fitting.md says what each does, and oversample.
 augment = 'none'
 # Images of classes that fewer than this share of the images show are trained on more often.
-oversample = False
+oversample = None
 load_from = None
 resume = False

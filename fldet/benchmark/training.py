@@ -138,6 +138,7 @@ def _time_steps(
     warmup = WARMUP[device.type]
     watched = WatchedBatches(islice(batches, warmup + steps), device)
     rows = take_turns([one.step for one in trainers], watched, warmup=warmup)
+    ours.runner.close()  # loader processes at work would be missed when this one ends
     stages = ours.stages(steps)
     if stages and not shape:
         stages = {"load": float(np.median(watched.waits_ms[warmup:])), **stages}

@@ -183,7 +183,9 @@ def _set_training_data(cfg: Config) -> None:
     """Does to the training data what ``augment`` and ``oversample`` say, once."""
     loader = cfg.train_dataloader
     if (cfg.get("augment") or NONE) != NONE:
-        for dataset in _datasets(loader):
+        for dataset in {
+            id(one): one for one in _datasets(loader)
+        }.values():  # one may be there twice
             dataset.pipeline = augmented(dataset.get("pipeline") or (), cfg.augment)
         cfg.augment = NONE  # done: the config that is saved has the steps themselves
     if cfg.get("oversample"):
@@ -192,7 +194,7 @@ def _set_training_data(cfg: Config) -> None:
             "oversample_thr": cfg.oversample,
             "dataset": loader.dataset,
         }
-        cfg.oversample = False
+        cfg.oversample = None
 
 
 def _check_files(cfg: Config, loader: str) -> None:

@@ -160,8 +160,9 @@ class PhotoMetricDistortion(MMDetPhotoMetricDistortion):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns ``results`` with other colours in its image, (H, W, 3) uint8 in BGR order."""
         results = super().transform(results)
-        pixels = np.rint(results["img"]).clip(0, 255)
-        results["img"] = np.ascontiguousarray(pixels, np.uint8)
+        pixels = np.rint(results["img"])
+        np.clip(pixels, 0, 255, out=pixels)
+        results["img"] = np.ascontiguousarray(pixels.astype(np.uint8))
         return results
 
 

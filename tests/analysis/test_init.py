@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from fldet.analysis.init import init_config, iterations, median_scale
+from fldet.analysis.init import augmentation_for, init_config, iterations, median_scale
 from fldet.cli.init import parse_size
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
@@ -74,6 +74,28 @@ def test_model_and_size(tiny_coco, tmp_path):
     assert (cfg.model.backbone.depth, result.scale) == (50, (128, 96))
     assert "resnet50.pth" in text
     assert result.batch_size == 6  # there are no more images
+
+
+@pytest.mark.parametrize(
+    ("images", "preset"),
+    [(1, "small"), (999, "small"), (1000, "medium"), (9999, "medium"), (10_000, "none")],
+)
+def test_augmentation_by_the_number_of_images(images, preset):
+    assert augmentation_for(images) == preset
+
+
+def test_few_images_are_augmented_and_anchors_fit_them_as_they_are(
+    coco_mini, tmp_path, monkeypatch
+):
+    result, text, cfg = written(coco_mini, tmp_path)
+    assert "augment = 'small'" in text
+    assert cfg.train_dataloader.dataset.pipeline[3].type == "fldet.RandomCrop"
+    monkeypatch.setattr("fldet.analysis.init.augmentation_for", lambda images: "none")
+    (tmp_path / "more").mkdir()
+    plain, text, cfg = written(coco_mini, tmp_path / "more")
+    assert "augment" not in text
+    assert cfg.train_dataloader.dataset.pipeline[2].type == "Resize"
+    assert (plain.anchors, plain.anchors_before) == (result.anchors, result.anchors_before)
 
 
 def test_the_small_model_starts_from_nothing(bccd, tiny_coco, tmp_path):
