@@ -45,6 +45,12 @@ def augmented(pipeline: Sequence[Mapping[str, Any]], name: str) -> list[dict[str
         return [dict(step) for step in pipeline]
     names = [_name(step) for step in pipeline]
     _require_plain(pipeline, names, name)
+    if preset.colours and any(step.get("color_type", "color") != "color" for step in pipeline):
+        raise ConfigError(
+            f"augment = {name!r} distorts colours, and the pipeline of train_dataloader loads none",
+            expected="LoadImageFromFile without color_type",
+            hint="augment = 'medium'",
+        )
     steps: list[dict[str, Any]] = []
     for step, kind in zip(pipeline, names, strict=True):
         steps += _in_place_of_resize(step, preset) if kind == "Resize" else [dict(step)]

@@ -1,5 +1,6 @@
 """Images of rare classes more often than others."""
 
+import logging
 import math
 from collections import Counter
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from mmengine.dataset import ClassBalancedDataset as MMEngineClassBalancedDataset
 
 from fldet.registry import DATASETS
+
+log = logging.getLogger("fldet")
 
 
 @DATASETS.register_module()
@@ -28,6 +31,12 @@ class ClassBalancedDataset(MMEngineClassBalancedDataset):
     def _get_repeat_factors(self, dataset: Any, repeat_thr: float) -> list[float]:
         shown = [_labels(dataset.get_data_info(index)) for index in range(len(dataset))]
         counts = Counter(label for labels in shown for label in labels)
+        least = min(counts.values(), default=0)
+        if least >= repeat_thr * len(shown):
+            log.warning(
+                "oversample %g lists no image twice: the rarest class is in %d of %d images",
+                *(repeat_thr, least, len(shown)),
+            )
         factor = {
             label: max(1.0, math.sqrt(repeat_thr * len(shown) / count))
             for label, count in counts.items()

@@ -116,6 +116,13 @@ def test_a_preset_that_would_be_a_guess_is_refused(cfg, fault):
     assert "augment = 'none'" in refused.value.hint
 
 
+def test_grey_images_have_no_colours_to_distort(cfg):
+    cfg.train_dataloader.dataset.pipeline[0]["color_type"] = "grayscale"
+    with pytest.raises(ConfigError, match="distorts colours"):
+        prepared(cfg, augment="small")
+    prepared(cfg, augment="medium")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -1,5 +1,6 @@
 """How often images of rare classes are listed."""
 
+import logging
 import math
 from collections import Counter
 
@@ -44,10 +45,13 @@ OFTEN, SOME, ONCE = math.sqrt(10 / 9), math.sqrt(10 / 2), math.sqrt(10 / 1)  # a
         (1.0, [OFTEN, OFTEN, OFTEN, OFTEN, SOME, SOME, OFTEN, ONCE, OFTEN, 1]),
     ],
 )
-def test_factors_of_a_table(threshold, factors):
+def test_factors_of_a_table(threshold, factors, caplog):
     """An image without objects, or with those to be ignored alone, is listed once."""
     dataset = object.__new__(ClassBalancedDataset)
-    assert dataset._get_repeat_factors(Images(), threshold) == pytest.approx(factors)
+    with caplog.at_level(logging.WARNING, "fldet"):
+        assert dataset._get_repeat_factors(Images(), threshold) == pytest.approx(factors)
+    said = ["oversample 0.1 lists no image twice: the rarest class is in 1 of 10 images"]
+    assert caplog.messages == (said if threshold == 0.1 else [])
 
 
 def dataset_at(path, **changes):
