@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from fldet.analysis.flops.count import flop_counter
 from fldet.benchmark.clock import (
     TIMED_TRAINING,
     TRAINING_STAGES,
@@ -249,7 +249,7 @@ class _Trainer:
         """Returns the billions of operations of a step; NaN where a compiler hides them."""
         if self.is_compiled:
             return math.nan
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self.model.train_step(batch, optim_wrapper=self.optimizer)
         return counter.get_total_flops() / 1e9
 
