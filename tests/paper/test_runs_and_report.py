@@ -14,6 +14,7 @@ from fldet.paper.runs import Record, ask_for, check_digest, read_record
 from fldet.paper.tiers import find_tier
 
 LAPTOP = find_tier("laptop")
+FOR_OTHERS = ("table2", "classes")  # tables that the tier cannot run
 
 
 def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), rows=(), search_alpha=False, **options):
@@ -47,7 +48,7 @@ def finish(run, ap, seconds=60.0, **changes):
 
 def test_rows_of_equal_configs_share_their_runs(tmp_path):
     runs = plan_of(tmp_path, seeds=(0, 1))
-    rows = sum(len(table.rows) for table in read_tables() if table.name != "table2")
+    rows = sum(len(table.rows) for table in read_tables() if table.name not in FOR_OTHERS)
     assert len(runs) == len({run.folder for run in runs}) < 2 * rows
     shared = next(run for run in runs if run.name == "fl_gamma_2/seed_0")
     assert shared.rows == ("table1b 2/.25", "table1c 3x3", "table1d FL", "table3 FL")
@@ -125,10 +126,21 @@ def test_runs_with_other_numbers_of_images_are_not_compared(tmp_path):
         make_report([find_table("table3")], LAPTOP, tmp_path)
 
 
-def test_table2_is_for_the_full_tier(tmp_path):
-    with pytest.raises(UsageError, match="table2 varies backbone and schedule"):
-        plan_of(tmp_path, "table2")
+def test_some_tables_are_for_some_tiers(tmp_path):
+    for name, message in {
+        "table2": r"table2 is not for the tier laptop: it varies backbone and .*\n.*--tier full",
+        "classes": r"classes is not for the tier laptop: it has weights of .*\n.*--tier photos",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            plan_of(tmp_path, name)
+        assert name not in [table.name for table in tables_of((), LAPTOP)]
     assert len(plan_of(tmp_path, "table2", tier=find_tier("full"))) == 2
+    photos = dataclasses.replace(LAPTOP, name="photos")
+    assert {run.rows for run in plan_of(tmp_path, "classes", tier=photos)} == {
+        (f"classes {row.name}",) for row in find_table("classes").rows
+    }
+    own = dataclasses.replace(find_tier("full"), name="mine")  # an empty file is the paper's own
+    assert "table2" in [table.name for table in tables_of((), own)]
 
 
 def test_systems_are_small_versions_or_the_papers_and_have_their_costs(tmp_path):
@@ -147,7 +159,9 @@ def test_systems_are_small_versions_or_the_papers_and_have_their_costs(tmp_path)
     assert report.verdicts[0].judgement == "holds"
     page = markdown(report, {})
     assert "| million parameters: here | GFLOP: here | ms per image: paper | ms per image: " in page
-    with pytest.raises(UsageError, match="systems has versions of the paper's size and those of"):
+    with pytest.raises(
+        UsageError, match=r"systems .* tier gpu: it has versions of the paper's size"
+    ):
         plan_of(tmp_path, "systems", tier=find_tier("gpu"))
     whole = plan_of(tmp_path, "systems", tier=find_tier("full"))
     assert {run.config.stem for run in whole} == {row.config.stem for row in systems.rows}
