@@ -242,6 +242,8 @@ def remedies(row):
         return {f"{head}.loss_bbox.loss_weight": float(factor[2])}
     if name == "OHEM by positives":
         return {"model.train_cfg.miner.divisor": "positives"}
+    if remedy == "class-balanced sampling":
+        return {"oversample": 0.3}
     rarity = [number**-0.5 for number in BOXES]
     mean = sum(b * r for b, r in zip(BOXES, rarity, strict=True)) / sum(BOXES)
     weights = [one / mean for one in rarity]
