@@ -53,6 +53,8 @@ class TableReport:
     agreement: Agreement
     machines: tuple[dict[str, str], ...]  # of its runs, those shared with other tables too
     seconds: float  # spent on its runs; those shared with other tables count here too
+    # what rows of other tables gave that are beside these, with the seeds of any of these
+    beside: dict[str, Measured] = field(default_factory=dict)
     # AP of each class in percent by row, rows of other tables beside them among these; empty where
     # it is not asked for or not known
     per_class: dict[str, dict[str, Measured]] = field(default_factory=dict)
@@ -66,8 +68,7 @@ class TableReport:
         if quantity != self.quantity:
             name = quantity.removeprefix(OF_CLASS)
             return {row: of.get(name, Measured()) for row, of in self.per_class.items()}
-        beside = {label: it for row in self.rows for label, it in row.beside.items()}
-        return beside | {row.name: row.ours for row in self.rows}
+        return self.beside | {row.name: row.ours for row in self.rows}
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,14 @@ def _quantity(table: Table, tier: Tier) -> str:
 def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
     mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
     rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
+    all_mine = [run for of_row in mine.values() for run in of_row]
+    beside = {label: _beside(label, all_mine, runs) for row in table.rows for label in row.beside}
     ranked = [
         (row.paper, row.ours.values or (0.0,) * row.ours.diverged)
         for row in rows
         if row.paper is not None and bool(row.ours.values) != bool(row.ours.diverged)
     ]
-    folders = {run.folder for of_row in mine.values() for run in of_row}
+    folders = {run.folder for run in all_mine}
     records = [read_record(folder) for folder in folders]
     return TableReport(
         name=table.name,
@@ -163,17 +166,15 @@ def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
         agreement=agreement([paper for paper, _ in ranked], [ours for _, ours in ranked]),
         machines=_machines(machine for record in records for machine in record.machines),
         seconds=sum(sum(record.seconds.values()) for record in records),
-        per_class=_per_class(table, mine, runs) if table.per_class else {},
+        beside={label: _measured(group, quantity)[0] for label, group in beside.items()},
+        per_class=_per_class(table, mine | beside) if table.per_class else {},
     )
 
 
-def _per_class(
-    table: Table, mine: Mapping[str, Sequence[Run]], runs: Runs
-) -> dict[str, dict[str, Measured]]:
-    groups: dict[str, Sequence[Run]] = {}
-    for row in table.rows:
-        groups |= {label: _beside(label, mine[row.name], runs) for label in row.beside}
-        groups[row.name] = mine[row.name]
+def _per_class(table: Table, runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Measured]]:
+    """Returns the AP of each class by row, what is beside a row in front of it."""
+    labels = dict.fromkeys(name for row in table.rows for name in (*row.beside, row.name))
+    groups = {label: runs[label] for label in labels}
     found = (name for group in groups.values() for run in group for name in result_of(run))
     names = dict.fromkeys(name for name in found if name.startswith(OF_CLASS))
     if not names:

@@ -17,7 +17,8 @@ def line(name, paper, ours, diverged=0, beside=None):
 def report_of(rows, per_class=()):
     agreement = Agreement(None, 0, None, True, None)
     names = ("balance", "balance", "box loss times k", "minival", "AP")
-    return TableReport(*names, tuple(rows), agreement, (), 0.0, dict(per_class))
+    found = {"per_class": dict(per_class)}
+    return TableReport(*names, tuple(rows), agreement, (), 0.0, **found)
 
 
 ROWS = [

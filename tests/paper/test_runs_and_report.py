@@ -272,6 +272,17 @@ def test_the_best_balance_of_each_loss_is_compared(tmp_path):
     assert "| OHEM x4 | 40.5 | 0.71 (40.0 to 41.0) | 2 | 21.5 | table1d OHEM 128/.5: 40.5 |" in page
 
 
+def test_a_row_beside_others_has_the_seeds_of_any_of_them(tmp_path):
+    for run in plan_of(tmp_path, "table1b", rows=["2/.25"], seeds=(0, 1, 2)):
+        finish(run, 50 + run.seed)
+    for run in plan_of(tmp_path, "balance", rows=["FL x4"], seeds=(0, 1)):
+        finish(run, 60)
+    (table,) = make_report([find_table("balance")], LAPTOP, tmp_path).tables
+    assert table.measured("AP")["table1b 2/.25"].values == (50, 51)
+    beside = {row.name: row.beside.get("table1b 2/.25") for row in table.rows}
+    assert (beside["FL x4"].values, beside["FL x16"].values) == ((50, 51), ())
+
+
 def test_report_of_timings_and_of_a_search(tmp_path):
     for run in plan_of(tmp_path, "table1e"):
         finish(run, 1000 if "R101" in run.rows[0] else 500)
