@@ -12,9 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from fldet.analysis.flops.count import count_flops
+from fldet.analysis.flops.count import count_flops, flop_counter
 from fldet.benchmark.clock import (
     TIMED,
     WARMUP,
@@ -226,7 +225,7 @@ def _step_gflop(cfg: Config, shape: tuple[int, int], device: torch.device) -> fl
     """Counts a test step with random weights, in which RPN passes all the proposals it may."""
     model: Any = load_model(cfg, None).model.to(device)
     _propose_as_many(model)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         model.test_step(random_batch(1, shape, 1, boxes=0))
     return counter.get_total_flops() / 1e9
 

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from fldet.analysis.flops.count import flop_counter
 from fldet.benchmark.clock import (
     TIMED_TRAINING,
     TRAINING_STAGES,
@@ -181,13 +181,21 @@ def _use_stock_parts(part: Any) -> None:
             if name not in _STOCK:
                 raise _no_counterpart(name)
             part["type"] = _STOCK[name]
-            if name == "fldet.FocalLoss" and not isinstance(part.get("alpha", 0.25), float):
-                raise _no_counterpart(f"{name} with alpha={part['alpha']}")
+            if name == "fldet.FocalLoss":
+                _require_stock_loss(part)
         for value in part.values():
             _use_stock_parts(value)
     elif isinstance(part, (list, tuple)):
         for value in part:
             _use_stock_parts(value)
+
+
+def _require_stock_loss(loss: dict[str, Any]) -> None:
+    alpha, weights = loss.get("alpha", 0.25), loss.get("class_weight")
+    if not isinstance(alpha, float):
+        raise _no_counterpart(f"fldet.FocalLoss with alpha={alpha}")
+    if weights is not None:
+        raise _no_counterpart(f"fldet.FocalLoss with class_weight={weights}")
 
 
 def _no_counterpart(name: str) -> UsageError:
@@ -250,7 +258,7 @@ class _Trainer:
         """Returns the billions of operations of a step; NaN where a compiler hides them."""
         if self.is_compiled:
             return math.nan
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self.model.train_step(batch, optim_wrapper=self.optimizer)
         return counter.get_total_flops() / 1e9
 

@@ -103,6 +103,7 @@ BOUNDS = (
     (r"^randomness\.seed$", _number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1")),
     (r"^(tta_)?model\b.*\.num_classes$", _at_least(1)),
     (r"\.loss_cls\.gamma$", _FINITE),
+    (r"\.loss_cls\.class_weight$", _each(_FINITE)),
     (r"\.loss_\w+\.loss_weight$", _FINITE),
     (r"\.(nms|test_cfg)\.(score_thr|iou_threshold)$", _SHARE),
     (r"\.assigner\.(pos_iou_thr|neg_iou_thr|min_pos_iou)$", _each(_SHARE)),

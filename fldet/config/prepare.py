@@ -7,7 +7,7 @@ learning rate follows the batch. The resolved config shows every step.
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -293,7 +293,21 @@ def _set_num_classes(model: Any, count: int) -> None:
             log.info("num_classes %s -> %d", value, count)
             model[key] = count
         elif isinstance(value, dict) and key not in ("backbone", "neck"):
+            if key == "loss_cls":
+                _check_of_each_class(value, count)
             _set_num_classes(value, count)
+
+
+def _check_of_each_class(loss: Mapping[str, Any], count: int) -> None:
+    """Refuses a loss of ours over K sigmoids with alphas or weights of more or fewer classes."""
+    if not str(loss.get("type")).startswith("fldet.") or not loss.get("use_sigmoid", True):
+        return
+    for key in ("alpha", "class_weight"):
+        if isinstance(value := loss.get(key), (list, tuple)) and len(value) != count:
+            raise ConfigError(
+                f"{key} of loss_cls has {len(value)} values, the data has {count} classes",
+                expected="one for each class, in the order of the classes",
+            )
 
 
 def _set_truth(cfg: Config, phase: str) -> None:

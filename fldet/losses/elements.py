@@ -246,6 +246,16 @@ def check_alpha(alpha: Alpha | Tensor, num_classes: int | None = None) -> None:
         raise ValueError(f"alpha has {len(alpha)} values for {num_classes} classes")
 
 
+def check_class_weight(value: Sequence[float] | None, num_classes: int | None = None) -> None:
+    """Refuses weights of classes that are not None, or finite and >= 0, one for each class."""
+    if value is None:
+        return
+    if not isinstance(value, Sequence) or not all(0 <= one < math.inf for one in _numbers(value)):
+        raise ValueError(f"class_weight must be None or finite numbers >= 0, got {value}")
+    if num_classes and len(value) != num_classes:
+        raise ValueError(f"class_weight has {len(value)} values for {num_classes} classes")
+
+
 def check_gamma(gamma: Gamma, name: str = "gamma") -> None:
     """Refuses an exponent that is no function, and negative or not finite."""
     if not all(0 <= value < math.inf for value in _numbers(gamma)):

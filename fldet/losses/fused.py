@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from fldet._compat import eager
-from fldet.losses.elements import Alpha, check_alpha, check_integers, compute_dtype
+from fldet.losses.elements import (
+    Alpha,
+    check_alpha,
+    check_class_weight,
+    check_integers,
+    compute_dtype,
+)
 from fldet.losses.formulas import Curve
 from fldet.losses.fused_torch import (
     Level,
@@ -41,10 +47,11 @@ def sigmoid_loss_sum(
     *,
     curve: Curve,
     alpha: Alpha = None,
+    class_weight: Sequence[float] | None = None,
     scale: float | Tensor = 1.0,
     compiled: bool = False,
 ) -> Tensor:
-    """Returns the sum of ``scale * weight * alpha_t * loss`` over all levels, anchors and classes.
+    """Returns the sum of ``scale * weight * class_weight * alpha_t * loss`` over all logits.
 
     On CUDA the kernel is Triton's where Triton works; it wants a C compiler. The gradient can be
     taken any number of times but not differentiated again; with ``create_graph`` the backward pass
@@ -59,6 +66,7 @@ def sigmoid_loss_sum(
         curve: the loss as a function of x_t.
         alpha: weight of the positive class, in [0, 1]; one for each class; or None for no balancing
             (Eq. 1 and 4).
+        class_weight: factor of each class, on objects and the rest; None means 1.
         scale: factor on everything, a number or a scalar tensor.
         compiled: make a kernel for a CPU with ``torch.compile``, which needs a C++ compiler and
             some seconds at the first call. It takes rows and channels_last maps, where the scores
@@ -69,7 +77,8 @@ def sigmoid_loss_sum(
         the dtype and the memory order of the logits.
 
     Raises:
-        ValueError: shapes do not fit, or a label or an alpha is out of range or no integer.
+        ValueError: shapes do not fit, there are not as many alphas or class weights as classes, or
+            one of them or a label is out of range or no integer.
         UnavailableError: ``compiled``, and there is no C++ compiler.
     """
     check_weights([level.shape for level in labels], weights, scale)
@@ -78,7 +87,8 @@ def sigmoid_loss_sum(
         raise ValueError(f"expected one number of classes on all levels, got {sorted(counts)}")
     _check_range(labels, num_classes := counts.pop())
     check_alpha(alpha, num_classes)
-    job = _Job(labels, weights, num_classes, curve, alpha, scale, compiled)
+    check_class_weight(class_weight, num_classes)
+    job = _Job(labels, weights, num_classes, curve, alpha, class_weight, scale, compiled)
     return _run(job, logits)
 
 
@@ -153,6 +163,7 @@ class _Job:
     num_classes: int
     curve: Curve
     alpha: Alpha
+    class_weight: Sequence[float] | None
     scale: float | Tensor
     compiled: bool
 
@@ -204,15 +215,19 @@ def _level(job: _Job, index: int, logits: Tensor) -> Level:
         factor = factor * _in_order_of(logits, job.weights[index], labels).to(**like)
     blocks = _as_blocks(logits, labels, job.num_classes)
     factor = factor.expand_as(own_labels)
-    return Level(blocks, own_labels, factor, *_alphas(job.alpha, factor), job.curve)
+    alphas = _alphas(job.alpha, factor, job.class_weight)
+    return Level(blocks, own_labels, factor, *alphas, job.curve)
 
 
-def _alphas(alpha: Alpha | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _alphas(
+    alpha: Alpha | Tensor, like: Tensor, class_weight: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the factors of negatives and of positives, (K, 1), or (1, 1) for all classes."""
+    weight = like.new_tensor(1.0 if class_weight is None else class_weight).view(-1, 1)
     if alpha is None:
-        return like.new_ones(1, 1), like.new_ones(1, 1)
+        return weight, weight
     of_class = torch.as_tensor(alpha, dtype=like.dtype, device=like.device).view(-1, 1)
-    return 1 - of_class, of_class
+    return weight * (1 - of_class), weight * of_class
 
 
 def _has_rows(logits: Tensor) -> bool:

@@ -37,7 +37,7 @@ class Level:
         logits: (outer, K, inner), contiguous.
         labels: (outer, 1, inner), contiguous.
         factor: (outer, 1, inner), the weight of an anchor times the scale.
-        negative: (K, 1), or (1, 1) for all classes: ``1 - alpha``, or 1.
+        negative: (K, 1), or (1, 1) for all classes: ``1 - alpha``, or 1, times the class weight.
         positive: the same of alpha.
         curve: the loss.
     """

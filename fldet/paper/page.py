@@ -7,7 +7,7 @@ from typing import get_args
 from fldet.paper.plan import ALPHAS
 from fldet.paper.rank_agreement import DRAWN, Agreement
 from fldet.paper.report import COSTS, OTHER_FIGURES, Report, RowReport, TableReport
-from fldet.paper.statements import Judgement, Measured
+from fldet.paper.statements import OURS, Judgement, Measured
 from fldet.text import markdown_table
 
 
@@ -41,6 +41,11 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
             lines.append(f"![{table.key}]({figures[table.key]})")
         if any(ours is not None for row in table.rows for _, ours in row.figures.values()):
             lines += ["The other figures, means over the seeds:", _figure_table(table)]
+        if table.per_class:
+            lines += [
+                "AP of each class, means over the seeds with the lowest and the highest:",
+                _class_table(table),
+            ]
     if report.search:
         lines += ["## The search for alpha in Table 1b", _search_table(report)]
         if report.search_agreement:
@@ -85,12 +90,13 @@ def _statement_table(report: Report) -> str:
         (one.statement.says, one.statement.where, f"**{one.judgement}**", one.why)
         for one in report.verdicts
     ]
+    ours = f'What is "{OURS}" is asked here. ' if any(OURS in row for row in rows) else ""
     return (
         "## What the paper says\n\n"
         "A difference is decided where the ranges over seeds do not overlap, all seeds of all rows "
         "were run, and there are two or more. Chance alone separates two equal rows of three seeds "
         "in one case of ten, of two seeds in one of three. That a row is not above another is not "
-        f"contradicted by ranges that overlap. In short: {counts}.\n\n"
+        f"contradicted by ranges that overlap. {ours}In short: {counts}.\n\n"
         + markdown_table(("statement", "where", "here", "figures"), rows)
     )
 
@@ -172,6 +178,22 @@ def _figure_table(table: TableReport) -> str:
             if (whose == "here" and name in OTHER_FIGURES) or set(values) != {None}:
                 columns[f"{words}: {whose}"] = [_number(value) for value in values]
     return markdown_table(tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _class_table(table: TableReport) -> str:
+    classes = next(iter(table.per_class.values()))
+    header = ("row", *(name.replace("|", r"\|") for name in classes))
+    rows = [
+        (row, *(_with_range(measured) for measured in of_class.values()))
+        for row, of_class in table.per_class.items()
+    ]
+    return markdown_table(header, rows)
+
+
+def _with_range(measured: Measured) -> str:
+    values = measured.values
+    several = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return _ours(measured) + several
 
 
 def _beside(row: RowReport) -> str:

@@ -20,9 +20,7 @@ ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 
 _SEARCHED = "table1b"
 _TIMED = "table1e"
-_MAIN = "table2"
 _SYSTEMS = "systems"
-_SMALL = "laptop"  # the tier whose data the small versions of the systems have
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,17 @@ def tables_of(names: Sequence[str], tier: Tier) -> list[Table]:
     tables = [find_table(name) for name in names]
     for table in tables:
         if why := _why_not(table, tier):
-            raise UsageError(f"{table.name} {why}", expected="another table, or --tier full")
+            raise UsageError(
+                f"{table.name} is not for the tier {tier.name}: it {why}",
+                expected=f"another table, or --tier {' or '.join(table.tiers)}",
+            )
     return tables
 
 
 def _why_not(table: Table, tier: Tier) -> str:
     """Returns why a tier cannot run a table, "" if it can."""
-    if tier.is_paper:
-        return ""
-    if table.name == _MAIN:
-        return f"varies backbone and schedule, which the tier {tier.name} replaces"
-    if table.name == _SYSTEMS and tier.name != _SMALL:
-        return f"has versions of the paper's size and those of the tier {_SMALL}"
-    return ""
+    name = "full" if tier.is_paper else tier.name
+    return table.why if table.tiers and name not in table.tiers else ""
 
 
 def config_of(row: Row, tier: Tier) -> Path:

@@ -1,14 +1,14 @@
 """The paper's tables beside the runs of a tier: what agrees, and how surely."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from fldet.paper.plan import ALPHAS, runs_in
 from fldet.paper.rank_agreement import Agreement, agreement
 from fldet.paper.rows import Row, Table
-from fldet.paper.runs import Record, Run, check_digest, read_record, result_of
+from fldet.paper.runs import OF_CLASS, Record, Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
 
@@ -53,6 +53,22 @@ class TableReport:
     agreement: Agreement
     machines: tuple[dict[str, str], ...]  # of its runs, those shared with other tables too
     seconds: float  # spent on its runs; those shared with other tables count here too
+    # what rows of other tables gave that are beside these, with the seeds of any of these
+    beside: dict[str, Measured] = field(default_factory=dict)
+    # AP of each class in percent by row, rows of other tables beside them among these; empty where
+    # it is not asked for or not known
+    per_class: dict[str, dict[str, Measured]] = field(default_factory=dict)
+
+    def measured(self, quantity: str) -> dict[str, Measured]:
+        """Returns what the rows gave, and by their labels those of other tables beside them.
+
+        Args:
+            quantity: that of the table, or ``AP of CLASS``.
+        """
+        if quantity != self.quantity:
+            name = quantity.removeprefix(OF_CLASS)
+            return {row: of.get(name, Measured()) for row, of in self.per_class.items()}
+        return self.beside | {row.name: row.ours for row in self.rows}
 
 
 @dataclass(frozen=True)
@@ -131,12 +147,14 @@ def _quantity(table: Table, tier: Tier) -> str:
 def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
     mine = {row.name: runs.get(table.name, {}).get(row.name, []) for row in table.rows}
     rows = tuple(_row(row, mine[row.name], runs, quantity) for row in table.rows)
+    all_mine = [run for of_row in mine.values() for run in of_row]
+    beside = {label: _beside(label, all_mine, runs) for row in table.rows for label in row.beside}
     ranked = [
         (row.paper, row.ours.values or (0.0,) * row.ours.diverged)
         for row in rows
         if row.paper is not None and bool(row.ours.values) != bool(row.ours.diverged)
     ]
-    folders = {run.folder for of_row in mine.values() for run in of_row}
+    folders = {run.folder for run in all_mine}
     records = [read_record(folder) for folder in folders]
     return TableReport(
         name=table.name,
@@ -148,7 +166,30 @@ def _table(table: Table, runs: Runs, quantity: str, key: str) -> TableReport:
         agreement=agreement([paper for paper, _ in ranked], [ours for _, ours in ranked]),
         machines=_machines(machine for record in records for machine in record.machines),
         seconds=sum(sum(record.seconds.values()) for record in records),
+        beside={label: _measured(group, quantity)[0] for label, group in beside.items()},
+        per_class=_per_class(table, mine | beside) if table.per_class else {},
     )
+
+
+def _per_class(table: Table, runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Measured]]:
+    """Returns the AP of each class by row, what is beside a row in front of it."""
+    labels = dict.fromkeys(name for row in table.rows for name in (*row.beside, row.name))
+    groups = {label: runs[label] for label in labels}
+    found = (name for group in groups.values() for run in group for name in result_of(run))
+    names = dict.fromkeys(name for name in found if name.startswith(OF_CLASS))
+    if not names:
+        return {}
+    return {
+        row: {name.removeprefix(OF_CLASS): _measured(group, name)[0] for name in names}
+        for row, group in groups.items()
+    }
+
+
+def _beside(label: str, mine: Sequence[Run], runs: Runs) -> list[Run]:
+    """Returns the runs of a row of any table, as ``table1b 2/.25``, with the seeds of others."""
+    table, name = label.split(" ", 1)
+    asked = {run.seed for run in mine}
+    return [run for run in runs.get(table, {}).get(name, []) if run.seed in asked]
 
 
 def _row(row: Row, mine: Sequence[Run], runs: Runs, quantity: str) -> RowReport:
@@ -160,11 +201,7 @@ def _row(row: Row, mine: Sequence[Run], runs: Runs, quantity: str) -> RowReport:
     for name in (*OTHER_FIGURES, *(COSTS if row.small else ())) if quantity == "AP" else ():
         values = _measured(mine, name)[0].values
         figures[name] = (row.paper.get(name), fmean(values) if values else None)
-    beside = {}
-    for label in row.beside:
-        other, name = label.split(" ", 1)
-        theirs = runs.get(other, {}).get(name, [])
-        beside[label] = _measured([run for run in theirs if run.seed in asked], quantity)[0]
+    beside = {label: _measured(_beside(label, mine, runs), quantity)[0] for label in row.beside}
     return RowReport(
         name=row.name,
         paper=paper,
@@ -198,10 +235,10 @@ def _measured(runs: Iterable[Run], quantity: str) -> tuple[Measured, tuple[int, 
 
 def _verdicts(tables: Iterable[TableReport], tier: Tier) -> Iterable[Verdict]:
     for table in tables:
-        rows = {row.name: row.ours for row in table.rows}
         for statement in read_statements():
-            if (statement.table, statement.quantity) == (table.name, table.quantity):
-                verdict = judge(statement, rows)
+            of_class = statement.quantity.startswith(OF_CLASS)
+            if statement.table == table.name and (of_class or statement.quantity == table.quantity):
+                verdict = judge(statement, table.measured(statement.quantity))
                 if tier.clips_gradients and statement.check in ("diverges", "fails"):
                     verdict = replace(verdict, why=f"{verdict.why}; the tier clips gradients")
                 yield verdict

@@ -1,11 +1,11 @@
 """The rows of the paper's tables: what it states, which config is the row, what came out here.
 
-The index is ``configs/paper/rows.json``. Beside the paper's tables it has one of controls: rows
-that the paper does not have.
+The index is ``configs/paper/rows.json``. Beside the paper's tables it has some of rows that the
+paper does not have: controls, the balance of the two losses, remedies for rare classes.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,15 @@ class Row:
 class Table:
     """One table of the paper."""
 
-    name: str  # ``table1a`` to ``table3``, ``controls`` or ``systems``
+    # ``table1a`` to ``table3``, ``controls``, ``balance``, ``classes`` or ``systems``
+    name: str
     title: str  # what varies, and on which model
     # images the paper tested on: minival is COCO's val2017; test-dev has no public truth
     split: str
     rows: tuple[Row, ...]  # in the paper's order
+    tiers: tuple[str, ...] = ()  # those that can run it; all if it names none
+    why: str = ""  # the others cannot, to be read after "it"
+    per_class: bool = False  # whether the report has the AP of each class
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Outcome:
     figures: dict[str, float | None]  # the COCO figures in percent, by the names of ``Row.paper``
     num_images: int  # that were tested; COCO's val2017 has 5000
     file: Path  # the result it was read from
+    # AP of each class in percent, None for one without a box
+    per_class: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,9 @@ def _table(name: str, content: dict[str, Any]) -> Table:
         )
         for row in content["rows"]
     ]
-    return Table(name, content["title"], content["split"], tuple(rows))
+    options = {key: content[key] for key in ("why", "per_class") if key in content}
+    tiers = tuple(content.get("tiers", ()))
+    return Table(name, content["title"], content["split"], tuple(rows), tiers, **options)
 
 
 def _systems() -> Table:
@@ -121,7 +129,11 @@ def _systems() -> Table:
         for one in (content["retinanet"], *content["systems"])
         if one["config"]
     ]
-    return Table("systems", "the systems of Table 2", "test-dev", tuple(rows))
+    return Table(
+        *("systems", "the systems of Table 2", "test-dev", tuple(rows)),
+        tiers=("full", "laptop"),
+        why="has versions of the paper's size, and small ones for the data of the tier laptop",
+    )
 
 
 def _compare(row: Row, file: Path) -> Comparison:
@@ -140,12 +152,13 @@ def read_outcome(file: Path) -> Outcome:
         what="result of fldet test",
         hint=f"test again, or remove {file}",
     )
-    percent = {
-        name: None if value is None else 100 * value
-        for name, value in found.summary.items()
-        if name.startswith("AP")
-    }
-    return Outcome({"AP": None, **percent}, found.num_images, file)
+    percent = {name: v for name, v in _percent(found.summary).items() if name.startswith("AP")}
+    figures = {"AP": None, **percent}
+    return Outcome(figures, found.num_images, file, _percent(found.per_class))
+
+
+def _percent(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -154,3 +167,4 @@ class _Figures:
 
     summary: dict[str, float | None]
     num_images: Count
+    per_class: dict[str, float | None] = field(default_factory=dict)

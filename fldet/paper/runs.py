@@ -24,6 +24,7 @@ from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 TIMING = "timing"  # the name of the step
+OF_CLASS = "AP of "  # before the name of a class, its AP among what ``result_of`` returns
 ASKED = "asked.json"
 _NAME = re.compile(r"(?!\.)[\w.+-]{1,200}/seed_[0-9]{1,19}")
 _NAMED = "folders of runs, as fl_gamma_2/seed_0"
@@ -184,11 +185,14 @@ class _Timed:
 def result_of(run: Run) -> dict[str, Any]:
     """Returns what was measured: the test's figures in percent; of a timing ``ms`` and others.
 
+    The AP of a class is ``AP of CLASS``.
     ``parameters`` are in millions; ``gflop`` and they are missing where they are not known.
     """
     found: dict[str, Any] = {}
     if (run.folder / RESULT).is_file():
-        found |= read_outcome(run.folder / RESULT).figures
+        outcome = read_outcome(run.folder / RESULT)
+        found |= outcome.figures
+        found |= {f"{OF_CLASS}{name}": value for name, value in outcome.per_class.items()}
     path = run.folder / BENCHMARK
     if path.is_file():
         what = "output of fldet benchmark"

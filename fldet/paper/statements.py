@@ -1,4 +1,4 @@
-"""What the paper says about its tables, as data, and whether it is so here.
+"""What the paper says about its tables, and what we ask, as data, and whether it is so here.
 
 The list is ``configs/paper/statements.json``. A difference counts where the ranges over seeds do
 not overlap. Chance alone separates two equal rows of three seeds in one case of ten, of two seeds
@@ -16,6 +16,7 @@ from fldet.results import read_stored
 
 Judgement = Literal["holds", "does not hold", "not contradicted", "not decided"]
 DIVERGED = float("-inf")  # below every AP
+OURS = "not in the paper"
 HALF = 0.5  # below this share of the other's AP a result is not usable
 
 
@@ -36,18 +37,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence of the paper about rows of one table."""
+    """One sentence about rows of one table, and of others beside them: the paper's, or ours."""
 
     table: str
     says: str
-    where: str  # section or table
+    where: str  # section or table, or ``OURS``
     # ``above``: the best of ``a`` is above all of ``b``; ``every above``: all of ``a`` are; ``not
     # above``: the best of ``a`` is not above all of ``b``; ``diverges``: all seeds of ``a`` do;
     # ``fails``: they do, or have less than half of the AP of ``b``
     check: str
-    a: tuple[str, ...]  # names of rows
-    b: tuple[str, ...]  # names of rows
-    quantity: str = "AP"  # ``AP`` or ``ms``
+    # names of rows; ``table1b 2/.25`` of another table, where it is beside a row of this one
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    quantity: str = "AP"  # ``AP``, ``ms`` or ``AP of CLASS``
 
 
 @dataclass(frozen=True)

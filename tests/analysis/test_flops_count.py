@@ -1,9 +1,12 @@
 """Costs of layers against those worked out by hand, and against what was measured."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
-from fldet.analysis.flops.count import count_flops
+from fldet.analysis.flops.count import count_flops, flop_counter
 from fldet.analysis.flops.report import costs_by_part
 from fldet.config.load import load_config
 from fldet.errors import ConfigError
@@ -71,3 +74,42 @@ def test_a_module_that_makes_its_weights_past_the_meta_device(tiny_config):
         assert pieces["box subnet"][level] == flops, level
     assert pieces["box subnet"]["P8"] == 2 * 256 * 9 * 16
     assert "shared" not in pieces["box subnet"]
+
+
+@pytest.mark.parametrize(
+    ("options", "products"),  # multiply-adds for two maps of 8 x 12
+    [
+        ({}, 2 * 8 * 12 * (6 * 4 * 9)),
+        ({"groups": 2}, 2 * 8 * 12 * (6 * 2 * 9)),
+        ({"out_channels": 4, "groups": 4}, 2 * 8 * 12 * (4 * 9)),
+        ({"out_channels": 8, "groups": 4}, 2 * 8 * 12 * (8 * 9)),  # two maps of each channel
+        ({"stride": 2}, 2 * 4 * 6 * (6 * 4 * 9)),
+        ({"out_channels": 4, "groups": 4, "stride": 2}, 2 * 4 * 6 * (4 * 9)),
+        ({"kernel_size": 1, "padding": 0, "bias": False}, 2 * 8 * 12 * (6 * 4)),
+        ({"dilation": 2, "padding": 2}, 2 * 8 * 12 * (6 * 4 * 9)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_operations_of_a_convolution_and_of_its_gradients(kind, options, products):
+    """Each gradient costs what the convolution costs; a transposed one, a product an input."""
+    given = {"out_channels": 6, "kernel_size": 3, "padding": 1} | options
+    layer = kind(4, **given)
+    if kind is nn.ConvTranspose2d and given.get("stride") == 2:
+        products *= 4  # every place of the map counts, not every fourth
+    for wants_input, wants_weight in [(True, True), (True, False), (False, True)]:
+        x = torch.randn(2, 4, 8, 12, requires_grad=wants_input)
+        layer.weight.requires_grad_(wants_weight)
+        with flop_counter() as counter:
+            out = layer(x)
+            forward = counter.get_total_flops()
+            out.sum().backward()
+        assert forward == 2 * products
+        assert counter.get_total_flops() == forward * (1 + wants_input + wants_weight)
+
+
+def test_other_operations_are_counted_as_torch_does():
+    x, layer = torch.randn(5, 3), nn.Linear(3, 4)
+    with flop_counter() as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 2 * 2 * math.prod((5, 3, 4))  # x wants no gradient

@@ -76,6 +76,10 @@ def test_both_sides_have_equal_losses(tiny_config, tmp_path):
     [
         (["model.bbox_head.loss_cls.type=fldet.FocalLossStar"], "fldet.FocalLossStar has no"),
         (["model.bbox_head.loss_cls.alpha=None"], "fldet.FocalLoss with alpha=None has no"),
+        (
+            ["+model.bbox_head.loss_cls.class_weight=[1.0, 2.0]"],
+            r"fldet.FocalLoss with class_weight=\[1.0, 2.0\] has no",
+        ),
         (["+model.train_cfg.miner={'type': 'fldet.OHEM'}"], "train_cfg.miner has no counterpart"),
     ],
 )

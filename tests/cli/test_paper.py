@@ -89,7 +89,8 @@ def test_a_dry_run_says_what_would_be_run_and_for_how_long(tmp_path, capfd):
     [
         (["table3", "--executor", "pbs"], "unknown executor 'pbs'"),
         (["table3", "--cluster-options", "a=1"], "--cluster-options without a cluster"),
-        (["table2"], "table2 varies backbone and schedule"),
+        (["table2"], "table2 is not for the tier laptop: it varies backbone and schedule"),
+        (["classes"], "classes is not for the tier laptop: it has weights of the classes"),
         (["table3", "--rows", "FLL"], "no row 'FLL' in table3"),
         (["table3", "--tier", "desktop"], "no tier 'desktop'"),
         (["table3", "--tier", "full"], "--gpus 1 trains with 2 images a step, the paper with 16"),

@@ -26,6 +26,21 @@ def test_fills_in_paths_classes_and_the_test_loader(tiny_config, tiny_coco):
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == expected
 
 
+@pytest.mark.parametrize("key", ["alpha", "class_weight"])
+def test_what_a_loss_has_of_each_class_is_of_all_classes(tiny_config, key):
+    cfg = load_config(tiny_config)
+    cfg.model.bbox_head.loss_cls[key] = [0.5, 0.25]
+    prepare_config(cfg, phases=("train",))
+    cfg.model.bbox_head.loss_cls[key] = [0.5, 0.25, 0.5]
+    with pytest.raises(
+        ConfigError, match=f"{key} of loss_cls has 3 values, the data has 2 classes"
+    ):
+        prepare_config(cfg, phases=("train",))
+    loss = {"type": "mmdet.CrossEntropyLoss", "use_sigmoid": True, "class_weight": [1.0] * 3}
+    cfg.model.bbox_head.loss_cls = loss  # what those of MMDetection take is its own affair
+    prepare_config(cfg, phases=("train",))
+
+
 def test_leaves_the_given_config_alone(tiny_config):
     cfg = load_config(tiny_config)
     before = cfg.to_dict()

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
+from fldet.config.diff import diff_configs
 from fldet.config.load import CONFIGS, load_config
 from fldet.errors import DataError, UsageError
 from fldet.paper import compare, find_table, read_tables
@@ -15,6 +17,7 @@ ROWS = [(table, row) for table in TABLES for row in table.rows]
 every_row = pytest.mark.parametrize(
     ("table", "row"), ROWS, ids=[f"{table.name} {row.name}" for table, row in ROWS]
 )
+OURS = ("controls", "balance", "classes")  # tables that the paper does not have
 FIGURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
@@ -95,7 +98,7 @@ def test_index_agrees_with_the_specification_cell_by_cell(name, specification):
 
 def test_the_paper_has_47_rows_and_there_are_controls_besides():
     counts = {table.name: len(table.rows) for table in TABLES}
-    controls = counts.pop("controls")
+    controls, *_ = (counts.pop(name) for name in OURS)
     assert counts == {name: count for name, (_, count) in EXPECTED.items()}
     assert sum(counts.values()) == 47
     assert controls >= 4
@@ -223,8 +226,58 @@ def changes(table, row):
 def test_config_differs_from_the_papers_model_in_what_the_row_says_and_nothing_else(table, row):
     if table.name == "controls":
         assert settings(row) != {**PLAIN}
-    else:
+    elif table.name not in OURS:
         assert settings(row) == {**PLAIN, **changes(table, row)}
+
+
+# How many boxes the classes of the tier photos have in training, and alpha of what a row is beside.
+BOXES, ALPHA = (103, 2443, 560), {"CE": 0.75, "FL": 0.25}
+
+
+def remedies(row):
+    """What a row of the tables balance and classes sets, worked out from its name."""
+    name, _, remedy = row.name.partition(", ")
+    head = "model.bbox_head"
+    if factor := re.fullmatch(r"(\w+) x(\d+)", name):
+        return {f"{head}.loss_bbox.loss_weight": float(factor[2])}
+    if name == "OHEM by positives":
+        return {"model.train_cfg.miner.divisor": "positives"}
+    if remedy == "class-balanced sampling":
+        return {"oversample": 0.3}
+    rarity = [number**-0.5 for number in BOXES]
+    mean = sum(b * r for b, r in zip(BOXES, rarity, strict=True)) / sum(BOXES)
+    weights = [one / mean for one in rarity]
+    odds = [weight * ALPHA[name] / (1 - ALPHA[name]) for weight in weights]
+    key, values = {
+        "class weights": ("class_weight", weights),
+        "alpha per class": ("alpha", [one / (1 + one) for one in odds]),
+    }[remedy]
+    return {
+        f"{head}.num_classes": 3,
+        f"{head}.loss_cls.{key}": pytest.approx(values, abs=5e-4),
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for table, row in ROWS if table.name in OURS[1:]],
+    ids=lambda row: row.name,
+)
+def test_a_row_of_ours_is_that_of_the_paper_beside_it_but_for_one_thing(row):
+    (beside,) = row.beside
+    table, name = beside.split(" ", 1)
+    other = next(one for one in find_table(table).rows if one.name == name)
+    found = diff_configs(load_config(other.config), load_config(row.config))
+    assert {one.key: one.b for one in found} == remedies(row)
+
+
+def test_the_classes_have_so_many_boxes(coco_mini):
+    file = coco_mini.with_name("masks") / "annotations" / "instances_train2017.json"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    content = json.loads(file.read_text())
+    of_class = Counter(one["category_id"] for one in content["annotations"])
+    assert tuple(of_class[one["id"]] for one in content["categories"]) == BOXES
 
 
 # --- results ---

@@ -11,9 +11,11 @@ from fldet.paper.page import markdown
 from fldet.paper.plan import ALPHAS, RunOptions, plan, tables_of
 from fldet.paper.report import make_report
 from fldet.paper.runs import Record, ask_for, check_digest, read_record
+from fldet.paper.statements import Measured
 from fldet.paper.tiers import find_tier
 
 LAPTOP = find_tier("laptop")
+FOR_OTHERS = ("table2", "classes")  # tables that the tier cannot run
 
 
 def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), rows=(), search_alpha=False, **options):
@@ -23,7 +25,7 @@ def plan_of(work_dir, *names, tier=LAPTOP, seeds=(0,), rows=(), search_alpha=Fal
     return runs
 
 
-def finish(run, ap, seconds=60.0, **changes):
+def finish(run, ap, seconds=60.0, per_class=None, **changes):
     """Leaves what a run that came to an end would."""
     record = Record("done", run.digest, run.cfg_options, tuple(s.name for s in run.steps))
     machines = ({"cores": "2"},)
@@ -40,14 +42,15 @@ def finish(run, ap, seconds=60.0, **changes):
             (run.folder / "benchmark.json").write_text(json.dumps({"result": timed}))
         (run.folder / "test").mkdir(parents=True)
         summary = {"AP": ap / 100, "AP50": 0.5, "AP_S": None}
-        content = {"result": {"figures": {"summary": summary, "num_images": 9}}}
+        figures = {"summary": summary, "num_images": 9, "per_class": per_class or {}}
+        content = {"result": {"figures": figures}}
         (run.folder / "test" / "result.json").write_text(json.dumps(content))
     dataclasses.replace(record, **changes).write(run.folder)
 
 
 def test_rows_of_equal_configs_share_their_runs(tmp_path):
     runs = plan_of(tmp_path, seeds=(0, 1))
-    rows = sum(len(table.rows) for table in read_tables() if table.name != "table2")
+    rows = sum(len(table.rows) for table in read_tables() if table.name not in FOR_OTHERS)
     assert len(runs) == len({run.folder for run in runs}) < 2 * rows
     shared = next(run for run in runs if run.name == "fl_gamma_2/seed_0")
     assert shared.rows == ("table1b 2/.25", "table1c 3x3", "table1d FL", "table3 FL")
@@ -125,10 +128,21 @@ def test_runs_with_other_numbers_of_images_are_not_compared(tmp_path):
         make_report([find_table("table3")], LAPTOP, tmp_path)
 
 
-def test_table2_is_for_the_full_tier(tmp_path):
-    with pytest.raises(UsageError, match="table2 varies backbone and schedule"):
-        plan_of(tmp_path, "table2")
+def test_some_tables_are_for_some_tiers(tmp_path):
+    for name, message in {
+        "table2": r"table2 is not for the tier laptop: it varies backbone and .*\n.*--tier full",
+        "classes": r"classes is not for the tier laptop: it has weights of .*\n.*--tier photos",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            plan_of(tmp_path, name)
+        assert name not in [table.name for table in tables_of((), LAPTOP)]
     assert len(plan_of(tmp_path, "table2", tier=find_tier("full"))) == 2
+    photos = dataclasses.replace(LAPTOP, name="photos")
+    assert {run.rows for run in plan_of(tmp_path, "classes", tier=photos)} == {
+        (f"classes {row.name}",) for row in find_table("classes").rows
+    }
+    own = dataclasses.replace(find_tier("full"), name="mine")  # an empty file is the paper's own
+    assert "table2" in [table.name for table in tables_of((), own)]
 
 
 def test_systems_are_small_versions_or_the_papers_and_have_their_costs(tmp_path):
@@ -147,7 +161,9 @@ def test_systems_are_small_versions_or_the_papers_and_have_their_costs(tmp_path)
     assert report.verdicts[0].judgement == "holds"
     page = markdown(report, {})
     assert "| million parameters: here | GFLOP: here | ms per image: paper | ms per image: " in page
-    with pytest.raises(UsageError, match="systems has versions of the paper's size and those of"):
+    with pytest.raises(
+        UsageError, match=r"systems .* tier gpu: it has versions of the paper's size"
+    ):
         plan_of(tmp_path, "systems", tier=find_tier("gpu"))
     whole = plan_of(tmp_path, "systems", tier=find_tier("full"))
     assert {run.config.stem for run in whole} == {row.config.stem for row in systems.rows}
@@ -207,6 +223,64 @@ def test_report_of_a_table(tmp_path):
     assert "| 5/.25 | 32.2 | no result (3) | - | 0 | - | 1.8 | - |" in page
     assert "![table1b](b.png)" in page
     assert str(tmp_path) not in page
+
+
+def test_report_of_the_ap_of_each_class(tmp_path):
+    photos = dataclasses.replace(LAPTOP, name="photos")
+    rare, common = "mask_weared_incorrect", "a|b"
+    for run in plan_of(tmp_path, "table1b", seeds=(0, 1, 2), tier=photos):
+        if {"table1b 0/.75", "table1b 2/.25"} & {*run.rows}:
+            above = 0.1 * ("2/.25" in run.rows[0]) + 0.01 * run.seed
+            finish(run, 50, per_class={rare: 0.2 + above, common: None})
+    for run in plan_of(tmp_path, "classes", seeds=(0, 1), tier=photos):
+        if "CE, class weights" not in run.rows[0]:
+            finish(run, 50, per_class={rare: 0.35 + 0.01 * run.seed, common: 0.7})
+    report = make_report([find_table("classes")], photos, tmp_path)
+    (table,) = report.tables
+    assert [*table.per_class][:2] == ["table1b 0/.75", "CE, class weights"]
+    assert table.per_class["table1b 2/.25"][rare].values == pytest.approx((30, 31))  # two seeds
+    assert table.per_class["table1b 2/.25"][common].missing == 2
+    assert table.per_class["CE, class weights"][rare].missing == 2
+    assert table.measured("AP")["table1b 0/.75"].values == (50, 50)
+    assert table.measured("AP of no class") == dict.fromkeys(table.per_class, Measured())
+    found = {
+        one.statement.says.removeprefix("On the rarest class "): one for one in report.verdicts
+    }
+    assert found["the focal loss is above balanced cross entropy"].judgement == "holds"
+    assert found["a remedy is above the focal loss alone"].why == (
+        "FL, class weights: 35.5 (35.0 to 36.0) against table1b 2/.25: 30.5 (30.0 to 31.0)"
+    )
+    assert found["a remedy is above balanced cross entropy alone"].judgement == "not decided"
+    page = markdown(report, {})
+    assert f"| row | {rare} | a\\|b |" in page
+    assert "| table1b 2/.25 | 30.5 (30.0 to 31.0) | no result (2) |" in page
+    assert 'What is "not in the paper" is asked here.' in page
+    assert make_report([find_table("classes")], LAPTOP, tmp_path).tables[0].per_class == {}
+
+
+def test_the_best_balance_of_each_loss_is_compared(tmp_path):
+    of = {"CE x16": 60, "0/.75": 50, "FL x4": 58, "2/.25": 62, "OHEM by positives": 61.5}
+    for run in plan_of(tmp_path, "table1b", "table1d", "balance", seeds=(0, 1)):
+        names = [label.split(" ", 1)[1] for label in run.rows]
+        finish(run, next((of[name] for name in names if name in of), 40) + run.seed)
+    report = make_report([find_table("balance")], LAPTOP, tmp_path)
+    ce, ohem = report.verdicts
+    assert (ce.judgement, ohem.judgement) == ("holds", "not decided")
+    assert ce.why == "table1b 2/.25: 62.5 (62.0 to 63.0) against CE x16: 60.5 (60.0 to 61.0)"
+    assert "against OHEM by positives: 62.0" in ohem.why
+    page = markdown(report, {})
+    assert "| OHEM x4 | 40.5 | 0.71 (40.0 to 41.0) | 2 | 21.5 | table1d OHEM 128/.5: 40.5 |" in page
+
+
+def test_a_row_beside_others_has_the_seeds_of_any_of_them(tmp_path):
+    for run in plan_of(tmp_path, "table1b", rows=["2/.25"], seeds=(0, 1, 2)):
+        finish(run, 50 + run.seed)
+    for run in plan_of(tmp_path, "balance", rows=["FL x4"], seeds=(0, 1)):
+        finish(run, 60)
+    (table,) = make_report([find_table("balance")], LAPTOP, tmp_path).tables
+    assert table.measured("AP")["table1b 2/.25"].values == (50, 51)
+    beside = {row.name: row.beside.get("table1b 2/.25") for row in table.rows}
+    assert (beside["FL x4"].values, beside["FL x16"].values) == ((50, 51), ())
 
 
 def test_report_of_timings_and_of_a_search(tmp_path):

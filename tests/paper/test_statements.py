@@ -1,13 +1,22 @@
 import pytest
 
 from fldet.paper import find_table
-from fldet.paper.statements import Measured, Statement, judge, read_statements
+from fldet.paper.statements import OURS, Measured, Statement, judge, read_statements
 
 STATEMENTS = read_statements()
 DIVERGED = Measured(diverged=2)
 
 
-@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda one: one.says)
+def test_every_statement_is_about_rows_that_there_are():
+    for one in STATEMENTS:
+        rows = find_table(one.table).rows
+        names = {row.name for row in rows} | {label for row in rows for label in row.beside}
+        assert {*one.a, *one.b} <= names, one.says
+
+
+@pytest.mark.parametrize(
+    "statement", [one for one in STATEMENTS if one.where != OURS], ids=lambda one: one.says
+)
 def test_every_statement_is_so_in_the_paper(statement):
     """With the paper's figures as two equal seeds; of the controls it says that they diverge."""
     rows = {
@@ -16,7 +25,6 @@ def test_every_statement_is_so_in_the_paper(statement):
     }
     if statement.table == "controls":
         rows["CE with prior"] = Measured((30.2, 30.2))
-    assert {*statement.a, *statement.b} <= set(rows)
     assert judge(statement, rows).judgement == "holds"
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,6 +70,39 @@ def count_flops(cfg: Config, shape: tuple[int, int]) -> NetworkCosts:
     )
 
 
+def flop_counter() -> FlopCounterMode:
+    """Returns torch's counter of operations, two for a multiply-add, right for groups too.
+
+    Torch counts the gradient of the weights of a grouped convolution as if it had one group.
+    """
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_flops}
+    )
+
+
+def _backward_flops(
+    grad_out: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    asked: Sequence[bool],
+    **_: Any,
+) -> int:
+    """Returns what the gradients of a convolution cost; the tensors are given by their shapes.
+
+    Those of the input and of the weights pair the same numbers as the convolution itself: each of
+    its products once. The gradient of the bias has none.
+    """
+    places = math.prod((x if transposed else grad_out)[2:])
+    return sum(asked[:2]) * 2 * x[0] * math.prod(weight) * places
+
+
 def meta_model(cfg: Config) -> Any:
     """Returns the model of a config in evaluation mode: shapes of weights without values.
 
@@ -81,7 +115,7 @@ def meta_model(cfg: Config) -> Any:
 
 def _calls(model: nn.Module, image: Tensor) -> tuple[LayerCall, ...]:
     calls: list[LayerCall] = []
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     seen: Counter[str] = Counter()
     before: dict[str, int] = {}
 

@@ -37,7 +37,8 @@ TIMED_IMAGES = 20  # for each row of Table 1e
 Tables = Annotated[
     list[str] | None,
     typer.Argument(
-        help="table1a to table3, controls, systems; all by default.", metavar="TABLE..."
+        help="table1a to table3, controls, balance, classes, systems; all by default.",
+        metavar="TABLE...",
     ),
 ]
 TierName = Annotated[

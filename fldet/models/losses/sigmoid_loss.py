@@ -15,6 +15,7 @@ from fldet.losses import binary
 from fldet.losses.elements import (
     Alpha,
     check_alpha,
+    check_class_weight,
     check_reduction,
     compute_dtype,
     factor_of,
@@ -44,12 +45,14 @@ class SigmoidLoss(nn.Module):
             channels_last with 16 classes and more: up to a third less time, but it needs a C++
             compiler, and seconds at the first step.
         alpha: weight of positives, in [0, 1]; one for each class; or None for no balancing.
+        class_weight: factor of each class, >= 0, on its objects and on the rest alike; or None.
         loss_weight: factor on the result.
         reduction: ``mean``, ``sum`` or ``none``: see ``forward``.
         activated: whether the head hands over probabilities in the place of logits.
 
     Raises:
-        ValueError: ``use_sigmoid`` is not True, or alpha or what the formula holds is out of range.
+        ValueError: ``use_sigmoid`` is not True, or alpha, a class weight or what the formula holds
+            is out of range.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class SigmoidLoss(nn.Module):
         use_sigmoid: bool = True,
         compiled: bool = False,
         alpha: Alpha = None,
+        class_weight: Sequence[float] | None = None,
         loss_weight: float = 1.0,
         reduction: str = "mean",
         activated: bool = False,
@@ -70,6 +74,7 @@ class SigmoidLoss(nn.Module):
         check_alpha(alpha)
         if elementwise is not None and alpha is not None:
             raise ValueError(f"{type(self).__name__} has no balance by alpha, got {alpha}")
+        check_class_weight(class_weight)
         check_head_reduction(reduction)
         if formula is not None:
             formula(torch.empty(0))  # raises if gamma or a threshold is out of range
@@ -78,6 +83,7 @@ class SigmoidLoss(nn.Module):
         self.compiled = compiled
         self.use_sigmoid = use_sigmoid
         self.alpha = alpha
+        self.class_weight = class_weight
         self.loss_weight = loss_weight
         self.reduction = reduction
         self.activated = activated
@@ -112,7 +118,8 @@ class SigmoidLoss(nn.Module):
             reduction ``none`` the loss of each score, of the shape of ``logits``.
 
         Raises:
-            ValueError: shapes do not fit, or a label is outside 0..K; nothing is broadcast.
+            ValueError: shapes do not fit, there are not as many class weights as classes, or a
+                label is outside 0..K; nothing is broadcast.
         """
         reduction = reduction_override or self.reduction
         check_head_reduction(reduction)
@@ -129,11 +136,12 @@ class SigmoidLoss(nn.Module):
                 weights,
                 curve=self.formula,
                 alpha=self.alpha,
+                class_weight=self.class_weight,
                 scale=self.loss_weight / torch.as_tensor(divisor, dtype=torch.float64),
                 compiled=self.compiled,
             )
         examples = [
-            _examples(x, y, None if weights is None else weights[index])
+            _examples(x, y, None if weights is None else weights[index], self.class_weight)
             for index, (x, y) in enumerate(zip(levels, level_labels, strict=True))
         ]
         if len({one.layout.num_classes for one in examples}) > 1:
@@ -163,13 +171,14 @@ class SigmoidLoss(nn.Module):
 
         Neither ``loss_weight`` nor a divisor is in it. Arguments and errors as in ``forward``.
         """
-        examples = _examples(logits, labels, None)
+        examples = _examples(logits, labels, None, self.class_weight)
         loss = examples.loss(self.formula_of([examples]), "none").sum(examples.layout.dim)
         return loss.permute(0, 2, 3, 1) if loss.dim() == 4 else loss
 
     def extra_repr(self) -> str:
         """Returns the settings, for printing a model."""
-        return f"alpha={self.alpha}, loss_weight={self.loss_weight}"
+        weights = "" if self.class_weight is None else f"class_weight={self.class_weight}, "
+        return f"alpha={self.alpha}, {weights}loss_weight={self.loss_weight}"
 
 
 def _logits_of(probabilities: Tensor) -> Tensor:
@@ -267,19 +276,22 @@ def _has_share_of_each(logits: Tensor, labels: Tensor) -> bool:
     return labels.shape == logits.shape and is_share
 
 
-def _examples(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Examples:
+def _examples(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, class_weight: Sequence[float] | None
+) -> Examples:
     """Returns a level: rows as they are, a map with the anchors in a dimension of their own."""
+    options: Any = {"class_weight": class_weight, "ignore_index": None}
     if logits.dim() != 4:
-        return Examples(logits, labels, weight=weight, ignore_index=None, class_dim=-1)
+        return Examples(logits, labels, weight=weight, class_dim=-1, **options)
     if _has_share_of_each(logits, labels):
-        return Examples(logits, labels, weight=weight, ignore_index=None, class_dim=1)
+        return Examples(logits, labels, weight=weight, class_dim=1, **options)
     num_classes = count_classes(logits, labels)
     return Examples(
         logits.reshape(len(logits), labels.shape[3], num_classes, *logits.shape[2:]),
         labels.permute(0, 3, 1, 2),
         weight=None if weight is None else weight.permute(0, 3, 1, 2),
-        ignore_index=None,
         class_dim=2,
+        **options,
     )
 
 

@@ -3,6 +3,7 @@ import torch
 
 from fldet.losses import sigmoid_focal_loss
 from fldet.models.losses.sigmoid_loss import CrossEntropyLoss, FocalLoss, FocalLossStar, HingeLoss
+from fldet.models.losses.variants import AsymmetricLoss, Poly1FocalLoss
 from fldet.registry import MODELS
 
 LOSSES = [
@@ -123,6 +124,74 @@ def test_alpha_for_each_class():
     torch.testing.assert_close(value, (alpha_t * unbalanced).sum(dim=1))
 
 
+CLASS_WEIGHTS = [0.5, 3.0, 0.0]
+WEIGHTED = [
+    FocalLoss(class_weight=CLASS_WEIGHTS),
+    FocalLoss(gamma=0.5, alpha=[0.1, 0.9, 0.5], class_weight=CLASS_WEIGHTS, loss_weight=2.0),
+    FocalLossStar(class_weight=CLASS_WEIGHTS),
+    CrossEntropyLoss(class_weight=CLASS_WEIGHTS),
+    HingeLoss(alpha=0.75, class_weight=CLASS_WEIGHTS),
+    Poly1FocalLoss(class_weight=CLASS_WEIGHTS),
+    AsymmetricLoss(class_weight=CLASS_WEIGHTS),
+]
+
+
+def by_formula(loss, rows, targets, weight):
+    """The loss of (N, K) rows in float64, class by class with the alpha of that class."""
+    total = rows.new_zeros(())
+    for k, factor in enumerate(loss.class_weight):
+        x, t = rows[:, k], targets[:, k]
+        if loss.formula is None:
+            terms = loss.elementwise(x, t)
+        else:
+            alpha = loss.alpha[k] if isinstance(loss.alpha, list) else loss.alpha
+            positive, negative = (1, 1) if alpha is None else (alpha, 1 - alpha)
+            terms = t * positive * loss.formula(x) + (1 - t) * negative * loss.formula(-x)
+        total = total + factor * (weight * terms).sum()
+    return loss.loss_weight * total / 4
+
+
+@pytest.mark.parametrize("loss", WEIGHTED, ids=repr)
+@pytest.mark.parametrize(
+    ("of", "shape"),  # what there is for each score: nothing, its share or its weight
+    [
+        *[("labels", shape) for shape in [(7,), (1,), (0,), (2, 5, 2, 4), (1, 3, 3, 1)]],
+        *[("shares", shape) for shape in [(7,), (0,), (2, 5, 2, 1)]],
+        *[("weights", shape) for shape in [(7,), (0,)]],
+    ],
+)
+def test_a_weight_of_each_class_multiplies_both_sides(loss, of, shape):
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 4, shape, generator=generator)
+    weight = torch.randint(0, 3, shape, generator=generator).double()  # a third is ignored
+    x = torch.randn(*shape, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    targets = (labels[..., None] == torch.arange(3)).double()
+    rows, weights = x.view(-1, 3), weight.view(-1)
+    expected = by_formula(loss, rows, targets.view(-1, 3), weights)
+    (slope,) = torch.autograd.grad(expected, x)
+    for layout in (torch.contiguous_format, torch.channels_last)[: 1 + (len(shape) == 4)]:
+        logits, given, of_given = x, targets if of == "shares" else labels, weight
+        if len(shape) == 4:  # (N, A * K, H, W)
+            logits = x.flatten(3).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+            if of == "shares":
+                given, of_given = targets[..., 0, :].permute(0, 3, 1, 2), weight[..., 0]
+        if of == "weights":
+            of_given = weight[:, None].expand(-1, 3).contiguous()
+        found = loss(logits, given, of_given, avg_factor=4)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found, x)[0], slope)
+    if of == "labels":
+        found = loss.loss_weight * (loss.per_anchor(logits, labels) * weight).sum() / 4
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("loss", [FocalLoss, HingeLoss])  # summed at once, and by autograd
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0], [1.0] * 4])
+def test_there_are_as_many_class_weights_as_classes(loss, weights):
+    with pytest.raises(ValueError, match=r"class.weight.* 3 classes"):
+        loss(class_weight=weights)(logits(), LABELS)
+
+
 def test_agrees_with_mmdets_focal_loss():
     mmdets = MODELS.build(dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25))
     x, weight = logits(), torch.tensor([1.0, 1, 1, 0, 1, 1])
@@ -137,6 +206,9 @@ def test_agrees_with_mmdets_focal_loss():
         (FocalLoss, dict(gamma=-1.0), "gamma must be finite and >= 0, got -1.0"),
         (FocalLoss, dict(alpha=1.5), r"alpha must be None or in \[0, 1\], got 1.5"),
         (CrossEntropyLoss, dict(alpha=[0.5, -1]), r"got \[0.5, -1\]"),
+        (FocalLoss, dict(class_weight=[1.0, -1.0]), r"class_weight must .* got \[1.0, -1.0\]"),
+        (FocalLoss, dict(class_weight=2.0), "class_weight must be None or finite numbers .* got 2"),
+        (HingeLoss, dict(class_weight=[1.0, float("inf")]), "class_weight must be"),
         (FocalLossStar, dict(gamma=0.0), "gamma must be > 0 and beta finite, got 0.0"),
         (HingeLoss, dict(threshold=0.0), r"threshold must be in \(0, 1\], got 0.0"),
     ],
