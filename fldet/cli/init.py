@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   fldet init FOLDER --out my_config.py
-  fldet init FOLDER --out my_config.py --model small   # minutes on a laptop without a GPU
+  fldet init FOLDER --out my_config.py --model small   # from nothing, needs no weights
   fldet init VOCdevkit/VOC2007 --out voc.py --model r50 --size 800x600
   fldet init FOLDER --out my_config.py --val 0.3       # of data without a validation split
   fldet init FOLDER/annotations/train.json --images PICTURES --out my_config.py
@@ -28,12 +28,18 @@ def init(
     path: Data,
     out: Annotated[Path, typer.Option(help="The config to write.")],
     model: Annotated[
-        str, typer.Option(metavar="r18|r50|small", help="small: from nothing, for a CPU.")
-    ] = "r18",
+        str | None,
+        typer.Option(
+            metavar="r18|r50|lite|small",
+            help="For a CPU: lite, with ImageNet weights, or small, from nothing.",
+            show_default="lite, with a GPU r18",
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(
-            help="Image size WxH in pixels; by default the median, at most 1333x800 (small: 320)."
+            help="Image size WxH in pixels; by default the median, at most 1333x800 (small: 320; "
+            "lite: the longer side is 512)."
         ),
     ] = None,
     images: Images = None,
@@ -58,7 +64,8 @@ def init(
 ) -> None:
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
-    from fldet.analysis.init import SMALL, init_config
+    from fldet.analysis.init import init_config
+    from fldet.analysis.init_models import RECIPES
     from fldet.devices import select_device
 
     sides = parse_size(size)
@@ -68,8 +75,8 @@ def init(
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path
     )
-    if model != SMALL and select_device("auto").type == "cpu":
-        note(f"there is no GPU here: with --model {SMALL} a training takes minutes, not hours")
+    if RECIPES[result.model].warm_up is None and select_device("auto").type == "cpu":
+        note("there is no GPU here: with --model lite a training takes minutes, not hours")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

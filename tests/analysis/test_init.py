@@ -5,7 +5,10 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from fldet.analysis.init import augmentation_for, init_config, iterations, median_scale
+from fldet.analysis.init import init_config, iterations, median_scale
+from fldet.analysis.init_models import RECIPES, default_model
+from fldet.analysis.init_text import augmentation_for
+from fldet.checkpoints import packaged
 from fldet.cli.init import parse_size
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
@@ -14,9 +17,9 @@ from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.registry import DATASETS, MODELS
 
 
-def written(path, tmp_path, **options):
+def written(path, tmp_path, *, model="r18", **options):
     """The result, the text of the config, and the config as a run would have it."""
-    result = init_config(path, tmp_path / "my.py", **options)
+    result = init_config(path, tmp_path / "my.py", model=model, **options)
     cfg = prepare_config(load_config(result.path), phases=("train", "val", "test"))
     return result, result.path.read_text(), cfg
 
@@ -90,7 +93,7 @@ def test_few_images_are_augmented_and_anchors_fit_them_as_they_are(
     result, text, cfg = written(coco_mini, tmp_path)
     assert "augment = 'small'" in text
     assert cfg.train_dataloader.dataset.pipeline[3].type == "fldet.RandomCrop"
-    monkeypatch.setattr("fldet.analysis.init.augmentation_for", lambda images: "none")
+    monkeypatch.setattr("fldet.analysis.init_text.augmentation_for", lambda images: "none")
     (tmp_path / "more").mkdir()
     plain, text, cfg = written(coco_mini, tmp_path / "more")
     assert "augment" not in text
@@ -114,6 +117,39 @@ def test_the_small_model_starts_from_nothing(bccd, tiny_coco, tmp_path):
     assert tuned.load_from == str(tmp_path / "small.pth")
     assert tuned.model.backbone.base_channels == 32
     assert tuned.optim_wrapper.optimizer.type == "SGD"
+
+
+def test_without_a_gpu_the_light_model_is_written(bccd, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
+    result, _, cfg = written(bccd, tmp_path, model=None)
+    assert (result.model, result.scale, result.batch_size) == ("lite", (512, 384), 4)
+    assert cfg.model.backbone.type == "fldet.EfficientNetLite"
+    assert (cfg.channels_last, cfg.fold_batch_norms) == (True, True)
+    assert cfg.optim_wrapper.optimizer.type == "SGD"
+    assert [one.end for one in cfg.param_scheduler] == [100, 1000] == [100, cfg.train_cfg.max_iters]
+    assert "pip install 'fldet[weights]'" in caplog.text
+    MODELS.build(cfg.model)  # its weights are read when it starts
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_model() == "r18"
+
+
+def test_the_light_model_starts_from_a_light_detector(tiny_coco, tmp_path):
+    _, _, cfg = written(tiny_coco, tmp_path, model="lite")
+    init_default_scope("mmdet")
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "lite.pth")
+    (tmp_path / "more").mkdir()
+    _, _, tuned = written(
+        tiny_coco, tmp_path / "more", model="lite", finetune=tmp_path / "lite.pth"
+    )
+    assert (tuned.model.backbone.init_cfg, tuned.ema) == (None, True)
+
+
+def test_small_images_are_enlarged_for_the_light_model_alone(tmp_path):
+    images = [{"width": 400, "height": 300}, {"width": 300, "height": 400}]
+    assert median_scale(images, (512, 512)) == (400, 300)
+    assert median_scale(images, (512, 512), enlarges=True) == (512, 384)
+    assert median_scale([{"width": 4000, "height": 1000}], (512, 512), enlarges=True) == (512, 128)
 
 
 def test_twenty_classes_and_fitted_anchors_fit_on_sixty_lines(voc_mini, tmp_path):
@@ -160,7 +196,7 @@ def test_test_images_validate_where_there_are_no_others(bccd_yolo, tmp_path):
     ],
 )
 def test_iterations(images, batch, expected):
-    assert iterations(images, batch) == expected
+    assert iterations(RECIPES["r18"], images, batch) == expected
 
 
 @pytest.mark.parametrize(
@@ -173,7 +209,7 @@ def test_iterations(images, batch, expected):
     ],
 )
 def test_scale(sizes, expected):
-    assert median_scale([{"width": w, "height": h} for w, h in sizes]) == expected
+    assert median_scale([{"width": w, "height": h} for w, h in sizes], (1333, 800)) == expected
 
 
 def test_images_may_lie_elsewhere(tiny_coco, tmp_path, fldet):
@@ -223,7 +259,7 @@ def test_what_is_refused(tiny_coco, tmp_path):
         init_config(tiny_coco, path)
     assert path.read_text() == "mine"
     with pytest.raises(DataError, match="an image has no 'width'"):
-        median_scale([{"height": 1}])
+        median_scale([{"height": 1}], (1333, 800))
     for text in ("640", "0x3", "ax3"):
         with pytest.raises(UsageError, match="is not WxH"):
             parse_size(text)
@@ -251,7 +287,7 @@ def test_starting_from_a_detector(tiny_coco, roboflow, tmp_path, with_validation
     assert error.value.hint.startswith("--model r18")
     assert not (tmp_path / "my.py").exists()
     val = None if with_validation else 0
-    init_config(roboflow, tmp_path / "my.py", finetune=tmp_path / "r18.pth", val=val)
+    init_config(roboflow, tmp_path / "my.py", model="r18", finetune=tmp_path / "r18.pth", val=val)
     found = load_config(tmp_path / "my.py")
     assert found.load_from == str(tmp_path / "r18.pth")
     assert (found.model.backbone.depth, found.model.backbone.init_cfg) == (18, None)

@@ -133,6 +133,31 @@ def test_channels_last_takes_the_same_step(make):
 # --- fold_batch_norms ---
 
 
+def test_one_thread_computes_small_kernels_by_onednn_too(make):
+    """torch's own kernel for them is half as fast."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        (ours, _), (plain, _) = make("channels_last=True"), make()
+        ours.load_state_dict(plain.state_dict())
+        batch = torch.rand(2, 3, 64, 96)
+        with torch.profiler.profile() as profile:
+            found = ours.extract_feat(batch.contiguous(memory_format=torch.channels_last))
+            sum(one.sum() for one in found).backward()
+        expected = plain.extract_feat(batch)
+        sum(one.sum() for one in expected).backward()
+    finally:
+        torch.set_num_threads(threads)
+    assert not [event.key for event in profile.key_averages() if "slow_conv" in event.key]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    gradients = dict(plain.named_parameters())
+    for name, weight in ours.backbone.named_parameters():
+        if weight.grad is not None:
+            expected = gradients[f"backbone.{name}"].grad
+            torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_folded_norm_takes_the_same_step(make):
     plain, _ = make("model.backbone.norm_eval=True")
     other, _ = make("model.backbone.norm_eval=True", "fold_batch_norms=True")
