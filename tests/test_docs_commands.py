@@ -62,7 +62,7 @@ ELSEWHERE = {
         'commands("cpu", ["nms"], None)',
     ),
     "python3 -m venv .venv && . .venv/bin/activate": ("Makefile", "$(PYTHON) -m venv $(VENV)"),
-    "pip install -c requirements/constraints.txt -e .": (
+    "pip install -c requirements/constraints.txt -e '.[weights]'": (
         "Makefile",
         "pip install --quiet -c requirements/constraints.txt -e",
     ),

@@ -20,6 +20,7 @@ class Recipe:
     epochs: int
     fewest: int  # iterations
     enlarges: bool = False  # smaller images are resized to ``largest`` as well
+    validations: int = 10  # during the training
     warm_up: int | None = None  # iterations before a cosine; None: the paper's steps
     lines: tuple[str, ...] = ()  # of ``model``
     tuned: tuple[str, ...] = ()  # of ``model``, for one that starts from a trained detector
@@ -66,6 +67,7 @@ RECIPES: Mapping[str, Recipe] = {
         batch_size=4,
         epochs=6,
         fewest=1000,
+        validations=5,
         warm_up=100,
         tuned=("backbone=dict(init_cfg=None),",),
         top=("channels_last = fold_batch_norms = True  # twice as fast on a CPU",),

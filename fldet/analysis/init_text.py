@@ -169,7 +169,7 @@ def _schedule(plan: Plan) -> str:
     last, warm_up = plan.max_iters, min(500, plan.max_iters // 4)
     epochs, fewest, start = plan.recipe.epochs, plan.recipe.fewest, plan.recipe.warm_up
     steps = [round(last * share) for share in (2 / 3, 8 / 9)]  # the paper's 60k and 80k of 90k
-    every = math.ceil(last / 10)
+    every = math.ceil(last / (10 if plan.finetune else plan.recipe.validations))
     val = f", val_interval={every}" if {"val", "test"} & plan.found.splits.keys() else ""
     hooks = f"default_hooks = dict(checkpoint=dict(interval={every}))\n"
     if plan.finetune:

@@ -11,7 +11,6 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 A_FEW = [
-    "model.backbone.init_cfg=None",
     "train_cfg.max_iters=3",
     "train_cfg.val_interval=3",
     "train_dataloader.batch_size=2",
@@ -49,7 +48,7 @@ def test_from_a_folder_to_predictions(
     }[name]
     looked = run("data", "inspect", data, "--json")
     assert json.loads(looked.stdout)["result"]["splits"]["train"]["boxes"], looked.stderr
-    made = installed("init", data, "--out", "my.py", "--size", "96x72", "-q")
+    made = installed("init", data, "--out", "my.py", "--model", "lite", "--size", "96x72", "-q")
     assert (made.returncode, made.stdout) == (0, "my.py\n"), made.stderr
     options = ("--device", "cpu", "--cfg-options", *A_FEW)
     problems = run("data", "check", "my.py", "--json")

@@ -31,7 +31,11 @@ def is_stated(key, paths):
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [*(("laptop", table) for table in TABLES), ("gpu", "table1d"), ("gpu", "controls")],
+    [
+        *(("laptop", table) for table in TABLES),
+        *(("gpu", "table1d"), ("gpu", "controls")),
+        *(("photos", "table1b"), ("photos", "table1d"), ("photos", "classes")),
+    ],
 )
 def test_a_row_differs_from_the_papers_in_what_the_tier_states_and_from_its_neighbours_as_there(
     name, table, tmp_path

@@ -42,7 +42,7 @@ Tables = Annotated[
     ),
 ]
 TierName = Annotated[
-    str, typer.Option(metavar="NAME", help="laptop, gpu, full, or a .py file of your own.")
+    str, typer.Option(metavar="NAME", help="laptop, photos, gpu, full, or a .py file of your own.")
 ]
 WorkDir = Annotated[Path, typer.Option(help="Folder of the runs of all tiers.")]
 
