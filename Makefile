@@ -20,7 +20,7 @@ BENCH ?=
 
 demo: $(READY)
 	mkdir -p $(dir $(DEMO_DIR))
-	test -f $(DEMO_CONFIG) || $(BIN)/fldet init $(DATA) --out $(DEMO_CONFIG) --model lite
+	test -f $(DEMO_CONFIG) || $(BIN)/fldet init '$(DATA)' --out $(DEMO_CONFIG) --model lite
 	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
 	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
 

@@ -55,6 +55,10 @@ COMPARED = ("tests/compare/test_run.py", "warm.Started(command, cwd=tmp_path)")
 # What runs or proves a line that is not run here: a file, and what must stand in it.
 ELSEWHERE = {
     "make test": ("Makefile", "$(BIN)/pytest -n 3 --dist worksteal $(TESTS)"),  # runs this file
+    "make demo DATA=FOLDER": (
+        "Makefile",
+        "$(BIN)/fldet init '$(DATA)' --out $(DEMO_CONFIG) --model lite",
+    ),
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),
     "make bench 'BENCH=--only focal_loss startup'": (

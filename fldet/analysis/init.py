@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from fldet.analysis.init_data import images_aside, read_splits, written
+from fldet.analysis.init_data import images_aside, oversampling, read_splits, written
 from fldet.analysis.init_models import MOST, RECIPES, Recipe, default_model
 from fldet.analysis.init_text import Plan, config_text
 from fldet.anchors.boxes import collect_boxes
@@ -166,6 +166,7 @@ def _fitted(
         scale=scale,
         batch_size=batch_size,
         max_iters=iterations(recipe, len(images), batch_size),
+        oversample=oversampling(contents["train"]),
     )
 
 

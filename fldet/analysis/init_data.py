@@ -13,6 +13,8 @@ from fldet.files import write_atomically
 
 log = logging.getLogger("fldet")
 
+RARE = 4  # so many images of a class to one of the rarest call for oversampling
+MOST_OFTEN = 3  # that an image of the rarest class is listed then
 SET_ASIDE = 0.2  # share of the training images, where the data has no validation split
 
 
@@ -40,6 +42,23 @@ def read_splits(found: FoundData) -> tuple[FoundData, dict[str, dict[str, Any]]]
     if not images or not contents["train"]["annotations"]:
         raise DataError(f"the training images of {found.root} have no boxes", expected="some")
     return found, contents
+
+
+def oversampling(content: Mapping[str, Any]) -> float | None:
+    """Returns the value of the line ``oversample``, None where no class is rare.
+
+    That is where the images with the rarest class are fewer than a quarter of those with the most
+    frequent one. The line then lists none of them more than ``MOST_OFTEN`` times.
+    """
+    seen: dict[Any, set[Any]] = {}
+    for one in content["annotations"]:
+        if not one.get("iscrowd") and not one.get("ignore"):
+            seen.setdefault(one["category_id"], set()).add(one["image_id"])
+    counts = [len(images) for images in seen.values()]
+    if not counts or RARE * min(counts) >= max(counts):
+        return None
+    share = min(counts) / len(content["images"])
+    return float(f"{min(0.5, MOST_OFTEN**2 * share):.1g}")
 
 
 def images_aside(

@@ -28,6 +28,7 @@ class Plan:
     scale: tuple[int, int]
     batch_size: int
     max_iters: int
+    oversample: float | None  # the line of this name
     finetune: Path | None = None
     aside: SetAside | None = None
 
@@ -109,11 +110,13 @@ def _pipelines(plan: Plan) -> str:
     rule = f"{'enlarged to' if recipe.enlarges else 'at most'} {recipe.largest}"
     preset = augmentation_for(plan.images)
     augment = f"augment = {preset!r}  # for so few images\n" if preset != "none" else ""
+    rare = "  # images of rare classes more often"
+    oversample = f"oversample = {plan.oversample}{rare}\n" if plan.oversample else ""
     return f"""# Longer and shorter side of images, in pixels: the median, {rule}.
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}
-{augment}"""
+{augment}{oversample}"""
 
 
 def _loader(plan: Plan, split: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from fldet.analysis.init import init_config, iterations, median_scale
+from fldet.analysis.init_data import oversampling
 from fldet.analysis.init_models import RECIPES, default_model
 from fldet.analysis.init_text import augmentation_for
 from fldet.checkpoints import packaged
@@ -150,6 +152,42 @@ def test_small_images_are_enlarged_for_the_light_model_alone(tmp_path):
     assert median_scale(images, (512, 512)) == (400, 300)
     assert median_scale(images, (512, 512), enlarges=True) == (512, 384)
     assert median_scale([{"width": 4000, "height": 1000}], (512, 512), enlarges=True) == (512, 128)
+
+
+def of_images(*counts, images):
+    """Annotations of as many images for each class, and one crowd of a class that is rarer."""
+    boxes = [
+        {"category_id": number, "image_id": image}
+        for number, count in enumerate(counts)
+        for image in range(count)
+        for _ in range(2)
+    ]
+    crowd = {"category_id": 99, "image_id": 0, "iscrowd": 1}
+    return {"images": [{}] * images, "annotations": [*boxes, crowd]}
+
+
+@pytest.mark.parametrize(
+    ("counts", "images", "expected"),
+    [
+        ((613, 221, 79), 677, 0.5),
+        ((400, 100), 1000, None),
+        ((401, 100), 1000, 0.5),
+        ((500, 10), 1000, 0.09),
+        ((5,), 1000, None),
+        ((), 10, None),
+    ],
+)
+def test_rare_classes_are_listed_three_times_at_most(counts, images, expected):
+    found = oversampling(of_images(*counts, images=images))
+    assert found == expected
+    if expected:
+        assert math.ceil(math.sqrt(expected * images / min(counts))) <= 3
+
+
+def test_rare_classes_get_a_line(masks, tmp_path):
+    _, text, cfg = written(masks, tmp_path)
+    assert "oversample = 0.5  # images of rare classes more often" in text
+    assert cfg.train_dataloader.dataset.type == "fldet.ClassBalancedDataset"
 
 
 def test_twenty_classes_and_fitted_anchors_fit_on_sixty_lines(voc_mini, tmp_path):
