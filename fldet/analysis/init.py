@@ -215,7 +215,7 @@ def _draft(plan: Plan) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "draft.py")
         path.write_text(config_text(plan, None), encoding="utf-8")
-        return load_config(path, {"augment": "none"})  # anchors are for objects as they are
+        return load_config(path, {"augment": "none", "oversample": None})  # objects as they are
 
 
 def _warn_of_missing_weights(cfg: Config) -> None:

@@ -94,12 +94,12 @@ def test_few_images_are_augmented_and_anchors_fit_them_as_they_are(
 ):
     result, text, cfg = written(coco_mini, tmp_path)
     assert "augment = 'small'" in text
-    assert cfg.train_dataloader.dataset.pipeline[3].type == "fldet.RandomCrop"
+    assert cfg.train_dataloader.dataset.dataset.pipeline[3].type == "fldet.RandomCrop"
     monkeypatch.setattr("fldet.analysis.init_text.augmentation_for", lambda images: "none")
     (tmp_path / "more").mkdir()
     plain, text, cfg = written(coco_mini, tmp_path / "more")
     assert "augment" not in text
-    assert cfg.train_dataloader.dataset.pipeline[2].type == "Resize"
+    assert cfg.train_dataloader.dataset.dataset.pipeline[2].type == "Resize"
     assert (plain.anchors, plain.anchors_before) == (result.anchors, result.anchors_before)
 
 
