@@ -9,7 +9,10 @@ PEERS ?= .venv-peers
 
 # make demo draws its data; make demo DATA=FOLDER takes a data set of yours.
 DATA ?=
-DEMO_DIR ?= work_dirs/demo$(if $(DATA),_$(notdir $(DATA:/=)))
+ifneq ($(findstring ',$(DATA))$(word 2,$(DATA)),)
+$(error DATA has a space or a quote: use fldet init, train and test, as in docs/own-data.md)
+endif
+DEMO_DIR ?= work_dirs/demo$(subst /,_,$(abspath $(DATA)))
 DEMO_CONFIG ?= $(if $(DATA),$(DEMO_DIR).py,configs/shapes/retinanet_r18_shapes.py)
 TESTS ?= -m "not slow and not long and not gpu"
 
@@ -19,10 +22,10 @@ BENCH ?=
 .PHONY: demo test bench check docs conformance clean
 
 demo: $(READY)
-	mkdir -p $(dir $(DEMO_DIR))
-	test -f $(DEMO_CONFIG) || $(BIN)/fldet init '$(DATA)' --out $(DEMO_CONFIG) --model lite
-	$(BIN)/fldet train $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
-	$(BIN)/fldet test $(DEMO_CONFIG) $(DEMO_DIR) --work-dir $(DEMO_DIR)/test --show-dir $(DEMO_DIR)/pictures
+	mkdir -p '$(dir $(DEMO_DIR))'
+	test -f '$(DEMO_CONFIG)' || $(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite
+	$(BIN)/fldet train '$(DEMO_CONFIG)' --work-dir '$(DEMO_DIR)' --resume
+	$(BIN)/fldet test '$(DEMO_CONFIG)' '$(DEMO_DIR)' --work-dir '$(DEMO_DIR)/test' --show-dir '$(DEMO_DIR)/pictures'
 
 test: $(READY)
 	$(BIN)/pytest -n 3 --dist worksteal $(TESTS)

@@ -57,7 +57,7 @@ ELSEWHERE = {
     "make test": ("Makefile", "$(BIN)/pytest -n 3 --dist worksteal $(TESTS)"),  # runs this file
     "make demo DATA=FOLDER": (
         "Makefile",
-        "$(BIN)/fldet init '$(DATA)' --out $(DEMO_CONFIG) --model lite",
+        "$(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite",
     ),
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),

@@ -98,11 +98,12 @@ def _model(plan: Plan, advice: tuple[AnchorScheme, float, float] | None) -> str:
             "    bbox_head=dict(anchor_generator=dict(",
             f"        sizes={sizes}, num_scales={scheme.num_scales}, ratios={ratios})),",
         ]
+    tuned = plan.recipe.tuned_top if plan.finetune else ()
     start = f"load_from = {literal(str(plan.finetune))}\n"
     if not plan.finetune:
         start = "# load_from = 'FILE.pth'  # a whole detector to start from\n"
     model = ["model = dict(", *lines, ")"] if lines else []
-    return "\n".join([*model, *plan.recipe.top, start])
+    return "\n".join([*model, *plan.recipe.top, *tuned, start])
 
 
 def _pipelines(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
 from fldet.data.image_lists import ONLY, WITHOUT
 from fldet.errors import ConfigError, DataError, UsageError, shorten
+from fldet.numeric import is_number
 from fldet.registry import dataset_class
 
 log = logging.getLogger("fldet")
@@ -303,9 +304,12 @@ def _check_of_each_class(loss: Mapping[str, Any], count: int) -> None:
     if not str(loss.get("type")).startswith("fldet.") or not loss.get("use_sigmoid", True):
         return
     for key in ("alpha", "class_weight"):
-        if isinstance(value := loss.get(key), (list, tuple)) and len(value) != count:
+        value = loss.get(key)
+        is_one = key == "class_weight" and is_number(value)
+        if is_one or (isinstance(value, (list, tuple)) and len(value) != count):
+            found = "is one number" if is_one else f"has {len(value)} values"
             raise ConfigError(
-                f"{key} of loss_cls has {len(value)} values, the data has {count} classes",
+                f"{key} of loss_cls {found}, the data has {count} classes",
                 expected="one for each class, in the order of the classes",
             )
 

@@ -109,7 +109,7 @@ def _chosen_rows(tables: Sequence[Table], names: Sequence[str]) -> list[tuple[Ta
         if name not in known:
             raise UsageError(
                 f"no row {name!r} in {', '.join(table.name for table in tables)}",
-                expected=nearest(name, known) or f"one of: {', '.join(r.name for _, r in pairs)}",
+                expected=nearest(name, known) or f"one of: {'; '.join(r.name for _, r in pairs)}",
                 hint="fldet paper list",
             )
     return [(t, row) for t, row in pairs if {row.name, row.config.stem} & set(names)]

@@ -145,6 +145,9 @@ def test_the_light_model_starts_from_a_light_detector(tiny_coco, tmp_path):
         tiny_coco, tmp_path / "more", model="lite", finetune=tmp_path / "lite.pth"
     )
     assert (tuned.model.backbone.init_cfg, tuned.ema) == (None, True)
+    rate = tuned.optim_wrapper.optimizer.lr / tuned.auto_scale_lr.base_batch_size
+    plain = cfg.optim_wrapper.optimizer.lr / cfg.auto_scale_lr.base_batch_size
+    assert rate == plain / 4
 
 
 def test_small_images_are_enlarged_for_the_light_model_alone(tmp_path):

@@ -44,7 +44,7 @@ CANNOT_BE = {
     "randomness.seed": [-1, 2**32, "x"],
     f"{HEAD}.num_classes": [0, -1, 2.5, "3"],
     f"{HEAD}.loss_cls.gamma": [-1, math.nan, math.inf, "2"],
-    f"{HEAD}.loss_cls.class_weight": [[1.0, -1.0], [math.inf], [], "1"],
+    f"{HEAD}.loss_cls.class_weight": [[1.0, -1.0], [math.inf], [], "1", ["a"]],
     f"{HEAD}.loss_cls.loss_weight": [-1, math.nan],
     f"{HEAD}.loss_bbox.loss_weight": [-1, math.inf],
     f"{ASSIGNER}.pos_iou_thr": [1.5, -0.1, math.nan, "0.5"],

@@ -36,6 +36,13 @@ def test_what_a_loss_has_of_each_class_is_of_all_classes(tiny_config, key):
         ConfigError, match=f"{key} of loss_cls has 3 values, the data has 2 classes"
     ):
         prepare_config(cfg, phases=("train",))
+    cfg.model.bbox_head.loss_cls = {
+        "type": "fldet.FocalLoss",
+        "use_sigmoid": True,
+        "class_weight": 2.0,
+    }
+    with pytest.raises(ConfigError, match="class_weight of loss_cls is one number"):
+        prepare_config(cfg, phases=("train",))
     loss = {"type": "mmdet.CrossEntropyLoss", "use_sigmoid": True, "class_weight": [1.0] * 3}
     cfg.model.bbox_head.loss_cls = loss  # what those of MMDetection take is its own affair
     prepare_config(cfg, phases=("train",))
