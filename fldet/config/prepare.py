@@ -304,7 +304,7 @@ def _check_of_each_class(loss: Mapping[str, Any], count: int) -> None:
     if not str(loss.get("type")).startswith("fldet.") or not loss.get("use_sigmoid", True):
         return
     for key in ("alpha", "class_weight"):
-        value = loss.get(key)
+        value: Any = loss.get(key)
         is_one = key == "class_weight" and is_number(value)
         if is_one or (isinstance(value, (list, tuple)) and len(value) != count):
             found = "is one number" if is_one else f"has {len(value)} values"
