@@ -5,7 +5,6 @@ other launchers ``adopt_launcher`` sets them. And the processes that this one st
 long as it does.
 """
 
-import ctypes
 import os
 import re
 import signal
@@ -35,7 +34,6 @@ _HINTS = {
     "slurm": "start with: srun --ntasks N fldet ... --launcher slurm",
     "mpi": "start with: mpirun -n N fldet ... --launcher mpi",
 }
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _DEFAULT_PORT = 29500  # torch's
 _FIRST_SLURM_PORT, _SLURM_PORTS = 15000, 15000  # below those that systems give out by themselves
 
@@ -147,19 +145,6 @@ def core_count() -> int:
     """Returns the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> None:
-    """Has the C library keep what this process frees, for what it needs next.
-
-    By default glibc gives large blocks back at once, so that each step of a training gets its maps
-    anew from the system, page by page. The process then stays as large as it ever was. Does nothing
-    where a variable ``MALLOC_...`` is set, or where the library has no such setting.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if set_option and not any(name.startswith("MALLOC_") for name in os.environ):
-        set_option(_M_MMAP_MAX, 0)
-        set_option(_M_TRIM_THRESHOLD, -1)
 
 
 def end_with_parent() -> None:

@@ -178,36 +178,6 @@ if __name__ == "__main__":
 """
 
 
-FAULTS = """
-import resource
-import torch
-from fldet.processes import keep_freed_memory
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(1 << 24)  # 64 MiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-torch.set_num_threads(1)
-faults()
-print(faults(), end=" ")
-keep_freed_memory()
-faults()
-print(faults())
-"""
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="glibc on Linux")
-@pytest.mark.parametrize("given", [None, "MALLOC_ARENA_MAX"])
-def test_freed_memory_is_taken_again_without_asking_for_its_pages(given):
-    environment = {name: text for name, text in os.environ.items() if "MALLOC_" not in name}
-    environment |= {given: "2"} if given else {}
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, env=environment, check=True
-    )
-    before, after = map(int, done.stdout.split())
-    assert before > 10
-    assert (after < 10) == (given is None)
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 @pytest.mark.parametrize("begin", [end_with_parent, leave_signals_to_parent])
 def test_a_process_ends_soon_after_its_parent(tmp_path, monkeypatch, begin):

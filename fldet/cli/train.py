@@ -86,7 +86,6 @@ def train(
         from fldet.engine.launch import relaunch
         from fldet.engine.train import batch_size_of_processes
         from fldet.engine.train import train as run
-        from fldet.processes import keep_freed_memory
 
     asked = parse_batch_size(batch_size)
     cfg = load_config(config, cfg_options or ())
@@ -108,7 +107,6 @@ def train(
             *(cfg, gpus), phases=("train",), device=device, max_restarts=max_restarts, more=more
         )
         return
-    keep_freed_memory()
     result = run(
         cfg,
         work_dir=work_dir,
