@@ -19,6 +19,7 @@ class Recipe:
     batch_size: int
     epochs: int
     fewest: int  # iterations
+    for_cpus: bool = False  # a training takes minutes there
     enlarges: bool = False  # smaller images are resized to ``largest`` as well
     validations: int = 10  # during the training
     warm_up: int | None = None  # iterations before a cosine; None: the paper's steps
@@ -63,6 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
         title="A light RetinaNet",
         bases=bases("retinanet_lite0", "light"),
         fragment="retinanet_lite0",
+        for_cpus=True,
         largest=(512, 512),
         enlarges=True,
         batch_size=4,
@@ -78,6 +80,7 @@ RECIPES: Mapping[str, Recipe] = {
         title="A small RetinaNet",
         bases=bases("retinanet_r18_small", "from_nothing"),
         fragment="retinanet_r18_small",
+        for_cpus=True,
         largest=(320, 320),
         batch_size=8,
         epochs=12,
@@ -85,9 +88,8 @@ RECIPES: Mapping[str, Recipe] = {
         warm_up=50,
     ),
 }
-WITH_WEIGHTS = "lite"  # its weights lie in a package, not on the network
 
 
 def default_model() -> str:
     """Returns the model that suits this machine: ``r18`` with a GPU, else ``lite``."""
-    return "r18" if torch.cuda.is_available() else WITH_WEIGHTS
+    return "r18" if torch.cuda.is_available() else "lite"

@@ -75,7 +75,7 @@ def init(
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path
     )
-    if RECIPES[result.model].warm_up is None and select_device("auto").type == "cpu":
+    if not RECIPES[result.model].for_cpus and select_device("auto").type == "cpu":
         note("there is no GPU here: with --model lite a training takes minutes, not hours")
 
 
