@@ -133,7 +133,7 @@ def test_channels_last_takes_the_same_step(make):
 # --- fold_batch_norms ---
 
 
-@pytest.mark.parametrize("capability, slow", [("AVX512", False), ("AVX2", True)])
+@pytest.mark.parametrize(("capability", "slow"), [("AVX512", False), ("AVX2", True)])
 def test_one_thread_computes_small_kernels_by_onednn_where_it_pays(
     make, monkeypatch, capability, slow
 ):
