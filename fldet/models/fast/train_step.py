@@ -67,8 +67,9 @@ def avoid_slow_convolutions(model: nn.Module) -> None:
     """
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     for module in model.modules():
-        small = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if small and (wide or not module.weight.requires_grad):
+        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
+            continue
+        if wide or not module.weight.requires_grad:
             module.dilation = (2, 2)
 
 
