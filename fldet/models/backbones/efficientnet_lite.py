@@ -85,7 +85,7 @@ class EfficientNetLite(BaseModule):
         self.out_indices = tuple(sorted(set(out_indices)))
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         norm = _as_the_authors(norm_cfg or {"type": "BN"})
-        self._conv_stem = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, bias=False)
+        self._conv_stem = HalvingConv2d(3, STEM_CHANNELS, 3, bias=False)
         self._bn0 = build_norm_layer(norm, STEM_CHANNELS)[1]
         self.relu = nn.ReLU6(inplace=True)
         groups = GROUPS[: STAGE_ENDS[self.out_indices[-1] + 1]]
@@ -100,7 +100,7 @@ class EfficientNetLite(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Returns the (N, C, H / stride, W / stride) maps of (N, 3, H, W) images, finest first."""
-        x = self.relu(self._bn0(halved(self._conv_stem, images)))
+        x = self.relu(self._bn0(self._conv_stem(images)))
         wanted = {self.stage_ends[index + 1] for index in self.out_indices}
         maps = []
         for number, block in enumerate(self._blocks, 1):
@@ -124,6 +124,40 @@ class EfficientNetLite(BaseModule):
         end = self.stage_ends[min(self.frozen_stages, len(self.stage_ends) - 1)]
         for part in (self._conv_stem, self._bn0, self._blocks[:end]):
             part.eval().requires_grad_(False)
+
+
+class HalvingConv2d(nn.Conv2d):
+    """A convolution of stride 2 with the border of TensorFlow's ``SAME``.
+
+    That is half the kernel, rounded down, at the right and at the bottom, and at the other sides
+    one pixel less where the side of the map is even.
+
+    Args:
+        in_channels: of the map.
+        out_channels: of the result.
+        kernel: its side, odd.
+        groups: of channels.
+        bias: whether there is one.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(
+            *(in_channels, out_channels, kernel, 2, kernel // 2), groups=groups, bias=bias
+        )
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if exporting or input.is_meta:
+            # Sides may be unknown, and no zeros are to be counted as work. Turned round, the border
+            # is the same for odd and even sides.
+            turned = super()._conv_forward(input.flip(2, 3), weight.flip(2, 3), bias)
+            return turned.flip(2, 3)
+        # A border of zeros for the kernel, which is small, in the place of one for the map: with it
+        # the kernel begins one pixel later.
+        height, width = (1 - side % 2 for side in input.shape[2:])
+        return super()._conv_forward(input, F.pad(weight, (width, 0, height, 0)), bias)
 
 
 class Block(nn.Module):
@@ -152,18 +186,17 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         inner = expansion * in_channels
-        self.stride = stride
         self.expands, self.adds = expansion > 1, stride == 1 and in_channels == out_channels
         # A norm follows its convolution: so `fldet.models.fast.optimize` knows that it may fold it.
         if self.expands:
             self._expand_conv = nn.Conv2d(in_channels, inner, 1, bias=False)
             self._bn0 = build_norm_layer(norm_cfg, inner)[1]
-        self._depthwise_conv = nn.Conv2d(
-            *(inner, inner, kernel, stride),
-            padding=kernel // 2 if stride == 1 else 0,
-            groups=inner,
-            bias=False,
-        )
+        if stride == 1:
+            self._depthwise_conv = nn.Conv2d(
+                *(inner, inner, kernel), padding=kernel // 2, groups=inner, bias=False
+            )
+        else:
+            self._depthwise_conv = HalvingConv2d(inner, inner, kernel, groups=inner, bias=False)
         self._bn1 = build_norm_layer(norm_cfg, inner)[1]
         self._project_conv = nn.Conv2d(inner, out_channels, 1, bias=False)
         self._bn2 = build_norm_layer(norm_cfg, out_channels)[1]
@@ -172,28 +205,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, out_channels, H / stride, W / stride), rounded up, of (N, C, H, W)."""
         y = self.relu(self._bn0(self._expand_conv(x))) if self.expands else x
-        conv = self._depthwise_conv
-        y = self.relu(self._bn1(halved(conv, y) if self.stride == 2 else conv(y)))
+        y = self.relu(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.adds else y
-
-
-def halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Returns what a convolution of stride 2 makes of (N, C, H, W), with TensorFlow's ``SAME``.
-
-    The border has half the kernel, rounded down, at the right and at the bottom, and at the other
-    sides one pixel less where the side of the map is even.
-    """
-    half = conv.kernel_size[0] // 2
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        # Sides are unknown then. Turned round, the border is the same for odd and even ones.
-        weight = conv.weight.flip(2, 3)
-        x = F.conv2d(x.flip(2, 3), weight, conv.bias, 2, half, groups=conv.groups)
-        return x.flip(2, 3)
-    height, width = x.shape[2:]
-    less = [half - 1 + side % 2 for side in (width, height)]
-    result: Tensor = conv(F.pad(x, [less[0], half, less[1], half]))
-    return result
 
 
 def scaled_channels(channels: int, width: float) -> int:

@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fldet.devices import has_bfloat16
 from fldet.errors import UnavailableError, UsageError
+from fldet.models.backbones.efficientnet_lite import HalvingConv2d
 from fldet.models.dense_heads.retina_head import RetinaHead
 from fldet.models.fast.fused import fuse_rectifiers
 
@@ -96,8 +97,10 @@ def foldable_pairs(module: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm]]:
     return [
         (conv, norm)
         for conv, norm in itertools.pairwise(module.children())
-        # A subclass of Conv2d may treat its weight.
-        if type(conv) is nn.Conv2d and _is_fixed_batch_norm(norm)
+        # Another subclass of Conv2d may treat its weight.
+        if isinstance(conv, nn.Conv2d)
+        and type(conv) in (nn.Conv2d, HalvingConv2d)
+        and _is_fixed_batch_norm(norm)
     ]
 
 
