@@ -300,17 +300,24 @@ def _set_num_classes(model: Any, count: int) -> None:
 
 
 def _check_of_each_class(loss: Mapping[str, Any], count: int) -> None:
-    """Refuses a loss of ours over K sigmoids with alphas or weights of more or fewer classes."""
-    if not str(loss.get("type")).startswith("fldet.") or not loss.get("use_sigmoid", True):
+    """Refuses a loss with alphas or weights of more or fewer classes, ours or MMDetection's."""
+    kind = str(loss.get("type"))
+    ours = kind.startswith("fldet.")
+    if not ours and kind.rpartition(".")[2] != "CrossEntropyLoss":
         return
+    sigmoid = loss.get("use_sigmoid", ours)
+    if ours and not sigmoid:
+        return
+    wanted = count if sigmoid else count + 1
     for key in ("alpha", "class_weight"):
         value: Any = loss.get(key)
         is_one = key == "class_weight" and is_number(value)
-        if is_one or (isinstance(value, (list, tuple)) and len(value) != count):
+        if is_one or (isinstance(value, (list, tuple)) and len(value) != wanted):
             found = "is one number" if is_one else f"has {len(value)} values"
             raise ConfigError(
                 f"{key} of loss_cls {found}, the data has {count} classes",
-                expected="one for each class, in the order of the classes",
+                expected="one for each class, in the order of the classes"
+                + ("" if sigmoid else ", and one for the background"),
             )
 
 

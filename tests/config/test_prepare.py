@@ -1,5 +1,6 @@
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,19 @@ def test_fills_in_paths_classes_and_the_test_loader(tiny_config, tiny_coco):
     assert cfg.model.bbox_head.num_classes == 2
     expected = str(tiny_coco / "annotations" / "instances_val2017.json")
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == expected
+
+
+@pytest.mark.parametrize(("use_sigmoid", "right"), [(True, 2), (False, 3)])
+def test_so_are_the_weights_of_mmdetections_cross_entropy(tiny_config, use_sigmoid, right):
+    """Over a softmax the background has one too."""
+    cfg = load_config(tiny_config)
+    for count in (right, right - 1, right + 1):
+        weights = [1.0] * count
+        cfg.model.bbox_head.loss_cls = dict(
+            type="CrossEntropyLoss", use_sigmoid=use_sigmoid, class_weight=weights
+        )
+        with nullcontext() if count == right else pytest.raises(ConfigError, match="class_weight"):
+            prepare_config(cfg, phases=("train",))
 
 
 @pytest.mark.parametrize("key", ["alpha", "class_weight"])
