@@ -199,5 +199,5 @@ def test_a_failing_logger_is_a_warning_and_ends_no_training(run, monkeypatch, ca
     folder = run("failing")
     assert (folder.parent / "iter_4.pth").exists()
     assert [one.message for one in caplog.records if "failing has failed" in one.message] == [
-        'failing has failed and gets nothing more: "OSError: no network"'
+        "failing has failed and gets nothing more: 'OSError: no network'"
     ]
