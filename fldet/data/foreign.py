@@ -63,7 +63,7 @@ FORMATS = (
     Foreign(
         "Label Studio's JSON",
         _JSON,
-        (r'"original_width"|"rectanglelabels"|"completed_by"|"polygonlabels"',),
+        (r'"original_width"|"rectanglelabels"|"completed_by"|"polygonlabels"|"model_version"',),
         read_as="Label Studio",
     ),
     Foreign(

@@ -86,12 +86,13 @@ class ImageNames:
 
         A name may have folders of another machine in front, or another ending.
         """
-        parts = Path(name.replace("\\", "/")).parts
-        for start in range(len(parts)):
-            tail = Path(*parts[start:]).as_posix()
-            if ".." not in parts and tail != "/" and isfile(self.folder / tail):
-                return tail.removeprefix("/")
-        return self._by_name.get(Path(name).name) or self._by_name.get(Path(name).stem)
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        for start in range(len(parts) if ".." not in parts else 0):
+            tail = "/".join(parts[start:])
+            if isfile(self.folder / tail):
+                return tail
+        last = Path(parts[-1] if parts else "")
+        return self._by_name.get(last.name) or self._by_name.get(last.stem)
 
     @cached_property
     def _by_name(self) -> dict[str, str]:

@@ -39,6 +39,12 @@ def read(path: Path, faults: list[DataError] | None, left_out: LeftOut) -> Itera
     tasks = read_json(path, "annotation file", expected=LAYOUT)
     if not isinstance(tasks, list):
         raise DataError(f"{path} is no list", expected=LAYOUT)
+    if any(map(_predictions, _mappings(tasks))) and not any(map(_made, _mappings(tasks))):
+        log.warning("%s holds what a model has found, and nobody has looked it over", path)
+        tasks = [
+            {**one, "annotations": _predictions(one)} if isinstance(one, Mapping) else one
+            for one in tasks
+        ]
     found = [*collect(partial(_image, path=path, left_out=left_out), enumerate(tasks), faults)]
     if without := found.count(None):
         log.info("%s: %d of %d tasks have no annotation: left out", path, without, len(tasks))
@@ -77,21 +83,33 @@ def _image_name(data: Mapping[str, Any]) -> str | None:
 
 def _results(task: Mapping[str, Any], left_out: LeftOut) -> list[Mapping[str, Any]] | None:
     """Returns the parts of the annotation that counts, or of a task of JSON-MIN; None for none."""
-    annotations = task.get("annotations", task.get("completions"))
-    if annotations is None:
+    made = _made(task)
+    if made is None:
         lists = [value for value in task.values() if isinstance(value, list)]
         return [one for value in lists for one in _mappings(value) if {*LABELS} & one.keys()]
-    made = [
-        one
-        for one in _mappings(annotations if isinstance(annotations, list) else ())
-        if not one.get("was_cancelled") and isinstance(one.get("result"), list)
-    ]
     if not made:
         return None
     if len(made) > 1:
         left_out.add("annotations of an image that has another", len(made) - 1)
     chosen = next((one for one in made if one.get("ground_truth")), made[0])
     return _mappings(chosen["result"])
+
+
+def _made(task: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """Returns the annotations of a task that are done; None where a task has no list of them."""
+    annotations = task.get("annotations", task.get("completions"))
+    if annotations is None:
+        return None
+    return [
+        one
+        for one in _mappings(annotations if isinstance(annotations, list) else ())
+        if not one.get("was_cancelled") and isinstance(one.get("result"), list)
+    ]
+
+
+def _predictions(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = task.get("predictions")
+    return _mappings(found)[:1] if isinstance(found, list) else []
 
 
 def _mappings(values: Iterable[Any]) -> list[Mapping[str, Any]]:

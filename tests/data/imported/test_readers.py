@@ -10,6 +10,7 @@ import pytest
 
 from fldet.data.convert import convert
 from fldet.data.formats.recognise import recognise
+from fldet.data.imported.dataset import ImageNames
 from fldet.data.imported.table import parse_columns
 from fldet.errors import DataError, UsageError
 from fldet.registry import DATASETS
@@ -367,6 +368,32 @@ def test_an_image_that_is_missing(folder):
     found = recognise(folder, folder / "images")
     with pytest.raises(DataError, match=r"there is no image 'c\.jpg'"):
         found.read("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("/home/me/set/images/a.jpg", "a.jpg"),
+        ("D:\\set\\sub\\c.png", "sub/c.png"),
+        ("c", "sub/c.png"),  # without an ending
+        ("c.jpeg", "sub/c.png"),
+        ("d.png", None),  # two have the name
+        ("sub/d.png", "sub/d.png"),
+        ("../secret.png", None),
+        ("{outside}", None),
+        ("", None),
+    ],
+)
+def test_names_of_images(folder, name, found):
+    images = folder / "images"
+    (images / "sub").mkdir()
+    for file in ("sub/c.png", "sub/d.png", "d.png", "../secret.png"):
+        (images / file).touch()
+    (images / "d.png").rename(images / "e.png")
+    (images / "other").mkdir()
+    (images / "other" / "d.png").touch()
+    assert ImageNames(images).find(name.format(outside=folder / "secret.png")) == found
 
 
 def test_convert_and_init(folder, fldet):
