@@ -90,13 +90,17 @@ def write_labelled(
     labels: Path,
     ending: str,
     text: Callable[[Picture], str],
-) -> None:
-    """Writes a text with one of the endings for each image, and a link to the image.
+) -> Iterator[str]:
+    """Writes a text for each image, and the image as a hard link or a copy; yields its name.
 
-    Folders are kept. Of two images that differ in their endings alone the second one gets its
-    ending into its name.
+    Symbolic links would neither go into an archive nor be followed by all tools. Folders are kept.
+    Of two images that differ in their endings alone the second one gets its ending into its name,
+    which is yielded without one.
     """
     for one in found:
+        if not one.file.is_file():
+            log.warning("left out, as it is not there any more: %s", one.file)
+            continue
         name = Path(one.name)
         label = labels / name.with_suffix(ending)
         if label.exists():
@@ -106,6 +110,7 @@ def write_labelled(
             path.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(text(one), encoding="utf-8", errors="surrogateescape")
         try:
-            (images / name).symlink_to(one.file)
-        except OSError:  # a system or a disk without links
+            os.link(one.file.resolve(), images / name)
+        except OSError:  # another disk, or a file that is somebody else's
             shutil.copyfile(one.file, images / name)
+        yield name.with_suffix("").as_posix()

@@ -12,16 +12,21 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_voc(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tuple[Path]:
-    """Writes ``voc/``: ``JPEGImages`` with links to the images, and ``Annotations``.
+    """Writes ``voc/``: ``JPEGImages``, ``Annotations`` and a list of all images.
 
     Corners are whole pixels that count from 1, as in VOC's own files.
     """
-    del classes
     with new_folder(out / "voc") as folder:
         images, labels = folder / "JPEGImages", folder / "Annotations"
-        for path in (images, labels):
-            path.mkdir()
-        write_labelled(pictures(lines), images, labels, ".xml", _xml)
+        names = folder / "ImageSets" / "Main" / "train.txt"
+        for path in (images, labels, names.parent):
+            path.mkdir(parents=True)
+        with open(names, "w", encoding="utf-8", errors="surrogateescape") as file:
+            for name in write_labelled(pictures(lines), images, labels, ".xml", _xml):
+                file.write(f"{name}\n")
+        # by which CVAT and Datumaro know classes that are not VOC's own
+        text = "".join(f"{name}:::\n" for name in classes)
+        (folder / "labelmap.txt").write_text(text, encoding="utf-8")
     return (out / "voc",)
 
 

@@ -8,9 +8,11 @@ from fldet.inference.writers.pictures import Picture, new_folder, pictures, writ
 
 
 def write_yolo(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tuple[Path]:
-    """Writes ``yolo/``: links to the images, their labels without scores, and ``data.yaml``."""
+    """Writes ``yolo/``: the images, their labels without scores, and ``data.yaml``."""
     with new_folder(out / "yolo") as folder:
-        write_labelled(pictures(lines), folder / "images", folder / "labels", ".txt", _rows)
+        images, labels = folder / "images", folder / "labels"
+        for _ in write_labelled(pictures(lines), images, labels, ".txt", _rows):
+            pass
         names = "".join(f"  {label}: {json.dumps(name)}\n" for label, name in enumerate(classes))
         text = f"train: images\nval: images\nnames:\n{names}"  # YAML has JSON's texts
         (folder / "data.yaml").write_text(text, encoding="utf-8")

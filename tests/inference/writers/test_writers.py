@@ -14,7 +14,7 @@ from fldet.inference.predict import predict
 from fldet.inference.writers import WRITERS
 from fldet.inference.writers.pictures import pictures
 
-CLASSES = ("a cat", 'it\'s "dog" & <cow>: Ünïcode 猫')
+CLASSES = ("a cat", 'it\'s "dog" & <cow> Ünïcode 猫')
 FOUND = {
     "one.jpg": [([10.25, 20.5, 60.125, 80.75], 0, 0.9), ([0, 0, 200, 100], 1, 0.5)],
     "sub/one.jpg": [([199.2, 3, 199.9, 4], 1, 0.25)],  # thinner than a pixel
@@ -125,10 +125,21 @@ def test_where_links_are_impossible_images_are_copied(lines, monkeypatch):
     def refuse(*_):
         raise OSError("no links")
 
-    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
-    WRITERS["yolo"](lines, lines[0].parent, CLASSES)
+    image = lines[0].parent.parent / "photos" / "one.jpg"
     copy = lines[0].parent / "yolo" / "images" / "one.jpg"
-    assert (copy.is_symlink(), copy.is_file()) == (False, True)
+    WRITERS["yolo"](lines, lines[0].parent, CLASSES)
+    assert copy.samefile(image)
+    monkeypatch.setattr(os, "link", refuse)
+    WRITERS["yolo"](lines, lines[0].parent, CLASSES)
+    assert not copy.samefile(image)
+    assert copy.read_bytes() == image.read_bytes()
+
+
+def test_an_image_that_is_gone_is_left_out(lines):
+    (lines[0].parent.parent / "photos" / "one.jpg").unlink()
+    WRITERS["voc"](lines, lines[0].parent, CLASSES)
+    files = (lines[0].parent / "voc" / "Annotations").rglob("*.xml")
+    assert sorted(file.name for file in files) == ["a & b's é.xml", "one.xml", "one_png.xml"]
 
 
 def test_a_run_that_is_resumed_writes_all_its_images(tiny_run, tiny_coco, tmp_path):
@@ -183,3 +194,14 @@ def test_what_globox_writes_is_read(lines):
     boxes = sorted(one["bbox"] for one in content["annotations"])
     truth = json.loads((out / "dataset.json").read_text())["annotations"]
     assert boxes == [pytest.approx(box, abs=1e-3) for box in sorted(one["bbox"] for one in truth)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_datumaro_reads_the_same(lines):
+    datumaro = pytest.importorskip("datumaro")
+    out = lines[0].parent
+    WRITERS["voc"](lines, out, CLASSES)
+    data = datumaro.Dataset.import_from(str(out / "voc"), "voc")
+    kinds = datumaro.AnnotationType.bbox
+    found = {one.id: sum(a.type == kinds for a in one.annotations) for one in data}
+    assert found == {"one": 2, "sub/one": 1, "sub/one_png": 1, "a & b's é": 0}
