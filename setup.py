@@ -65,6 +65,10 @@ setup(
         "export": read_requirements("export"),
         "cluster": read_requirements("cluster"),
         "weights": read_requirements("weights"),
+        "tensorboard": read_requirements("tensorboard"),
+        "mlflow": read_requirements("mlflow"),
+        "wandb": read_requirements("wandb"),
+        "clearml": read_requirements("clearml"),
     },
     entry_points={"console_scripts": ["fldet = fldet.cli.main:main"]},
     classifiers=[

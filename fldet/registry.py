@@ -26,7 +26,10 @@ TASK_UTILS = _child("task util", mmdet_registry.TASK_UTILS, "fldet.models.task_m
 DATASETS = _child(
     "dataset",
     mmdet_registry.DATASETS,
-    *(f"fldet.data.{module}" for module in ("balanced", "coco", "voc", "yolo", "shapes.dataset")),
+    *(
+        f"fldet.data.{module}"
+        for module in ("balanced", "coco", "voc", "yolo", "imported.dataset", "shapes.dataset")
+    ),
 )
 # steps of a pipeline: what happens to one image and its boxes
 TRANSFORMS = _child(

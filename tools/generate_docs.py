@@ -39,6 +39,7 @@ ONE_LINE = {
     "ema": ("True", f"a moving average of the weights is validated and saved: {MACHINE}"),
     "early_stopping": ("5", f"ends after validations without a better score: {MACHINE}"),
     "max_time": ("'2h30m'", f"ends when the time is used up: {MACHINE}"),
+    "loggers": ("['tensorboard']", "tools that get what is logged: [loggers](loggers.md)"),
     "accumulate": ("4", f"gradients of so many batches make a step: {MACHINE}"),
     "augment": ("'small'", f"images are scaled, cropped, distorted at random: {MACHINE}"),
     "oversample": (

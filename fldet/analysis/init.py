@@ -64,6 +64,7 @@ def init_config(
     images: Path | None = None,
     finetune: Path | None = None,
     val: float | None = None,
+    columns: str | None = None,
 ) -> InitResult:
     """Writes a config for the data set at ``path`` and returns what it chose.
 
@@ -80,6 +81,7 @@ def init_config(
         val: share of the training images that is set aside to validate on, of data without a
             validation split: ``set_aside``. They are listed in a file beside ``out``. 0 sets none
             aside; None 0.2 where there are neither validation nor test images and it is possible.
+        columns: of a CSV, for ``recognise``.
 
     Raises:
         UsageError: ``out`` exists or is no ``.py``, the model is unknown, ``val`` is no share, or
@@ -90,7 +92,7 @@ def init_config(
     """
     model = model or default_model()
     _check_options(out, model, val)
-    found, contents = read_splits(recognise(path, images))
+    found, contents = read_splits(recognise(path, images, columns))
     aside = images_aside(found, contents["train"], val)
     file = out.absolute().with_name(f"{out.stem}_val.json")
     if aside:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.data.inspect import Data, Images
+from fldet.cli.data.inspect import Columns, Data, Images
 from fldet.cli.output import Output, command, note
 from fldet.errors import UsageError
 
@@ -43,6 +43,7 @@ def init(
         ),
     ] = None,
     images: Images = None,
+    columns: Columns = None,
     finetune: Annotated[
         Path | None,
         typer.Option(
@@ -70,7 +71,14 @@ def init(
 
     sides = parse_size(size)
     result = init_config(
-        path, out, model=model, size=sides, images=images, finetune=finetune, val=val
+        path,
+        out,
+        model=model,
+        size=sides,
+        images=images,
+        finetune=finetune,
+        val=val,
+        columns=columns,
     )
     Output("init", as_json=json, quiet=quiet).result(
         result, text=lambda: init_text(result), essential=result.path

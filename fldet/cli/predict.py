@@ -48,7 +48,7 @@ def predict(
         list[str] | None,
         typer.Option(
             "--format",
-            metavar="pictures|coco|jsonl",
+            metavar="pictures|coco|coco-dataset|yolo|voc|label-studio|csv|jsonl",
             help="What to write besides predictions.jsonl; may be repeated.",
             show_default="pictures",
         ),

@@ -17,6 +17,7 @@ EXAMPLES = """
   fldet train configs/retinanet/r50_fpn_1x.py --gpus 8
   fldet train configs/retinanet/r50_fpn_1x.py --cfg-options data_root=/data/coco --resume
   fldet train my_config.py --batch-size auto
+  fldet train my_config.py --logger tensorboard
 """
 
 
@@ -61,6 +62,14 @@ def train(
         bool | None,
         typer.Option(
             help="Whether the learning rate follows the images per step.",
+            show_default="the config's",
+        ),
+    ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tensorboard|mlflow|wandb|clearml",
+            help="Tool that gets what is logged too, on this machine; may be repeated.",
             show_default="the config's",
         ),
     ] = None,
@@ -117,6 +126,7 @@ def train(
         launcher=launcher,
         auto_scale_lr=auto_scale_lr,
         batch_size=asked,
+        loggers=logger,
         trust_checkpoint=trust_checkpoint,
     )
     if result is not None:

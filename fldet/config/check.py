@@ -26,7 +26,7 @@ Path = tuple[str, ...]
 # Top-level keys that something besides the Runner reads.
 EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
     *("tta_model", "tta_pipeline"),
-    *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.engine.hooks.lines
+    *("accumulate", "early_stopping", "ema", "loggers", "max_time"),  # see fldet.engine.hooks.lines
     *("augment", "oversample"),  # see fldet.config.prepare
 }
 # The same, about the training step; see fldet.models.fast.train_step.

@@ -24,7 +24,17 @@ from fldet.registry import dataset_class
 log = logging.getLogger("fldet")
 
 OUR_METRICS = ("fldet.CocoMetric", "fldet.VOCMetric")
-TRUTH_KEYS = ("type", "data_root", "ann_file", "data_prefix", "split", "metainfo", ONLY, WITHOUT)
+TRUTH_KEYS = (
+    "type",
+    "data_root",
+    "ann_file",
+    "data_prefix",
+    "split",
+    "format",
+    "columns",
+    "metainfo",
+)
+TRUTH_KEYS += (ONLY, WITHOUT)
 SPLITS = ("train", "val", "test")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -76,7 +86,7 @@ def dataset_of(cfg: Config, split: str) -> tuple[type[CocoDataset], Any]:
     datasets = our_datasets(prepare_config(cfg, phases=(split,)).get(f"{split}_dataloader"))
     if len(datasets) != 1:
         raise UsageError(
-            f"{split}_dataloader reads {len(datasets)} data sets in COCO, VOC or YOLO format",
+            f"{split}_dataloader reads {len(datasets)} data sets of boxes",
             expected="one",
         )
     return datasets[0]
@@ -98,7 +108,7 @@ def datasets_of(cfg: Config, splits: Sequence[str] = ()) -> list[tuple[type[Coco
         datasets = our_datasets(cfg.get(f"{split}_dataloader"))
         if splits and not datasets:
             raise UsageError(
-                f"the config's {split}_dataloader has no data set in COCO, VOC or YOLO format",
+                f"the config's {split}_dataloader has no data set of boxes",
                 expected="a split that the config has",
             )
         for kind, dataset in datasets:

@@ -39,6 +39,7 @@ class TrainOptions:
     amp: bool | None = None
     auto_scale_lr: bool | None = None
     processes: int = 1  # that share an epoch, where the config counts epochs
+    loggers: tuple[str, ...] | None = None
 
 
 def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -> Config:
@@ -49,6 +50,8 @@ def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -
     _require_iterations(resolved)
     if options.amp is not None:
         resolved.amp = options.amp
+    if options.loggers is not None:
+        resolved.loggers = list(options.loggers)
     set_train_step(resolved, device)
     _accumulate(resolved)
     if options.auto_scale_lr is not None and resolved.get("auto_scale_lr"):

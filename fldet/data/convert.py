@@ -25,18 +25,22 @@ class Converted:
 
 
 def convert(
-    path: Path, out: Path, split: str | None = None, images: Path | None = None
+    path: Path,
+    out: Path,
+    split: str | None = None,
+    images: Path | None = None,
+    columns: str | None = None,
 ) -> Converted:
-    """Writes a split of Pascal VOC or YOLO data as a new COCO file and returns what is in it.
+    """Writes a split of data in another format as a new COCO file and returns what is in it.
 
     Difficult boxes of VOC become ``iscrowd`` 1 with ``difficult`` 1 beside it. The split may be
-    left out where there is one only; the folder of the images of VOC data is looked for if None.
+    left out where there is one only; ``images`` and ``columns`` are as for ``recognise``.
     """
     if out.exists():
         raise UsageError(f"{out} exists", expected="a new file", hint="choose another name")
-    found = recognise(path, images)
+    found = recognise(path, images, columns)
     if found.format.endswith("COCO"):
-        raise UsageError(f"{path} is in COCO format already", expected="Pascal VOC or YOLO")
+        raise UsageError(f"{path} is in COCO format already", expected="another format")
     if split is None and len(found.splits) > 1:
         raise UsageError(
             f"{path} has the splits {', '.join(found.splits)}",

@@ -1,4 +1,4 @@
-"""Formats of annotations that fldet does not read: which one it is, and what to do about it."""
+"""Formats of annotations of other tools: which one it is, and what to do where it is not read."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,15 @@ class Foreign:
     name: str
     file: str  # pattern of the ends of its files' names
     words: tuple[str, ...]  # patterns in the first part of a file; none where the name tells
-    advice: str
+    advice: str = ""
+    read_as: str = ""  # the format of ``fldet.ImportedDataset``, where it is read
+
+    def matches(self, file: Path) -> bool:
+        """Returns whether a file is of the format."""
+        if not re.search(rf"{self.file}$", file.name, re.IGNORECASE):
+            return False
+        start = _start(file) if self.words else ""
+        return all(re.search(word, start) for word in self.words)
 
 
 _NUMBER = r"-?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?"
@@ -31,9 +39,8 @@ FORMATS = (
     Foreign(
         "CVAT's own XML",
         _XML,
-        (r"<annotations\b", r"<version>|<meta>|<image\b[^>]{0,500}\bid=|<track\b"),
-        _EXPORT.format("CVAT", "'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1'")
-        + f"; {_DATUM.format('cvat')}",
+        (r"<annotations\b", r"<version>|<meta>|<image\b[^>]{0,500}\b(id|name)=|<track\b"),
+        read_as="CVAT",
     ),
     Foreign(
         "the XML of dlib's imglab",
@@ -51,13 +58,13 @@ FORMATS = (
         "labelme's JSON",
         _JSON,
         (r'"shapes"\s*:', r'"imagePath"|"imageData"|"points"'),
-        "labelme2voc.py or labelme2coco.py, among labelme's examples, converts it",
+        read_as="labelme",
     ),
     Foreign(
         "Label Studio's JSON",
         _JSON,
-        (r'"original_width"|"rectanglelabels"|"completed_by"|"polygonlabels"',),
-        _EXPORT.format("Label Studio", "COCO, Pascal VOC XML or YOLO"),
+        (r'"original_width"|"rectanglelabels"|"completed_by"|"polygonlabels"|"model_version"',),
+        read_as="Label Studio",
     ),
     Foreign(
         "the JSON of the VGG Image Annotator (VIA)",
@@ -141,7 +148,7 @@ FORMATS = (
         "KITTI's text",
         _TXT,
         (rf"(?m)^[A-Za-z_]+(\s+{_NUMBER}){{14,15}}\s*$",),
-        _DATUM.format("kitti"),
+        read_as="KITTI",
     ),
     Foreign(
         "WIDER FACE's text",
@@ -174,9 +181,8 @@ FORMATS = (
     Foreign(
         "a table (CSV)",
         _CSV,
-        (r"(?i)\bx_?min\b|bbox|\bx_?1\b",),
-        "write its boxes as COCO: images, annotations, categories; of data from Roboflow, "
-        "download the version as COCO",
+        (r"(?im)\bx_?min\b|bbox|\bx_?[01]\b|\bleft\b|^[^,\n]+(,\d+){4},[^,]+$|\bx\b.{0,40}\by\b",),
+        read_as="CSV",
     ),
     Foreign(
         "TensorFlow's records",

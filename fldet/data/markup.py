@@ -29,13 +29,13 @@ _NO_TEXT = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefin
 _YAML_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
-def read_xml(path: Path, *, expected: str) -> ElementTree.Element:
-    """Returns the root of an XML file; names of tags without their namespaces.
+def read_xml(path: Path, *, expected: str, most: int = MOST_OF_TEXT) -> ElementTree.Element:
+    """Returns the root of an XML file of ``most`` bytes; names of tags without their namespaces.
 
     Raises:
         DataError: as ``xml_text``; or it is not XML, declares entities, or has too many tags.
     """
-    text = xml_text(path, expected=expected)
+    text = xml_text(path, expected=expected, most=most)
     if "<!ENTITY" in text:
         raise DataError(f"{path} declares entities", expected="XML without <!ENTITY ...>")
     if text.count("<") > MOST_TAGS:
@@ -53,9 +53,9 @@ def read_xml(path: Path, *, expected: str) -> ElementTree.Element:
     return root
 
 
-def xml_text(path: Path, *, expected: str) -> str:
+def xml_text(path: Path, *, expected: str, most: int = MOST_OF_TEXT) -> str:
     """Returns the text of an XML file, in the encoding that it declares."""
-    data = read_bytes(path, "annotation file", expected=expected, most=MOST_OF_TEXT)
+    data = read_bytes(path, "annotation file", expected=expected, most=most)
     return decode(data, path, encoding=_xml_encoding(data, path), expected=expected)
 
 

@@ -54,6 +54,7 @@ def train(
     launcher: str = "none",
     auto_scale_lr: bool | None = None,
     batch_size: int | str | None = None,
+    loggers: Sequence[str] | None = None,
     trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
@@ -74,6 +75,8 @@ def train(
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
         batch_size: images per step of one process; ``auto`` takes as many as fit, None as the
             config. A resumed run keeps its own unless a number is given.
+        loggers: tools that get what is logged too: names of ``fldet.engine.loggers``; None: as
+            the config.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
 
     Raises:
@@ -84,7 +87,8 @@ def train(
     named_launcher, launcher = launcher, adopt_launcher(launcher)
     chosen = select_device(device)
     processes = process_count() if launcher != "none" else 1
-    options = TrainOptions(work_dir, seed, amp, auto_scale_lr, processes)
+    named = None if loggers is None else tuple(loggers)
+    options = TrainOptions(work_dir, seed, amp, auto_scale_lr, processes, named)
     resolved = resolve_training(cfg, chosen, options)
     hooks, work_dir = hooks_of_lines(resolved), Path(resolved.work_dir)
     with opened_run(

@@ -28,18 +28,21 @@ from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")
 
-FORMATS = ("pictures", "coco", "jsonl")
+DATASETS = ("coco-dataset", "yolo", "voc", "label-studio", "csv")  # see fldet.inference.writers
+FORMATS = ("pictures", "coco", "jsonl", *DATASETS)
 
 MOST_OF_LINE = 64 * MIB  # bytes that a line of predictions may have
 DEFAULT_OUT = "predictions"
 GO_ON = "go on with the same command and --resume"
 PICTURES = "pictures"
+FOLDERS = (PICTURES, "yolo", "voc")
 
 # What a run writes into its folder, and under which names until it is whole.
 _FILES = re.compile(
-    r"predict\.json|results\.json|images\.json|(predictions|skipped)(\.(\d+)-of-\d+)?\.jsonl"
+    r"predict\.json|results\.json|images\.json|(predictions|skipped)(\.(\d+)-of-\d+)?\.jsonl|"
+    r"dataset\.json|label_studio\.json|label_studio\.xml|boxes\.csv"
 )
-_DRAFTS = re.compile(r"\.(.+\.(?:jpg|json|jsonl))\.(?:part|[a-z0-9_]{8})", re.IGNORECASE)
+_DRAFTS = re.compile(r"\.(.+\.(?:jpg|json|jsonl|xml|csv))\.(?:part|[a-z0-9_]{8})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -215,11 +218,11 @@ def _last_folder() -> Path:
 
 
 def _own_files(out: Path) -> list[Path]:
-    """Returns what bears a name that a run writes; an empty folder of pictures does not count."""
+    """Returns what bears a name that a run writes; an empty folder does not count."""
     paths = [path for path in out.iterdir() if _FILES.fullmatch(path.name)] if out.exists() else []
-    pictures = out / PICTURES
-    if os.path.lexists(pictures) and not (pictures.is_dir() and not any(pictures.iterdir())):
-        paths.append(pictures)
+    for folder in (out / name for name in FOLDERS):
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            paths.append(folder)
     return sorted(paths)
 
 
@@ -233,7 +236,7 @@ def _check_folder(out: Path) -> None:
                 f"{path} is there, and no fldet predict has written it", expected="another --out"
             )
         mode = path.lstat().st_mode
-        if not (stat.S_ISDIR(mode) if path.name == PICTURES else stat.S_ISREG(mode)):
+        if not (stat.S_ISDIR(mode) if path.name in FOLDERS else stat.S_ISREG(mode)):
             raise UsageError(f"{path} is a link or no file", expected="another --out")
 
 
@@ -293,11 +296,17 @@ def _mend(out: Path, place: Place, junk: set[Path]) -> None:
                     file.writelines(data for data in _lines(path) if _prediction(data) is not None)
 
 
-def _finish(out: Path, classes: Sequence[str], *, coco: bool) -> tuple[Path, ...]:
-    """Returns the files of a folder, after making those of the COCO format."""
+def _finish(out: Path, classes: Sequence[str], formats: Sequence[str]) -> tuple[Path, ...]:
+    """Returns the files of a folder, after making those of the formats from the lines."""
+    from fldet.inference.writers import WRITERS  # which read the lines by this module
+
     lines = sorted(out.glob("predictions*.jsonl"))
     files = [*lines, *(path for path in sorted(out.glob("skipped*.jsonl")) if path.stat().st_size)]
-    return (*files, *write_coco(lines, out, classes)) if coco else tuple(files)
+    writers = {"coco": write_coco, **WRITERS}
+    made = [
+        writers[name](lines, out, classes) for name in dict.fromkeys(formats) if name in writers
+    ]
+    return (*files, *chain.from_iterable(made))
 
 
 def write_coco(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tuple[Path, Path]:

@@ -99,7 +99,7 @@ def predict(
         out: the folder; made if it is not there. None is the first of ``predictions``,
             ``predictions_2``, ... without predictions; to go on, the last one with some.
         config: for a checkpoint that carries none.
-        formats: of ``pictures``, ``coco`` and ``jsonl``.
+        formats: names of ``FORMATS``.
         score_thr: lowest score, in [0, 1].
         batch_size: most images at once.
         every: of a video, only each so many-th frame.
@@ -128,7 +128,7 @@ def predict(
         out = _shared(out, place)
         log.info("predicting on %s", device_name(detector.device))
         run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
-        return _run_all(run, items, patient, coco="coco" in formats)
+        return _run_all(run, items, patient, formats)
 
 
 def check_options(
@@ -274,7 +274,9 @@ class _Run:
         return None
 
 
-def _run_all(run: _Run, items: Iterator[Item], patient: Any, *, coco: bool) -> PredictResult | None:
+def _run_all(
+    run: _Run, items: Iterator[Item], patient: Any, formats: Sequence[str]
+) -> PredictResult | None:
     """Returns the result over all processes, in the first of them; None in the others."""
     started = time.perf_counter()
     counts = _total(run.over(items), run.place, patient)
@@ -283,7 +285,7 @@ def _run_all(run: _Run, items: Iterator[Item], patient: Any, *, coco: bool) -> P
     return PredictResult(
         out=run.out,
         **asdict(counts),
-        files=_finish(run.out, run.detector.classes, coco=coco),
+        files=_finish(run.out, run.detector.classes, formats),
         seconds=time.perf_counter() - started,
     )
 

@@ -193,7 +193,7 @@ def _tested_data(
     cfg = prepare_config(load_config(source, overrides), phases=("test",))
     datasets = our_datasets(cfg.test_dataloader)
     if len(datasets) != 1:
-        raise DataError(f"the test reads {len(datasets)} data sets in COCO, VOC or YOLO format")
+        raise DataError(f"the test reads {len(datasets)} data sets of boxes")
     kind, dataset = datasets[0]
     content = kind.read_truth(dataset)
     truth = read_ground_truth(content)

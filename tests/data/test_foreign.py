@@ -13,22 +13,9 @@ CREATE_ML = [
     {"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1, "y": 1}}]},
 ]
 FILES = {
-    "CVAT's own XML": [
-        ("annotations.xml", "<?xml version='1.0'?>\n<annotations>\n<version>1.1</version>"),
-        ("a/b/t.xml", "<annotations><meta/><track id='0' label='car'>"),
-        ("a.xml", "<annotations count='1'><image id='0' name='a.jpg'>"),
-    ],
     "the XML of dlib's imglab": [("a.xml", "<dataset><images><image file='a.jpg'>")],
     "the XML of a labelling interface of Label Studio": [
         ("a.xml", "<View><Image name='i'/></View>")
-    ],
-    "labelme's JSON": [
-        ("a.json", json.dumps({"version": "5", "shapes": [], "imagePath": "a.jpg"})),
-        ("sub/a.json", json.dumps({"flags": {}, "shapes": [{"points": [[1, 2]]}]}, indent=2)),
-    ],
-    "Label Studio's JSON": [
-        ("a.json", json.dumps([{"id": 1, "annotations": [{"completed_by": 1, "result": []}]}])),
-        ("min.json", json.dumps([{"image": "a", "label": [{"rectanglelabels": ["cat"]}]}])),
     ],
     "the JSON of the VGG Image Annotator": [
         ("a.json", json.dumps(VIA)),
@@ -53,19 +40,9 @@ FILES = {
     ],
     "the CSV of Open Images": [("a.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin\n")],
     "the CSV of the VGG": [("a.csv", "filename,file_size,region_count,region_shape_attributes\n")],
-    "a table (CSV)": [
-        ("a.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n"),
-        ("b.CSV", "image_id,width,height,bbox,source\n"),
-    ],
     "DOTA's text": [
         ("a.txt", "imagesource:GoogleEarth\ngsd:0.14\n1.0 2.0 3.0 4.0 5 6 7 8 plane 0\n"),
         ("b.txt", "1 2 3 4 5 6 7 8 small-vehicle 1\n"),
-    ],
-    "KITTI's text": [
-        (
-            "label_2/0.txt",
-            "Car 0.00 0 -1.58 587.0 173.3 614.1 200.1 1.6 1.7 3.7 -0.6 1.7 46 -1.5",
-        )
     ],
     "WIDER FACE's text": [("a.txt", "0--Parade/0.jpg\n1\n449 330 122 149 0 0 0 0 0 0 \n")],
     "VisDrone's text": [("a.txt", "684,8,273,116,0,0,0,0\n406,119,265,70,0,0,0,0")],
@@ -78,6 +55,31 @@ FILES = {
     "TensorFlow's records": [("a.tfrecord", "x"), ("train.record-00001-of-00010", "x")],
     "a table of Hugging Face": [("data/train-00000-of-00001.parquet", "x")],
     "an archive": [("a.zip", "x"), ("a.tar.gz", "x")],
+}
+READ = {
+    "CVAT": [
+        ("annotations.xml", "<?xml version='1.0'?>\n<annotations>\n<version>1.1</version>"),
+        ("a/b/t.xml", "<annotations><meta/><track id='0' label='car'>"),
+        ("a.xml", "<annotations count='1'><image id='0' name='a.jpg'>"),
+    ],
+    "labelme": [
+        ("a.json", json.dumps({"version": "5", "shapes": [], "imagePath": "a.jpg"})),
+        ("sub/a.json", json.dumps({"flags": {}, "shapes": [{"points": [[1, 2]]}]}, indent=2)),
+    ],
+    "Label Studio": [
+        ("a.json", json.dumps([{"id": 1, "annotations": [{"completed_by": 1, "result": []}]}])),
+        ("min.json", json.dumps([{"image": "a", "label": [{"rectanglelabels": ["cat"]}]}])),
+    ],
+    "CSV": [
+        ("a.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n"),
+        ("b.CSV", "image_id,width,height,bbox,source\n"),
+    ],
+    "KITTI": [
+        (
+            "label_2/0.txt",
+            "Car 0.00 0 -1.58 587.0 173.3 614.1 200.1 1.6 1.7 3.7 -0.6 1.7 46 -1.5",
+        )
+    ],
 }
 CASES = [(name, *file) for name, files in FILES.items() for file in files]
 
@@ -93,6 +95,18 @@ def test_other_formats_are_named_with_what_to_do(tmp_path, name, file, text):
             recognise(target)
         assert error.value.message.startswith(f"{target} holds {name}"), error.value
         assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"), [(name, *file) for name, files in READ.items() for file in files]
+)
+def test_formats_that_are_read_are_known_by_their_files(tmp_path, name, file, text):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    (tmp_path / "a.jpg").touch()
+    for target in (tmp_path, path):
+        assert foreign_format(target).read_as == name
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])

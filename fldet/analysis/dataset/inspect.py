@@ -20,17 +20,20 @@ class DataInspection:
     splits: Mapping[str, DatasetSummary]  # what is in each of them
 
 
-def inspect_data(path: Path, images: Path | None = None) -> DataInspection:
+def inspect_data(
+    path: Path, images: Path | None = None, columns: str | None = None
+) -> DataInspection:
     """Returns what the data set in a folder or file is and what is in it.
 
     Args:
-        path: folder of a data set, or its .json or .yaml file.
-        images: folder of the images, of COCO and VOC; None searches for it.
+        path: folder of a data set, or its annotation file.
+        images: folder of the images, of all but YOLO; None searches for it.
+        columns: of a CSV, as for ``recognise``.
 
     Raises:
         DataError: the format is not recognised, or a file is malformed.
     """
-    found = recognise(path, images)
+    found = recognise(path, images, columns)
     contents = {split: found.read(split) for split in found.splits}
     classes, groups = used_classes(contents.values())
     return DataInspection(

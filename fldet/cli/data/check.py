@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fldet.cli import options
+from fldet.cli.data.inspect import Columns
 from fldet.cli.output import Output, command, note
 from fldet.errors import DataError, UsageError, shorten
 from fldet.progress import with_progress
+
+ANNOTATIONS = (".json", ".yaml", ".yml", ".xml", ".csv", ".data", ".names", ".txt")
 
 if TYPE_CHECKING:
     from fldet.data.check import DataCheck, DataProblem
@@ -31,13 +34,14 @@ def check(
     source: Annotated[
         str,
         typer.Argument(
-            help="Config, folder of a data set, or its .json or .yaml file.", metavar="CONFIG|PATH"
+            help="Config, folder of a data set, or its annotation file.", metavar="CONFIG|PATH"
         ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images of a .json file.", show_default="looked for"),
+        typer.Option(help="Folder of the images, of all but YOLO.", show_default="looked for"),
     ] = None,
+    columns: Columns = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,7 +76,7 @@ def check(
     from fldet.data.check import UNREADABLE, check_data
     from fldet.processes import core_count
 
-    sources = _sources(source, images, split or [], cfg_options or [])
+    sources = _sources(source, images, columns, split or [], cfg_options or [])
     seen: dict[str, tuple[Path, str]] = {}
     found = [
         check_data(
@@ -99,11 +103,17 @@ def check(
 
 
 def _sources(
-    source: str, images: Path | None, splits: list[str], cfg_options: list[str]
+    source: str,
+    images: Path | None,
+    columns: str | None,
+    splits: list[str],
+    cfg_options: list[str],
 ) -> "list[Source]":
     """Returns annotation files, their folders of images, and how to read them if not as COCO."""
     path = Path(source)
-    if not (path.is_dir() or path.suffix in (".json", ".yaml", ".yml")):
+    if not (path.is_dir() or path.suffix in ANNOTATIONS):
+        if columns is not None:
+            raise UsageError("--columns go with a CSV")
         if images is not None:
             raise UsageError(
                 "--images goes with an annotation file",
@@ -115,24 +125,31 @@ def _sources(
         return [_source(*pair) for pair in datasets_of(load_config(source, cfg_options), splits)]
     if cfg_options:
         raise UsageError("--cfg-options go with a config, not with a data set")
-    if images is None:
-        return _recognised(path, splits)
-    if path.suffix != ".json" or splits:
-        raise UsageError("--images goes with one annotation file in COCO format")
+    if images is None or splits or path.suffix != ".json" or _is_imported(path):
+        return _recognised(path, images, columns, splits)
     if not images.is_dir():
         raise DataError(f"folder of images not found: {images}", expected="a folder")
     return [(path, images, None)]
 
 
-def _recognised(path: Path, splits: list[str]) -> "list[Source]":
+def _is_imported(path: Path) -> bool:
+    from fldet.data.foreign import foreign_format
+
+    form = foreign_format(path) if path.is_file() else None
+    return form is not None and bool(form.read_as)
+
+
+def _recognised(
+    path: Path, images: Path | None, columns: str | None, splits: list[str]
+) -> "list[Source]":
     """Returns what ``data inspect`` finds at a path; a COCO file may have no images there."""
     from fldet.data.formats.recognise import recognise
     from fldet.registry import dataset_class
 
     try:
-        found = recognise(path)
+        found = recognise(path, images, columns)
     except DataError as error:
-        if path.suffix != ".json" or splits:
+        if path.suffix != ".json" or splits or images or columns:
             raise
         note(f"the images are not looked at: no --images FOLDER, and {error.message}")
         return [(path, None, None)]

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from fldet.cli import options
-from fldet.cli.data.inspect import Data, Images
+from fldet.cli.data.inspect import Columns, Data, Images
 from fldet.cli.output import Output, command, note
 
 EXAMPLES = """
   fldet data convert VOCdevkit/VOC2007 train.json --split train
   fldet data convert FOLDER/data.yaml val.json --split val
+  fldet data convert boxes.csv all.json --columns 'image=photo label=kind'
 """
 
 
@@ -21,6 +22,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.json")],
     split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     images: Images = None,
+    columns: Columns = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -29,7 +31,7 @@ def convert(
     import fldet.engine  # noqa: F401  first, as above
     from fldet.data.convert import convert as run
 
-    done = run(path, out, split, images)
+    done = run(path, out, split, images, columns)
     Output("data convert", as_json=json, quiet=quiet).result(
         done,
         text=f"{done.path}: {done.images} images, {done.boxes} boxes"

@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from fldet.analysis.dataset.inspect import DataInspection
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder of a data set, or its .json or .yaml file.", metavar="PATH")
+    Path, typer.Argument(help="Folder of a data set, or its annotation file.", metavar="PATH")
 ]
 Images = Annotated[
-    Path | None, typer.Option(help="Folder of the images, of COCO and VOC.", show_default="found")
+    Path | None, typer.Option(help="Folder of the images, of all but YOLO.", show_default="found")
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="'KEY=NAME ...'",
+        help="Names of the columns of a CSV: image, label, and xmin, ymin, xmax, ymax or left, "
+        "top, width, height.",
+        show_default="found",
+    ),
 ]
 
 EXAMPLES = """
@@ -25,7 +34,12 @@ EXAMPLES = """
 
 
 @command
-def inspect(path: Data, images: Images = None, json: options.Json = False) -> None:
+def inspect(
+    path: Data,
+    images: Images = None,
+    columns: Columns = None,
+    json: options.Json = False,
+) -> None:
     """Say what a data set is and what is in it.
 
     Format, splits, images, boxes, classes and oddities.
@@ -33,7 +47,7 @@ def inspect(path: Data, images: Images = None, json: options.Json = False) -> No
     note(f"fldet data inspect {path}")
     from fldet.analysis.dataset.inspect import inspect_data
 
-    result = inspect_data(path, images)
+    result = inspect_data(path, images, columns)
     Output("data inspect", as_json=json).result(result, text=lambda: inspection_text(result))
 
 

@@ -20,7 +20,7 @@ Options = dict[str, Any]
 class FoundData:
     """A data set that was recognised."""
 
-    format: str  # ``COCO``, ``Roboflow COCO``, ``Pascal VOC`` or ``YOLO``
+    format: str  # ``COCO``, ``Roboflow COCO``, ``Pascal VOC``, ``YOLO``; of READERS
     root: Path  # that the paths in ``splits`` are relative to, absolute
     splits: dict[str, Options]  # ``type`` and keywords of each split's data set class
     notes: list[str] = field(default_factory=list)  # what is left out or odd, one sentence each

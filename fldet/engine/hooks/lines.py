@@ -1,4 +1,4 @@
-"""The lines of a config that each stand for a hook: ``ema``, ``early_stopping``, ``max_time``."""
+"""The lines of a config that each stand for a hook: ``ema``, ``loggers`` and others."""
 
 import logging
 import re
@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 
 from fldet.engine.hooks.early_end import EarlyStoppingHook, TimeBudgetHook
 from fldet.engine.hooks.ema import EMAHook
+from fldet.engine.hooks.loggers import LoggersHook
+from fldet.engine.loggers import logger_options
 from fldet.errors import ConfigError, shorten
 from fldet.numeric import is_number
 
@@ -21,7 +23,12 @@ _LONGEST = 1e12  # seconds, that is 30,000 years
 
 def hooks_of_lines(cfg: Config) -> list[Hook]:
     """Returns the hooks that the lines of a training's config stand for."""
-    makers = {"ema": _ema, "early_stopping": _early_stopping, "max_time": _time_budget}
+    makers = {
+        "ema": _ema,
+        "early_stopping": _early_stopping,
+        "max_time": _time_budget,
+        "loggers": lambda cfg: LoggersHook(logger_options(cfg.loggers)),
+    }
     return [
         make(cfg)
         for name, make in makers.items()
