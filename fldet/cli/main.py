@@ -38,7 +38,7 @@ class RootGroup(GroupOfModules):
         ),
         "analyze": "Look at data and results.",
         "config": "Look at configs.",
-        "data": "Look at, check and convert data sets.",
+        "data": "Look at, check, convert and divide data sets.",
         "paper": "The paper's tables: every row is a config.",
     }
 

@@ -5,8 +5,8 @@ lists of the images of each, as data sets take them (``only_images``). ``fldet d
 these. ``fldet cross-validate`` works in such a folder and adds
 
 - ``config.py``, the config that is trained, and ``fold_1/`` and so on, the work dirs;
-- ``annotations.json``, the ground truth of all images in COCO's format: each image with its ``fold``
-  and the absolute path of its file as ``file_name``;
+- ``annotations.json``, the ground truth of all images in COCO's format, each image with its
+  ``fold`` and the absolute path of its file as ``file_name``;
 - ``detections.json``, the detections of every image by the model that was not trained on it, in
   COCO's results format, with the ids of ``annotations.json``.
 
