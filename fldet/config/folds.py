@@ -81,7 +81,7 @@ def use_fold(cfg: Config, training: list[tuple[type[CocoDataset], Any]]) -> None
     if not cfg.get("train_dataloader"):
         _require_fold(cfg, file)
         return
-    source = _source(training, cfg)
+    source = source_of(training, cfg)
     if not cfg.get("val_dataloader"):
         raise ConfigError(
             "fold: the config has no val_dataloader, whose pipeline reads the fold",
@@ -104,8 +104,11 @@ def use_fold(cfg: Config, training: list[tuple[type[CocoDataset], Any]]) -> None
     log.info("fold %d of %s is left out of the training, and tested on", cfg.fold, cfg.folds)
 
 
-def _source(training: list[tuple[type[CocoDataset], Any]], cfg: Config) -> dict[str, Any]:
-    """Returns which images the training data have."""
+def source_of(training: list[tuple[type[CocoDataset], Any]], cfg: Config) -> dict[str, Any]:
+    """Returns type and keywords of the one data set that some data sets of a config read.
+
+    Lists of images that it is restricted to are not among them: it is the whole of the data.
+    """
     sources = []
     for _, dataset in training:
         one = {key: dataset[key] for key in SOURCE if dataset.get(key)}
@@ -122,9 +125,9 @@ def _source(training: list[tuple[type[CocoDataset], Any]], cfg: Config) -> dict[
 
 def _require_fold(cfg: Config, file: str) -> None:
     """Refuses a fold of a config that was saved for the test of another one."""
-    listed = cfg.test_dataloader.dataset.get(ONLY) if cfg.get("test_dataloader") else None
-    if listed != file:
+    tested = cfg.test_dataloader.dataset.get(ONLY) if cfg.get("test_dataloader") else None
+    if tested != file:
         raise ConfigError(
-            f"fold is {cfg.fold}, and the config was saved for a test on {listed or 'other images'}",
+            f"fold is {cfg.fold}, but the config was saved for a test of {tested}",
             expected="the config that it was made of, or the one in the work dir of the training",
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fldet.data.folds.split import Division
 
 EXAMPLES = r"""
-  fldet data split FOLDER --folds 5 --stratify
+  fldet data split FOLDER --folds 3 --stratify
   fldet data split FOLDER --group-by '^([^_]+)_' --out folds_by_patient
 """
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fldet.errors import DataError, UsageError
+from fldet.data.image_lists import read_names
+from fldet.errors import DataError, UsageError, shorten
 from fldet.files import write_atomically
 from fldet.results import Count, Within, read_stored, to_jsonable
 
@@ -91,3 +92,23 @@ def check_fold(number: int, folds: Folds, folder: Path) -> None:
         raise UsageError(
             f"{folder} has no fold {number}", expected=f"a whole number from 1 to {folds.count}"
         )
+
+
+def fold_of_names(folder: Path) -> dict[str, int]:
+    """Returns the fold of each image by its file name, as the lists in a folder have it.
+
+    Raises:
+        DataError: as ``read_folds``; a list is malformed, or an image is in two of them.
+    """
+    fold_of: dict[str, int] = {}
+    for number in read_folds(folder).numbers:
+        names = read_names(list_of_fold(folder, number))
+        if twice := fold_of.keys() & names:
+            name = min(twice)
+            raise DataError(
+                f"{shorten(name)} is in fold {fold_of[name]} and in fold {number} of {folder}",
+                expected="every image in one fold at most",
+                hint=_HINT,
+            )
+        fold_of |= dict.fromkeys(names, number)
+    return fold_of
