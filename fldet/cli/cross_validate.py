@@ -39,7 +39,7 @@ def cross_validate(
     stratify: Stratify = False,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Another one divides otherwise.", show_default=str(SEED)),
+        typer.Option(min=0, help="Seed of the division into folds.", show_default=str(SEED)),
     ] = None,
     jobs: Annotated[
         int | None,

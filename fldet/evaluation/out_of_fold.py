@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fldet.data.annotations import id_of, read_annotations
+from fldet.data.annotations import category_ids, id_of, read_annotations
 from fldet.data.folds.files import ANNOTATIONS, DETECTIONS, Folds, read_folds
 from fldet.errors import DataError, shorten
 from fldet.evaluation.detections import (
@@ -87,5 +87,5 @@ def _check(truth: Mapping[str, Any], detections: Sequence[Detection]) -> None:
     check_detections(
         detections,
         images=[id_of(image["id"]) for image in truth["images"]],
-        categories=[id_of(category["id"]) for category in truth["categories"]],
+        categories=category_ids(truth["categories"], ANNOTATIONS).values(),
     )

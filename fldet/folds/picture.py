@@ -10,7 +10,10 @@ from fldet.pictures.figure import BLUE, VERMILION, figure, label, save, small_pr
 
 MOST_ROWS = 40  # classes that are drawn, those with the lowest AP
 
-_NOTE = "dots: folds, each by the model not trained on it; line: mean; bar: one standard deviation"
+_NOTE = (
+    "dots: folds, each by the model not trained on it; line: mean; bar: one standard deviation to "
+    "either side"
+)
 
 
 def plot_folds(result: CrossValidation, stem: Path) -> list[Path]:
@@ -40,7 +43,9 @@ def _draw(axes: Any, rows: Sequence[FoldFigure], quantity: str) -> None:
         values = [value for value in row.folds if not math.isnan(value)]
         if not math.isnan(row.deviation):
             ends = [max(0.0, row.mean - row.deviation), min(100.0, row.mean + row.deviation)]
-            axes.plot(ends, [place, place], color=BLUE, alpha=0.3, linewidth=10)
+            axes.plot(
+                ends, [place, place], color=BLUE, alpha=0.3, linewidth=10, solid_capstyle="butt"
+            )
         axes.plot(values, [place] * len(values), "o", color=BLUE, markersize=6)
         axes.plot([row.mean] * 2, [place - 0.3, place + 0.3], color=VERMILION)
     axes.set_yticks(range(len(rows)), [label(row.name, 30) for row in rows])

@@ -5,6 +5,7 @@ which runs a table needs and where each lies, ``report`` compares, ``page`` writ
 The runs are done by ``fldet.runs``.
 """
 
-from fldet.paper.rows import Comparison, Outcome, Row, Table, compare, find_table, read_tables
+from fldet.paper.rows import Comparison, Row, Table, compare, find_table, read_tables
+from fldet.runs.outcome import Outcome
 
 __all__ = ["Comparison", "Outcome", "Row", "Table", "compare", "find_table", "read_tables"]

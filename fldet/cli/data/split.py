@@ -39,7 +39,7 @@ def split(
     folds: Folds = 5,
     group_by: GroupBy = None,
     stratify: Stratify = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another one divides otherwise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the division into folds.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the lists.", show_default="beside the data, NAME_folds"),
@@ -48,9 +48,9 @@ def split(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Divide the training images into folds, for fldet train --fold and fldet cross-validate.
+    """Divide the training images into folds: lists of file names.
 
-    Writes lists of file names, no copies of images.
+    For fldet train --fold and fldet cross-validate; no image is copied.
     """
     note(f"fldet data split {path}")
     import fldet.engine  # noqa: F401  first: MMDetection as it works here
