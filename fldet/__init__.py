@@ -19,7 +19,13 @@ _PUBLIC = {
     "Detections": "fldet.inference.results",
     "FldetError": "fldet.errors",
 }
-_ROOMS = ("analyze", "benchmark", "compare", "report")  # called as fldet.benchmark.benchmark(...)
+_ROOMS = (
+    "analyze",
+    "benchmark",
+    "compare",
+    "folds",
+    "report",
+)  # called as fldet.benchmark.benchmark(...)
 
 __all__ = [
     "Detections",
@@ -30,6 +36,7 @@ __all__ = [
     "benchmark",
     "build_model",
     "compare",
+    "folds",
     "init_config",
     "inspect_data",
     "load_config",
@@ -39,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fldet import analyze, benchmark, compare, report
+    from fldet import analyze, benchmark, compare, folds, report
     from fldet.analysis.dataset.inspect import inspect_data
     from fldet.analysis.init import init_config
     from fldet.checkpoints.model import build_model

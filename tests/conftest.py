@@ -1,11 +1,14 @@
 """Fixtures that many tests share. Real data is reached by path, never copied."""
 # ruff: noqa: E402
 
+import contextlib
 import gc
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -284,6 +287,52 @@ def tiny_run(
     result = train(cfg, work_dir=folder / "run", device="cpu")
     assert result is not None
     return cfg, result.work_dir
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Runs commands in this process, which has its imports done; returns them as they come.
+
+    ``stop_at`` is a pair of words at which a SIGTERM comes.
+    """
+    done = []
+
+    class Process:
+        stop_at = None
+
+        def __init__(self, command, *, env, stdin, stdout, stderr):
+            words = command[4:]
+            done.append(
+                (words[0], words[words.index("--work-dir") + 1] if "--work-dir" in words else "")
+            )
+            if self.stop_at and self.stop_at in " ".join(words):
+                Process.stop_at = None
+                os.kill(os.getpid(), signal.SIGTERM)
+            printed, said = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+            with monkeypatch.context() as patch, contextlib.redirect_stderr(said):
+                patch.setattr(sys, "argv", ["fldet", *words])
+                patch.setattr(sys, "__stdout__", printed)
+                with pytest.raises(SystemExit) as stop:
+                    main()
+            self.code = int(stop.value.code or 0)
+            for text, file in ((printed, stdout), (said, stderr)):
+                text.flush()
+                file.write(text.buffer.getvalue())
+
+        def poll(self):
+            return self.code
+
+        def terminate(self):
+            pass
+
+    from fldet.runs import runner
+
+    class Module:
+        Popen, DEVNULL = Process, subprocess.DEVNULL
+
+    monkeypatch.setattr(runner, "subprocess", Module)
+    monkeypatch.setattr(runner, "TAKE_TURNS", 0.0)
+    return done, Process
 
 
 # --- plug-ins ---

@@ -50,6 +50,8 @@ MARKED_PAGES = {
 # It wants a checkpoint of a whole ResNet-18.
 FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
+FOLDS = ("tests/folds/test_cross_validate.py", "cross_validate(config, TWO, work)")
+
 COMPARED = ("tests/compare/test_run.py", "warm.Started(command, cwd=tmp_path)")
 
 # What runs or proves a line that is not run here: a file, and what must stand in it.
@@ -101,6 +103,21 @@ ELSEWHERE = {
     ),
     "fldet compare FOLDER --minutes 30 --models retinanet ssd": COMPARED,
     "fldet compare FOLDER my_config.py --iterations 2000 --jobs 2": COMPARED,
+    "fldet cross-validate my_config.py --folds 5 --stratify": FOLDS,  # many commands
+    "fldet cross-validate my_config.py --folds FOLDS --jobs 2": FOLDS,
+    "fldet cross-validate my_config.py --folds FOLDS --jobs 2 --work-dir work_dirs/cv": FOLDS,
+    "fldet predict work_dirs/my_config_folds photo.jpg": (
+        *("tests/folds/test_cross_validate.py", 'Detector.load(work, device="cpu")'),
+    ),
+    "fldet predict work_dirs/cv photos --score-thr 0.3": (
+        *("tests/folds/test_cross_validate.py", 'Detector.load(work, device="cpu")'),
+    ),
+    "fldet train my_config.py --folds FOLDS --fold 2 --work-dir work_dirs/fold_2": (
+        *("tests/engine/test_fold_runs.py", '"--folds", "FOLDS", "--fold", 2'),
+    ),
+    "fldet data split FOLDER --group-by '^([^_]+)_' --out folds_by_patient": (  # other names
+        *("tests/data/folds/test_split.py", 'group_by="^([01])"'),
+    ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
 

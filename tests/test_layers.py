@@ -19,9 +19,10 @@ FLOORS = (
     ("pictures", "models", "evaluation", "config"),
     ("anchors", "checkpoints"),
     ("engine",),
+    ("runs",),
     ("inference", "analysis", "paper"),
     ("benchmark", "report"),
-    ("compare",),
+    ("compare", "folds"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

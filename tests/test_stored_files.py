@@ -38,16 +38,17 @@ from fldet.errors import DataError, FldetError, shorten
 from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.files import read_arrays
-from fldet.paper.cluster import read_job
+from fldet.paper.asked import asked_for
 from fldet.paper.plan import runs_in
 from fldet.paper.report import _machines, _processes
-from fldet.paper.rows import read_outcome
-from fldet.paper.runs import Record, Run, asked_for, read_record, result_of
 from fldet.paper.tiers import find_tier
 from fldet.report.content import find_loss_cdf, report_of
 from fldet.report.page import render
 from fldet.report.record import read_run
 from fldet.results import to_json
+from fldet.runs.cluster import read_job
+from fldet.runs.outcome import read_outcome
+from fldet.runs.run import Record, Run, read_record, result_of
 
 DEEP = "@deep@"
 VALUES: tuple[Any, ...] = (

@@ -16,6 +16,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
+from fldet.data.folds.files import is_folder_of_folds, read_folds, work_dir_of_fold
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
 from fldet.files import write_atomically
@@ -182,6 +183,14 @@ def resolve_checkpoint(path: Path) -> Path:
             f"no checkpoint in {path}", expected="a file best_*.pth or iter_*.pth"
         )
     return found
+
+
+def checkpoints_of(path: Path) -> tuple[Path, ...]:
+    """Returns the checkpoint of a file or a work dir; of a cross-validation, that of each fold."""
+    if not is_folder_of_folds(path):
+        return (resolve_checkpoint(path),)
+    numbers = read_folds(path).numbers
+    return tuple(resolve_checkpoint(work_dir_of_fold(path, number)) for number in numbers)
 
 
 def newest_checkpoint(work_dir: Path) -> Path | None:

@@ -84,9 +84,10 @@ def command_group(
 
 @cache
 def _command_of_module(name: str) -> Any:
-    module = import_module(f"fldet.cli.{name}")
+    module_name = name.replace("-", "_")
+    module = import_module(f"fldet.cli.{module_name}")
     app = getattr(module, "app", None)
-    return _click_command(app) if app else _as_command(getattr(module, name), name)
+    return _click_command(app) if app else _as_command(getattr(module, module_name), name)
 
 
 def _entry_group(ctx: Any) -> str:

@@ -13,6 +13,7 @@ from fldet.streams import safe_streams
 # Options that take several values, and which arguments are values of theirs.
 LISTS: dict[str, Callable[[str], bool]] = {
     "--cfg-options": lambda argument: "=" in argument,
+    "--cluster-options": lambda argument: "=" in argument,
     "--depths": str.isdigit,
     "--scales": str.isdigit,
 }
@@ -25,6 +26,9 @@ class RootGroup(GroupOfModules):
         "init": "Write a config for a data set of your own, ready for fldet train.",
         "train": "Train the model of a config.",
         "test": "Test a checkpoint: COCO or VOC figures, AP of each class, pictures.",
+        "cross-validate": (
+            "Train without each fold of the images in turn, and test on it: mean and spread."
+        ),
         "compare": "Train a few detectors alike, test and time them, and say which one to take.",
         "report": "Write one HTML page of a run: figures, curves, mistakes, and images to filter.",
         "predict": "Find objects in images or a video, with a checkpoint alone.",
@@ -38,7 +42,7 @@ class RootGroup(GroupOfModules):
         ),
         "analyze": "Look at data and results.",
         "config": "Look at configs.",
-        "data": "Look at, check and convert data sets.",
+        "data": "Look at, check, convert and divide data sets.",
         "paper": "The paper's tables: every row is a config.",
     }
 

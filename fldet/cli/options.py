@@ -52,6 +52,14 @@ TrustCheckpoint = Annotated[
         "TorchScript model.",
     ),
 ]
+Executor = Annotated[str, typer.Option(metavar="local|slurm", help="Where the runs are done.")]
+ClusterOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE ...",
+        help="Parameters of submitit: slurm_partition, gpus_per_node, timeout_min.",
+    ),
+]
 OutDir = Annotated[Path, typer.Option(help="Folder for the pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]

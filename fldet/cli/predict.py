@@ -24,8 +24,8 @@ def predict(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="Weights (.pth), a work dir (its best checkpoint, else its newest), or an "
-            "exported model (.onnx, .torchscript).",
+            help="Weights (.pth), a work dir (its best checkpoint, else its newest), an exported "
+            "model (.onnx, .torchscript), or the folder of a cross-validation: all its detectors.",
             metavar="CHECKPOINT",
         ),
     ],
@@ -80,7 +80,7 @@ def predict(
     Images that cannot be read are skipped and named; the exit code is then 1.
     """
     with loading(f"predict {checkpoint}"):
-        from fldet.checkpoints.files import resolve_checkpoint
+        from fldet.checkpoints.files import checkpoints_of
         from fldet.engine.launch import relaunch
         from fldet.inference.predict import check_options
         from fldet.inference.predict import predict as run
@@ -90,7 +90,7 @@ def predict(
     if gpus > 1:
         check_source(source, gpus)
         check_options(source, out, wanted, resume=resume, overwrite=overwrite)
-        resolve_checkpoint(checkpoint)
+        checkpoints_of(checkpoint)
         relaunch(None, gpus, phases=(), device=device)
         return
     result = run(

@@ -18,6 +18,7 @@ EXAMPLES = """
   fldet train configs/retinanet/r50_fpn_1x.py --cfg-options data_root=/data/coco --resume
   fldet train my_config.py --batch-size auto
   fldet train my_config.py --logger tensorboard
+  fldet train my_config.py --folds FOLDS --fold 2 --work-dir work_dirs/fold_2
 """
 
 
@@ -35,6 +36,21 @@ def train(
         bool, typer.Option("--resume", help="Resume from the newest checkpoint of the work dir.")
     ] = False,
     cfg_options: options.CfgOptions = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Train on all folds but this one, and validate and test on it.",
+            show_default="the config's",
+        ),
+    ] = None,
+    folds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the folds, from fldet data split.", show_default="the config's"
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed for all random numbers.", show_default="the config's")
     ] = None,
@@ -90,6 +106,7 @@ def train(
     once.
     """
     with loading(f"train {config}"):
+        from fldet.config.folds import choose_fold
         from fldet.config.load import load_config
         from fldet.engine.batch_size import parse_batch_size
         from fldet.engine.launch import relaunch
@@ -98,6 +115,7 @@ def train(
 
     asked = parse_batch_size(batch_size)
     cfg = load_config(config, cfg_options or ())
+    choose_fold(cfg, folds, fold)
     out = Output("train", as_json=json, quiet=quiet)
     if replay:
         from fldet.engine.replay import replay as run_again

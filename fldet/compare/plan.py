@@ -24,9 +24,9 @@ from fldet.config.text import literal
 from fldet.devices import select_device
 from fldet.errors import DataError, FldetError, UsageError
 from fldet.files import write_atomically
-from fldet.paper.rows import RESULT
-from fldet.paper.runs import BENCHMARK, Run, Step, digest
 from fldet.results import read_stored, to_jsonable
+from fldet.runs.outcome import RESULT
+from fldet.runs.run import BENCHMARK, Run, Step, digest
 
 SETTINGS, DRAFTS = "compare.json", "configs"
 MINUTES = 10.0  # of each training, by default

@@ -20,11 +20,11 @@ from fldet.compare.plan import Settings
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.errors import DataError
-from fldet.paper.rows import RESULT, read_outcome
-from fldet.paper.runner import Status
-from fldet.paper.runs import BENCHMARK
 from fldet.registry import MODELS as REGISTERED
 from fldet.results import read_stored
+from fldet.runs.outcome import RESULT, read_outcome
+from fldet.runs.run import BENCHMARK
+from fldet.runs.runner import Status
 
 _LEARNED = 1.0  # AP in percent from which there is something to choose by
 

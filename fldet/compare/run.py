@@ -20,8 +20,8 @@ from fldet.compare.plan import (
 from fldet.compare.result import Comparison, read_comparison, timed_alike
 from fldet.engine.lock import locked
 from fldet.errors import StoppedError
-from fldet.paper.runner import LocalJob, Status, job_environment, run_all, visible_devices
-from fldet.paper.runs import Run
+from fldet.runs.run import Run
+from fldet.runs.runner import Status, local_jobs, run_all
 
 Watch = Callable[[Sequence[Status]], None]
 
@@ -111,11 +111,7 @@ def _set_schedules(
 
 def _do(runs: dict[str, Run], *, jobs: int, device: str, watch: Watch) -> dict[str, Status]:
     """Does runs, and returns how each one ended."""
-    devices = [] if ":" in device else visible_devices()
-
-    def start(run: Run, slot: int) -> LocalJob:
-        return LocalJob(run, job_environment(slot, jobs, 1, devices), device=device)
-
+    start = local_jobs(jobs, device=device)
     statuses, received = run_all(list(runs.values()), jobs=jobs, start=start, watch=watch)
     if received:
         raise StoppedError(

@@ -82,6 +82,8 @@ BOUNDS = (
     (r"_dataloader\..*pipeline$|^custom_hooks$|^(val|test)_evaluator$", _DICTS),
     (r"^augment$", _PRESET),
     (r"^oversample$", _THRESHOLD),
+    (r"^folds$", _TEXT),
+    (r"^fold$", _at_least(1)),
     (r"^train_cfg\.(max_iters|max_epochs)$", _LENGTH),
     (r"^train_cfg\.val_interval$", _LENGTH._replace(hint=_NO_VALIDATION)),
     (r"^train_cfg\.val_begin$", _at_least(0)),

@@ -28,6 +28,7 @@ EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "v
     *("tta_model", "tta_pipeline"),
     *("accumulate", "early_stopping", "ema", "loggers", "max_time"),  # see fldet.engine.hooks.lines
     *("augment", "oversample"),  # see fldet.config.prepare
+    *("folds", "fold"),  # see fldet.config.folds
 }
 # The same, about the training step; see fldet.models.fast.train_step.
 TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}

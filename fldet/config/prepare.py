@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from fldet.config.augment import NONE, augmented
 from fldet.config.check import TRAINING_KEYS, validate
+from fldet.config.folds import use_fold
 from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
 from fldet.data.image_lists import ONLY, WITHOUT
@@ -52,6 +53,7 @@ def prepare_config(
     """
     validate(cfg)
     cfg = copy.deepcopy(cfg)
+    use_fold(cfg, our_datasets(cfg.get("train_dataloader")))
     if cfg.get("val_dataloader") and not cfg.get("test_dataloader"):
         cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
         cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
@@ -102,6 +104,7 @@ def datasets_of(cfg: Config, splits: Sequence[str] = ()) -> list[tuple[type[Coco
             raise UsageError(f"unknown split {split!r}", expected="train, val or test")
     validate(cfg)
     cfg = copy.deepcopy(cfg)
+    use_fold(cfg, our_datasets(cfg.get("train_dataloader")))
     _join_data_root(cfg)
     found: dict[Any, tuple[type[CocoDataset], Any]] = {}
     for split in splits or SPLITS:

@@ -39,7 +39,7 @@ def listed_content(content: Mapping[str, Any], options: Mapping[str, Any]) -> di
     for key, kept in ((ONLY, True), (WITHOUT, False)):
         if file := options.get(key):
             path = Path(options.get("data_root") or "", file)
-            content = part_of(content, _read_names(path), listed=kept)
+            content = part_of(content, read_names(path), listed=kept)
             if kept and not content["images"]:
                 raise DataError(
                     f"none of the images that {path} lists is in the data",
@@ -62,7 +62,8 @@ def part_of(content: Mapping[str, Any], names: Set[str], *, listed: bool) -> dic
     return {**content, "images": images, "annotations": annotations}
 
 
-def _read_names(path: Path) -> frozenset[str]:
+def read_names(path: Path) -> frozenset[str]:
+    """Returns the file names in a list; one that is missing or malformed is a DataError."""
     names = read_json(path, "list of images", expected=_EXPECTED)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path} is {shorten(names)}", expected=_EXPECTED)

@@ -37,6 +37,7 @@ from fldet.checkpoints.stored_config import (
 from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
+from fldet.data.folds.files import is_folder_of_folds
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
 from fldet.inference.results import Detections
@@ -103,8 +104,9 @@ class Detector:
         docs/reliability.md states the promise.
 
         Args:
-            checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), or a
-                file that ``fldet export`` wrote.
+            checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), a file
+                that ``fldet export`` wrote, or the folder of a cross-validation: the detectors of
+                all folds as one.
             config: only for checkpoints that carry none, or one that may not be used; a file, or
                 what ``load_config`` returned. It may name what it likes.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -115,6 +117,10 @@ class Detector:
             CheckpointError: unreadable, without a config, or of another model than the config's.
             ConfigError, UnavailableError: see ``fldet.errors``.
         """
+        if is_folder_of_folds(Path(checkpoint)):
+            from fldet.inference.ensemble import load_ensemble
+
+            return load_ensemble(Path(checkpoint), config, device, trust=trust)
         path = resolve_checkpoint(Path(checkpoint))
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fldet.checkpoints.files import resolve_checkpoint
+from fldet.checkpoints.files import checkpoints_of
 from fldet.engine.lock import locked
 from fldet.errors import UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
@@ -155,10 +155,11 @@ def _identity(item: Item) -> dict[str, Any]:
 
 def _settings(checkpoint: Path, detector: Detector, score_thr: float) -> dict[str, Any]:
     """Returns what all predictions in a folder must have in common."""
-    with open(resolve_checkpoint(checkpoint), "rb") as file:
-        digest = sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest = sha256()
+    for path in checkpoints_of(checkpoint):
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return {
         "weights_sha256": digest.hexdigest(),
         "score_thr": score_thr,

@@ -94,7 +94,7 @@ def predict(
     several processes, all but the first return None.
 
     Args:
-        checkpoint: the weights, a work dir, or an exported model.
+        checkpoint: the weights, a work dir, an exported model, or a cross-validation.
         source: see ``find_items``.
         out: the folder; made if it is not there. None is the first of ``predictions``,
             ``predictions_2``, ... without predictions; to go on, the last one with some.

@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 
 from fldet.config.load import find_config, load_config
 from fldet.errors import DataError, UsageError, nearest
-from fldet.paper.rows import RESULT, Row, Table, find_table, read_tables
-from fldet.paper.runs import BENCHMARK, TIMING, Run, Step, asked_for, digest, read_record
+from fldet.paper.asked import asked_for
+from fldet.paper.rows import Row, Table, find_table, read_tables
 from fldet.paper.tiers import Tier, find_tier
+from fldet.runs.outcome import RESULT
+from fldet.runs.run import BENCHMARK, TIMING, Run, Step, digest, read_record
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)  # of Table 1a
 

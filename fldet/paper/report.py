@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from fldet.paper.plan import ALPHAS, runs_in
 from fldet.paper.rank_agreement import Agreement, agreement
 from fldet.paper.rows import Row, Table
-from fldet.paper.runs import OF_CLASS, Record, Run, check_digest, read_record, result_of
 from fldet.paper.statements import Measured, Verdict, judge, read_statements
 from fldet.paper.tiers import Tier
+from fldet.runs.run import OF_CLASS, Record, Run, check_digest, read_record, result_of
 
 Runs = Mapping[str, Mapping[str, Sequence[Run]]]  # by table and row
 

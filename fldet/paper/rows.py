@@ -5,20 +5,18 @@ paper does not have: controls, the balance of the two losses, remedies for rare 
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fldet.config.load import CONFIGS
 from fldet.errors import UsageError, nearest
-from fldet.results import Count, read_stored
+from fldet.runs.outcome import RESULT, Outcome, read_outcome
 
 INDEX = CONFIGS / "paper" / "rows.json"
 SYSTEMS = CONFIGS / "paper" / "systems.json"
 FIGURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
-# Where a result lies in the work dir of a row; fldet test puts it there.
-RESULT = Path("test", "result.json")
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,6 @@ class Table:
     tiers: tuple[str, ...] = ()  # those that can run it; all if it names none
     why: str = ""  # the others cannot, to be read after "it"
     per_class: bool = False  # whether the report has the AP of each class
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What ``fldet test`` measured for a row."""
-
-    figures: dict[str, float | None]  # the COCO figures in percent, by the names of ``Row.paper``
-    num_images: int  # that were tested; COCO's val2017 has 5000
-    file: Path  # the result it was read from
-    # AP of each class in percent, None for one without a box
-    per_class: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,30 +128,3 @@ def _compare(row: Row, file: Path) -> Comparison:
     found, stated = ours.figures["AP"] if ours else None, row.paper.get("AP")
     delta = None if found is None or stated is None else found - stated
     return Comparison(row, ours, delta)
-
-
-def read_outcome(file: Path) -> Outcome:
-    """Returns what ``fldet test`` has written into a file; another one is a DataError."""
-    found: _Figures = read_stored(
-        file,
-        _Figures,
-        *("result", "figures"),
-        what="result of fldet test",
-        hint=f"test again, or remove {file}",
-    )
-    percent = {name: v for name, v in _percent(found.summary).items() if name.startswith("AP")}
-    figures = {"AP": None, **percent}
-    return Outcome(figures, found.num_images, file, _percent(found.per_class))
-
-
-def _percent(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: None if value is None else 100 * value for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """What is needed of ``Figures``; None where there is no object of a kind."""
-
-    summary: dict[str, float | None]
-    num_images: Count
-    per_class: dict[str, float | None] = field(default_factory=dict)

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from fldet.cli.main import app, expand_lists
 from fldet.cli.paper.view import View, minutes_left
 from fldet.paper import read_tables
-from fldet.paper.runner import Status
-from fldet.paper.runs import Run, Step
+from fldet.runs.run import Run, Step
+from fldet.runs.runner import Status
 
 
 def run(*arguments):

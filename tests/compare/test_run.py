@@ -1,22 +1,14 @@
 """Comparisons of very small models: done, stopped, gone on with, with one that fails."""
 
-import contextlib
-import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import warm
 
-from fldet.cli.main import main
 from fldet.compare import Settings, compare, plan
 from fldet.errors import StoppedError, UsageError
-from fldet.paper import runner
 
 BAD = {
     "wild": "optim_wrapper = dict(optimizer=dict(lr=1e30))\n",
@@ -38,48 +30,10 @@ def contestants(tiny_config):
 
 
 @pytest.fixture
-def commands(monkeypatch):
-    """Runs commands in this process, which has its imports done; returns them as they come.
-
-    ``stop_at`` is a pair of words at which a SIGTERM comes.
-    """
-    done = []
-
-    class Process:
-        stop_at = None
-
-        def __init__(self, command, *, env, stdin, stdout, stderr):
-            words = command[4:]
-            done.append(
-                (words[0], words[words.index("--work-dir") + 1] if "--work-dir" in words else "")
-            )
-            if self.stop_at and self.stop_at in " ".join(words):
-                Process.stop_at = None
-                os.kill(os.getpid(), signal.SIGTERM)
-            printed, said = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
-            with monkeypatch.context() as patch, contextlib.redirect_stderr(said):
-                patch.setattr(sys, "argv", ["fldet", *words])
-                patch.setattr(sys, "__stdout__", printed)
-                with pytest.raises(SystemExit) as stop:
-                    main()
-            self.code = int(stop.value.code or 0)
-            for text, file in ((printed, stdout), (said, stderr)):
-                text.flush()
-                file.write(text.buffer.getvalue())
-
-        def poll(self):
-            return self.code
-
-        def terminate(self):
-            pass
-
-    class Module:
-        Popen, DEVNULL = Process, subprocess.DEVNULL
-
-    monkeypatch.setattr(runner, "subprocess", Module)
-    monkeypatch.setattr(runner, "TAKE_TURNS", 0.0)
+def commands(commands, monkeypatch):
+    """The same, with few images to time."""
     monkeypatch.setattr(plan, "TIMED_IMAGES", 2)
-    return done, Process
+    return commands
 
 
 def test_those_that_fail_are_named_and_do_not_end_it(contestants, commands, tmp_path):

@@ -7,12 +7,13 @@ import pytest
 
 from fldet.errors import DataError, UsageError
 from fldet.paper import find_table, read_tables
+from fldet.paper.asked import ask_for
 from fldet.paper.page import markdown
 from fldet.paper.plan import ALPHAS, RunOptions, plan, tables_of
 from fldet.paper.report import make_report
-from fldet.paper.runs import Record, ask_for, check_digest, read_record
 from fldet.paper.statements import Measured
 from fldet.paper.tiers import find_tier
+from fldet.runs.run import Record, check_digest, read_record
 
 LAPTOP = find_tier("laptop")
 FOR_OTHERS = ("table2", "classes")  # tables that the tier cannot run

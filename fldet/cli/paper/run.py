@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,10 @@ from fldet.errors import UsageError
 from fldet.text import duration
 
 if TYPE_CHECKING:
-    from fldet.paper.runner import Status
-    from fldet.paper.runs import Run
     from fldet.paper.tiers import Tier
+    from fldet.runs.place import Place
+    from fldet.runs.run import Run
+    from fldet.runs.runner import Status
 
 EXAMPLES = """
   fldet paper run table1b --tier laptop --seeds 0 1 2 --jobs 2
@@ -28,7 +29,6 @@ EXAMPLES = """
 LISTS: dict[str, Callable[[str], bool]] = {
     "--rows": bool,
     "--seeds": str.isdigit,
-    "--cluster-options": lambda value: "=" in value,
 }
 
 PAPER_IMAGES = 16  # a step
@@ -74,16 +74,8 @@ def run(
             help="Also run the rows of Table 1b with every alpha of Table 1a: 7 times as many.",
         ),
     ] = False,
-    executor: Annotated[
-        str, typer.Option(metavar="local|slurm", help="Where the runs are done.")
-    ] = "local",
-    cluster_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE ...",
-            help="Parameters of submitit: slurm_partition, gpus_per_node, timeout_min.",
-        ),
-    ] = None,
+    executor: options.Executor = "local",
+    cluster_options: options.ClusterOptions = None,
     work_dir: WorkDir = Path("work_dirs/paper"),
     gpus: Annotated[int, typer.Option(min=1, help="Number of processes of each training.")] = 1,
     device: options.Device = "auto",
@@ -102,11 +94,10 @@ def run(
     with loading("paper run"):
         from fldet.paper.plan import RunOptions, plan, tables_of
         from fldet.paper.tiers import find_tier
+        from fldet.runs.place import Place
 
-    if executor not in ("local", "slurm"):
-        raise UsageError(f"unknown executor {executor!r}", expected="local or slurm")
-    if cluster_options and executor == "local":
-        raise UsageError("--cluster-options without a cluster", expected="--executor slurm")
+    place = Place(executor, jobs, tuple(cluster_options or ()), device, gpus)
+    place.check()
     chosen = find_tier(tier)
     many = ("--gpus", str(gpus)) if gpus > 1 else ()
     runs = plan(
@@ -130,9 +121,7 @@ def run(
     if dry_run:
         _show_plan(out, runs, chosen, jobs or 1)
         return
-    statuses, received = _run(
-        runs, chosen, executor, cluster_options or [], jobs, device, gpus, work_dir
-    )
+    statuses, received = _run(runs, chosen, place, work_dir)
     out.result({"runs": statuses}, text=lambda: summary(statuses))
     again = [one for one in statuses if one.state not in ("done", "diverged")]
     if received:
@@ -156,46 +145,22 @@ def _require_images_of_the_paper(runs: "list[Run]", gpus: int) -> None:
 
 
 def _run(
-    runs: "list[Run]",
-    tier: "Tier",
-    executor: str,
-    cluster_options: list[str],
-    jobs: int | None,
-    device: str,
-    gpus: int,
-    work_dir: Path,
+    runs: "list[Run]", tier: "Tier", place: "Place", work_dir: Path
 ) -> "tuple[list[Status], int]":
-    from fldet.config.overrides import parse_override
     from fldet.engine.lock import locked
-    from fldet.paper.runner import LocalJob, job_environment, run_all, visible_devices
-    from fldet.paper.runs import ask_for
+    from fldet.paper.asked import ask_for
+    from fldet.runs.runner import run_all
 
-    start: Callable[..., Any]
-    if executor == "slurm":
-        from fldet.paper.cluster import Cluster
-
-        parameters = dict(map(parse_override, cluster_options))
-        folder = work_dir / tier.name / "cluster"
-        start = Cluster(folder, parameters, device=device, gpus=gpus).start
-        jobs = jobs or len(runs)
-    else:
-        jobs = jobs or 1
-        devices = [] if ":" in device else visible_devices()  # cuda:1 is that of all runs
-
-        def start(run: "Run", slot: int) -> LocalJob:
-            beside = 1 if run.is_timing else jobs or 1  # a timing has all cores
-            environment = job_environment(slot, beside, gpus, devices)
-            return LocalJob(run, environment, device=device, gpus=gpus)
-
-    with locked(work_dir / tier.name), View(jobs, tier.minutes) as view:
-        ask_for(runs, work_dir / tier.name)
-        return run_all(
-            runs, jobs=jobs, start=start, watch=view.show, timings_alone=executor == "local"
-        )
+    folder, jobs = work_dir / tier.name, place.count(len(runs))
+    start = place.starter(folder / "cluster", len(runs))
+    with locked(folder), View(jobs, tier.minutes) as view:
+        ask_for(runs, folder)
+        is_here = place.executor == "local"
+        return run_all(runs, jobs=jobs, start=start, watch=view.show, timings_alone=is_here)
 
 
 def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
-    from fldet.paper.runner import known
+    from fldet.runs.runner import known
 
     statuses = [known(run) for run in runs]
     left = minutes_left(statuses, jobs, tier.minutes)

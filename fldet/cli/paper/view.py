@@ -1,4 +1,4 @@
-"""The runs of ``fldet paper run`` on a terminal, and as lines."""
+"""Runs on a terminal, and as lines."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from fldet.cli.output import note
 from fldet.text import duration, table, terminal
 
 if TYPE_CHECKING:
-    from fldet.paper.runner import Status
+    from fldet.runs.runner import Status
 
 
 TIMING_MINUTES = 1.0  # of a row of Table 1e on two CPU cores, by order of magnitude
@@ -19,7 +19,7 @@ SAY_SECONDS = 60.0  # between two lines about runs under way, where there is no 
 
 
 class View:
-    """Rows by seeds on a terminal, redrawn; lines elsewhere. On stderr."""
+    """Rows by seeds or folds on a terminal, redrawn; lines elsewhere. On stderr."""
 
     def __init__(self, jobs: int, minutes: float | None) -> None:
         """Takes the runs at a time, and the minutes of one if the tier's header says them."""
@@ -60,13 +60,14 @@ class View:
         from rich.console import Group
         from rich.table import Table
 
-        seeds = sorted({one.run.seed for one in statuses})
-        drawn = Table("row", *(f"seed {seed}" for seed in seeds))
-        rows: dict[str, dict[int, str]] = {}
+        columns = sorted({(one.run.seed, one.run.folder.name) for one in statuses})
+        names = list(dict.fromkeys(name for _, name in columns))
+        drawn = Table("", *(name.replace("_", " ") for name in names))
+        rows: dict[str, dict[str, str]] = {}
         for one in statuses:
-            rows.setdefault(one.run.folder.parent.name, {})[one.run.seed] = cell(one)
+            rows.setdefault(one.run.folder.parent.name, {})[one.run.folder.name] = cell(one)
         for name, cells in rows.items():
-            drawn.add_row(name, *(cells.get(seed, "") for seed in seeds))
+            drawn.add_row(name, *(cells.get(column, "") for column in names))
         return Group(drawn, self._caption(statuses))
 
     def _caption(self, statuses: "Sequence[Status]") -> str:

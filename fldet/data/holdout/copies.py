@@ -117,15 +117,15 @@ def group_copies(found: Sequence[Thumbnails | None], names: Sequence[str] = ()) 
     if len(seen):
         vectors = np.stack([one for one in found if one is not None])
         flat = ~vectors[:, 0].any(1)
-        _join(group, seen[flat])
+        join(group, seen[flat])
         for start in range(0, len(seen), _BLOCK):
             for row, alike in enumerate(_alike(vectors, start), start):
-                _join(group, seen[[row, *np.flatnonzero(alike)]])
+                join(group, seen[[row, *np.flatnonzero(alike)]])
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         source, mark, _ = name.rpartition(".rf.")
         if mark:
-            _join(group, np.array([first.setdefault(source, index), index]))
+            join(group, np.array([first.setdefault(source, index), index]))
     return [int(one) for one in group]
 
 
@@ -138,8 +138,13 @@ def _alike(vectors: Thumbnails, start: int) -> npt.NDArray[np.bool_]:
     return alike
 
 
-def _join(group: npt.NDArray[np.int64], members: npt.NDArray[np.int64]) -> None:
-    """Makes one group of those that some images are in, in place."""
+def join(group: npt.NDArray[np.int64], members: npt.NDArray[np.int64]) -> None:
+    """Makes one group of those that some images are in, in place.
+
+    Args:
+        group: (N,) of each image.
+        members: indices of images.
+    """
     joined = np.unique(group[members])
     if len(joined) > 1:
         group[np.isin(group, joined)] = joined[0]

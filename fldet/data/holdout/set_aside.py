@@ -1,8 +1,8 @@
 """Sets a share of the training images of a data set aside, to validate on."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,26 +64,37 @@ def set_aside(found: FoundData, content: Mapping[str, Any], share: float) -> Set
     Raises:
         DataError: the images are too few or too alike.
     """
-    entries = {
-        name: one for one in content["images"] if isinstance(name := one.get("file_name"), str)
-    }
-    names = sorted(entries)
-    seen = _thumbnails(found.image_folder("train"), entries)
-    unread = {name for name in names if seen.get(name) is None}
-    if unread:
-        log.warning(
-            "images that cannot be read, or not in the annotated size, stay in training: %s",
-            _first(sorted(unread)),
-        )
-    groups = group_copies([seen.get(name) for name in names], names)
-    choice = choose(dict(zip(names, groups, strict=True)), _classes(content), share, stay=unread)
+    groups, unread = near_copies(content, found.image_folder("train"))
+    classes = {name: set(boxes) for name, boxes in boxes_by_file(content).items()}
+    choice = choose(groups, classes, share, stay=unread)
     if choice.not_on_both_sides:
         log.warning(
             "classes that are not both trained and validated, for their images are too few or too "
             "alike: %s",
-            _first([str(one) for one in choice.not_on_both_sides]),
+            first_of([str(one) for one in choice.not_on_both_sides]),
         )
-    return SetAside(choice.names, share, len(names), choice.groups)
+    return SetAside(choice.names, share, len(groups), choice.groups)
+
+
+def near_copies(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, int], set[str]]:
+    """Returns the group of each image by file name, and those that cannot be read, which it says.
+
+    Near copies are of one group (``group_copies``). ``content`` is that of a COCO file, whose file
+    names are relative to ``folder``.
+    """
+    entries = {
+        name: one for one in content["images"] if isinstance(name := one.get("file_name"), str)
+    }
+    names = sorted(entries)
+    seen = _thumbnails(folder, entries)
+    unread = {name for name in names if seen.get(name) is None}
+    if unread:
+        log.warning(
+            "images that cannot be read, or not in the annotated size, stay in training: %s",
+            first_of(sorted(unread)),
+        )
+    groups = group_copies([seen.get(name) for name in names], names)
+    return dict(zip(names, groups, strict=True)), unread
 
 
 def _thumbnails(
@@ -103,21 +114,22 @@ def _with_progress(found: Any, total: int) -> Any:
     return with_progress(found, "images compared", total)
 
 
-def _classes(content: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Returns the names of the classes of the boxes by file name; crowd regions do not count."""
+def boxes_by_file(content: Mapping[str, Any]) -> dict[str, Counter[str]]:
+    """Returns the number of boxes of each class by file name; crowd regions do not count."""
     files = {id_of(one["id"]): one.get("file_name") for one in content["images"]}
     class_of = {id_of(one["id"]): str(one["name"]) for one in content["categories"]}
-    found: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for one in content["annotations"]:
         file, name = (
             files.get(id_of(one.get("image_id"))),
             class_of.get(id_of(one.get("category_id"))),
         )
         if isinstance(file, str) and name is not None and not flag_of(one.get("iscrowd")):
-            found[file].add(name)
+            found[file][name] += 1
     return found
 
 
-def _first(names: list[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """Returns the first names, and how many there are where not all are shown."""
     more = f", ... ({len(names)})" if len(names) > SHOWN else ""
     return f"{', '.join(map(shorten, names[:SHOWN]))}{more}"

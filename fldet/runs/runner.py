@@ -1,4 +1,4 @@
-"""Doing the runs of the paper's tables: several side by side, each command a process of its own.
+"""Doing runs: several side by side, each command a process of its own.
 
 A run goes on where it was left: commands that are done are not done again, a training goes on from
 its newest checkpoint. So the runner may be killed at any time, and started again.
@@ -23,8 +23,8 @@ from fldet.engine.lock import is_locked
 from fldet.engine.signals import ASKED_TO_END, noted_signals
 from fldet.errors import ConfigError, DataError
 from fldet.files import make_folder
-from fldet.paper.runs import Run, Step, check_digest, digest_of, read_record, result_of
 from fldet.processes import core_count
+from fldet.runs.run import Run, Step, check_digest, digest_of, read_record, result_of
 
 log = logging.getLogger("fldet")
 
@@ -131,7 +131,9 @@ def _in_order(runs: Sequence[Run], *, timings_alone: bool) -> list[Run]:
     if not timings_alone:
         return sorted(runs, key=lambda run: run.is_timing)
     parts = [run.part(timing=timing) for timing in (False, True) for run in runs]
-    return [part for part in parts if part.next_step(read_record(part.folder))]
+    # one that was stopped at its very end has no step left, and is only noted as done
+    ended = [run for run in runs if not run.next_step(read_record(run.folder))]
+    return [*ended, *(part for part in parts if part.next_step(read_record(part.folder)))]
 
 
 def known(run: Run) -> Status:
@@ -347,6 +349,20 @@ def _last_command(path: Path, size: int = 8192) -> str:
     except FileNotFoundError:
         return ""
     return text.rpartition("\n$ fldet ")[2]
+
+
+def local_jobs(jobs: int, *, device: str = "auto", gpus: int = 1) -> Callable[[Run, int], LocalJob]:
+    """Returns what begins a run in one of so many slots of this machine, for ``run_all``.
+
+    All run on ``device``, as ``LocalJob`` takes it; a timing has all cores.
+    """
+    devices = [] if ":" in device else visible_devices()  # cuda:1 is that of all runs
+
+    def start(run: Run, slot: int) -> LocalJob:
+        environment = job_environment(slot, 1 if run.is_timing else jobs, gpus, devices)
+        return LocalJob(run, environment, device=device, gpus=gpus)
+
+    return start
 
 
 def job_environment(slot: int, jobs: int, gpus: int, devices: Sequence[str]) -> dict[str, str]:

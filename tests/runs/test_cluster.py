@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from fldet.errors import UnavailableError, UsageError
-from fldet.paper.cluster import Cluster, ClusterRun
-from fldet.paper.runner import run_all
-from fldet.paper.runs import Run, Step, digest_of, read_record
+from fldet.runs.cluster import Cluster, ClusterRun
+from fldet.runs.run import Run, Step, digest_of, read_record
+from fldet.runs.runner import run_all
 
 
 def run_of(tmp_path, name, *arguments):

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from fldet.errors import UsageError
-from fldet.paper.runner import (
+from fldet.runs.run import Record, Run, Step, digest_of, read_record
+from fldet.runs.runner import (
     BOOT,
     LocalJob,
     job_environment,
@@ -17,7 +18,6 @@ from fldet.paper.runner import (
     progress_in,
     run_all,
 )
-from fldet.paper.runs import Run, Step, digest_of, read_record
 
 FINE = Step("train", ("--version",))
 WRONG = Step("train", ("no_such_command",))
@@ -64,6 +64,15 @@ def test_what_is_done_is_kept_and_what_failed_is_tried_again(tmp_path):
     assert found["good"].state == "done"
     assert good.log.read_bytes() == before[0]
     assert bad.log.read_bytes() == 2 * before[1]
+
+
+def test_a_run_that_was_stopped_after_its_last_step_is_done(tmp_path):
+    run = run_of(tmp_path, "stopped", FINE)
+    run.folder.mkdir(parents=True)
+    Record(digest=run.digest, steps=("train",)).write(run.folder)
+    found, _ = do([run])
+    assert found["stopped"].state == read_record(run.folder).state == "done"
+    assert not run.log.exists()
 
 
 def test_timings_come_last_and_alone(tmp_path):
@@ -206,7 +215,7 @@ def test_progress_is_that_of_the_last_attempt(tmp_path):
 
 def test_cores_and_gpus_are_divided_among_the_slots(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("fldet.paper.runner.core_count", lambda: 8)
+    monkeypatch.setattr("fldet.runs.runner.core_count", lambda: 8)
     assert job_environment(0, 2, 1, []) == {"OMP_NUM_THREADS": "4"}
     assert job_environment(0, 1, 1, ["0"]) == {"OMP_NUM_THREADS": "8"}
     found = [job_environment(slot, 3, 2, list("0123"))["CUDA_VISIBLE_DEVICES"] for slot in range(3)]

@@ -1,14 +1,12 @@
-"""A run: a row of a table with one seed, in a folder of its own, and what is known about it.
+"""A run: a few commands of ``fldet`` in a folder of its own, and what is known about it.
 
-``WORK_DIR/TIER/ROW/seed_N/`` holds what ``fldet train`` and ``fldet test`` leave, ``log.txt`` with
-what they said, and ``run.json`` with how far the run is.
+The folder holds what ``fldet train`` and ``fldet test`` leave, ``log.txt`` with what they said, and
+``run.json`` with how far the run is.
 """
 
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +14,15 @@ from typing import Any, Literal
 from mmengine.config import Config
 
 from fldet.config.load import load_config, to_plain
-from fldet.errors import DataError, UsageError, shorten
+from fldet.errors import UsageError
 from fldet.files import write_atomically
-from fldet.paper.rows import RESULT, read_outcome
 from fldet.results import Milliseconds, Seconds, read_stored, to_jsonable
+from fldet.runs.outcome import RESULT, read_outcome
 
 BENCHMARK = "benchmark.json"
 LOG = "log.txt"
 TIMING = "timing"  # the name of the step
 OF_CLASS = "AP of "  # before the name of a class, its AP among what ``result_of`` returns
-ASKED = "asked.json"
-_NAME = re.compile(r"(?!\.)[\w.+-]{1,200}/seed_[0-9]{1,19}")
-_NAMED = "folders of runs, as fl_gamma_2/seed_0"
 
 State = Literal["waiting", "done", "diverged", "failed"]
 
@@ -46,9 +41,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """A row with one seed."""
+    """A training with its test, or a timing."""
 
-    # what it is a row of, as ``table1b 2/.25``; several where configs are equal
+    # what it is of: a row of a table, ``table1b 2/.25``, several where configs are equal; a fold
     rows: tuple[str, ...]
     seed: int  # of all random numbers
     config: Path
@@ -71,7 +66,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The row's and the seed's part of the folder, ``fl_gamma_2/seed_0``."""
+        """The last two parts of the folder, ``fl_gamma_2/seed_0``."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
@@ -113,36 +108,9 @@ def read_record(folder: Path) -> Record:
     path = folder / "run.json"
     if not path.is_file():
         return Record()
-    what, hint = "record of fldet paper run", f"run the row anew: rm -r {folder}"
+    what, hint = "record of a run", f"run it anew: rm -r {folder}"
     read_stored(path, State, "state", what=what, hint=hint)  # without it, nothing is said
     return read_stored(path, Record, what=what, hint=hint)
-
-
-def ask_for(runs: Sequence[Run], folder: Path) -> None:
-    """Adds runs to the list in a tier's folder of those asked for, and for which tables.
-
-    A run that several tables share counts for those that it was asked for only, so that all rows
-    of a table have the same seeds.
-    """
-    asked = asked_for(folder)
-    for run in runs:
-        for label in run.rows:
-            asked.setdefault(label.split()[0], set()).add(run.name)
-    content = {table: sorted(names) for table, names in sorted(asked.items())}
-    write_atomically(folder / ASKED, json.dumps(content, indent=1))
-
-
-def asked_for(folder: Path) -> dict[str, set[str]]:
-    """Returns the names of the runs that were asked for by table; a bad list is a DataError."""
-    path = folder / ASKED
-    if not path.is_file():
-        return {}
-    what, hint = "list of fldet paper run", f"remove {path}, and run again"
-    content = read_stored(path, dict[str, tuple[str, ...]], what=what, hint=hint)
-    for name in (name for names in content.values() for name in names):
-        if not _NAME.fullmatch(name):
-            raise DataError(f"{path} is no {what}: {shorten(name)}", expected=_NAMED, hint=hint)
-    return {table: set(names) for table, names in content.items()}
 
 
 def digest_of(run: Run) -> str:
@@ -162,7 +130,7 @@ def check_digest(run: Run, record: Record) -> None:
     if record.digest not in ("", run.digest):
         raise UsageError(
             f"{run.folder} was begun with another config than {run.config} is now",
-            expected="the same row, tier and --cfg-options",
+            expected="the same config and --cfg-options",
             hint=hint,
         )
     if record.digest and run.images and record.images != run.images:

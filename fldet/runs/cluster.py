@@ -11,9 +11,9 @@ from typing import Any
 from fldet.engine.lock import drop_lock_of_another_machine
 from fldet.errors import DataError, UnavailableError, UsageError, shorten
 from fldet.files import make_folder, write_atomically
-from fldet.paper.runner import LocalJob, Status, job_environment, progress_in
-from fldet.paper.runs import Run, read_record, result_of
 from fldet.results import read_stored
+from fldet.runs.run import Run, read_record, result_of
+from fldet.runs.runner import LocalJob, Status, job_environment, progress_in
 
 JOB = "cluster_job.json"
 DEFAULTS: dict[str, Any] = {"name": "fldet", "timeout_min": 24 * 60}
