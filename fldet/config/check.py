@@ -27,7 +27,7 @@ Path = tuple[str, ...]
 EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
     *("tta_model", "tta_pipeline"),
     *("accumulate", "early_stopping", "ema", "max_time"),  # see fldet.engine.hooks.lines
-    *("augment", "oversample"),  # see fldet.config.prepare
+    *("augment", "oversample", "tiles"),  # see fldet.config.prepare
 }
 # The same, about the training step; see fldet.models.fast.train_step.
 TRAINING_KEYS = {"amp", "channels_last", "compile", "fold_batch_norms", "gradient_checkpointing"}

@@ -110,7 +110,8 @@ def test_the_command_the_test_and_the_detector_give_the_same(
     cfg.dump(config)
     folder = tiny_coco / "val2017"
     options = [*options, "--quiet"]
-    command = ["predict", work_dir, folder, "--out", out, "--score-thr", 0.05, *options]
+    command = ["predict", work_dir, folder, "--out", out, "--score-thr", 0.05, "--batch-size", 1]
+    command += options
     done = fldet(*command)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
@@ -129,7 +130,7 @@ def test_the_command_the_test_and_the_detector_give_the_same(
     views = Views(48, 0.25, whole=True) if "--slice" in options else Views(flip=True, scales=(1.5,))
     detector = DetectorOfViews(Detector.load(work_dir, device="cpu"), views)
     for line in lines:
-        (found,) = detector.predict(line["file"])
+        (found,) = detector.predict(line["file"], batch_size=1)
         np.testing.assert_allclose(found.boxes, line["boxes"], atol=1e-4)
     again = fldet(*command[:-1], "--resume", "--overlap", 0.3)
     assert again.returncode == 2
