@@ -78,7 +78,7 @@ class Views:
 
         Where a network sees a part of an object, it rarely puts the side on the last pixel.
         """
-        return max(1.0, min(0.02, self.overlap / 4) * (self.size or 0))
+        return max(1.0, min(0.01, self.overlap / 4) * (self.size or 0))
 
     def of(self, width: int, height: int) -> list[View]:
         """Returns the views of a picture: its slices row by row, then the whole."""

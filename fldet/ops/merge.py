@@ -212,14 +212,25 @@ def _clipped(boxes: Array, region: Array) -> Array:
 
 
 def _of_overlapping(found: _Found, regions: Array) -> Iterator[tuple[int, int, Array, Array]]:
-    """Yields two regions that overlap, and the rows of the detections in each."""
+    """Yields two regions that overlap, and the rows of the detections in each, where they do."""
     rows = [np.flatnonzero(found.region == number) for number in range(len(regions))]
     for one in range(len(regions)):
         low = np.maximum(regions[one, :2], regions[one + 1 :, :2])
         high = np.minimum(regions[one, 2:], regions[one + 1 :, 2:])
         for other in one + 1 + np.flatnonzero((low < high).all(axis=1)):
-            if len(rows[one]) and len(rows[other]):
-                yield one, int(other), rows[one], rows[other]
+            shared = np.concatenate([low[other - one - 1], high[other - one - 1]])
+            first, second = (
+                own[_reach_into(found.boxes[own], shared)] for own in (rows[one], rows[other])
+            )
+            if len(first) and len(second):
+                yield one, int(other), first, second
+
+
+def _reach_into(boxes: Array, region: Array) -> Array:
+    """Returns (N,): which boxes have a part of a region."""
+    low, high = (boxes[:, :2] < region[2:]).all(axis=1), (boxes[:, 2:] > region[:2]).all(axis=1)
+    reach: Array = low & high
+    return reach
 
 
 def _pairs_of_looks(found: _Found) -> Iterator[tuple[int, int]]:
@@ -251,8 +262,8 @@ def _alike(one: _Found, other: _Found) -> Array:
 def _fused(found: _Found, pairs: Iterator[tuple[int, int]]) -> _Found:
     """Returns detections where each has taken in those that are paired with it, best score first.
 
-    Each side of its box is the mean by score over those that are not cut off there, the outermost
-    where all are.
+    A side of its box that is cut off is that of the best one which is not cut off there, and the
+    outermost where all are.
     """
     partners: dict[int, list[int]] = {}
     for i, j in pairs:
@@ -264,22 +275,21 @@ def _fused(found: _Found, pairs: Iterator[tuple[int, int]]) -> _Found:
     for row in sorted(partners, key=lambda one: -float(found.scores[one])):
         if kept[row]:
             taken = [one for one in partners[row] if kept[one]]
+            taken.sort(key=lambda one: -float(found.scores[one]))
             kept[taken] = False
             rows = [row, *taken]
-            boxes[row] = _mean(found.boxes[rows], found.scores[rows], found.cut[rows])
+            boxes[row] = _best_sides(found.boxes[rows], found.cut[rows])
             cut[row] = found.cut[rows].all(axis=0)
             kept[row] = True
     return replace(found, boxes=boxes, cut=cut)[kept]
 
 
-def _mean(boxes: Array, scores: Array, cut: Array) -> Array:
-    """Returns the box (4,) of several of one object; see ``_fused``."""
-    weights = np.where(cut, 0, scores[:, None] + 1e-9)
+def _best_sides(boxes: Array, cut: Array) -> Array:
+    """Returns the box (4,) of several (N, 4) of one object, the best one first; see ``_fused``."""
+    first = cut.argmin(axis=0)
     outermost = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    total = weights.sum(axis=0)
-    mean = (boxes * weights).sum(axis=0) / np.where(total > 0, total, 1)
-    result: Array = np.where(total > 0, mean, outermost)
-    return result
+    sides: Array = np.where(cut.all(axis=0), outermost, boxes[first, np.arange(4)])
+    return sides
 
 
 def ious(one: Array, other: Array) -> Array:

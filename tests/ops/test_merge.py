@@ -73,8 +73,8 @@ def test_a_strip_that_is_not_seen_changes_nothing(whole):
 def test_neighbours_that_touch_stay_two(whole):
     """Beside each other and above each other, of all lengths; the seam of the two anywhere."""
     views = Views(SIZE, OVERLAP, whole=whole)
-    lengths = [6, 20, 29, 31, 45, 70, 110]
-    places = [*itertools.product(lengths, lengths, range(112, 200, 7))]
+    lengths = [6, 29, 31, 45, 110]
+    places = [*itertools.product(lengths, lengths, range(112, 200, 11))]
     beside = [[[x - n, 50, x, 90], [x, 50, x + m, 90]] for n, m, x in places]
     assert_each_once(beside, views=views)
     assert_each_once(turned(beside), (270, 310), views=views)
@@ -88,7 +88,7 @@ def test_neighbours_that_overlap_stay_two():
 
 
 def test_a_small_object_before_a_large_one_stays():
-    places = itertools.product(range(30, 150, 4), range(30, 120, 4))
+    places = itertools.product(range(30, 150, 9), range(30, 120, 9))
     assert_each_once([[[20, 25, 200, 150], [x, y, x + 20, y + 20]] for x, y in places])
 
 
