@@ -33,7 +33,9 @@ DATASETS = _child(
 )
 # steps of a pipeline: what happens to one image and its boxes
 TRANSFORMS = _child(
-    "transform", mmdet_registry.TRANSFORMS, "fldet.data.images", "fldet.data.transforms"
+    "transform",
+    mmdet_registry.TRANSFORMS,
+    *(f"fldet.data.{module}" for module in ("images", "transforms", "make_views")),
 )
 # what turns detections into figures
 METRICS = _child("metric", mmdet_registry.METRICS, "fldet.evaluation.metrics")

@@ -42,3 +42,5 @@ augment = 'none'
 oversample = None
 load_from = None
 resume = False
+# Large pictures are trained on in tiles: dict(size=640, overlap=0.2). docs/large-pictures.md.
+tiles = None

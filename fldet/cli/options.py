@@ -60,6 +60,30 @@ ClusterOptions = Annotated[
         help="Parameters of submitit: slurm_partition, gpus_per_node, timeout_min.",
     ),
 ]
+Slice = Annotated[
+    int | None,
+    typer.Option(
+        "--slice",
+        metavar="SIZE",
+        help="Cut pictures into overlapping slices of so many pixels, and merge what is found.",
+    ),
+]
+Overlap = Annotated[
+    float, typer.Option(help="Share of a slice that neighbours have in common, at least.")
+]
+Whole = Annotated[
+    bool,
+    typer.Option("--whole", help="Look at the whole picture too, for what no slice holds."),
+]
+Tta = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tta",
+        metavar="flip|SCALE",
+        help="Look at everything again, mirrored or in another size (1.25), and merge what is "
+        "found; may be repeated.",
+    ),
+]
 OutDir = Annotated[Path, typer.Option(help="Folder for the pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]

@@ -15,6 +15,7 @@ EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
   fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
   fldet predict model.onnx film.mp4 --every 25 --out film
+  fldet predict best.pth aerial.jpg --slice 640 --whole --out slices
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
 """
 
@@ -58,6 +59,10 @@ def predict(
     ] = 0.3,
     batch_size: Annotated[int, typer.Option(min=1, help="Largest number of images per batch.")] = 8,
     every: Annotated[int, typer.Option(min=1, help="Take every N-th frame of a video.")] = 1,
+    slice_size: options.Slice = None,
+    overlap: options.Overlap = 0.2,
+    whole: options.Whole = False,
+    tta: options.Tta = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -81,12 +86,14 @@ def predict(
     """
     with loading(f"predict {checkpoint}"):
         from fldet.checkpoints.files import checkpoints_of
+        from fldet.data.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.inference.predict import check_options
         from fldet.inference.predict import predict as run
         from fldet.inference.sources import check_source
 
     wanted = formats or ["pictures"]
+    views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if gpus > 1:
         check_source(source, gpus)
         check_options(source, out, wanted, resume=resume, overwrite=overwrite)
@@ -102,6 +109,7 @@ def predict(
         score_thr=score_thr,
         batch_size=batch_size,
         every=every,
+        views=views,
         resume=resume,
         overwrite=overwrite,
         device=device,

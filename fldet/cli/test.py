@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
   fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
+  fldet test CONFIG CHECKPOINT --slice 640 --overlap 0.25 --tta flip
   fldet test CONFIG CHECKPOINT --out results.json --json
   fldet test CONFIG CHECKPOINT --precision bf16 --compare
 """
@@ -40,6 +41,10 @@ def test(
             show_default="detections.json in the work dir",
         ),
     ] = None,
+    slice_size: options.Slice = None,
+    overlap: options.Overlap = 0.2,
+    whole: options.Whole = False,
+    tta: options.Tta = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -76,10 +81,12 @@ def test(
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     with loading(f"test {config}"):
         from fldet.config.load import load_config
+        from fldet.data.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.engine.test import test as run
 
     cfg = load_config(config, cfg_options or ())
+    views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if gpus > 1:
         if compare:
             raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
@@ -95,6 +102,7 @@ def test(
         out=out,
         device=device,
         launcher=launcher,
+        views=views,
         precision=precision,
         compare=compare,
         max_difference=max_difference,

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from fldet.config.augment import NONE, augmented
 from fldet.config.check import TRAINING_KEYS, validate
 from fldet.config.folds import use_fold
+from fldet.config.tiles import cut_into_tiles
 from fldet.data.annotations import name_fault
 from fldet.data.coco import CocoDataset
 from fldet.data.image_lists import ONLY, WITHOUT
@@ -194,8 +195,10 @@ def _read_with_names(pipeline: Any) -> None:
 
 
 def _set_training_data(cfg: Config) -> None:
-    """Does to the training data what ``augment`` and ``oversample`` say, once."""
+    """Does to the training data what ``tiles``, ``augment`` and ``oversample`` say, once."""
     loader = cfg.train_dataloader
+    if cfg.get("tiles"):
+        cut_into_tiles(cfg, our_datasets(loader), [*_datasets(loader)])
     if (cfg.get("augment") or NONE) != NONE:
         for dataset in {
             id(one): one for one in _datasets(loader)

@@ -29,6 +29,7 @@ from fldet.data.annotations import (
 from fldet.data.image_files import missing_files
 from fldet.data.image_lists import ONLY, WITHOUT, listed_content
 from fldet.data.images import BrokenImages
+from fldet.data.tiles import Tiles, tiled
 from fldet.errors import BrokenImageError, DataError, shorten
 from fldet.registry import DATASETS
 
@@ -57,6 +58,7 @@ class CocoDataset(BaseDetDataset):
         only_images: JSON list of file names as the annotations have them, relative to
             ``data_root``: all others are left out.
         without_images: such a list: its images are left out.
+        tiles: ``fldet.data.tiles.Tiles`` as a dict: pictures are listed tile by tile.
         **kwargs: of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``,
             ``data_prefix=dict(img=...)``, ``pipeline``, ``metainfo=dict(classes=...)``,
             ``filter_cfg=dict(filter_empty_gt=..., min_size=...)``, ``indices``, ``test_mode``.
@@ -75,8 +77,10 @@ class CocoDataset(BaseDetDataset):
         broken_images_file: str | None = None,
         only_images: str | None = None,
         without_images: str | None = None,
+        tiles: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.tiles = Tiles(**tiles) if tiles else None
         file = None if broken_images_file is None else Path(broken_images_file)
         self.broken = BrokenImages(max_broken_images, file)
         self.missing_classes: frozenset[str] = frozenset()
@@ -147,7 +151,7 @@ class CocoDataset(BaseDetDataset):
         names = {number: name for name, number in id_by_name.items()}
         worst = (_worst_fault(annotation, sizes, names) for annotation in left_out)
         _tell_of_left_out(Counter(filter(None, worst)), len(content["annotations"]), path)
-        return entries
+        return tiled(entries, self.tiles) if self.tiles else entries
 
     def prepare_data(self, idx: int) -> Any:
         """Returns an image through the pipeline, or the next image that is not broken.
@@ -171,7 +175,8 @@ class CocoDataset(BaseDetDataset):
         Raises:
             DataError: they are more than training goes on without; in test mode, one is missing.
         """
-        missing = missing_files(self.get_data_info(i)["img_path"] for i in range(len(self)))
+        paths = (self.get_data_info(i)["img_path"] for i in range(len(self)))
+        missing = missing_files(paths if self.tiles is None else dict.fromkeys(paths))
         if not missing:
             return
         allowed = 0 if self.test_mode else self.broken.limit

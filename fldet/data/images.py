@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
@@ -28,7 +29,7 @@ class LoadImage(LoadImageFromFile):
     device, and one whose size is not that of its annotation. An image is read upright, as its EXIF
     data say, so the annotation gives the size and the boxes of the upright image. The result is
     (H, W, 3) uint8 BGR: grey becomes three channels, 16 bits become 8, transparency is dropped,
-    CMYK is converted.
+    CMYK is converted. Of an entry with a ``tile`` only that part of the picture is handed on.
 
     Args:
         **kwargs: of ``LoadImageFromFile``; ``ignore_empty`` has no effect.
@@ -40,7 +41,9 @@ class LoadImage(LoadImageFromFile):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns ``results`` with ``img``, ``img_shape`` and ``ori_shape``.
 
-        They have ``img_path``; where ``width`` and ``height`` are there, these must fit.
+        They have ``img_path``; where ``width`` and ``height`` are there, these must fit. With
+        ``tile``, xyxy in pixels of the picture, they are of the tile, and ``picture`` is the width
+        and height that must fit.
         """
         path = str(results["img_path"])
         data = self._read(path)
@@ -50,6 +53,7 @@ class LoadImage(LoadImageFromFile):
         image = self._decode(data, path, header.turn)
         height, width = image.shape[:2]
         annotated = results.get("width", width), results.get("height", height)
+        annotated = results.get("picture", annotated)
         # Flags that leave the EXIF orientation alone read pixels as they are stored.
         if annotated != (width, height):
             raise _broken(
@@ -57,8 +61,11 @@ class LoadImage(LoadImageFromFile):
                 f"it has {width} x {height} pixels, its annotation says "
                 f"{annotated[0]:g} x {annotated[1]:g}",
             )
+        if "tile" in results:
+            x1, y1, x2, y2 = results["tile"]
+            image = np.ascontiguousarray(image[y1:y2, x1:x2])
         results["img"] = image.astype("float32") if self.to_float32 else image
-        results["img_shape"] = results["ori_shape"] = (height, width)
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
 
     def _read(self, path: str) -> bytes:

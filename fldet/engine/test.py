@@ -15,6 +15,7 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.resolve import resolve_test
+from fldet.data.views import Views
 from fldet.devices import device_name, select_device
 from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import PrecisionCheck, TestResult
@@ -29,6 +30,7 @@ from fldet.models.fast.optimize import (
     optimized,
     require_precision,
 )
+from fldet.models.views import ModelOfViews
 from fldet.processes import adopt_launcher
 from fldet.results import to_json
 
@@ -48,6 +50,7 @@ def test(
     out: Path | None = None,
     device: str = "auto",
     launcher: str = "none",
+    views: Views | None = None,
     precision: str | None = None,
     compare: bool = False,
     max_difference: float = MAX_DIFFERENCE,
@@ -68,6 +71,7 @@ def test(
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
+        views: how each image is looked at; None once, as a whole.
         precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose
             detections are those of MMDetection's own code.
         compare: test that code first, in float32, on the same images, and compare the AP.
@@ -85,6 +89,11 @@ def test(
     launcher = adopt_launcher(launcher)
     if compare and launcher != "none":
         raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
+    if compare and views:
+        raise UsageError(
+            "--compare tests MMDetection's own code, which looks at each image once",
+            expected="no --slice, no --tta",
+        )
     chosen = select_device(device)
     if precision:
         require_precision(precision, chosen)
@@ -96,6 +105,7 @@ def test(
         work_dir=work_dir,
         draw={"out_dir": str(show_dir), "score_thr": score_thr} if show_dir else None,
         max_images=max_images,
+        views=views,
         launcher=launcher,
         device=chosen,
     )
@@ -110,7 +120,7 @@ def test(
             out = _keep_detections(runner, out, Path(resolved.work_dir))
             load_weights(unwrapped(runner.model), content, path)
             log.info("testing %s on %s", path, device_name(chosen))
-            stock, seconds = _test_as_asked(runner, precision, compare=compare)
+            stock, seconds = _test_as_asked(runner, precision, views, compare=compare)
         if runner.rank:
             return None
         (_, figures), *others = _figures(runner).items()
@@ -132,7 +142,7 @@ def test(
 
 
 def _test_as_asked(
-    runner: FldetRunner, precision: str | None, *, compare: bool
+    runner: FldetRunner, precision: str | None, views: Views | None, *, compare: bool
 ) -> tuple[Figures | None, float]:
     """Tests the model of a runner, or an optimized copy that takes its place.
 
@@ -147,6 +157,8 @@ def _test_as_asked(
         tested, runner.model = runner.model, as_in_mmdetection(model)
         runner.test()
         stock, runner.model = next(iter(_figures(runner).values())), tested
+    if views:
+        runner.model = ModelOfViews(runner.model, views, runner.test_dataloader.batch_size)
     log.info("the network computes in %s", network_precision(runner.model))
     started = time.perf_counter()
     runner.test()

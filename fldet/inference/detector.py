@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -38,10 +38,14 @@ from fldet.config.check import validate
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.data.folds.files import is_folder_of_folds
+from fldet.data.views import Views, rescaled
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
 from fldet.inference.results import Detections
 from fldet.registry import MODELS
+
+if TYPE_CHECKING:
+    from fldet.inference.views import DetectorOfViews
 
 T = TypeVar("T")
 Image = str | Path | npt.NDArray[np.uint8]
@@ -71,6 +75,8 @@ class Detector:
         classes: names by label.
         device: where the network runs.
     """
+
+    lowest_score = 0.0  # what is below it is left out in the file already
 
     def __init__(
         self,
@@ -159,12 +165,40 @@ class Detector:
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            images = [images]
         found: list[Detections] = []
-        for chunk in chunks(images, WINDOW * batch_size):
+        for chunk in chunks(as_images(images), self.images_at_once(batch_size)):
             found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
         return found
+
+    def with_views(
+        self,
+        size: int | None = None,
+        *,
+        overlap: float = 0.2,
+        whole: bool = False,
+        flip: bool = False,
+        scales: Sequence[float] = (),
+    ) -> "DetectorOfViews":
+        """Returns a detector that looks at each image several times and merges what it finds.
+
+        See docs/large-pictures.md, and ``fldet.data.views.Views`` for the arguments.
+
+        Raises:
+            UsageError: views that cannot be.
+            ConfigError: other scales, and no ``Resize`` in the test pipeline.
+        """
+        from fldet.inference.views import DetectorOfViews
+
+        return DetectorOfViews(self, Views(size, overlap, whole, flip, tuple(scales)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all predictions of a folder must have in common, besides the weights."""
+        return {}
+
+    def images_at_once(self, batch_size: int) -> int:
+        """Returns how many images are prepared before the network sees the first of them."""
+        return WINDOW * batch_size
 
     def prepare(self, image: Image) -> Prepared:
         """Returns one image as the network takes it; safe to call from several threads.
@@ -172,10 +206,16 @@ class Detector:
         Raises:
             DataError: it cannot be read, or not be resized.
         """
+        return self.prepare_loaded(self.read(image), image)
+
+    def read(self, image: Image) -> dict[str, Any]:
+        """Returns what the later steps of the pipeline get: ``img`` (H, W, 3) and its size."""
         if isinstance(image, np.ndarray):
-            loaded = _from_array(image, self._load)
-        else:
-            loaded = _from_file(image, self._load)
+            return _from_array(image, self._load)
+        return _from_file(image, self._load)
+
+    def prepare_loaded(self, loaded: dict[str, Any], image: Image) -> Prepared:
+        """Returns an image that is read, or a part of it, as the network takes it."""
         height, width = loaded["ori_shape"][:2]
         with self._explained("cannot prepare an image"):
             try:
@@ -203,6 +243,13 @@ class Detector:
             self._unproven = None
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
+
+    def rescaled(self, scale: float) -> "Detector":
+        """Returns this detector with a pipeline that resizes to another size; see ``rescaled``."""
+        other = copy.copy(self)
+        other.pipeline = rescaled(self.pipeline, scale)
+        other._load, other._transform = _build_pipeline(other.pipeline)
+        return other
 
     def _transformed(self, loaded: dict[str, Any], image: Image) -> dict[str, Any]:
         """Returns an image after the transforms; a stored config may not make it huge."""
@@ -243,6 +290,13 @@ class Detector:
             labels=np.asarray(labels, np.int64),
             names=tuple(self.classes[label] for label in labels),
         )
+
+
+def as_images(images: Image | Iterable[Image]) -> Iterable[Image]:
+    """Returns one image or many as many."""
+    if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    return images
 
 
 def _size_divisor(model: Any) -> int:

@@ -21,9 +21,10 @@ from fldet.checkpoints.files import checkpoints_of
 from fldet.engine.lock import locked
 from fldet.errors import UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
-from fldet.inference.detector import Detector, Prepared
+from fldet.inference.detector import Detector
 from fldet.inference.results import Detections
 from fldet.inference.sources import SETTINGS, Item
+from fldet.inference.views import AnyPrepared, DetectorOfViews
 from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")
@@ -66,7 +67,7 @@ def _already_there(out: Path, source: str = "SOURCE") -> UsageError:
     )
 
 
-def as_line(item: Item, image: Prepared, found: Detections) -> str:
+def as_line(item: Item, image: AnyPrepared, found: Detections) -> str:
     """Returns the line of an image; nothing is rounded, boxes are xyxy in pixels of the file."""
     content = {
         **_identity(item),
@@ -153,7 +154,9 @@ def _identity(item: Item) -> dict[str, Any]:
     return {"file": item.file} if item.frame is None else {"file": item.file, "frame": item.frame}
 
 
-def _settings(checkpoint: Path, detector: Detector, score_thr: float) -> dict[str, Any]:
+def _settings(
+    checkpoint: Path, detector: Detector | DetectorOfViews, score_thr: float
+) -> dict[str, Any]:
     """Returns what all predictions in a folder must have in common."""
     digest = sha256()
     for path in checkpoints_of(checkpoint):
@@ -164,6 +167,7 @@ def _settings(checkpoint: Path, detector: Detector, score_thr: float) -> dict[st
         "weights_sha256": digest.hexdigest(),
         "score_thr": score_thr,
         "classes": list(detector.classes),
+        **detector.settings,
     }
 
 

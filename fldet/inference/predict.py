@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import torch
 
+from fldet.data.views import Views
 from fldet.devices import device_name
 from fldet.engine.process_group import process_group
 from fldet.errors import (
@@ -32,7 +33,7 @@ from fldet.errors import (
     nearest,
 )
 from fldet.files import write_atomically
-from fldet.inference.detector import WINDOW, Detector, Prepared, chunks
+from fldet.inference.detector import Detector, chunks
 from fldet.inference.folder import (
     DEFAULT_OUT,
     FORMATS,
@@ -53,6 +54,7 @@ from fldet.inference.folder import (
 )
 from fldet.inference.results import Detections, PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
+from fldet.inference.views import AnyPrepared, DetectorOfViews
 from fldet.pictures.boxes import draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.progress import make_bar
@@ -82,6 +84,7 @@ def predict(
     score_thr: float = 0.3,
     batch_size: int = 8,
     every: int = 1,
+    views: Views | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -103,6 +106,7 @@ def predict(
         score_thr: lowest score, in [0, 1].
         batch_size: most images at once.
         every: of a video, only each so many-th frame.
+        views: how each image is looked at; None once, as a whole.
         resume: go on with what an earlier run into ``out`` has left.
         overwrite: remove what an earlier run into ``out`` has written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -119,7 +123,8 @@ def predict(
         check_options(source, out, formats, resume=resume, overwrite=overwrite)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
-    detector = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
+    loaded = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
+    detector = DetectorOfViews(loaded, views) if views else loaded
     with _groups(place) as patient, contextlib.ExitStack() as held:
         held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
         if place.rank == 0:
@@ -170,7 +175,7 @@ def _begun(items: Iterator[Item], source: str) -> Iterator[Item]:
 class _Run:
     """The share of one process."""
 
-    detector: Detector
+    detector: Detector | DetectorOfViews
     out: Path
     place: Place
     pictures: bool
@@ -204,11 +209,11 @@ class _Run:
 
     def _windows(
         self, items: Iterator[Item], pool: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[Item, Prepared | DataError]]]:
+    ) -> Iterator[list[tuple[Item, AnyPrepared | DataError]]]:
         """Yields images for a few batches; the next ones are read while these are worked on."""
-        ahead: list[tuple[Item, Future[Prepared | DataError]]] = []
+        ahead: list[tuple[Item, Future[AnyPrepared | DataError]]] = []
         contents = ((item, item.read()) for item in items)
-        for chunk in chunks(contents, WINDOW * self.batch_size):
+        for chunk in chunks(contents, self.detector.images_at_once(self.batch_size)):
             begun = [(item, pool.submit(self._prepare, content)) for item, content in chunk]
             if ahead:
                 yield [(item, future.result()) for item, future in ahead]
@@ -216,7 +221,7 @@ class _Run:
         if ahead:
             yield [(item, future.result()) for item, future in ahead]
 
-    def _prepare(self, content: Any) -> Prepared | DataError:
+    def _prepare(self, content: Any) -> AnyPrepared | DataError:
         if isinstance(content, DataError):
             return content
         try:
@@ -226,14 +231,14 @@ class _Run:
 
     def _write(
         self,
-        window: list[tuple[Item, Prepared | DataError]],
+        window: list[tuple[Item, AnyPrepared | DataError]],
         pool: ThreadPoolExecutor,
         lines: Any,
         skipped: Any,
     ) -> None:
         """Predicts on a window and writes it; a line is written after its picture."""
-        good = [(item, image) for item, image in window if isinstance(image, Prepared)]
-        images = [image for _, image in good]
+        good = [(item, image) for item, image in window if not isinstance(image, DataError)]
+        images: list[Any] = [image for _, image in good]
         found = self.detector.detect(images, self.score_thr, self.batch_size)
         if self.pictures:
             items = [item for item, _ in good]
@@ -256,7 +261,7 @@ class _Run:
         skipped.write(json.dumps({**_identity(item), "reason": error.message}) + "\n")
         log.warning("skipped: %s", error.message)
 
-    def _draw(self, item: Item, image: Prepared, found: Detections) -> DataError | None:
+    def _draw(self, item: Item, image: AnyPrepared, found: Detections) -> DataError | None:
         """Writes a picture; returns why there is none, if the others can still be drawn."""
         try:
             pixels = image.source if image.source is not None else read_image(Path(item.file))

@@ -1,4 +1,4 @@
-"""Runs with ``augment`` and ``oversample``: resumed exactly, with images that are missing."""
+"""Runs with ``augment``, ``oversample``, ``tiles``: resumed exactly, with images missing."""
 
 import importlib.util
 import logging
@@ -19,6 +19,11 @@ RESIZE = {"type": "Resize", "scale": (64, 48), "keep_ratio": True}
 LINES = {
     "medium": {"augment": "medium"},
     "small and oversample": {"augment": "small", "oversample": 0.9},
+    "all three": {
+        "augment": "small",
+        "oversample": 0.9,
+        "tiles": {"size": 48, "overlap": 0.25},
+    },
 }
 
 
@@ -66,7 +71,10 @@ def test_a_run_is_resumed_exactly_with_any_number_of_loader_processes(
         train(cfg, work_dir=tmp_path / "killed", device="cpu")
     with_hook()
     saved = load_config(tmp_path / "killed" / "tiny.py")
-    assert (saved.augment, saved.oversample) == ("none", None)
+    assert (saved.augment, saved.oversample, saved.tiles) == ("none", None, None)
+    assert bool(saved.train_dataloader.dataset.get("dataset", {}).get("tiles")) == (
+        "tiles" in lines
+    )
     assert train(saved, work_dir=tmp_path / "killed", resume=True, device="cpu").iterations == 6
     assert load_tool().differences(tmp_path, 6) == []
 

@@ -1,0 +1,131 @@
+"""A detector that looks at each picture several times: slices, the whole, mirrored, in sizes."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fldet.data.views import View, Views, cut, seen_in
+from fldet.errors import UsageError
+from fldet.inference.detector import Detector, Image, Prepared, as_images, chunks
+from fldet.inference.results import Detections
+from fldet.models.fast.optimize import optimized
+from fldet.ops.merge import merge_views
+
+# Views are searched for scores from here on, so that the parts of an object meet whatever score is
+# asked for in the end.
+LOWEST_SCORE = 0.05
+# Pictures in work, each with all its views; their batches are full.
+AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class PreparedViews:
+    """A picture as the network takes it, view by view."""
+
+    views: tuple[tuple[View, Prepared], ...]
+    height: int  # of the file, upright, in pixels
+    width: int
+    source: npt.NDArray[np.uint8] | None = None  # the array that was given, None for a file
+
+
+AnyPrepared = Prepared | PreparedViews
+
+
+class DetectorOfViews:
+    """Finds objects as a ``Detector`` does, in several views of each picture.
+
+    The views of one or more pictures go through the network together, those of one shape in a
+    batch, and ``merge_views`` makes one detection of each object. The network is an optimized copy,
+    if there can be one, whose scores are within 1e-5 of the model's.
+
+    Args:
+        detector: looks at a view.
+        views: of each picture.
+    """
+
+    def __init__(self, detector: Detector, views: Views) -> None:
+        self.views = views
+        self.detector = detector = _faster(detector)
+        self.classes, self.device = detector.classes, detector.device
+        self._by_scale = {scale: detector.rescaled(scale) for scale in views.all_scales}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all predictions of a folder must have in common, besides the weights."""
+        return {"views": asdict(self.views) | {"scales": list(self.views.scales)}}
+
+    def images_at_once(self, batch_size: int) -> int:
+        """Returns how many pictures are prepared before the network sees the first of them."""
+        del batch_size
+        return AT_ONCE
+
+    def predict(
+        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
+    ) -> list[Detections]:
+        """Returns the objects in each image, best scores first; see ``Detector.predict``."""
+        found: list[Detections] = []
+        for chunk in chunks(as_images(images), AT_ONCE):
+            found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
+        return found
+
+    def prepare(self, image: Image) -> PreparedViews:
+        """Returns the views of an image as the network takes them.
+
+        Raises:
+            DataError: it cannot be read, or not be resized.
+        """
+        loaded = self.detector.read(image)
+        height, width = loaded["ori_shape"][:2]
+        views = self.views.of(int(width), int(height))
+        prepared = [
+            self._by_scale[view.scale].prepare_loaded(cut(loaded, view), image) for view in views
+        ]
+        source = image if isinstance(image, np.ndarray) else None
+        return PreparedViews(
+            tuple(zip(views, prepared, strict=True)), int(height), int(width), source
+        )
+
+    def detect(
+        self, prepared: Sequence[PreparedViews], score_thr: float = 0.05, batch_size: int = 8
+    ) -> list[Detections]:
+        """Returns the objects in pictures that are prepared; see ``Detector.predict``."""
+        if not 0 <= score_thr <= 1:
+            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        lowest = min(score_thr, LOWEST_SCORE)
+        if score_thr >= self.detector.lowest_score:  # else the detector says what is wrong
+            lowest = max(lowest, self.detector.lowest_score)
+        flat = [one for picture in prepared for _, one in picture.views]
+        found = iter(self.detector.detect(flat, lowest, batch_size))
+        return [
+            self._merged(picture, [next(found) for _ in picture.views], score_thr)
+            for picture in prepared
+        ]
+
+    def _merged(
+        self, picture: PreparedViews, found: Sequence[Detections], score_thr: float
+    ) -> Detections:
+        seen = [
+            seen_in(view, one.boxes, one.scores, one.labels)
+            for (view, _), one in zip(picture.views, found, strict=True)
+        ]
+        size = picture.width, picture.height
+        boxes, scores, labels = merge_views(seen, size, self.views.tolerance)
+        kept = scores >= score_thr
+        return self.detector.named(boxes[kept], scores[kept], labels[kept])
+
+
+def _faster(detector: Detector) -> Detector:
+    """Returns a detector with an optimized copy of the model; itself if the model allows none."""
+    if not hasattr(detector.model, "backbone"):  # an exported one
+        return detector
+    try:
+        model = optimized(detector.model)
+    except UsageError:
+        return detector
+    faster = copy.copy(detector)
+    faster.model = model
+    return faster
