@@ -35,8 +35,9 @@ TRUTH_KEYS = (
     "format",
     "columns",
     "metainfo",
+    ONLY,
+    WITHOUT,
 )
-TRUTH_KEYS += (ONLY, WITHOUT)
 SPLITS = ("train", "val", "test")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 

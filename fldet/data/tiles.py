@@ -86,7 +86,7 @@ def _visible(
     instances: Sequence[Mapping[str, Any]], tile: Sequence[int], size: tuple[int, int], least: float
 ) -> list[dict[str, Any]]:
     """Returns what of the instances of a picture of a size is in a tile, in its pixels."""
-    boxes = np.array([one["bbox"] for one in instances], float).reshape(-1, 4)
+    boxes: Any = np.array([one["bbox"] for one in instances], float).reshape(-1, 4)
     boxes = boxes.clip(0, np.tile(size, 2))
     parts = boxes.clip(np.tile(tile[:2], 2), np.tile(tile[2:], 2))
     sides = parts[:, 2:] - parts[:, :2]

@@ -70,11 +70,10 @@ class TensorboardLogger(Logger, TensorboardVisBackend):
     packages = ("tensorboard",)
 
     def _init_env(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils import tensorboard
 
-        self._tensorboard = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(self.folder), purge_step=self.iteration + 1, **self.options
-        )
+        writer: Any = tensorboard.SummaryWriter
+        self._tensorboard = writer(str(self.folder), purge_step=self.iteration + 1, **self.options)
 
 
 class WandbLogger(Logger, WandbVisBackend):

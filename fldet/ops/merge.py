@@ -188,7 +188,7 @@ def _pairs_of_parts(found: _Found, regions: Array) -> Iterator[tuple[float, floa
         a, b = found[rows], found[columns]
         iou = ious(_clipped(a.boxes, shared), _clipped(b.boxes, shared))
         beyond_b, beyond_a = _beyond(a.boxes, regions[other]), _beyond(b.boxes, regions[one])
-        fits = (beyond_b[:, None] <= b.cut[None]).all(axis=2)
+        fits: Any = (beyond_b[:, None] <= b.cut[None]).all(axis=2)
         fits &= (beyond_a[None] <= a.cut[:, None]).all(axis=2)
         fits &= beyond_b.any(axis=1)[:, None] | beyond_a.any(axis=1)[None]
         fits &= (iou >= SAME_IOU) & (a.labels[:, None] == b.labels)
@@ -228,9 +228,8 @@ def _of_overlapping(found: _Found, regions: Array) -> Iterator[tuple[int, int, A
 
 def _reach_into(boxes: Array, region: Array) -> Array:
     """Returns (N,): which boxes have a part of a region."""
-    low, high = (boxes[:, :2] < region[2:]).all(axis=1), (boxes[:, 2:] > region[:2]).all(axis=1)
-    reach: Array = low & high
-    return reach
+    reach: Array = np.concatenate([boxes[:, :2] < region[2:], boxes[:, 2:] > region[:2]], axis=1)
+    return np.all(reach, axis=1)
 
 
 def _pairs_of_looks(found: _Found) -> Iterator[tuple[int, int]]:

@@ -124,7 +124,7 @@ def _labelled(
     if not path.exists():
         raise DataError(f"annotation file not found: {path}", expected=f"annotations of {name}")
     more = {"columns": options.get("columns")} if name == "CSV" else {}
-    return READERS[name](path, faults, left_out, **more)  # type: ignore[operator]
+    return READERS[name](path, faults, left_out, **more)
 
 
 def _classes(options: Mapping[str, Any], labelled: list[LabelledImage]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def _image(item: tuple[int, Any], path: Path, left_out: LeftOut) -> LabelledImag
     where = f"{path}: task {number + 1}"
     if not isinstance(task, Mapping):
         raise DataError(f"{where} is {shorten(task)}", expected=LAYOUT)
-    data = task.get("data") if isinstance(task.get("data"), Mapping) else task
+    data = _inner(task, "data")
     name = _image_name(data)
     if name is None:
         raise DataError(f"{where} names no image", expected="its path or address in 'data'")
@@ -112,13 +112,19 @@ def _predictions(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return _mappings(found)[:1] if isinstance(found, list) else []
 
 
+def _inner(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns the mapping under a key, or the mapping itself if there is none."""
+    inner = mapping.get(key)
+    return inner if isinstance(inner, Mapping) else mapping
+
+
 def _mappings(values: Iterable[Any]) -> list[Mapping[str, Any]]:
     return [one for one in values if isinstance(one, Mapping)]
 
 
 def _shape(result: Mapping[str, Any], where: str, left_out: LeftOut) -> Shape | None:
     """Returns a labelled shape; None for what is no shape, or has no place or label."""
-    value = result.get("value") if isinstance(result.get("value"), Mapping) else result
+    value = _inner(result, "value")
     labels: Sequence[Any] = next((value[key] for key in LABELS if key in value), ())
     if not isinstance(labels, list) or not labels:
         kind = shorten(result.get("type"))

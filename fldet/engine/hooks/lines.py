@@ -27,7 +27,7 @@ def hooks_of_lines(cfg: Config) -> list[Hook]:
         "ema": _ema,
         "early_stopping": _early_stopping,
         "max_time": _time_budget,
-        "loggers": lambda cfg: LoggersHook(logger_options(cfg.loggers)),
+        "loggers": _loggers,
     }
     return [
         make(cfg)
@@ -52,6 +52,10 @@ def duration(value: Any) -> float:
 
 def _time_budget(cfg: Config) -> Hook:
     return TimeBudgetHook(duration(cfg.max_time))
+
+
+def _loggers(cfg: Config) -> Hook:
+    return LoggersHook(logger_options(cfg.loggers))
 
 
 def _ema(cfg: Config) -> Hook:
