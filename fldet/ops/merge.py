@@ -190,7 +190,7 @@ def _pairs_of_parts(found: _Found, regions: Array) -> Iterator[tuple[float, floa
         beyond_b, beyond_a = _beyond(a.boxes, regions[other]), _beyond(b.boxes, regions[one])
         fits: Any = (beyond_b[:, None] <= b.cut[None]).all(axis=2)
         fits &= (beyond_a[None] <= a.cut[:, None]).all(axis=2)
-        fits &= beyond_b.any(axis=1)[:, None] | beyond_a.any(axis=1)[None]
+        fits &= np.any(beyond_b, axis=1)[:, None] | np.any(beyond_a, axis=1)[None]
         fits &= (iou >= SAME_IOU) & (a.labels[:, None] == b.labels)
         for i, j in np.argwhere(fits):
             difference = abs(float(a.scores[i] - b.scores[j]))
