@@ -52,6 +52,20 @@ TrustCheckpoint = Annotated[
         "TorchScript model.",
     ),
 ]
+HideLabels = Annotated[
+    bool,
+    typer.Option("--hide-labels", help="Draw no class names; colours still tell classes apart."),
+]
+HideScores = Annotated[bool, typer.Option("--hide-scores", help="Draw no scores.")]
+LineWidth = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Width of the lines of boxes, in pixels.",
+        show_default="suits the picture and the box",
+    ),
+]
 OutDir = Annotated[Path, typer.Option(help="Folder for the pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one essential value.")]

@@ -67,6 +67,9 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
+    hide_labels: options.HideLabels = False,
+    hide_scores: options.HideScores = False,
+    line_width: options.LineWidth = None,
     config: options.ConfigOfCheckpoint = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
@@ -85,6 +88,7 @@ def predict(
         from fldet.inference.predict import check_options
         from fldet.inference.predict import predict as run
         from fldet.inference.sources import check_source
+        from fldet.pictures.boxes import DrawOptions
 
     wanted = formats or ["pictures"]
     if gpus > 1:
@@ -107,6 +111,7 @@ def predict(
         device=device,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
+        drawing=DrawOptions(hide_labels, hide_scores, line_width),
     )
     if result is not None:
         output = Output("predict", as_json=json, quiet=quiet)

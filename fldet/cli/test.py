@@ -32,6 +32,9 @@ def test(
     score_thr: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")
     ] = 0.3,
+    hide_labels: options.HideLabels = False,
+    hide_scores: options.HideScores = False,
+    line_width: options.LineWidth = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     out: Annotated[
         Path | None,
@@ -78,6 +81,7 @@ def test(
         from fldet.config.load import load_config
         from fldet.engine.launch import relaunch
         from fldet.engine.test import test as run
+        from fldet.pictures.boxes import DrawOptions
 
     cfg = load_config(config, cfg_options or ())
     if gpus > 1:
@@ -91,6 +95,7 @@ def test(
         work_dir=work_dir,
         show_dir=show_dir,
         score_thr=score_thr,
+        drawing=DrawOptions(hide_labels, hide_scores, line_width),
         max_images=max_images,
         out=out,
         device=device,

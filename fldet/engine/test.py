@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fldet.models.fast.optimize import (
     optimized,
     require_precision,
 )
+from fldet.pictures.boxes import DrawOptions
 from fldet.processes import adopt_launcher
 from fldet.results import to_json
 
@@ -44,6 +46,7 @@ def test(
     work_dir: Path | None = None,
     show_dir: Path | None = None,
     score_thr: float = 0.3,
+    drawing: DrawOptions | None = None,
     max_images: int | None = None,
     out: Path | None = None,
     device: str = "auto",
@@ -63,6 +66,7 @@ def test(
         work_dir: folder of the log and the result; by default ``test`` in the config's own.
         show_dir: where to draw each image, predictions beside ground truth; None draws nothing.
         score_thr: lowest score of a box that is drawn; the figures count all boxes.
+        drawing: what is left out of the pictures, and how thick their lines are.
         max_images: only the first so many images.
         out: where to write all detections, in the format of the COCO server; by default
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
@@ -94,7 +98,7 @@ def test(
         cfg,
         classes=checkpoint_classes(content, path),
         work_dir=work_dir,
-        draw={"out_dir": str(show_dir), "score_thr": score_thr} if show_dir else None,
+        draw=_arguments_of_the_hook(show_dir, score_thr, drawing) if show_dir else None,
         max_images=max_images,
         launcher=launcher,
         device=chosen,
@@ -129,6 +133,12 @@ def test(
         )
         write_atomically(result.work_dir / "result.json", to_json("test", result))
         return result
+
+
+def _arguments_of_the_hook(
+    show_dir: Path, score_thr: float, drawing: DrawOptions | None
+) -> dict[str, Any]:
+    return {"out_dir": str(show_dir), "score_thr": score_thr, **asdict(drawing or DrawOptions())}
 
 
 def _test_as_asked(

@@ -53,7 +53,7 @@ from fldet.inference.folder import (
 )
 from fldet.inference.results import Detections, PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
-from fldet.pictures.boxes import draw_boxes, read_image
+from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.progress import make_bar
 
@@ -87,6 +87,7 @@ def predict(
     device: str = "auto",
     launcher: str = "none",
     trust_checkpoint: bool = False,
+    drawing: DrawOptions | None = None,
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
 
@@ -108,6 +109,7 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
+        drawing: what is left out of the pictures, and how thick their lines are.
 
     Raises:
         FldetError: a wrong option, no image, ``out`` holds other predictions or is in use, no such
@@ -127,7 +129,8 @@ def predict(
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         log.info("predicting on %s", device_name(detector.device))
-        run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
+        picture = (drawing or DrawOptions()) if "pictures" in formats else None
+        run = _Run(detector, out, place, picture, score_thr, batch_size)
         return _run_all(run, items, patient, coco="coco" in formats)
 
 
@@ -173,7 +176,7 @@ class _Run:
     detector: Detector
     out: Path
     place: Place
-    pictures: bool
+    pictures: DrawOptions | None  # None draws none
     score_thr: float
     batch_size: int
     counts: Counts = field(default_factory=Counts)
@@ -261,7 +264,13 @@ class _Run:
         try:
             pixels = image.source if image.source is not None else read_image(Path(item.file))
             picture = draw_boxes(
-                pixels, found.boxes, found.labels, self.detector.classes, scores=found.scores
+                pixels,
+                found.boxes,
+                found.labels,
+                self.detector.classes,
+                scores=found.scores,
+                options=self.pictures or DrawOptions(),
+                smallest=1,  # the boxes of the lines lie on the picture
             )
             data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
             with explained_file_errors(hint=GO_ON):

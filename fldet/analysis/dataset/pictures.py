@@ -156,10 +156,10 @@ def cover_sheet(
 ) -> Path:
     """Draws images, at least one, as the network sees them; returns ``path`` (JPEG or PNG).
 
-    Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else vermilion and on
+    Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else orange-red and on
     top, with the IoU of their best anchor; crowd regions are sky blue.
     """
-    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; vermilion: none (its best IoU)"
+    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; orange-red: none (its best IoU)"
     cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]
     return _write_sheet(cells, path, title)
 

@@ -13,7 +13,6 @@ from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.files import write_atomically
 from fldet.pictures.boxes import (
-    PALETTE,
     Image,
     add_title,
     draw_tagged_boxes,
@@ -22,6 +21,7 @@ from fldet.pictures.boxes import (
     side_by_side,
     xyxy,
 )
+from fldet.pictures.colors import PALETTE
 
 log = logging.getLogger("fldet")
 
