@@ -52,6 +52,14 @@ TrustCheckpoint = Annotated[
         "TorchScript model.",
     ),
 ]
+AgnosticNms = Annotated[
+    bool,
+    typer.Option(
+        "--agnostic-nms",
+        help="Suppress boxes across classes: of boxes on one object the best stays, whatever "
+        "their classes.",
+    ),
+]
 HideLabels = Annotated[
     bool,
     typer.Option("--hide-labels", help="Draw no class names; colours still tell classes apart."),

@@ -67,6 +67,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
+    agnostic_nms: options.AgnosticNms = False,
     hide_labels: options.HideLabels = False,
     hide_scores: options.HideScores = False,
     line_width: options.LineWidth = None,
@@ -111,6 +112,7 @@ def predict(
         device=device,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
+        agnostic_nms=agnostic_nms,
         drawing=DrawOptions(hide_labels, hide_scores, line_width),
     )
     if result is not None:

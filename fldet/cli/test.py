@@ -32,6 +32,7 @@ def test(
     score_thr: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")
     ] = 0.3,
+    agnostic_nms: options.AgnosticNms = False,
     hide_labels: options.HideLabels = False,
     hide_scores: options.HideScores = False,
     line_width: options.LineWidth = None,
@@ -97,6 +98,7 @@ def test(
         score_thr=score_thr,
         drawing=DrawOptions(hide_labels, hide_scores, line_width),
         max_images=max_images,
+        agnostic_nms=agnostic_nms,
         out=out,
         device=device,
         launcher=launcher,

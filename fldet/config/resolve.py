@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 
 from fldet.config.epochs import count_iterations
+from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.config.train_step import set_train_step
 from fldet.data.stream import MOST_OF_A_SEED, is_seed
@@ -93,19 +94,23 @@ def resolve_test(
     work_dir: Path | None,
     draw: dict[str, Any] | None = None,
     max_images: int | None = None,
+    agnostic_nms: bool = False,
     launcher: str = "none",
     device: torch.device,
 ) -> Config:
     """Returns a copy of a loaded config with all that a test implies.
 
     Without ``work_dir`` it is ``test`` in the config's own; ``draw`` are the arguments of the hook
-    that draws, None draws nothing; only the first ``max_images`` are tested.
+    that draws, None draws nothing; only the first ``max_images`` are tested; with ``agnostic_nms``
+    boxes suppress those of other classes.
     """
     resolved = prepare_config(cfg, phases=("test",), classes=classes)
     resolved.work_dir = str(work_dir or default_work_dir(cfg) / "test")
     resolved.update(resume=False, load_from=None)  # the weights are loaded by the test, strictly
     if max_images is not None:
         resolved.test_dataloader.dataset.indices = max_images
+    if agnostic_nms:
+        suppress_across_classes(resolved.model)
     if draw is not None:
         hook = {"type": "fldet.DrawHook", **draw}
         resolved.custom_hooks = [*copy.deepcopy(resolved.get("custom_hooks") or []), hook]

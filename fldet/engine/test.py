@@ -48,6 +48,7 @@ def test(
     score_thr: float = 0.3,
     drawing: DrawOptions | None = None,
     max_images: int | None = None,
+    agnostic_nms: bool = False,
     out: Path | None = None,
     device: str = "auto",
     launcher: str = "none",
@@ -68,6 +69,7 @@ def test(
         score_thr: lowest score of a box that is drawn; the figures count all boxes.
         drawing: what is left out of the pictures, and how thick their lines are.
         max_images: only the first so many images.
+        agnostic_nms: suppress boxes across classes, so that an object has one box.
         out: where to write all detections, in the format of the COCO server; by default
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -100,6 +102,7 @@ def test(
         work_dir=work_dir,
         draw=_arguments_of_the_hook(show_dir, score_thr, drawing) if show_dir else None,
         max_images=max_images,
+        agnostic_nms=agnostic_nms,
         launcher=launcher,
         device=chosen,
     )

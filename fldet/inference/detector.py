@@ -36,6 +36,7 @@ from fldet.checkpoints.stored_config import (
 )
 from fldet.config.check import validate
 from fldet.config.load import load_config
+from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
@@ -96,6 +97,7 @@ class Detector:
         device: str = "auto",
         *,
         trust: bool = False,
+        agnostic_nms: bool = False,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -110,6 +112,7 @@ class Detector:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
                 than tensors and plain values.
+            agnostic_nms: suppress boxes across classes, so that an object has one box.
 
         Raises:
             CheckpointError: unreadable, without a config, or of another model than the config's.
@@ -119,10 +122,12 @@ class Detector:
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported
 
-            return load_exported(path, device, trust=trust)
+            return load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
         chosen = select_device(device)
         content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
+        if agnostic_nms:
+            suppress_across_classes(cfg.model)
         pipeline, names = find_pipeline(cfg), class_names(cfg, content, path)
         if not pipeline:
             raise ConfigError("the config has no test_dataloader, val_dataloader or test_pipeline")

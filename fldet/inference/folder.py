@@ -248,8 +248,9 @@ def _agree(path: Path, settings: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return
     earlier = read_json(path, "settings of the predictions", most=MOST_OF_TEXT)
-    for name, value in settings.items():
-        found = earlier.get(name) if isinstance(earlier, dict) else None
+    earlier = earlier if isinstance(earlier, dict) else {}
+    for name in {**settings, **earlier}:
+        found, value = earlier.get(name), settings.get(name)
         if found != value:
             raise UsageError(
                 f"{path.parent} holds predictions with another {name.removesuffix('_sha256')}",

@@ -87,6 +87,7 @@ def predict(
     device: str = "auto",
     launcher: str = "none",
     trust_checkpoint: bool = False,
+    agnostic_nms: bool = False,
     drawing: DrawOptions | None = None,
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
@@ -109,6 +110,7 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
+        agnostic_nms: see ``Detector.load``.
         drawing: what is left out of the pictures, and how thick their lines are.
 
     Raises:
@@ -121,11 +123,14 @@ def predict(
         check_options(source, out, formats, resume=resume, overwrite=overwrite)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
-    detector = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
+    detector = Detector.load(
+        checkpoint, config, device, trust=trust_checkpoint, agnostic_nms=agnostic_nms
+    )
     with _groups(place) as patient, contextlib.ExitStack() as held:
         held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
         if place.rank == 0:
             settings = _settings(checkpoint, detector, score_thr)
+            settings |= {"agnostic_nms": True} if agnostic_nms else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         log.info("predicting on %s", device_name(detector.device))
