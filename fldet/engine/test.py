@@ -32,6 +32,7 @@ from fldet.models.fast.optimize import (
 )
 from fldet.pictures.boxes import DrawOptions
 from fldet.processes import adopt_launcher
+from fldet.progress import heard
 from fldet.results import to_json
 
 log = logging.getLogger("fldet")
@@ -39,6 +40,7 @@ log = logging.getLogger("fldet")
 MAX_DIFFERENCE = 0.5  # AP points between a fast model and MMDetection's own code
 
 
+@heard()
 def test(
     cfg: Config,
     checkpoint: Path,

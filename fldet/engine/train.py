@@ -39,10 +39,12 @@ from fldet.engine.start import opened_run
 from fldet.errors import FldetError, explained_file_errors
 from fldet.models.fast.train_step import avoid_faults_of_cpus, require_compiler
 from fldet.processes import adopt_launcher, end_with_parent, process_count, restart_count
+from fldet.progress import heard
 
 log = logging.getLogger("fldet")
 
 
+@heard()
 def train(
     cfg: Config,
     *,

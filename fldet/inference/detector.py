@@ -5,9 +5,8 @@ exported model replaces (``fldet.inference.exported``).
 """
 
 import contextlib
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +39,9 @@ from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
-from fldet.inference.results import Detections
+from fldet.inference.detections import Detections, Predictions
+from fldet.inference.images import given_images, is_one
+from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
 
 T = TypeVar("T")
@@ -85,6 +86,7 @@ class Detector:
         self.device = device
         self.size_divisor = _size_divisor(model)  # what height and width are padded to multiples of
         self._load, self._transform = _build_pipeline(self.pipeline)
+        self.source: Path | None = None  # the file of the weights
         # The file whose config has built but not looked at an image yet.
         self._unproven: Path | None = None
         self._is_stored = False
@@ -122,7 +124,9 @@ class Detector:
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported
 
-            return load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
+            detector: Detector = load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
+            detector.source = path
+            return detector
         chosen = select_device(device)
         content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
@@ -140,30 +144,49 @@ class Detector:
         model.to(chosen)
         detector._unproven = None if config is not None else path
         detector._is_stored = config is None
+        detector.source = path
         return detector
 
-    def predict(
-        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
-    ) -> list[Detections]:
+    def __call__(
+        self, images: Any, score_thr: float = 0.3, batch_size: int = 8
+    ) -> Detections | Predictions:
+        """Returns what ``predict`` does, of one image without a list around it.
+
+        A folder, a pattern, a video or a list gives ``Predictions``, even with one image in it.
+        """
+        found = self.predict(images, score_thr, batch_size)
+        return found[0] if is_one(images) else found
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        source = f" of {self.source}" if self.source else ""
+        return f"<Detector{source}: {len(self.classes)} classes ({names}), on {self.device}>"
+
+    def predict(self, images: Any, score_thr: float = 0.05, batch_size: int = 8) -> Predictions:
         """Returns the objects in each image, best scores first.
 
         What an image gives does not depend on those beside it: only images that the network sees
         in one shape share a batch.
 
         Args:
-            images: paths, or (H, W, 3) uint8 arrays in BGR order as OpenCV reads them; one or many.
+            images: one or many: paths of images, folders, videos or glob patterns; PIL images;
+                (H, W, 3) uint8 arrays in BGR order as OpenCV reads them; (3, H, W) tensors in RGB
+                order, uint8 or floats in [0, 1].
             score_thr: lowest score, in [0, 1].
             batch_size: most images at once.
 
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            images = [images]
-        found: list[Detections] = []
-        for chunk in chunks(images, WINDOW * batch_size):
-            found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
-        return found
+        predictions = Predictions()
+        for chunk in chunks(given_images(images), WINDOW * batch_size):
+            prepared = [self.prepare(given.content) for given in chunk]
+            results = self.detect(prepared, score_thr, batch_size)
+            for given, image, found in zip(chunk, prepared, results, strict=True):
+                size = (image.width, image.height)
+                of_image = replace(found, image=given.kept, size=size, classes=self.classes)
+                predictions.append(of_image)
+        return predictions
 
     def prepare(self, image: Image) -> Prepared:
         """Returns one image as the network takes it; safe to call from several threads.
@@ -361,26 +384,3 @@ def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list
         rows.setdefault(shape, []).append(row)
     for same in rows.values():
         yield from chunks(same, size)
-
-
-def with_score_thr(model: nn.Module, score_thr: float) -> nn.Module:
-    """Returns a model with the same weights whose heads give the scores that are wanted.
-
-    Above the threshold, the rest is work for nothing; below, lost. The model itself stays as it is:
-    another thread may ask it for other scores at the same time.
-    """
-    view = _copied(model)
-    for name in ("bbox_head", "roi_head"):
-        cfg = getattr(getattr(model, name, None), "test_cfg", None)
-        if cfg is not None and "score_thr" in cfg:
-            head: Any = _copied(getattr(model, name))
-            head.test_cfg = ConfigDict({**cfg, "score_thr": score_thr})
-            view._modules[name] = head
-    return view
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """Returns a module with the same parameters and parts, which may get other ones."""
-    copied = copy.copy(module)
-    copied._modules = dict(module._modules)
-    return copied

@@ -22,9 +22,10 @@ from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.files import GIB, read_bytes
-from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
+from fldet.inference.detections import Detections
+from fldet.inference.detector import Detector, Prepared, as_batch
 from fldet.inference.networks import kinds_of_maps
-from fldet.inference.results import Detections
+from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
 
 KEY = "fldet"  # the entry of the metadata that describes the model

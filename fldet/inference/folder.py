@@ -21,8 +21,8 @@ from fldet.checkpoints.files import resolve_checkpoint
 from fldet.engine.lock import locked
 from fldet.errors import UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
+from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
-from fldet.inference.results import Detections
 from fldet.inference.sources import SETTINGS, Item
 from fldet.numeric import are_numbers
 

@@ -32,6 +32,7 @@ from fldet.errors import (
     nearest,
 )
 from fldet.files import write_atomically
+from fldet.inference.detections import Detections
 from fldet.inference.detector import WINDOW, Detector, Prepared, chunks
 from fldet.inference.folder import (
     DEFAULT_OUT,
@@ -51,7 +52,7 @@ from fldet.inference.folder import (
     _settings,
     as_line,
 )
-from fldet.inference.results import Detections, PredictResult
+from fldet.inference.results import PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
 from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank

@@ -1,14 +1,13 @@
 """Progress that a person can read: a bar on a terminal, plain lines elsewhere."""
 
 import logging
-import sys
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from rich.progress import Progress, TaskID
 
-from fldet.progress import make_bar
+from fldet.progress import make_bar, shows_bars
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")
@@ -82,10 +81,10 @@ class ProgressHook(Hook):
             self._pop()
 
     def _lines(self) -> bool:
-        return is_main_process() and not sys.stderr.isatty()
+        return is_main_process() and self._bar is None
 
     def _push(self, name: str, total: int, done: int = 0) -> None:
-        if not (is_main_process() and sys.stderr.isatty()):
+        if not (is_main_process() and shows_bars()):
             return
         if self._bar is None:
             self._bar = make_bar()
