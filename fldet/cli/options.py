@@ -7,7 +7,9 @@ import typer
 
 from fldet.errors import UsageError
 
-CONFIG = typer.Argument(help="Config file.", metavar="CONFIG")
+CONFIG = typer.Argument(
+    help="Config file, or the work dir of a training for the one in it.", metavar="CONFIG"
+)
 Config = Annotated[str, CONFIG]
 OptionalConfig = Annotated[str | None, CONFIG]
 Checkpoint = Annotated[

@@ -1,7 +1,7 @@
 """``fldet predict``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from fldet.cli.output import Output, command, loading, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
+
+MOST_SHOWN = 10  # images whose objects are printed
+MOST_SCORES = 5
 
 EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
@@ -124,13 +127,28 @@ def predict(
 
 
 def prediction_text(result: "PredictResult") -> str:
-    """Returns the counts, then the paths of what was written."""
+    """Returns what is in few images, the counts, then the paths of what was written."""
     speed = result.images / max(result.seconds, 1e-9)
+    few = result.detections if result.images <= MOST_SHOWN else ()
     lines = [
+        *map(objects_of, few),
         f"{result.images} images, {result.boxes} boxes, {result.seconds:.1f} s ({speed:.1f} "
         f"images/s), {result.skipped} skipped",
         *([f"{result.already_done} were done before"] if result.already_done else []),
-        *map(str, result.files),
+        *map(str, [*result.files, *([result.pictures] if result.pictures else [])]),
     ]
-    pictures = result.out / "pictures"
-    return "\n".join([*lines, *([str(pictures)] if pictures.is_dir() else [])])
+    return "\n".join(lines)
+
+
+def objects_of(line: dict[str, Any]) -> str:
+    """Returns the classes in an image with their scores: ``a.jpg: cat 0.91, 2 dog 0.80 0.75``."""
+    scores: dict[str, list[float]] = {}
+    for name, score in zip(line["names"], line["scores"], strict=True):
+        scores.setdefault(name, []).append(score)
+    parts = []
+    for name, found in scores.items():
+        digits = " ".join(f"{score:.2f}" for score in found[:MOST_SCORES])
+        count = f"{len(found)} " if len(found) > 1 else ""
+        parts.append(f"{count}{name} {digits}{' ...' if len(found) > MOST_SCORES else ''}")
+    frame = f" frame {line['frame']}" if "frame" in line else ""
+    return f"{line['file']}{frame}: {', '.join(parts) or 'nothing'}"

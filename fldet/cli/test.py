@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
+  fldet test work_dirs/retinanet_r18_shapes
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
   fldet test CONFIG CHECKPOINT --out results.json --json
   fldet test CONFIG CHECKPOINT --precision bf16 --compare
@@ -25,7 +26,14 @@ EXAMPLES = """
 @command
 def test(
     config: options.Config,
-    checkpoint: options.Checkpoint,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Weights (.pth), or a work dir: its best checkpoint, else its newest. With a work "
+            "dir as CONFIG it can be left out.",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
     show_dir: Annotated[
         Path | None, typer.Option(help="Draw each image here, prediction beside truth.")
     ] = None,
@@ -85,6 +93,14 @@ def test(
         from fldet.pictures.boxes import DrawOptions
 
     cfg = load_config(config, cfg_options or ())
+    if checkpoint is None and not Path(config).is_dir():
+        raise UsageError(
+            f"fldet test {config}: no checkpoint",
+            expected="a .pth file or a work dir behind the config, or the work dir alone",
+        )
+    if Path(config).is_dir():  # which may have moved since the config was written
+        work_dir = work_dir or Path(config) / "test"
+    checkpoint = checkpoint or Path(config)
     if gpus > 1:
         if compare:
             raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")

@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 
 from fldet.config.epochs import count_iterations
+from fldet.config.length import set_epochs, set_length
 from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config, scale_learning_rate
 from fldet.config.train_step import set_train_step
@@ -40,6 +41,9 @@ class TrainOptions:
     amp: bool | None = None
     auto_scale_lr: bool | None = None
     processes: int = 1  # that share an epoch, where the config counts epochs
+    max_iters: int | None = None  # another length, with the schedule, of iterations ...
+    epochs: float | None = None  # ... or epochs
+    images: int | None = None  # of a step of one process, to count epochs
 
 
 def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -> Config:
@@ -48,6 +52,10 @@ def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -
     resolved = prepare_config(cfg, phases=phases)
     count_iterations(resolved, processes=options.processes)
     _require_iterations(resolved)
+    if options.epochs is not None:
+        set_epochs(resolved, options.epochs, images=options.images, processes=options.processes)
+    elif options.max_iters is not None:
+        set_length(resolved, options.max_iters)
     if options.amp is not None:
         resolved.amp = options.amp
     set_train_step(resolved, device)

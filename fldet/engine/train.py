@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from fldet.engine.results import TrainResult
 from fldet.engine.runner import FldetRunner, build_runner, datasets_in
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import opened_run
-from fldet.errors import FldetError, explained_file_errors
+from fldet.errors import FldetError, UsageError, explained_file_errors
 from fldet.models.fast.train_step import avoid_faults_of_cpus, require_compiler
 from fldet.processes import adopt_launcher, end_with_parent, process_count, restart_count
 from fldet.progress import heard
@@ -56,6 +57,8 @@ def train(
     launcher: str = "none",
     auto_scale_lr: bool | None = None,
     batch_size: int | str | None = None,
+    epochs: float | None = None,
+    max_iters: int | None = None,
     trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
@@ -76,6 +79,8 @@ def train(
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.
         batch_size: images per step of one process; ``auto`` takes as many as fit, None as the
             config. A resumed run keeps its own unless a number is given.
+        epochs: another length than the config's; schedule, validations and checkpoints follow.
+        max_iters: the same in iterations.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
 
     Raises:
@@ -87,6 +92,7 @@ def train(
     chosen = select_device(device)
     processes = process_count() if launcher != "none" else 1
     options = TrainOptions(work_dir, seed, amp, auto_scale_lr, processes)
+    options = with_length(options, epochs, max_iters, batch_size)
     resolved = resolve_training(cfg, chosen, options)
     hooks, work_dir = hooks_of_lines(resolved), Path(resolved.work_dir)
     with opened_run(
@@ -113,6 +119,24 @@ def train(
             again = _options_of_no_config(device, named_launcher, trust_checkpoint)
             own = [*hooks, BuffersHook(), ResumeHook({ASKED: images} if images else {})]
             return _run(settled, chosen, received, own, again)
+
+
+def with_length(
+    options: TrainOptions,
+    epochs: float | None,
+    max_iters: int | None,
+    batch_size: int | str | None,
+) -> TrainOptions:
+    """Returns the options with a length in epochs or iterations, of which there is one or none."""
+    if epochs is not None and max_iters is not None:
+        raise UsageError("--epochs and --max-iters", expected="one of the two")
+    if epochs is not None and batch_size == "auto":
+        raise UsageError(
+            "--epochs needs to know the images of a step, and --batch-size auto finds them later",
+            expected="--batch-size N, or --max-iters",
+        )
+    images = batch_size if isinstance(batch_size, int) else None
+    return replace(options, epochs=epochs, max_iters=max_iters, images=images)
 
 
 def batch_size_of_processes(

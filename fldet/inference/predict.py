@@ -61,6 +61,7 @@ from fldet.progress import make_bar
 log = logging.getLogger("fldet")
 
 SECONDS_BETWEEN_LINES = 30.0
+MOST_TOLD = 100  # images whose detections are in the result
 
 
 @dataclass
@@ -186,6 +187,7 @@ class _Run:
     score_thr: float
     batch_size: int
     counts: Counts = field(default_factory=Counts)
+    first: list[str] = field(default_factory=list)  # the lines of the first images
 
     def over(self, items: Iterator[Item]) -> Counts:
         """Predicts on this process's share of the items; returns what was done."""
@@ -250,7 +252,9 @@ class _Run:
                 if fault is not None:
                     self._skip(item, fault, skipped)
         for (item, image), one in zip(good, found, strict=True):
-            lines.write(as_line(item, image, one))
+            line = as_line(item, image, one)
+            lines.write(line)
+            self.first += [line] if len(self.first) < MOST_TOLD else []
             self.counts.boxes += len(one)
         self.counts.images += len(good)
         for item, error in window:
@@ -300,6 +304,8 @@ def _run_all(run: _Run, items: Iterator[Item], patient: Any, *, coco: bool) -> P
         **asdict(counts),
         files=_finish(run.out, run.detector.classes, coco=coco),
         seconds=time.perf_counter() - started,
+        pictures=run.out / PICTURES if (run.out / PICTURES).is_dir() else None,
+        detections=tuple(map(json.loads, run.first)),
     )
 
 

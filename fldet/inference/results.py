@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,9 @@ class PredictResult:
     skipped: int  # images that could not be read, or whose picture could not be drawn
     files: tuple[Path, ...]  # the lines of each process, and what was made of them
     seconds: float  # wall time of this run, loading of the model not counted
+    pictures: Path | None = None  # the folder of the pictures, None without
+    # what the lines of the first 100 images of this process hold
+    detections: tuple[dict[str, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
