@@ -16,7 +16,8 @@ _PUBLIC = {
     "init_config": "fldet.analysis.init",
     "inspect_data": "fldet.analysis.dataset.inspect",
     "Detector": "fldet.inference.detector",
-    "Detections": "fldet.inference.results",
+    "Detections": "fldet.inference.detections",
+    "Predictions": "fldet.inference.detections",
     "FldetError": "fldet.errors",
 }
 _ROOMS = (
@@ -31,6 +32,7 @@ __all__ = [
     "Detections",
     "Detector",
     "FldetError",
+    "Predictions",
     "__version__",
     "analyze",
     "benchmark",
@@ -54,8 +56,8 @@ if TYPE_CHECKING:
     from fldet.engine.test import test
     from fldet.engine.train import train
     from fldet.errors import FldetError
+    from fldet.inference.detections import Detections, Predictions
     from fldet.inference.detector import Detector
-    from fldet.inference.results import Detections
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,54 @@
-"""Progress of long work: a bar on a terminal, and lines of the log elsewhere."""
+"""Progress of long work: a bar on a terminal or in a notebook, and lines of the log elsewhere."""
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from fldet.text import terminal
+from fldet.text import printable, terminal
 
 log = logging.getLogger("fldet")
 
 T = TypeVar("T")
+
+
+class StderrHandler(logging.Handler):
+    """Writes to what ``sys.stderr`` is now: a progress bar puts its own stream there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record, with its level from a warning on."""
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(prefix + printable(self.format(record)), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Prints what fldet logs on stderr for a while, if nobody has configured logging.
+
+    So a training from Python or in a notebook speaks as the command does, and a program with
+    handlers of its own hears it there alone.
+    """
+    if log.handlers or log.level != logging.NOTSET or logging.getLogger().handlers:
+        yield
+        return
+    handler = StderrHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+
+
+def shows_bars() -> bool:
+    """Returns whether stderr is a terminal, or this a notebook that can redraw a bar."""
+    from rich.console import Console
+
+    console = Console(file=terminal())
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def make_bar(*, transient: bool = False) -> Any:
@@ -25,7 +65,7 @@ def make_bar(*, transient: bool = False) -> Any:
         progress.TextColumn("eta"),
         progress.TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not shows_bars(),
         refresh_per_second=2,
         transient=transient,
     )

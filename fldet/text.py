@@ -39,6 +39,14 @@ def file_name(name: str, *, marked: bool = False, most: int = 200) -> str:
     return f"{clean.encode()[: most - 17].decode(errors='ignore')}.{digest}"
 
 
+def middle_cut(name: str, most: int = 40) -> str:
+    """Returns a name of at most so many letters, without its middle: both ends tell names apart."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
 def terminal() -> Any:
     """Returns stderr for what redraws itself, as a bar does: in commands it obeys nothing else."""
     return getattr(sys.stderr, "obeying", sys.stderr)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldet.text import clock, file_name, printable
+from fldet.text import clock, file_name, middle_cut, printable
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=400)
 
@@ -72,3 +72,9 @@ def test_other_names_give_other_files(names):
 )
 def test_a_time_that_no_training_takes_is_a_dash(seconds, text):
     assert clock(seconds) == text
+
+
+def test_a_long_name_keeps_both_ends():
+    assert middle_cut("a.jpg") == "a.jpg"
+    cut = middle_cut("photo_of_a_street_jpg.rf.0123456789abcdef0123456789abcdef.jpg")
+    assert (len(cut), cut[:20], cut[-5:]) == (40, "photo_of_a_street_jp", "f.jpg")

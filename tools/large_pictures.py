@@ -30,7 +30,7 @@ from pycocotools.cocoeval import COCOeval
 from fldet.inference.detector import Detector
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from timing import paired  # noqa: E402
+from timing import paired
 
 MOST = 1000  # detections of a class in a mosaic
 

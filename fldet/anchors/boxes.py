@@ -28,6 +28,7 @@ log = logging.getLogger("fldet")
 Track = Callable[[Sequence[int]], Iterable[int]]
 
 _SAMPLE = 2000  # images that a training run looks at before it starts
+_TOO_SMALL = 0.7  # of the side of the smallest anchor: then no IoU reaches a half
 _MOST_POORLY_COVERED = 0.05
 
 
@@ -75,13 +76,28 @@ def warn_of_poor_cover(cfg: Config, dataset: Any) -> None:
         log.debug("the cover of the anchors is unknown: %r", error)
         return
     best = best_ious(sample.boxes, sample.padded_wh[sample.image_of], scheme)
-    poor = float((best < rule.pos_iou_thr).mean()) if len(best) else 0.0
-    if poor > _MOST_POORLY_COVERED:
+    is_poor = best < rule.pos_iou_thr
+    if len(best) and is_poor.mean() > _MOST_POORLY_COVERED:
         log.warning(
             "%.1f %% of the boxes of %d training images have no anchor with an IoU of %g or more: "
-            "at most their best anchors learn them; fldet analyze anchors %s suggests others",
-            *(100 * poor, len(chosen), rule.pos_iou_thr, cfg.filename or "CONFIG"),
+            "at most their best anchors learn them; %s",
+            *(100 * is_poor.mean(), len(chosen), rule.pos_iou_thr),
+            _remedy(sample, is_poor, scheme, cfg),
         )
+
+
+def _remedy(sample: BoxSet, is_poor: Any, scheme: AnchorScheme, cfg: Config) -> str:
+    """Returns larger images for boxes that became too small for any anchor, else other anchors."""
+    sides = np.sqrt(np.prod(sample.boxes[:, 2:] - sample.boxes[:, :2], axis=1))[is_poor]
+    smaller = (sides < _TOO_SMALL * min(scheme.sizes)).mean()
+    shrunk = float(np.median(np.sqrt(sample.areas[is_poor]) / np.maximum(sides, 1e-6)))
+    if smaller > 0.5 and shrunk > 1.2:
+        return (
+            f"{100 * smaller:.0f} % of these are smaller than the smallest anchor, as images are "
+            f"shrunk {shrunk:.1f} times: larger images help, scale of Resize in the pipelines "
+            "(fldet init --size WxH)"
+        )
+    return f"fldet analyze anchors {cfg.filename or 'CONFIG'} suggests others"
 
 
 # --- anchors and assigner of a config ------------------------------------------------------------

@@ -7,7 +7,9 @@ import typer
 
 from fldet.errors import UsageError
 
-CONFIG = typer.Argument(help="Config file.", metavar="CONFIG")
+CONFIG = typer.Argument(
+    help="Config file, or the work dir of a training for the one in it.", metavar="CONFIG"
+)
 Config = Annotated[str, CONFIG]
 OptionalConfig = Annotated[str | None, CONFIG]
 Checkpoint = Annotated[
@@ -82,6 +84,28 @@ Tta = Annotated[
         metavar="flip|SCALE",
         help="Look at everything again, mirrored or in another size (1.25), and merge what is "
         "found; may be repeated.",
+    ),
+]
+AgnosticNms = Annotated[
+    bool,
+    typer.Option(
+        "--agnostic-nms",
+        help="Suppress boxes across classes: of boxes on one object the best stays, whatever "
+        "their classes.",
+    ),
+]
+HideLabels = Annotated[
+    bool,
+    typer.Option("--hide-labels", help="Draw no class names; colours still tell classes apart."),
+]
+HideScores = Annotated[bool, typer.Option("--hide-scores", help="Draw no scores.")]
+LineWidth = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Width of the lines of boxes, in pixels.",
+        show_default="suits the picture and the box",
     ),
 ]
 OutDir = Annotated[Path, typer.Option(help="Folder for the pictures.")]

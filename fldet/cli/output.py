@@ -24,6 +24,7 @@ from fldet.errors import (
 )
 from fldet.moved import moved
 from fldet.processes import adopt_launcher, process_count, process_rank, restart_count
+from fldet.progress import StderrHandler
 from fldet.text import printable
 
 __getattr__ = moved(__name__, {"fldet.text": ("table",)})
@@ -154,18 +155,10 @@ def _report(error: Exception, text: str) -> None:
         print(printable(who + text), file=sys.stderr)
 
 
-class _StderrHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is now: a progress bar puts its own stream there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(prefix + printable(self.format(record)), file=sys.stderr, flush=True)
-
-
 def set_up_logging() -> None:
     """Has what fldet logs printed on stderr, in the first process alone unless it is an error."""
     log = logging.getLogger("fldet")
     log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     log.propagate = False
-    if not any(isinstance(handler, _StderrHandler) for handler in log.handlers):
-        log.addHandler(_StderrHandler())
+    if not any(isinstance(handler, StderrHandler) for handler in log.handlers):
+        log.addHandler(StderrHandler())

@@ -1,7 +1,7 @@
 """``fldet predict``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from fldet.cli.output import Output, command, loading, note
 
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
+
+MOST_SHOWN = 10  # images whose objects are printed
+MOST_SCORES = 5
 
 EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
@@ -72,6 +75,10 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
+    agnostic_nms: options.AgnosticNms = False,
+    hide_labels: options.HideLabels = False,
+    hide_scores: options.HideScores = False,
+    line_width: options.LineWidth = None,
     config: options.ConfigOfCheckpoint = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
@@ -91,6 +98,7 @@ def predict(
         from fldet.inference.predict import check_options
         from fldet.inference.predict import predict as run
         from fldet.inference.sources import check_source
+        from fldet.pictures.boxes import DrawOptions
 
     wanted = formats or ["pictures"]
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
@@ -115,6 +123,8 @@ def predict(
         device=device,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
+        agnostic_nms=agnostic_nms,
+        drawing=DrawOptions(hide_labels, hide_scores, line_width),
     )
     if result is not None:
         output = Output("predict", as_json=json, quiet=quiet)
@@ -125,13 +135,28 @@ def predict(
 
 
 def prediction_text(result: "PredictResult") -> str:
-    """Returns the counts, then the paths of what was written."""
+    """Returns what is in few images, the counts, then the paths of what was written."""
     speed = result.images / max(result.seconds, 1e-9)
+    few = result.detections if result.images <= MOST_SHOWN else ()
     lines = [
+        *map(objects_of, few),
         f"{result.images} images, {result.boxes} boxes, {result.seconds:.1f} s ({speed:.1f} "
         f"images/s), {result.skipped} skipped",
         *([f"{result.already_done} were done before"] if result.already_done else []),
-        *map(str, result.files),
+        *map(str, [*result.files, *([result.pictures] if result.pictures else [])]),
     ]
-    pictures = result.out / "pictures"
-    return "\n".join([*lines, *([str(pictures)] if pictures.is_dir() else [])])
+    return "\n".join(lines)
+
+
+def objects_of(line: dict[str, Any]) -> str:
+    """Returns the classes in an image with their scores: ``a.jpg: cat 0.91, 2 dog 0.80 0.75``."""
+    scores: dict[str, list[float]] = {}
+    for name, score in zip(line["names"], line["scores"], strict=True):
+        scores.setdefault(name, []).append(score)
+    parts = []
+    for name, found in scores.items():
+        digits = " ".join(f"{score:.2f}" for score in found[:MOST_SCORES])
+        count = f"{len(found)} " if len(found) > 1 else ""
+        parts.append(f"{count}{name} {digits}{' ...' if len(found) > MOST_SCORES else ''}")
+    frame = f" frame {line['frame']}" if "frame" in line else ""
+    return f"{line['file']}{frame}: {', '.join(parts) or 'nothing'}"

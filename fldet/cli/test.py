@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   fldet test configs/shapes/retinanet_r18_shapes.py work_dirs/retinanet_r18_shapes
+  fldet test work_dirs/retinanet_r18_shapes
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
   fldet test CONFIG CHECKPOINT --slice 640 --overlap 0.25 --tta flip
   fldet test CONFIG CHECKPOINT --out results.json --json
@@ -26,13 +27,24 @@ EXAMPLES = """
 @command
 def test(
     config: options.Config,
-    checkpoint: options.Checkpoint,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Weights (.pth), or a work dir: its best checkpoint, else its newest. With a work "
+            "dir as CONFIG it can be left out.",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
     show_dir: Annotated[
         Path | None, typer.Option(help="Draw each image here, prediction beside truth.")
     ] = None,
     score_thr: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")
     ] = 0.3,
+    agnostic_nms: options.AgnosticNms = False,
+    hide_labels: options.HideLabels = False,
+    hide_scores: options.HideScores = False,
+    line_width: options.LineWidth = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     out: Annotated[
         Path | None,
@@ -84,9 +96,18 @@ def test(
         from fldet.data.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.engine.test import test as run
+        from fldet.pictures.boxes import DrawOptions
 
     cfg = load_config(config, cfg_options or ())
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
+    if checkpoint is None and not Path(config).is_dir():
+        raise UsageError(
+            f"fldet test {config}: no checkpoint",
+            expected="a .pth file or a work dir behind the config, or the work dir alone",
+        )
+    if Path(config).is_dir():  # which may have moved since the config was written
+        work_dir = work_dir or Path(config) / "test"
+    checkpoint = checkpoint or Path(config)
     if gpus > 1:
         if compare:
             raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
@@ -98,7 +119,9 @@ def test(
         work_dir=work_dir,
         show_dir=show_dir,
         score_thr=score_thr,
+        drawing=DrawOptions(hide_labels, hide_scores, line_width),
         max_images=max_images,
+        agnostic_nms=agnostic_nms,
         out=out,
         device=device,
         launcher=launcher,

@@ -19,6 +19,7 @@ EXAMPLES = """
   fldet train my_config.py --batch-size auto
   fldet train my_config.py --logger tensorboard
   fldet train my_config.py --folds FOLDS --fold 2 --work-dir work_dirs/fold_2
+  fldet train my_config.py --epochs 3
 """
 
 
@@ -73,6 +74,19 @@ def train(
             "The learning rate follows, and --resume keeps the number.",
             show_default="the config's",
         ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Another length in epochs: schedule, validations and checkpoints follow, the "
+            "warm-up stays.",
+            show_default="the config's",
+        ),
+    ] = None,
+    max_iters: Annotated[
+        int | None,
+        typer.Option(min=1, help="The same in iterations.", show_default="the config's"),
     ] = None,
     auto_scale_lr: Annotated[
         bool | None,
@@ -145,17 +159,19 @@ def train(
         auto_scale_lr=auto_scale_lr,
         batch_size=asked,
         loggers=logger,
+        epochs=epochs,
+        max_iters=max_iters,
         trust_checkpoint=trust_checkpoint,
     )
     if result is not None:
         out.result(
             result,
-            text=lambda: training_text(result, Path(config).with_suffix(".py").name),
+            text=lambda: training_text(result),
             essential=result.best_checkpoint or result.last_checkpoint,
         )
 
 
-def training_text(result: "TrainResult", config_name: str) -> str:
+def training_text(result: "TrainResult") -> str:
     """Returns what a person wants to know after training: time, figures, paths, what is next."""
     folder = result.work_dir
     lines = [f"trained {result.iterations} iterations in {result.seconds / 60:.1f} minutes"]
@@ -165,7 +181,7 @@ def training_text(result: "TrainResult", config_name: str) -> str:
         lines.append(f"best validation AP  {result.best_ap:.3f}")
     if result.skipped_batches:
         lines.append(f"batches passed over {result.skipped_batches} (loss not finite)")
-    test = ["fldet", "test", folder / config_name, folder, "--show-dir", folder / "pictures"]
+    test = ["fldet", "test", folder, "--show-dir", folder / "pictures"]
     lines += [
         f"best checkpoint     {result.best_checkpoint or '-'}",
         f"last checkpoint     {result.last_checkpoint or '-'}",

@@ -45,7 +45,7 @@ def count_iterations(cfg: Config, *, processes: int = 1, images: int | None = No
     if images is None:
         init_default_scope(cfg.get("default_scope", "mmdet"))
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
-    length = _iterations_of_an_epoch(cfg.train_dataloader, images, processes)
+    length = iterations_of_an_epoch(cfg.train_dataloader, images, processes)
     epochs = train_cfg["max_epochs"]
     log.info(
         "epochs become iterations: %d images, %d a step of each of %d process%s: %d iterations an "
@@ -62,7 +62,7 @@ def count_iterations(cfg: Config, *, processes: int = 1, images: int | None = No
     _set_hooks(cfg, length)
 
 
-def _iterations_of_an_epoch(loader: Any, images: int, processes: int) -> int:
+def iterations_of_an_epoch(loader: Any, images: int, processes: int) -> int:
     """Returns how many batches MMEngine's loader has in each process."""
     if loader.get("num_batch_per_epoch"):
         return int(loader["num_batch_per_epoch"])

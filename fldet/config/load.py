@@ -9,6 +9,7 @@ import ast
 import math
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -93,8 +94,13 @@ def plain(value: Any) -> Any:
 
 
 def find_config(path: str | Path) -> Path:
-    """Returns the absolute path of the config file that ``path`` means; see ``load_config``."""
+    """Returns the absolute path of the config file that ``path`` means; see ``load_config``.
+
+    That of a work dir is the one that its training has written there.
+    """
     name = str(path)
+    if (folder := Path(path)).is_dir():
+        return _config_in(folder)
     found = next((item for item in _candidates(name) if item.is_file()), None)
     if found is None:
         folders = [CONFIGS, *(item.parent for item in _candidates(name))]
@@ -106,6 +112,19 @@ def find_config(path: str | Path) -> Path:
             hint=f"find {CONFIGS} -name '*.py'",
         )
     return Path(os.path.abspath(found))
+
+
+def _config_in(folder: Path) -> Path:
+    """Returns the config of a work dir, the newest one if there are several."""
+    configs = [file for file in folder.glob("*.py") if file.is_file()]
+    is_work_dir = (folder / "last_checkpoint").exists() or any(folder.glob("*.pth"))
+    if configs and is_work_dir:
+        return Path(os.path.abspath(max(configs, key=os.path.getmtime)))
+    raise ConfigError(
+        f"{folder} is a folder, and no work dir of a training",
+        expected="a config (.py), or a work dir with a config and a checkpoint",
+        hint=f"if it holds your images: fldet init {shlex.quote(str(folder))} --out my_config.py",
+    )
 
 
 def _candidates(name: str) -> Iterator[Path]:

@@ -308,7 +308,7 @@ def _in_order_of(trained: tuple[str, ...], names: tuple[str, ...]) -> tuple[str,
 def _set_num_classes(model: Any, count: int) -> None:
     for key, value in model.items():
         if key == "num_classes" and value != count:
-            log.info("num_classes %s -> %d", value, count)
+            log.info("num_classes %d, of the data, in the place of %s in the config", count, value)
             model[key] = count
         elif isinstance(value, dict) and key not in ("backbone", "neck"):
             if key == "loss_cls":

@@ -18,6 +18,8 @@ import torch
 from mmengine.config import Config
 
 from fldet.config.epochs import count_iterations
+from fldet.config.length import set_epochs, set_length
+from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import our_datasets, prepare_config, scale_learning_rate
 from fldet.config.train_step import set_train_step
 from fldet.data.stream import MOST_OF_A_SEED, is_seed
@@ -41,6 +43,9 @@ class TrainOptions:
     auto_scale_lr: bool | None = None
     processes: int = 1  # that share an epoch, where the config counts epochs
     loggers: tuple[str, ...] | None = None
+    max_iters: int | None = None  # another length, with the schedule, of iterations ...
+    epochs: float | None = None  # ... or epochs
+    images: int | None = None  # of a step of one process, to count epochs
 
 
 def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -> Config:
@@ -49,6 +54,10 @@ def resolve_training(cfg: Config, device: torch.device, options: TrainOptions) -
     resolved = prepare_config(cfg, phases=phases)
     count_iterations(resolved, processes=options.processes)
     _require_iterations(resolved)
+    if options.epochs is not None:
+        set_epochs(resolved, options.epochs, images=options.images, processes=options.processes)
+    elif options.max_iters is not None:
+        set_length(resolved, options.max_iters)
     if options.amp is not None:
         resolved.amp = options.amp
     if options.loggers is not None:
@@ -98,6 +107,7 @@ def resolve_test(
     draw: dict[str, Any] | None = None,
     max_images: int | None = None,
     views: Views | None = None,
+    agnostic_nms: bool = False,
     launcher: str = "none",
     device: torch.device,
 ) -> Config:
@@ -105,7 +115,7 @@ def resolve_test(
 
     Without ``work_dir`` it is ``test`` in the config's own; ``draw`` are the arguments of the hook
     that draws, None draws nothing; only the first ``max_images`` are tested. With ``views`` the
-    pipeline makes these of each image.
+    pipeline makes these of each image; with ``agnostic_nms`` boxes suppress those of other classes.
     """
     resolved = prepare_config(cfg, phases=("test",), classes=classes)
     resolved.work_dir = str(work_dir or default_work_dir(cfg) / "test")
@@ -115,6 +125,8 @@ def resolve_test(
     if views:
         for _, dataset in our_datasets(resolved.test_dataloader):
             dataset.pipeline = pipeline_of_views(dataset.pipeline, views)
+    if agnostic_nms:
+        suppress_across_classes(resolved.model)
     if draw is not None:
         hook = {"type": "fldet.DrawHook", **draw}
         resolved.custom_hooks = [*copy.deepcopy(resolved.get("custom_hooks") or []), hook]

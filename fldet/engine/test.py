@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from fldet.models.fast.optimize import (
     require_precision,
 )
 from fldet.models.views import ModelOfViews
+from fldet.pictures.boxes import DrawOptions
 from fldet.processes import adopt_launcher
+from fldet.progress import heard
 from fldet.results import to_json
 
 log = logging.getLogger("fldet")
@@ -39,6 +42,7 @@ log = logging.getLogger("fldet")
 MAX_DIFFERENCE = 0.5  # AP points between a fast model and MMDetection's own code
 
 
+@heard()
 def test(
     cfg: Config,
     checkpoint: Path,
@@ -46,7 +50,9 @@ def test(
     work_dir: Path | None = None,
     show_dir: Path | None = None,
     score_thr: float = 0.3,
+    drawing: DrawOptions | None = None,
     max_images: int | None = None,
+    agnostic_nms: bool = False,
     out: Path | None = None,
     device: str = "auto",
     launcher: str = "none",
@@ -66,7 +72,9 @@ def test(
         work_dir: folder of the log and the result; by default ``test`` in the config's own.
         show_dir: where to draw each image, predictions beside ground truth; None draws nothing.
         score_thr: lowest score of a box that is drawn; the figures count all boxes.
+        drawing: what is left out of the pictures, and how thick their lines are.
         max_images: only the first so many images.
+        agnostic_nms: suppress boxes across classes, so that an object has one box.
         out: where to write all detections, in the format of the COCO server; by default
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -103,9 +111,10 @@ def test(
         cfg,
         classes=checkpoint_classes(content, path),
         work_dir=work_dir,
-        draw={"out_dir": str(show_dir), "score_thr": score_thr} if show_dir else None,
+        draw=_arguments_of_the_hook(show_dir, score_thr, drawing) if show_dir else None,
         max_images=max_images,
         views=views,
+        agnostic_nms=agnostic_nms,
         launcher=launcher,
         device=chosen,
     )
@@ -120,7 +129,9 @@ def test(
             out = _keep_detections(runner, out, Path(resolved.work_dir))
             load_weights(unwrapped(runner.model), content, path)
             log.info("testing %s on %s", path, device_name(chosen))
-            stock, seconds = _test_as_asked(runner, precision, views, compare=compare)
+            stock, seconds = _test_as_asked(
+                runner, precision, views, agnostic_nms=agnostic_nms, compare=compare
+            )
         if runner.rank:
             return None
         (_, figures), *others = _figures(runner).items()
@@ -141,8 +152,19 @@ def test(
         return result
 
 
+def _arguments_of_the_hook(
+    show_dir: Path, score_thr: float, drawing: DrawOptions | None
+) -> dict[str, Any]:
+    return {"out_dir": str(show_dir), "score_thr": score_thr, **asdict(drawing or DrawOptions())}
+
+
 def _test_as_asked(
-    runner: FldetRunner, precision: str | None, views: Views | None, *, compare: bool
+    runner: FldetRunner,
+    precision: str | None,
+    views: Views | None,
+    *,
+    agnostic_nms: bool,
+    compare: bool,
 ) -> tuple[Figures | None, float]:
     """Tests the model of a runner, or an optimized copy that takes its place.
 
@@ -158,7 +180,9 @@ def _test_as_asked(
         runner.test()
         stock, runner.model = next(iter(_figures(runner).values())), tested
     if views:
-        runner.model = ModelOfViews(runner.model, views, runner.test_dataloader.batch_size)
+        runner.model = ModelOfViews(
+            runner.model, views, runner.test_dataloader.batch_size, agnostic=agnostic_nms
+        )
     log.info("the network computes in %s", network_precision(runner.model))
     started = time.perf_counter()
     runner.test()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,13 +37,15 @@ from fldet.engine.results import TrainResult
 from fldet.engine.runner import FldetRunner, build_runner, datasets_in
 from fldet.engine.signals import Received, noted_signals
 from fldet.engine.start import opened_run
-from fldet.errors import FldetError, explained_file_errors
+from fldet.errors import FldetError, UsageError, explained_file_errors
 from fldet.models.fast.train_step import avoid_faults_of_cpus, require_compiler
 from fldet.processes import adopt_launcher, end_with_parent, process_count, restart_count
+from fldet.progress import heard
 
 log = logging.getLogger("fldet")
 
 
+@heard()
 def train(
     cfg: Config,
     *,
@@ -55,6 +58,8 @@ def train(
     auto_scale_lr: bool | None = None,
     batch_size: int | str | None = None,
     loggers: Sequence[str] | None = None,
+    epochs: float | None = None,
+    max_iters: int | None = None,
     trust_checkpoint: bool = False,
 ) -> TrainResult:
     """Trains the model of a config and returns where its checkpoints are.
@@ -77,6 +82,8 @@ def train(
             config. A resumed run keeps its own unless a number is given.
         loggers: tools that get what is logged too: names of ``fldet.engine.loggers``; None: as
             the config.
+        epochs: another length than the config's; schedule, validations and checkpoints follow.
+        max_iters: the same in iterations.
         trust_checkpoint: run the code in checkpoints that cannot be read without.
 
     Raises:
@@ -89,6 +96,7 @@ def train(
     processes = process_count() if launcher != "none" else 1
     named = None if loggers is None else tuple(loggers)
     options = TrainOptions(work_dir, seed, amp, auto_scale_lr, processes, named)
+    options = with_length(options, epochs, max_iters, batch_size)
     resolved = resolve_training(cfg, chosen, options)
     hooks, work_dir = hooks_of_lines(resolved), Path(resolved.work_dir)
     with opened_run(
@@ -115,6 +123,24 @@ def train(
             again = _options_of_no_config(device, named_launcher, trust_checkpoint)
             own = [*hooks, BuffersHook(), ResumeHook({ASKED: images} if images else {})]
             return _run(settled, chosen, received, own, again)
+
+
+def with_length(
+    options: TrainOptions,
+    epochs: float | None,
+    max_iters: int | None,
+    batch_size: int | str | None,
+) -> TrainOptions:
+    """Returns the options with a length in epochs or iterations, of which there is one or none."""
+    if epochs is not None and max_iters is not None:
+        raise UsageError("--epochs and --max-iters", expected="one of the two")
+    if epochs is not None and batch_size == "auto":
+        raise UsageError(
+            "--epochs needs to know the images of a step, and --batch-size auto finds them later",
+            expected="--batch-size N, or --max-iters",
+        )
+    images = batch_size if isinstance(batch_size, int) else None
+    return replace(options, epochs=epochs, max_iters=max_iters, images=images)
 
 
 def batch_size_of_processes(

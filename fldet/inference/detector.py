@@ -6,11 +6,10 @@ exported model replaces (``fldet.inference.exported``).
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -36,22 +35,19 @@ from fldet.checkpoints.stored_config import (
 )
 from fldet.config.check import validate
 from fldet.config.load import load_config
+from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config
 from fldet.data.folds.files import is_folder_of_folds
 from fldet.data.views import Views, rescaled
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
-from fldet.inference.results import Detections
+from fldet.inference.detections import Detections
+from fldet.inference.image_detector import Image, ImageDetector, chunks
+from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
 
 if TYPE_CHECKING:
     from fldet.inference.views import DetectorOfViews
-
-T = TypeVar("T")
-Image = str | Path | npt.NDArray[np.uint8]
-
-# Images of one shape go through the network together; they are looked for in so many batches.
-WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Prepared:
     source: npt.NDArray[np.uint8] | None = None  # the array that was given, None for a file
 
 
-class Detector:
+class Detector(ImageDetector):
     """Finds objects in images; made by ``Detector.load``.
 
     Args:
@@ -91,6 +87,8 @@ class Detector:
         self.device = device
         self.size_divisor = _size_divisor(model)  # what height and width are padded to multiples of
         self._load, self._transform = _build_pipeline(self.pipeline)
+        self.source: Path | None = None  # the file of the weights
+        self.is_agnostic = False  # whether boxes suppress those of other classes
         # The file whose config has built but not looked at an image yet.
         self._unproven: Path | None = None
         self._is_stored = False
@@ -103,6 +101,7 @@ class Detector:
         device: str = "auto",
         *,
         trust: bool = False,
+        agnostic_nms: bool = False,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -118,6 +117,7 @@ class Detector:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
                 than tensors and plain values.
+            agnostic_nms: suppress boxes across classes, so that an object has one box.
 
         Raises:
             CheckpointError: unreadable, without a config, or of another model than the config's.
@@ -126,15 +126,21 @@ class Detector:
         if is_folder_of_folds(Path(checkpoint)):
             from fldet.inference.ensemble import load_ensemble
 
-            return load_ensemble(Path(checkpoint), config, device, trust=trust)
+            return load_ensemble(
+                *(Path(checkpoint), config, device), trust=trust, agnostic_nms=agnostic_nms
+            )
         path = resolve_checkpoint(Path(checkpoint))
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported
 
-            return load_exported(path, device, trust=trust)
+            detector: Detector = load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
+            detector.source, detector.is_agnostic = path, agnostic_nms
+            return detector
         chosen = select_device(device)
         content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
+        if agnostic_nms:
+            suppress_across_classes(cfg.model)
         pipeline, names = find_pipeline(cfg), class_names(cfg, content, path)
         if not pipeline:
             raise ConfigError("the config has no test_dataloader, val_dataloader or test_pipeline")
@@ -147,28 +153,13 @@ class Detector:
         model.to(chosen)
         detector._unproven = None if config is not None else path
         detector._is_stored = config is None
+        detector.source, detector.is_agnostic = path, agnostic_nms
         return detector
 
-    def predict(
-        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
-    ) -> list[Detections]:
-        """Returns the objects in each image, best scores first.
-
-        What an image gives does not depend on those beside it: only images that the network sees
-        in one shape share a batch.
-
-        Args:
-            images: paths, or (H, W, 3) uint8 arrays in BGR order as OpenCV reads them; one or many.
-            score_thr: lowest score, in [0, 1].
-            batch_size: most images at once.
-
-        Raises:
-            DataError: an image cannot be read; the message names it.
-        """
-        found: list[Detections] = []
-        for chunk in chunks(as_images(images), self.images_at_once(batch_size)):
-            found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
-        return found
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        source = f" of {self.source}" if self.source else ""
+        return f"<Detector{source}: {len(self.classes)} classes ({names}), on {self.device}>"
 
     def with_views(
         self,
@@ -195,10 +186,6 @@ class Detector:
     def settings(self) -> dict[str, Any]:
         """What all predictions of a folder must have in common, besides the weights."""
         return {}
-
-    def images_at_once(self, batch_size: int) -> int:
-        """Returns how many images are prepared before the network sees the first of them."""
-        return WINDOW * batch_size
 
     def prepare(self, image: Image) -> Prepared:
         """Returns one image as the network takes it; safe to call from several threads.
@@ -292,13 +279,6 @@ class Detector:
         )
 
 
-def as_images(images: Image | Iterable[Image]) -> Iterable[Image]:
-    """Returns one image or many as many."""
-    if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return [images]
-    return images
-
-
 def _size_divisor(model: Any) -> int:
     divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
     if type(divisor) is not int or divisor < 1:
@@ -340,13 +320,6 @@ def class_names(cfg: Config, content: Mapping[str, Any], path: Path) -> tuple[st
     dataset = (cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}).get("dataset") or {}
     names = checkpoint_classes(content, path) or (dataset.get("metainfo") or {}).get("classes")
     return tuple(names or map(str, range(_num_classes(cfg.model))))
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yields lists of ``size`` items, the last one shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def _num_classes(model: Mapping[str, Any]) -> int:
@@ -416,26 +389,3 @@ def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list
         rows.setdefault(shape, []).append(row)
     for same in rows.values():
         yield from chunks(same, size)
-
-
-def with_score_thr(model: nn.Module, score_thr: float) -> nn.Module:
-    """Returns a model with the same weights whose heads give the scores that are wanted.
-
-    Above the threshold, the rest is work for nothing; below, lost. The model itself stays as it is:
-    another thread may ask it for other scores at the same time.
-    """
-    view = _copied(model)
-    for name in ("bbox_head", "roi_head"):
-        cfg = getattr(getattr(model, name, None), "test_cfg", None)
-        if cfg is not None and "score_thr" in cfg:
-            head: Any = _copied(getattr(model, name))
-            head.test_cfg = ConfigDict({**cfg, "score_thr": score_thr})
-            view._modules[name] = head
-    return view
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """Returns a module with the same parameters and parts, which may get other ones."""
-    copied = copy.copy(module)
-    copied._modules = dict(module._modules)
-    return copied

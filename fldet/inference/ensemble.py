@@ -8,8 +8,9 @@ import numpy as np
 
 from fldet.checkpoints.files import checkpoints_of
 from fldet.errors import CheckpointError
+from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
-from fldet.inference.results import Detections
+from fldet.ops.merge import best_across_classes
 
 SAME_OBJECT = 0.55  # IoU from which boxes are merged; of Solovyev et al. (arXiv 1910.13302)
 LOWEST_SCORE = 0.05  # of a box that is merged: what is sure together need not be for each
@@ -41,6 +42,7 @@ class Ensemble(Detector):
                 )
         self.members = tuple(members)
         self._unproven, self._is_stored = first._unproven, first._is_stored
+        self.is_agnostic = first.is_agnostic
 
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
         lowest = min(score_thr, LOWEST_SCORE)
@@ -50,7 +52,9 @@ class Ensemble(Detector):
     def _merged(self, found: Sequence[Detections], score_thr: float) -> Detections:
         """Returns what each of the detectors has found in an image as one."""
         boxes, scores, labels = merge_boxes(found)
-        kept = scores >= score_thr
+        kept = np.flatnonzero(scores >= score_thr)
+        if self.is_agnostic:
+            kept = kept[best_across_classes(boxes[kept])]
         return self.named(boxes[kept], scores[kept], labels[kept])
 
 
@@ -75,7 +79,12 @@ def merge_boxes(found: Sequence[Detections], same_object: float = SAME_OBJECT) -
 
 
 def load_ensemble(
-    folder: Path, config: Any = None, device: str = "auto", *, trust: bool = False
+    folder: Path,
+    config: Any = None,
+    device: str = "auto",
+    *,
+    trust: bool = False,
+    agnostic_nms: bool = False,
 ) -> Detector:
     """Returns the detectors of a cross-validation as one; arguments as of ``Detector.load``.
 
@@ -83,4 +92,10 @@ def load_ensemble(
         CheckpointError: a fold has no checkpoint yet, or one that cannot be used.
     """
     paths = checkpoints_of(folder)
-    return Ensemble([Detector.load(path, config, device, trust=trust) for path in paths])
+    members = [
+        Detector.load(path, config, device, trust=trust, agnostic_nms=agnostic_nms)
+        for path in paths
+    ]
+    detector = Ensemble(members)
+    detector.source = folder
+    return detector

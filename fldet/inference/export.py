@@ -32,6 +32,8 @@ from fldet.inference.results import ExportResult
 from fldet.models.dense_heads.ssd_head import SSDHead
 from fldet.models.dense_heads.yolov2_head import YOLOv2Head
 
+log = logging.getLogger("fldet")
+
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
 
 
@@ -70,7 +72,11 @@ def export(
     detector = Detector.load(path, config, "cpu")
     cfg = read_config(read_checkpoint(path), path, config)  # of a detector that was just built
     images = first_images(detector, check) if check else []
-    _write(detector, describe_model(detector, cfg, where), file, opset)
+    description = describe_model(detector, cfg, where)
+    log.info("writing %s", file)
+    _write(detector, description, file, opset)
+    if images:
+        log.info("comparing with the checkpoint on %d images, and timing both", len(images))
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
     within = None if parity is None else is_within(parity)
     return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within)

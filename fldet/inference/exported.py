@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from fldet.checkpoints.files import class_tuple
 from fldet.checkpoints.stored_config import building, checked, read_literals
+from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.files import GIB, read_bytes
-from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
+from fldet.inference.detections import Detections
+from fldet.inference.detector import Detector, Prepared, as_batch
 from fldet.inference.networks import kinds_of_maps
-from fldet.inference.results import Detections
+from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
 
 KEY = "fldet"  # the entry of the metadata that describes the model
@@ -86,15 +88,18 @@ class ExportedDetector(Detector):
         return found
 
 
-def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedDetector:
+def load_exported(
+    path: Path, device: str = "auto", *, trust: bool = False, agnostic_nms: bool = False
+) -> ExportedDetector:
     """Returns the detector in a ``.onnx`` or ``.torchscript`` file that ``fldet export`` wrote.
 
     The device ``auto`` is CUDA if both torch and onnxruntime have it. ``trust`` runs TorchScript,
-    which can write files.
+    which can write files. ``agnostic_nms`` needs a file of raw maps.
 
     Raises:
         CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
             that is not trusted.
+        UsageError: ``agnostic_nms`` of a file that has its suppression inside.
         UnavailableError: onnxruntime is not installed, or has no CUDA.
     """
     if not path.is_file():
@@ -108,6 +113,14 @@ def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> E
     load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
     run, text, chosen = load(path, device)
     description = _description(read_literals(text, path), path)
+    if agnostic_nms:
+        if description["post_process"] == "inside":
+            raise UsageError(
+                f"{path} has its suppression of boxes inside, and that goes by classes",
+                expected="for --agnostic-nms, a file with raw maps",
+                hint="fldet export CHECKPOINT --post-process outside --out FILE",
+            )
+        suppress_across_classes(description["bbox_head"])
     with building(path):
         detector = ExportedDetector(run, description, chosen)
     detector._unproven, detector._is_stored = path, True

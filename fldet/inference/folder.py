@@ -21,8 +21,8 @@ from fldet.checkpoints.files import checkpoints_of
 from fldet.engine.lock import locked
 from fldet.errors import UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
+from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector
-from fldet.inference.results import Detections
 from fldet.inference.sources import SETTINGS, Item
 from fldet.inference.views import AnyPrepared, DetectorOfViews
 from fldet.numeric import are_numbers
@@ -256,8 +256,9 @@ def _agree(path: Path, settings: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return
     earlier = read_json(path, "settings of the predictions", most=MOST_OF_TEXT)
-    for name, value in settings.items():
-        found = earlier.get(name) if isinstance(earlier, dict) else None
+    earlier = earlier if isinstance(earlier, dict) else {}
+    for name in {**settings, **earlier}:
+        found, value = earlier.get(name), settings.get(name)
         if found != value:
             raise UsageError(
                 f"{path.parent} holds predictions with another {name.removesuffix('_sha256')}",

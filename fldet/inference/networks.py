@@ -43,7 +43,7 @@ def kinds_of_maps(head: Any) -> tuple[str, ...]:
 
 
 class WithBoxes(nn.Module):
-    """The network with MMDetection's post-processing, plain NMS by class, for a whole batch."""
+    """The network with MMDetection's post-processing, plain NMS, for a whole batch."""
 
     COUNT = "nms_pre"  # which line of test_cfg says how many boxes go to NMS
     outputs = ("boxes", "scores", "labels", "image")
@@ -62,8 +62,8 @@ class WithBoxes(nn.Module):
         self.score_thr, self.limit = float(cfg.score_thr), int(cfg.max_per_img)
         self.nms_pre = int(cfg.get(self.COUNT, -1))
         self.iou_threshold = nms.get("iou_threshold")
-        agnostic = nms.get("class_agnostic", False)
-        plain_nms = nms.get("type", "nms") == "nms" and self.iou_threshold and not agnostic
+        self.is_agnostic = bool(nms.get("class_agnostic", False))
+        plain_nms = nms.get("type", "nms") == "nms" and self.iou_threshold
         if not plain_nms or self.nms_pre < 1 or self.limit < 1 or cfg.get("min_bbox_size", 0) > 0:
             raise UsageError(
                 f"test_cfg {cfg.to_dict()} cannot be exported",
@@ -85,7 +85,7 @@ class WithBoxes(nn.Module):
         maps = self.model.bbox_head(self.model.extract_feat(images))
         limits = sizes.flip(1).repeat(1, 2).unsqueeze(1)
         boxes, scores, labels = self._candidates(maps, limits)
-        moved = boxes + self._offsets(boxes, scores, labels)
+        moved = boxes if self.is_agnostic else boxes + self._offsets(boxes, scores, labels)
         chosen = select(moved, scores[:, None], self.iou_threshold, self.score_thr, self.limit)
         image, row = chosen[:, 0], chosen[:, 2]
         found = torch.minimum(boxes[image, row].clamp(min=0), limits[image, 0])

@@ -8,8 +8,10 @@ from itertools import islice
 import numpy as np
 
 from fldet.errors import DataError
-from fldet.inference.detector import Detector, Image
-from fldet.inference.results import Detections, ParityResult
+from fldet.inference.detections import Detections
+from fldet.inference.detector import Detector
+from fldet.inference.image_detector import Image
+from fldet.inference.results import ParityResult
 from fldet.inference.sources import find_items
 
 log = logging.getLogger("fldet")

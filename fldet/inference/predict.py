@@ -33,7 +33,8 @@ from fldet.errors import (
     nearest,
 )
 from fldet.files import write_atomically
-from fldet.inference.detector import Detector, chunks
+from fldet.inference.detections import Detections
+from fldet.inference.detector import Detector
 from fldet.inference.folder import (
     DEFAULT_OUT,
     FORMATS,
@@ -52,16 +53,18 @@ from fldet.inference.folder import (
     _settings,
     as_line,
 )
-from fldet.inference.results import Detections, PredictResult
+from fldet.inference.image_detector import chunks
+from fldet.inference.results import PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
 from fldet.inference.views import AnyPrepared, DetectorOfViews
-from fldet.pictures.boxes import draw_boxes, read_image
+from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.progress import make_bar
 
 log = logging.getLogger("fldet")
 
 SECONDS_BETWEEN_LINES = 30.0
+MOST_TOLD = 100  # images whose detections are in the result
 
 
 @dataclass
@@ -90,6 +93,8 @@ def predict(
     device: str = "auto",
     launcher: str = "none",
     trust_checkpoint: bool = False,
+    agnostic_nms: bool = False,
+    drawing: DrawOptions | None = None,
 ) -> PredictResult | None:
     """Finds objects in all images of a source and writes them into a folder.
 
@@ -112,6 +117,8 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
+        agnostic_nms: see ``Detector.load``.
+        drawing: what is left out of the pictures, and how thick their lines are.
 
     Raises:
         FldetError: a wrong option, no image, ``out`` holds other predictions or is in use, no such
@@ -123,16 +130,20 @@ def predict(
         check_options(source, out, formats, resume=resume, overwrite=overwrite)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
-    loaded = Detector.load(checkpoint, config, device, trust=trust_checkpoint)
+    loaded = Detector.load(
+        checkpoint, config, device, trust=trust_checkpoint, agnostic_nms=agnostic_nms
+    )
     detector = DetectorOfViews(loaded, views) if views else loaded
     with _groups(place) as patient, contextlib.ExitStack() as held:
         held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
         if place.rank == 0:
             settings = _settings(checkpoint, detector, score_thr)
+            settings |= {"agnostic_nms": True} if agnostic_nms else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         log.info("predicting on %s", device_name(detector.device))
-        run = _Run(detector, out, place, "pictures" in formats, score_thr, batch_size)
+        picture = (drawing or DrawOptions()) if "pictures" in formats else None
+        run = _Run(detector, out, place, picture, score_thr, batch_size)
         return _run_all(run, items, patient, formats)
 
 
@@ -178,10 +189,11 @@ class _Run:
     detector: Detector | DetectorOfViews
     out: Path
     place: Place
-    pictures: bool
+    pictures: DrawOptions | None  # None draws none
     score_thr: float
     batch_size: int
     counts: Counts = field(default_factory=Counts)
+    first: list[str] = field(default_factory=list)  # the lines of the first images
 
     def over(self, items: Iterator[Item]) -> Counts:
         """Predicts on this process's share of the items; returns what was done."""
@@ -246,7 +258,9 @@ class _Run:
                 if fault is not None:
                     self._skip(item, fault, skipped)
         for (item, image), one in zip(good, found, strict=True):
-            lines.write(as_line(item, image, one))
+            line = as_line(item, image, one)
+            lines.write(line)
+            self.first += [line] if len(self.first) < MOST_TOLD else []
             self.counts.boxes += len(one)
         self.counts.images += len(good)
         for item, error in window:
@@ -266,7 +280,13 @@ class _Run:
         try:
             pixels = image.source if image.source is not None else read_image(Path(item.file))
             picture = draw_boxes(
-                pixels, found.boxes, found.labels, self.detector.classes, scores=found.scores
+                pixels,
+                found.boxes,
+                found.labels,
+                self.detector.classes,
+                scores=found.scores,
+                options=self.pictures or DrawOptions(),
+                smallest=1,  # the boxes of the lines lie on the picture
             )
             data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
             with explained_file_errors(hint=GO_ON):
@@ -292,6 +312,8 @@ def _run_all(
         **asdict(counts),
         files=_finish(run.out, run.detector.classes, formats),
         seconds=time.perf_counter() - started,
+        pictures=run.out / PICTURES if (run.out / PICTURES).is_dir() else None,
+        detections=tuple(map(json.loads, run.first)),
     )
 
 

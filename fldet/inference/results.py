@@ -1,32 +1,8 @@
-"""What is found in images, and what is written about it."""
+"""What commands on images leave behind."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Detections:
-    """The objects found in one image, best scores first.
-
-    Attributes:
-        boxes: (N, 4) float32 xyxy in pixels of the image file, upright as its EXIF data say.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64 class numbers.
-        names: N class names.
-    """
-
-    boxes: "npt.NDArray[np.float32]"
-    scores: "npt.NDArray[np.float32]"
-    labels: "npt.NDArray[np.int64]"
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +16,9 @@ class PredictResult:
     skipped: int  # images that could not be read, or whose picture could not be drawn
     files: tuple[Path, ...]  # the lines of each process, and what was made of them
     seconds: float  # wall time of this run, loading of the model not counted
+    pictures: Path | None = None  # the folder of the pictures, None without
+    # what the lines of the first 100 images of this process hold
+    detections: tuple[dict[str, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A detector that looks at each picture several times: slices, the whole, mirrored, in sizes."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from fldet.data.views import View, Views, cut, seen_in
 from fldet.errors import UsageError
-from fldet.inference.detector import Detector, Image, Prepared, as_images, chunks
-from fldet.inference.results import Detections
+from fldet.inference.detections import Detections
+from fldet.inference.detector import Detector, Prepared
+from fldet.inference.image_detector import Image, ImageDetector
 from fldet.models.fast.optimize import optimized
 from fldet.ops.merge import merge_views
 
@@ -35,7 +36,7 @@ class PreparedViews:
 AnyPrepared = Prepared | PreparedViews
 
 
-class DetectorOfViews:
+class DetectorOfViews(ImageDetector):
     """Finds objects as a ``Detector`` does, in several views of each picture.
 
     The views of one or more pictures go through the network together, those of one shape in a
@@ -62,15 +63,6 @@ class DetectorOfViews:
         """Returns how many pictures are prepared before the network sees the first of them."""
         del batch_size
         return AT_ONCE
-
-    def predict(
-        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
-    ) -> list[Detections]:
-        """Returns the objects in each image, best scores first; see ``Detector.predict``."""
-        found: list[Detections] = []
-        for chunk in chunks(as_images(images), AT_ONCE):
-            found += self.detect([self.prepare(image) for image in chunk], score_thr, batch_size)
-        return found
 
     def prepare(self, image: Image) -> PreparedViews:
         """Returns the views of an image as the network takes them.
@@ -113,7 +105,9 @@ class DetectorOfViews:
             for (view, _), one in zip(picture.views, found, strict=True)
         ]
         size = picture.width, picture.height
-        boxes, scores, labels = merge_views(seen, size, self.views.tolerance)
+        boxes, scores, labels = merge_views(
+            seen, size, self.views.tolerance, agnostic=self.detector.is_agnostic
+        )
         kept = scores >= score_thr
         return self.detector.named(boxes[kept], scores[kept], labels[kept])
 

@@ -20,13 +20,17 @@ class ModelOfViews(nn.Module):
         model: a detector.
         views: that the pipeline makes.
         batch_size: most views at once; only those of one shape share a batch.
+        agnostic: whether boxes suppress those of other classes.
     """
 
-    def __init__(self, model: nn.Module, views: Views, batch_size: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, views: Views, batch_size: int | None, *, agnostic: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.tolerance = views.tolerance
         self.batch_size = batch_size or 1
+        self.agnostic = agnostic
 
     def test_step(self, data: dict[str, Sequence[ViewsOfPicture]]) -> list[Any]:
         """Returns the samples of pictures with their detections, in pixels of the pictures."""
@@ -55,8 +59,7 @@ class ModelOfViews(nn.Module):
             boxes = getattr(one.bboxes, "tensor", one.bboxes)
             parts = (part.detach().cpu().numpy() for part in (boxes, one.scores, one.labels))
             seen.append(seen_in(view, *parts))
-        boxes, scores, labels = map(
-            torch.from_numpy, merge_views(seen, picture.size, self.tolerance)
-        )
+        merged = merge_views(seen, picture.size, self.tolerance, agnostic=self.agnostic)
+        boxes, scores, labels = map(torch.from_numpy, merged)
         picture.sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         return picture.sample

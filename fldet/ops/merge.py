@@ -61,7 +61,7 @@ class _Found:
 
 
 def merge_views(
-    seen: Sequence[Seen], size: tuple[int, int], tolerance: float = 1.0
+    seen: Sequence[Seen], size: tuple[int, int], tolerance: float = 1.0, *, agnostic: bool = False
 ) -> tuple[Array, Array, Array]:
     """Returns the boxes, scores and labels of a picture, best scores first.
 
@@ -71,6 +71,7 @@ def merge_views(
         seen: one for each view, empty ones too.
         size: width and height of the picture in pixels.
         tolerance: so many pixels from the border of a slice a box touches it.
+        agnostic: whether boxes suppress those of other classes in the end.
 
     Returns:
         (M, 4) float32 xyxy inside the picture, (M,) float32, (M,) int64.
@@ -87,6 +88,8 @@ def merge_views(
     found = _fused(found, _pairs_of_regions(found, regions))
     limits = np.array([*size, *size], np.float32)
     order = np.argsort(-found.scores, kind="stable")
+    if agnostic:
+        order = order[best_across_classes(found.boxes[order])]
     return (
         found.boxes[order].astype(np.float32).clip(0, limits),
         found.scores[order].astype(np.float32),
@@ -289,6 +292,15 @@ def _best_sides(boxes: Array, cut: Array) -> Array:
     outermost = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     sides: Array = np.where(cut.all(axis=0), outermost, boxes[first, np.arange(4)])
     return sides
+
+
+def best_across_classes(boxes: Array) -> Array:
+    """Returns the rows of (N, 4) boxes, best first, that none before them suppresses."""
+    kept: list[int] = []
+    for row, box in enumerate(boxes):
+        if not kept or ious(box[None], boxes[kept]).max() <= SAME_IOU:
+            kept.append(row)
+    return np.array(kept, int)
 
 
 def ious(one: Array, other: Array) -> Array:

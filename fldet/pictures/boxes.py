@@ -1,13 +1,12 @@
-"""Images and boxes on them, with OpenCV: plain functions from arrays to a new image.
+"""Images and boxes on them: plain functions from arrays to a new image.
 
-Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Text in
-ASCII is drawn with OpenCV's strokes, which it has for nothing else; other text with fonts
-(``fldet.pictures.lettering``).
+Images are (H, W, 3) uint8 in BGR order, boxes xyxy in pixels of the image that is passed. Lines are
+OpenCV's; letters are Pillow's (``fldet.pictures.lettering``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,27 @@ import numpy.typing as npt
 from fldet.data.image_files import decode, header_of
 from fldet.errors import DataError
 from fldet.files import MOST_OF_IMAGE, read_bytes
+from fldet.pictures.colors import PALETTE, Color, color_of
 from fldet.pictures.lettering import drawable, text_mask
+from fldet.pictures.tags import Rect, Tag, draw_tags, put_text
 
 Image = npt.NDArray[np.uint8]
-
-Color = tuple[int, int, int]
 Point = tuple[int, int]
-Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels
 
-# Okabe and Ito (2008), told apart with any colour vision; without their black. In BGR.
-PALETTE: tuple[Color, ...] = (
-    (0, 159, 230),  # orange
-    (233, 180, 86),  # sky blue
-    (115, 158, 0),  # green
-    (66, 228, 240),  # yellow
-    (178, 114, 0),  # blue
-    (0, 94, 213),  # vermilion
-    (167, 121, 204),  # purple
-)
-
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_PIXELS = 30  # of a font whose capitals are as high as OpenCV's at scale 1
-_WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _SMALLEST_PICTURE = 480  # longer side, in pixels: below it text is not readable
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """What is drawn at boxes."""
+
+    hide_labels: bool = False  # no class names; colours tell classes apart
+    hide_scores: bool = False
+    line_width: int | None = None  # pixels; None suits the picture and the box
+
+
+_DEFAULT_OPTIONS = DrawOptions()
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,12 @@ class _Style:
     """Sizes in pixels that suit a picture."""
 
     line: int
-    font_scale: float
-    font_thickness: int
-    margin: int
+    font: int
 
     @classmethod
     def of(cls, height: int, width: int) -> "_Style":
         side = min(max(height, width), 3 * min(height, width))  # a strip has little room
-        scale = float(np.clip(side / 1500, 0.38, 2.5))
-        return cls(
-            line=max(1, round(side / 360)),
-            font_scale=scale,
-            font_thickness=max(1, round(scale * 1.1)),
-            margin=max(2, round(scale * 6)),
-        )
+        return cls(line=max(1, round(side / 360)), font=round(np.clip(side / 50, 12, 75)))
 
 
 @dataclass(frozen=True)
@@ -73,11 +61,6 @@ class _Mark:
     text: str
     color: Color
     crowd: bool
-
-
-def color_of(label: int) -> Color:
-    """Returns the BGR colour of a class; the seven colours repeat."""
-    return PALETTE[label % len(PALETTE)]
 
 
 def enlarge(image: Image, smallest: int = _SMALLEST_PICTURE) -> tuple[Image, float]:
@@ -113,11 +96,13 @@ def draw_boxes(
     scores: npt.ArrayLike | None = None,
     crowd: npt.ArrayLike | None = None,
     title: str | None = None,
+    options: DrawOptions = _DEFAULT_OPTIONS,
+    smallest: int = _SMALLEST_PICTURE,
 ) -> Image:
     """Returns a copy of the image with boxes and their names; small images are enlarged first.
 
-    Tags stay inside the picture and keep off each other where there is room; the boxes with the
-    best scores come on top.
+    Tags stay inside the picture and are left out where they would hide other tags or objects; the
+    boxes with the best scores come on top.
 
     Args:
         image_bgr: (H, W, 3) uint8.
@@ -127,25 +112,31 @@ def draw_boxes(
         scores: (N,) in [0, 1], shown with two digits; None shows none.
         crowd: (N,) truth values: dashed and hatched, for regions that are not one object.
         title: text above the picture, in a strip that is added; None adds none.
+        options: what is left out, and how thick lines are.
+        smallest: pixels of the longer side that small images are enlarged to; 1 enlarges none.
 
     Returns:
-        (H', W', 3) uint8, its longer side at least 480 pixels.
+        (H', W', 3) uint8, its longer side at least ``smallest`` pixels.
 
     Raises:
         ValueError: shapes do not fit each other, or the image is not (H, W, 3) uint8.
     """
     _check_image(image_bgr)
-    picture, factor = enlarge(image_bgr)
+    count = len(np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4))
+    label_of = _column("labels", labels, count).astype(int).tolist()
+    score_of = None if scores is None else _column("scores", scores, count).astype(float)
+    is_crowd = _column("crowd", np.zeros(count) if crowd is None else crowd, count).astype(bool)
+    order = range(count) if score_of is None else np.argsort(-score_of, kind="stable").tolist()
+    texts = []
+    for row, label in enumerate(label_of):
+        words = [] if options.hide_labels else [drawable(_name(label, class_names), 48)]
+        words += ["(crowd)"] if is_crowd[row] and not options.hide_labels else []
+        words += [] if score_of is None or options.hide_scores else [f"{score_of[row]:.2f}"]
+        texts.append(" ".join(words))
+    picture, factor = enlarge(image_bgr, smallest)
     boxes = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4) * factor
-    marks = _marks(boxes, labels, class_names, scores, crowd, picture)
-    style = _Style.of(*picture.shape[:2])
-    for mark in reversed(marks):
-        _draw_box(picture, mark, style)
-    places: list[Rect] = []
-    for mark in marks:  # the best scores choose their place first, and are drawn last
-        places.append(_place(mark.rect, _tag_size(mark.text, style), picture, style.line, places))
-    for mark, place in reversed(list(zip(marks, places, strict=True))):
-        _draw_tag(picture, place, mark, style)
+    colors = list(map(color_of, label_of))
+    _draw_marks(picture, _marks(picture, boxes, texts, colors, is_crowd, order), options)
     return picture if title is None else add_title(picture, title)
 
 
@@ -157,11 +148,14 @@ def draw_tagged_boxes(
     crowd: npt.ArrayLike,
 ) -> Image:
     """Returns what ``draw_boxes`` does of boxes with a tag and a place in ``PALETTE`` each."""
-    # A label gives both colour and text, so each box gets its own.
-    labels = np.arange(len(tags)) * len(PALETTE) + np.asarray(colors)
-    return draw_boxes(
-        image_bgr, boxes_xyxy, labels, [tag for tag in tags for _ in PALETTE], crowd=crowd
-    )
+    _check_image(image_bgr)
+    picture, factor = enlarge(image_bgr)
+    boxes = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4) * factor
+    texts = [drawable(tag, 60) for tag in tags]
+    of_box = [PALETTE[place] for place in np.asarray(colors, int).reshape(-1)]
+    marks = _marks(picture, boxes, texts, of_box, np.asarray(crowd, bool), range(len(texts)))
+    _draw_marks(picture, marks, _DEFAULT_OPTIONS)
+    return picture
 
 
 def xyxy(boxes_xywh: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -193,14 +187,13 @@ def side_by_side(
 
 def add_title(image: Image, text: str) -> Image:
     """Returns the image under a white strip with black text, wide enough for the text."""
-    style = _Style.of(*image.shape[:2])
-    scale, text = style.font_scale * 1.2, drawable(text)
-    (width, height), base = _text_size(text, scale, style.font_thickness)
-    margin = height // 2 + 2
+    font = round(1.2 * _Style.of(*image.shape[:2]).font)
+    text = drawable(text)
+    height, width = text_mask(text, font).shape
+    margin = font // 2 + 2
     image = _pad(image, image.shape[0], max(image.shape[1], width + 2 * margin))
-    strip = np.full((height + base + 2 * margin, image.shape[1], 3), 255, np.uint8)
-    place = (margin, margin + height)
-    _put_text(strip, text, place, scale, _BLACK, style.font_thickness)
+    strip = np.full((height + margin, image.shape[1], 3), 255, np.uint8)
+    put_text(strip, text, margin, font + margin // 2, font, _BLACK)
     return _u8(np.vstack([strip, image]))
 
 
@@ -210,28 +203,31 @@ def _check_image(image: Any) -> None:
 
 
 def _marks(
+    picture: Image,
     boxes_xyxy: npt.NDArray[np.float64],
-    labels: npt.ArrayLike,
-    class_names: Sequence[str],
-    scores: npt.ArrayLike | None,
-    crowd: npt.ArrayLike | None,
-    image: Image,
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    is_crowd: npt.NDArray[np.bool_],
+    order: Iterable[int],
 ) -> list[_Mark]:
-    """Returns what is to be drawn, best scores first, without boxes outside the image."""
-    count = len(boxes_xyxy)
-    label_of = _column("labels", labels, count).astype(int).tolist()
-    is_crowd = [False] * count if crowd is None else _column("crowd", crowd, count).tolist()
-    score_of = None if scores is None else _column("scores", scores, count).astype(float)
-    order = range(count) if score_of is None else np.argsort(-score_of, kind="stable").tolist()
-    marks = []
-    for i in order:
-        rect = _clip(boxes_xyxy[i], image)
-        if rect is not None:
-            score = "" if score_of is None else f" {score_of[i]:.2f}"
-            name = drawable(_name(label_of[i], class_names), 48)
-            name += " (crowd)" if is_crowd[i] else ""
-            marks.append(_Mark(rect, name + score, color_of(label_of[i]), bool(is_crowd[i])))
-    return marks
+    """Returns what is to be drawn in this order, without boxes outside the picture."""
+    rects = [_clip(box, picture) for box in boxes_xyxy]
+    return [
+        _Mark(rect, texts[row], colors[row], bool(is_crowd[row]))
+        for row in order
+        if (rect := rects[row]) is not None
+    ]
+
+
+def _draw_marks(picture: Image, marks: Sequence[_Mark], options: DrawOptions) -> None:
+    """Draws boxes, then their tags; the first ones on top."""
+    style = _Style.of(*picture.shape[:2])
+    for mark in reversed(marks):
+        x1, y1, x2, y2 = mark.rect
+        fitting = max(1, min(style.line, min(x2 - x1, y2 - y1) // 12))
+        _draw_box(picture, mark, options.line_width or fitting)
+    tags = [Tag(mark.rect, mark.text, mark.color) for mark in marks if mark.text]
+    draw_tags(picture, tags, style.font)
 
 
 def _column(name: str, values: npt.ArrayLike, count: int) -> npt.NDArray[Any]:
@@ -255,16 +251,16 @@ def _clip(box_xyxy: npt.NDArray[np.float64], image: Image) -> Rect | None:
     return round(xs[0]), round(ys[0]), round(xs[1]), round(ys[1])
 
 
-def _draw_box(image: Image, mark: _Mark, style: _Style) -> None:
+def _draw_box(image: Image, mark: _Mark, line: int) -> None:
     x1, y1, x2, y2 = mark.rect
     if not mark.crowd:
-        cv2.rectangle(image, (x1, y1), (x2, y2), mark.color, style.line)
+        cv2.rectangle(image, (x1, y1), (x2, y2), mark.color, line)
         return
-    _hatch(image, mark.rect, mark.color, style)
+    _hatch(image, mark.rect, mark.color, line)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     for start, end in pairwise(corners):
-        for a, b in _dashes(start, end, 8 * style.line):
-            cv2.line(image, a, b, mark.color, style.line)
+        for a, b in _dashes(start, end, 8 * line):
+            cv2.line(image, a, b, mark.color, line)
 
 
 def _dashes(start: Point, end: Point, length: int) -> Iterator[tuple[Point, Point]]:
@@ -276,84 +272,16 @@ def _dashes(start: Point, end: Point, length: int) -> Iterator[tuple[Point, Poin
         yield (round(first[0]), round(first[1])), (round(last[0]), round(last[1]))
 
 
-def _hatch(image: Image, rect: Rect, color: Color, style: _Style) -> None:
+def _hatch(image: Image, rect: Rect, color: Color, line: int) -> None:
     """Draws thin diagonals over a region, half transparent."""
     x1, y1, x2, y2 = rect
     region = image[y1 : y2 + 1, x1 : x2 + 1]
     lines = region.copy()
     height, width = region.shape[:2]
-    thickness = max(1, style.line // 2)
-    for offset in range(0, height + width, 12 * style.line):
+    thickness = max(1, line // 2)
+    for offset in range(0, height + width, 12 * line):
         cv2.line(lines, (offset, 0), (offset - height, height), color, thickness, cv2.LINE_AA)
     region[:] = cv2.addWeighted(lines, 0.6, region, 0.4, 0)
-
-
-def _tag_size(text: str, style: _Style) -> tuple[int, int]:
-    """Returns width and height of a tag in pixels."""
-    (width, height), base = _text_size(text, style.font_scale, style.font_thickness)
-    return width + 2 * style.margin, height + base + style.margin
-
-
-def _draw_tag(image: Image, place: Rect, mark: _Mark, style: _Style) -> None:
-    x1, y1, x2, y2 = place
-    (_, height), _ = _text_size(mark.text, style.font_scale, style.font_thickness)
-    cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), mark.color, -1)
-    origin = (x1 + style.margin, y1 + style.margin // 2 + height + 1)
-    thickness, ink = style.font_thickness, _ink(mark.color)
-    _put_text(image, mark.text, origin, style.font_scale, ink, thickness)
-
-
-def _text_size(text: str, scale: float, thickness: int) -> tuple[tuple[int, int], int]:
-    """Returns (width, height above the base line), and the depth below it, in pixels."""
-    if text.isascii():
-        (width, height), base = cv2.getTextSize(text, _FONT, scale, thickness)
-        return (width, height), base
-    size = round(_FONT_PIXELS * scale)
-    height, width = text_mask(text, size).shape
-    return (width, size), height - size
-
-
-def _put_text(
-    image: Image, text: str, origin: Point, scale: float, color: Color, thickness: int
-) -> None:
-    """Draws a text that is ``drawable`` with the left end of its base line at a point."""
-    if text.isascii():
-        cv2.putText(image, text, origin, _FONT, scale, color, thickness, cv2.LINE_AA)
-        return
-    size = round(_FONT_PIXELS * scale)
-    mask = text_mask(text, size)
-    left, top = origin[0], max(0, origin[1] - size)
-    region = image[top : top + mask.shape[0], left : left + mask.shape[1]]
-    share = mask[: region.shape[0], : region.shape[1], None] / 255
-    region[:] = np.round(region + share * (np.array(color) - region))
-
-
-def _place(
-    rect: Rect, size: tuple[int, int], image: Image, line: int, taken: Sequence[Rect]
-) -> Rect:
-    """Returns the place near the box's corners that covers least of the tags already there."""
-    x1, y1, x2, y2 = rect
-    width, height = size
-    lefts = (x1 - line // 2, x2 - width + 1)
-    tops = (y1 - height, y1, y2, y2 - height + 1)  # above, inside, below, inside at the foot
-    places = []
-    for top, left in product(tops, lefts):
-        x = max(0, min(left, image.shape[1] - width))
-        y = max(0, min(top, image.shape[0] - height))
-        places.append((x, y, x + width, y + height))
-    return min(places, key=lambda place: sum(_shared_area(place, other) for other in taken))
-
-
-def _shared_area(a: Rect, b: Rect) -> int:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0, width) * max(0, height)
-
-
-def _ink(color: Color) -> Color:
-    """Returns black or white, whichever is easier to read on a colour."""
-    blue, green, red = color
-    return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 120 else _WHITE
 
 
 def _pad(image: Image, height: int, width: int) -> Image:

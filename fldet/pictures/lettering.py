@@ -1,10 +1,12 @@
-"""Which font has a letter, and text as pixels: for what OpenCV's strokes and one font lack.
+"""Which font has a letter, and text as pixels.
 
-Matplotlib brings DejaVu Sans, which has no Chinese, Japanese or Korean letters; those come from a
-font of the system. A letter that no font here has is written as its number, ``⟨7BB1⟩``, so that two
-names never look the same for want of a font.
+Matplotlib brings DejaVu Sans with Latin, Greek, Cyrillic and Arabic letters; Chinese, Japanese and
+Korean ones come from a font of the system, as a font with them has 5 to 20 MB. A letter that no
+font here has is written as its number, ``⟨7BB1⟩``, so that two names never look the same for want
+of a font.
 """
 
+import logging
 import os
 import unicodedata
 from functools import cache, lru_cache
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+log = logging.getLogger("fldet")
 
 _MARK = "⟨"  # a name that has it gets it as a number
 _MOST_FONTS = 60
@@ -37,7 +41,7 @@ def drawable(text: str, most: int = 120) -> str:
     return f"{drawn[: most - 12]}... {digest}"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def text_mask(text: str, size: int) -> npt.NDArray[np.uint8]:
     """Returns a drawable text as (1.3 * size, W) uint8, its base line ``size`` pixels down."""
     runs = [(_font(path, size), run) for path, run in _runs(text)]
@@ -76,18 +80,38 @@ def _font_of(letter: str) -> str | None:
     """Returns the file of the first font that has a letter."""
     if unicodedata.category(letter) in _NO_LETTERS or letter in _TURNS:
         return None
-    for path in _fonts():
-        face = _face(path)
-        if face is not None and face.get_char_index(ord(letter)):
-            if path != _fonts()[0]:
-                _needed.add(path)
+    if _has(_own_font(), letter):
+        return _own_font()
+    for path in _system_fonts():
+        if _has(path, letter):
+            _needed.add(path)
             return path
+    _say_what_is_missing()
     return None
 
 
+def _has(path: str, letter: str) -> bool:
+    face = _face(path)
+    return face is not None and bool(face.get_char_index(ord(letter)))
+
+
 @cache
-def _fonts() -> tuple[str, ...]:
+def _say_what_is_missing() -> None:
+    log.info(
+        "no font here has all letters of the texts in pictures: these are drawn as numbers, as in "
+        "⟨7BB1⟩; a font of the system with them is found, Noto Sans CJK for Chinese"
+    )
+
+
+@cache
+def _own_font() -> str:
     from matplotlib import get_data_path
+
+    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@cache
+def _system_fonts() -> tuple[str, ...]:
     from matplotlib.font_manager import findSystemFonts
 
     found = []
@@ -96,8 +120,7 @@ def _fonts() -> tuple[str, ...]:
         if not any(word in name for word in _LEFT_OUT):
             rank = [word in name for word in _PREFERRED]
             found.append((not any(rank), rank.index(True) if any(rank) else 0, path))
-    own = os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return (own, *(path for *_, path in sorted(found)[:_MOST_FONTS]))
+    return tuple(path for *_, path in sorted(found)[:_MOST_FONTS])
 
 
 @lru_cache(maxsize=_MOST_FONTS + 1)
@@ -121,7 +144,7 @@ def _runs(text: str) -> list[tuple[str, str]]:
     """Returns a text in parts of one font each; a mark over a letter stays with the letter."""
     runs: list[tuple[str, str]] = []
     for letter in text:
-        path = _font_of(letter) or _fonts()[0]
+        path = _font_of(letter) or _own_font()
         if runs and (path == runs[-1][0] or unicodedata.combining(letter)):
             runs[-1] = (runs[-1][0], runs[-1][1] + letter)
         else:

@@ -12,7 +12,7 @@ from fldet.analysis.dataset.summary import Histogram, summarize_content
 from fldet.anchors.cover import SeenImage
 from fldet.data.annotations import read_annotations
 from fldet.errors import DataError
-from fldet.pictures.boxes import color_of
+from fldet.pictures.colors import color_of
 from fldet.results import to_jsonable
 
 BLUE = (178, 114, 0)  # of the bars, in BGR

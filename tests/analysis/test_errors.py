@@ -19,7 +19,7 @@ from fldet.analysis.errors.worst import draw_worst
 from fldet.errors import DataError
 from fldet.evaluation.coco import _load_engine, _run, evaluate_coco
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
-from fldet.pictures.boxes import PALETTE
+from fldet.pictures.colors import PALETTE
 
 CAT, DOG = 10, 20
 ENGINES = ("faster", "pycocotools")

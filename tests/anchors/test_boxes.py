@@ -188,6 +188,16 @@ def test_poor_cover_is_said_once_with_the_command(tiny_config, caplog):
     assert f"fldet analyze anchors {tiny_config}" in message
 
 
+def test_boxes_that_are_too_small_as_images_are_shrunk_want_larger_images(tiny_config, caplog):
+    cfg = load_config(tiny_config)
+    shrinking = {"type": "Resize", "scale": (16, 16), "keep_ratio": True}
+    cfg.train_dataloader.dataset.pipeline.insert(2, shrinking)
+    warn_of_poor_cover(*train_data(cfg))
+    (message,) = warnings_of(caplog)
+    assert "as images are shrunk 4.0 times: larger images help" in message
+    assert "--size WxH" in message
+
+
 def test_good_cover_is_not_mentioned(tiny_config, caplog):
     options = [
         "model.bbox_head.anchor_generator.sizes=[16, 24, 32, 48, 64]",

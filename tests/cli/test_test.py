@@ -1,5 +1,6 @@
 """What ``fldet test`` says, and with which exit code it ends."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,17 @@ def describe_output(capfd, done):
 def test_several_processes_cannot_compare(tiny_config):
     done = CliRunner().invoke(app, ["test", str(tiny_config), "a.pth", "--compare", "--gpus", "2"])
     assert done.exit_code == 2
+
+
+def test_a_work_dir_alone_is_tested_into_itself(fldet, tiny_run, tmp_path):
+    work_dir = shutil.copytree(tiny_run[1], tmp_path / "moved")
+    done = fldet("test", work_dir, "--device", "cpu", "--max-images", "2")
+    assert done.returncode == 0, done.stderr
+    assert "2 images" in done.stdout
+    assert (work_dir / "test" / "result.json").is_file()
+
+
+def test_a_config_alone_is_not_enough(fldet, tiny_config):
+    done = fldet("test", tiny_config)
+    assert done.returncode == 2
+    assert "no checkpoint" in done.stderr

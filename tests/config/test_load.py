@@ -472,3 +472,11 @@ def test_a_dict_takes_the_place_of_a_switch_of_the_base(tmp_path):
     (tmp_path / "wrong.py").write_text("_base_ = './base.py'\nmodel = dict(a=dict(c=2))\n")
     with pytest.raises(ConfigError, match="is a dict in the child config"):
         load_config(tmp_path / "wrong.py")
+
+
+def test_a_work_dir_means_the_config_in_it(tiny_run, tmp_path):
+    assert find_config(tiny_run[1]) == tiny_run[1] / "tiny.py"
+    (tmp_path / "script.py").write_text("x = 1")
+    with pytest.raises(ConfigError, match="no work dir of a training") as error:
+        load_config(tmp_path)
+    assert f"fldet init {tmp_path} --out" in error.value.hint

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fldet.inference.detections import Detections
 from fldet.inference.ensemble import merge_boxes
-from fldet.inference.results import Detections
 
 
 def found(*rows):

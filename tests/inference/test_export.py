@@ -202,6 +202,32 @@ def test_two_stages_are_refused(work_dir, tmp_path, monkeypatch):
         export(work_dir, format="torchscript", out=tmp_path / "x.torchscript")
 
 
+@pytest.mark.slow
+def test_suppression_across_classes_can_be_inside(work_dir, images, tmp_path):
+    needs_onnx()
+    cfg = load_config(work_dir / "tiny.py", ["+model.test_cfg.nms.class_agnostic=True"])
+    path = tmp_path / "agnostic.py"
+    cfg.dump(path)
+    result = export(work_dir, out=tmp_path / "a.onnx", check=str(images), config=str(path))
+    assert result.within_tolerance
+    assert result.parity.boxes > 10
+    with pytest.raises(UsageError, match="has its suppression of boxes inside"):
+        Detector.load(result.file, agnostic_nms=True)
+
+
+def test_raw_maps_can_be_suppressed_across_classes(work_dir, images, tmp_path):
+    out = tmp_path / "maps.torchscript"
+    export(work_dir, format="torchscript", out=out)
+    image = next(images.glob("*.png"))
+    one, other = (
+        Detector.load(path, device="cpu", trust=True, agnostic_nms=True).predict(image)[0]
+        for path in (work_dir, out)
+    )
+    assert match(one, other, 0.05)[2] == 0
+    by_class = Detector.load(work_dir, device="cpu").predict(image)[0]
+    assert not np.array_equal(one.boxes, by_class.boxes)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"nms": {"type": "soft_nms", "iou_threshold": 0.5}}, {"nms_pre": -1}, {"min_bbox_size": 3}],

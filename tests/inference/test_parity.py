@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fldet.inference.detections import Detections
 from fldet.inference.parity import is_within, match
-from fldet.inference.results import Detections, ParityResult
+from fldet.inference.results import ParityResult
 
 
 def boxes(*rows):

@@ -24,7 +24,7 @@ from fldet.inference.detector import Detector
 from fldet.inference.folder import Place, read_lines, write_coco
 from fldet.inference.predict import predict
 from fldet.inference.sources import Item
-from fldet.pictures.boxes import read_image
+from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 
 LOW = 0.05
 
@@ -85,6 +85,25 @@ def test_lines_pictures_coco_and_names_of_what_is_broken(tiny_run, photos, tmp_p
     box = next(one["bbox"] for one in results if one["image_id"] == first["id"])
     x1, y1, x2, y2 = lines["0.png"]["boxes"][0]
     assert box == [x1, y1, x2 - x1, y2 - y1]
+
+
+def test_pictures_are_as_large_as_their_images_and_have_what_is_asked_for(
+    tiny_run, photos, tmp_path, fldet
+):
+    photo, command = photos / "0.png", ("predict", tiny_run[1], photos / "0.png", "--device", "cpu")
+    common = ("--score-thr", LOW)
+    fldet(*command, *common, "--out", tmp_path / "whole")
+    hidden = ("--hide-labels", "--hide-scores", "--line-width", "3")
+    fldet(*command, *common, "--out", tmp_path / "bare", *hidden)
+    whole, bare = (read_image(tmp_path / name / "pictures/0.png.jpg") for name in ("whole", "bare"))
+    line = by_file(tmp_path / "bare")["0.png"]
+    options = DrawOptions(hide_labels=True, hide_scores=True, line_width=3)
+    wanted = draw_boxes(
+        read_image(photo), line["boxes"], line["labels"], (), options=options, smallest=1
+    )
+    assert whole.shape == bare.shape == (64, 64, 3)
+    apart = [np.abs(one.astype(int) - wanted).mean() for one in (bare, whole)]  # JPEG blurs both
+    assert apart[0] < 0.7 * apart[1]
 
 
 def test_a_folder_of_predictions_is_not_overwritten_but_gone_on_with(tiny_run, photos, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from fldet.data.views import Views
 from fldet.engine.test import test as run_test
 from fldet.errors import UsageError
+from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector
-from fldet.inference.results import Detections
 from fldet.inference.views import DetectorOfViews
 
 

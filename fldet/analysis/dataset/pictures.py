@@ -25,6 +25,7 @@ from fldet.errors import DataError
 from fldet.files import write_atomically
 from fldet.pictures.boxes import Image, add_title, draw_boxes, draw_tagged_boxes, xyxy
 from fldet.pictures.figure import BLUE, PLAIN, VERMILION, figure, label, save, shortened
+from fldet.text import middle_cut
 
 _CELL = 480  # longer side of a picture in the contact sheet, in pixels
 _COVER_CELL = 640  # the same where small boxes matter
@@ -156,10 +157,10 @@ def cover_sheet(
 ) -> Path:
     """Draws images, at least one, as the network sees them; returns ``path`` (JPEG or PNG).
 
-    Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else vermilion and on
+    Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else orange-red and on
     top, with the IoU of their best anchor; crowd regions are sky blue.
     """
-    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; vermilion: none (its best IoU)"
+    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; orange-red: none (its best IoU)"
     cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]
     return _write_sheet(cells, path, title)
 
@@ -179,7 +180,9 @@ def _cover_cell(image: SeenImage, class_names: Sequence[str], pos_iou_thr: float
         for row in order
     ]
     boxes, crowd = image.boxes[order] * factor, image.crowd[order]
-    return add_title(draw_tagged_boxes(small, boxes, tags, kinds[order], crowd), image.name[-40:])
+    return add_title(
+        draw_tagged_boxes(small, boxes, tags, kinds[order], crowd), middle_cut(image.name)
+    )
 
 
 def _fit(picture: Image, side: int = _CELL) -> tuple[Image, float]:
@@ -206,7 +209,7 @@ def _cell(
         names,
         crowd=[bool(flag_of(entry.get("iscrowd"))) for entry in entries],
     )
-    return add_title(drawn, Path(title).name[-40:])
+    return add_title(drawn, middle_cut(Path(title).name))
 
 
 def _grid(cells: Sequence[Image]) -> Image:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.result import BINS, ErrorAnalysis, mean_precision
-from fldet.pictures.boxes import PALETTE
+from fldet.pictures.colors import PALETTE
 from fldet.pictures.figure import (
     BLUE,
     PLAIN,

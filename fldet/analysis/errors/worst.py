@@ -13,7 +13,6 @@ from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.files import write_atomically
 from fldet.pictures.boxes import (
-    PALETTE,
     Image,
     add_title,
     draw_tagged_boxes,
@@ -22,6 +21,8 @@ from fldet.pictures.boxes import (
     side_by_side,
     xyxy,
 )
+from fldet.pictures.colors import PALETTE
+from fldet.text import middle_cut
 
 log = logging.getLogger("fldet")
 
@@ -69,7 +70,7 @@ def draw_image(picture: Image, worst: DrawnImage, analysis: ErrorAnalysis) -> Im
         _draw(picture, worst.detections, [_tag(box, analysis) for box in worst.detections]),
     )
     captions = ("truth", f"predictions, score >= {analysis.score_thr:g}")
-    name = Path(worst.file_name or str(worst.image_id)).name[-40:]
+    name = middle_cut(Path(worst.file_name or str(worst.image_id)).name)
     title = f"{name}: costs {100 * worst.cost:.2f} points of AP50"
     return _add_legend(add_title(side_by_side(*panes, captions=captions), title))
 

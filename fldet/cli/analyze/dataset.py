@@ -38,8 +38,8 @@ def dataset(
     """Say and draw what is in a data set.
 
     Classes, sizes, shapes and oddities are counted. The images of a config's training split are
-    drawn after its augmentation, with blue boxes where an anchor fits and vermilion ones where none
-    does; other images as they are in the file.
+    drawn after its augmentation, with blue boxes where an anchor fits and orange-red ones where
+    none does; other images as they are in the file.
     """
     note(f"fldet analyze dataset {source}")
     from fldet.analysis.dataset.analyze import analyze_dataset

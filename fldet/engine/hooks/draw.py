@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.hooks import Hook
 
 from fldet.files import write_atomically
-from fldet.pictures.boxes import Image, draw_boxes, read_image, side_by_side
+from fldet.pictures.boxes import DrawOptions, Image, draw_boxes, read_image, side_by_side
 from fldet.registry import HOOKS
 from fldet.text import file_name
 
@@ -30,16 +30,24 @@ class DrawHook(Hook):
         out_dir: folder of the pictures; it is made.
         score_thr: lowest score of a box that is drawn, in [0, 1].
         max_pictures: stop after so many in this process; None draws all.
+        hide_labels, hide_scores, line_width: see ``fldet.pictures.boxes.DrawOptions``.
     """
 
     priority = "LOW"
 
     def __init__(
-        self, out_dir: str, score_thr: float = 0.3, max_pictures: int | None = None
+        self,
+        out_dir: str,
+        score_thr: float = 0.3,
+        max_pictures: int | None = None,
+        hide_labels: bool = False,
+        hide_scores: bool = False,
+        line_width: int | None = None,
     ) -> None:
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
         self.max_pictures = max_pictures
+        self.options = DrawOptions(hide_labels, hide_scores, line_width)
         self.pictures: list[Path] = []  # written since the test began
         self._owners: dict[str, str] = {}
 
@@ -62,7 +70,8 @@ class DrawHook(Hook):
         for sample in outputs or ():
             if self.max_pictures is not None and len(self.pictures) >= self.max_pictures:
                 return
-            picture = draw_sample(read_image(Path(sample.img_path)), sample, names, self.score_thr)
+            image = read_image(Path(sample.img_path))
+            picture = draw_sample(image, sample, names, self.score_thr, self.options)
             data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
             self.pictures.append(write_atomically(self._path(sample), data))
 
@@ -74,7 +83,13 @@ class DrawHook(Hook):
         return self.out_dir / f"{file_name(name, marked=taken)}.jpg"
 
 
-def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: float) -> Image:
+def draw_sample(
+    image: Image,
+    sample: Any,
+    names: Sequence[str],
+    score_thr: float,
+    options: DrawOptions | None = None,
+) -> Image:
     """Returns predictions of at least ``score_thr`` beside ground truth.
 
     The image is (H, W, 3) uint8 BGR, as in its file; the boxes of the ``DetDataSample`` are xyxy in
@@ -82,11 +97,11 @@ def draw_sample(image: Image, sample: Any, names: Sequence[str], score_thr: floa
     """
     found = sample.pred_instances
     found = found[found.scores >= score_thr]
-    prediction = draw_boxes(
-        image, _boxes(found), _numbers(found.labels), names, scores=_numbers(found.scores)
-    )
+    options = options or DrawOptions()
+    labels, scores = _numbers(found.labels), _numbers(found.scores)
+    prediction = draw_boxes(image, _boxes(found), labels, names, scores=scores, options=options)
     boxes, labels, crowd = _ground_truth(sample)
-    truth = draw_boxes(image, boxes, labels, names, crowd=crowd)
+    truth = draw_boxes(image, boxes, labels, names, crowd=crowd, options=options)
     return side_by_side(
         prediction, truth, captions=(f"prediction (score >= {score_thr:.2f})", "ground truth")
     )

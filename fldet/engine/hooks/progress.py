@@ -1,17 +1,18 @@
 """Progress that a person can read: a bar on a terminal, plain lines elsewhere."""
 
 import logging
-import sys
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from rich.progress import Progress, TaskID
 
-from fldet.progress import make_bar
+from fldet.progress import make_bar, shows_bars
 from fldet.registry import HOOKS
 
 log = logging.getLogger("fldet")
+
+_EARLY = (1, 10)  # iterations of a run after which a line is due, for who waits for the first one
 
 
 @HOOKS.register_module()
@@ -19,7 +20,8 @@ class ProgressHook(Hook):
     """Shows losses, learning rate and remaining time while training, and images while testing.
 
     On a terminal it is one bar that is redrawn; elsewhere a line is logged every ``interval``
-    iterations and at each tenth of a test. Only the first process speaks.
+    iterations, after the first and the tenth of a run, and at each tenth of a test. Only the first
+    process speaks.
 
     Args:
         interval: iterations between two lines, and the window of the average losses.
@@ -29,18 +31,21 @@ class ProgressHook(Hook):
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
+        self._begun_at = 0  # iterations done before this run
         self._bar: Progress | None = None
         self._tasks: list[TaskID] = []
 
     def before_train(self, runner: Any) -> None:
         """Starts the training bar."""
+        self._begun_at = runner.iter
         self._push("train", runner.max_iters, runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
         """Shows the iteration just done."""
         done = runner.iter + 1
         self._advance(done, lambda: bar_status(runner, self.interval))
-        if self._lines() and (done % self.interval == 0 or done == runner.max_iters):
+        is_early = done - self._begun_at in _EARLY and self.interval > _EARLY[-1]
+        if self._lines() and (is_early or done % self.interval == 0 or done == runner.max_iters):
             log.info(
                 "iter %d/%d  %s", done, runner.max_iters, training_status(runner, self.interval)
             )
@@ -82,10 +87,10 @@ class ProgressHook(Hook):
             self._pop()
 
     def _lines(self) -> bool:
-        return is_main_process() and not sys.stderr.isatty()
+        return is_main_process() and self._bar is None
 
     def _push(self, name: str, total: int, done: int = 0) -> None:
-        if not (is_main_process() and sys.stderr.isatty()):
+        if not (is_main_process() and shows_bars()):
             return
         if self._bar is None:
             self._bar = make_bar()

@@ -11,7 +11,8 @@ from mmengine.structures import InstanceData
 
 from fldet.engine.hooks.draw import DrawHook
 from fldet.errors import DataError
-from fldet.pictures.boxes import color_of, read_image
+from fldet.pictures.boxes import read_image
+from fldet.pictures.colors import color_of
 from fldet.registry import DATASETS, HOOKS
 
 GREY = 100
@@ -97,6 +98,18 @@ def test_low_scores_are_left_out(tmp_path):
     left, _ = panes(run(tmp_path, sample(path, found=found), score_thr=0.4).pictures[0])
     assert near(left, color_of(0))[300, 110:290].mean() > 0.9
     assert not near(left, color_of(0))[300, 360:540].any()
+
+
+def test_names_are_left_out_of_both_sides(tmp_path):
+    path, box = write_image(tmp_path / "image.png"), [[100, 100, 300, 300]]
+    one, inks = sample(path, found=(box, [0], [0.9]), truth=(box, [1])), {}
+    for hide in (False, True):
+        hook = run(tmp_path, one, hide_labels=hide, hide_scores=hide)
+        inks[hide] = [
+            np.abs(pane[:95].astype(int) - GREY).max() for pane in panes(hook.pictures[0])
+        ]
+    assert min(inks[False]) > 60
+    assert max(inks[True]) < 30  # of the compression
 
 
 def test_ignored_boxes_are_dashed(tmp_path):

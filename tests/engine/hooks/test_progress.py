@@ -48,6 +48,16 @@ def test_a_line_every_interval_and_at_the_end(log):
     ]  # fmt: skip
 
 
+def test_in_a_pipe_the_first_line_does_not_wait_for_the_interval(log):
+    hook = ProgressHook(interval=50)
+    hook.before_train(runner(200, 300))  # that goes on from iteration 200
+    for done in range(200, 260):
+        hook.after_train_iter(runner(done, 300), done)
+    assert [message.split("  ")[0] for message in log.messages] == [
+        "iter 201/300", "iter 210/300", "iter 250/300"
+    ]  # fmt: skip
+
+
 def test_validation_figures_are_logged(log):
     ProgressHook().after_val_epoch(runner(9), {"coco/AP": 0.1234, "coco/AP50": 0.5})
     assert log.messages == ["val at iter 9  AP 0.123  AP50 0.500"]
