@@ -30,7 +30,7 @@ from pycocotools.cocoeval import COCOeval
 from fldet.inference.detector import Detector
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from timing import paired  # noqa: E402
+from timing import paired
 
 MOST = 1000  # detections of a class in a mosaic
 
@@ -137,7 +137,7 @@ def accuracy(way: Any, pictures: list[Any], truth: Any) -> dict[str, float]:
 
 
 def times(way: Any, detector: Detector, picture: Any, args: Any) -> dict[str, Any]:
-    """Returns median seconds of a picture with slices in batches and with SAHI, and their ratios."""
+    """Returns the median seconds of a picture with slices and with SAHI, and their ratios."""
     from sahi.predict import get_sliced_prediction
 
     rgb = np.ascontiguousarray(picture[..., ::-1])  # which SAHI takes
