@@ -1,6 +1,5 @@
 """A detector that looks at each picture several times: slices, the whole, mirrored, in sizes."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from fldet.data.views import View, Views, cut, seen_in
 from fldet.errors import UsageError
 from fldet.inference.detector import Detector, Image, Prepared, as_images, chunks
 from fldet.inference.results import Detections
-from fldet.models.fast.optimize import optimized
 from fldet.ops.merge import merge_views
 
 # Views are searched for scores from here on, so that the parts of an object meet whatever score is
@@ -49,9 +47,10 @@ class DetectorOfViews:
 
     def __init__(self, detector: Detector, views: Views) -> None:
         self.views = views
-        self.detector = detector = _faster(detector)
+        self.detector = detector = detector.faster()
         self.classes, self.device = detector.classes, detector.device
-        self._by_scale = {scale: detector.rescaled(scale) for scale in views.all_scales}
+        others = {scale: detector.rescaled(scale) for scale in views.all_scales if scale != 1}
+        self._by_scale = {1.0: detector, **others}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,16 +115,3 @@ class DetectorOfViews:
         boxes, scores, labels = merge_views(seen, size, self.views.tolerance)
         kept = scores >= score_thr
         return self.detector.named(boxes[kept], scores[kept], labels[kept])
-
-
-def _faster(detector: Detector) -> Detector:
-    """Returns a detector with an optimized copy of the model; itself if the model allows none."""
-    if not hasattr(detector.model, "backbone"):  # an exported one
-        return detector
-    try:
-        model = optimized(detector.model)
-    except UsageError:
-        return detector
-    faster = copy.copy(detector)
-    faster.model = model
-    return faster
