@@ -137,7 +137,7 @@ def accuracy(way: Any, pictures: list[Any], truth: Any) -> dict[str, float]:
 
 
 def times(way: Any, detector: Detector, picture: Any, args: Any) -> dict[str, Any]:
-    """Returns median seconds of a picture with slices in batches and with SAHI, and their ratios."""
+    """Returns the median seconds of a picture with slices and with SAHI, and their ratios."""
     from sahi.predict import get_sliced_prediction
 
     rgb = np.ascontiguousarray(picture[..., ::-1])  # which SAHI takes

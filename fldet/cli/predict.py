@@ -18,7 +18,7 @@ EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
   fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
   fldet predict model.onnx film.mp4 --every 25 --out film
-  fldet predict best.pth aerial.jpg --slice 640 --whole --out slices
+  fldet predict best.pth photo.jpg --slice 640 --whole --out slices
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
 """
 

@@ -1,6 +1,6 @@
 """Views of a picture that the network looks at one by one: slices, the whole, mirrored, larger."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,21 +144,22 @@ def rescaled(pipeline: Sequence[Mapping[str, Any]], scale: float) -> list[dict[s
     """Returns the steps of a test pipeline that resizes to another size.
 
     Raises:
-        ConfigError: it has no ``Resize`` with a ``scale``.
+        ConfigError: it has no ``Resize`` with a ``scale`` that keeps the ratio: what warps all
+            images to one size is for a network of that size.
     """
     steps = [dict(step) for step in pipeline]
     if scale == 1:
         return steps
-    resizes = [step for step in steps if _is_resize(step) and step.get("scale")]
-    if not resizes:
+    resizes = [step for step in steps if str(step.get("type")).rpartition(".")[2] == "Resize"]
+    if not any(step.get("scale") and step.get("keep_ratio") for step in resizes):
         raise ConfigError(
-            f"a look in {scale:g} times the size: the test pipeline resizes to no size",
-            expected="a Resize with scale=(WIDTH, HEIGHT) in the test pipeline",
+            f"no look in {scale:g} times the size: the test pipeline resizes to none, or warps",
+            expected="a Resize with scale=(WIDTH, HEIGHT) and keep_ratio=True in it",
             hint="leave the scales out of --tta",
         )
     for step in resizes:
-        sides = step["scale"]
-        step["scale"] = tuple(max(1, round(scale * side)) for side in _pair(sides))
+        sides = step["scale"] if isinstance(step["scale"], (list, tuple)) else [step["scale"]] * 2
+        step["scale"] = tuple(max(1, round(scale * side)) for side in sides)
     return steps
 
 
@@ -176,11 +177,3 @@ def pipeline_of_views(pipeline: Sequence[Mapping[str, Any]], views: Views) -> li
         )
     rescaled(steps, max(views.all_scales, key=lambda scale: abs(scale - 1)))
     return [load, {"type": "fldet.MakeViews", **asdict(views), "steps": steps}]
-
-
-def _is_resize(step: Mapping[str, Any]) -> bool:
-    return str(step.get("type")).rpartition(".")[2] == "Resize"
-
-
-def _pair(scale: Any) -> Iterator[Any]:
-    return iter(scale if isinstance(scale, (list, tuple)) else (scale, scale))

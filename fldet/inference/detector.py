@@ -44,6 +44,7 @@ from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, sh
 from fldet.inference.detections import Detections
 from fldet.inference.image_detector import Image, ImageDetector, chunks
 from fldet.inference.threshold import with_score_thr
+from fldet.models.fast.optimize import optimized
 from fldet.registry import MODELS
 
 if TYPE_CHECKING:
@@ -230,6 +231,18 @@ class Detector(ImageDetector):
             self._unproven = None
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
+
+    def faster(self) -> "Detector":
+        """Returns this detector with an optimized copy of its model, if there can be one.
+
+        Scores are within 1e-5 of the model's; see ``fldet.models.fast.optimize``.
+        """
+        if not hasattr(self.model, "backbone"):  # an exported one
+            return self
+        other = copy.copy(self)
+        with contextlib.suppress(UsageError):
+            other.model = optimized(self.model)
+        return other
 
     def rescaled(self, scale: float) -> "Detector":
         """Returns this detector with a pipeline that resizes to another size; see ``rescaled``."""

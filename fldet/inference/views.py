@@ -1,6 +1,5 @@
 """A detector that looks at each picture several times: slices, the whole, mirrored, in sizes."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from fldet.errors import UsageError
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
 from fldet.inference.image_detector import Image, ImageDetector
-from fldet.models.fast.optimize import optimized
 from fldet.ops.merge import merge_views
 
 # Views are searched for scores from here on, so that the parts of an object meet whatever score is
@@ -50,9 +48,10 @@ class DetectorOfViews(ImageDetector):
 
     def __init__(self, detector: Detector, views: Views) -> None:
         self.views = views
-        self.detector = detector = _faster(detector)
+        self.detector = detector = detector.faster()
         self.classes, self.device = detector.classes, detector.device
-        self._by_scale = {scale: detector.rescaled(scale) for scale in views.all_scales}
+        others = {scale: detector.rescaled(scale) for scale in views.all_scales if scale != 1}
+        self._by_scale = {1.0: detector, **others}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,16 +109,3 @@ class DetectorOfViews(ImageDetector):
         )
         kept = scores >= score_thr
         return self.detector.named(boxes[kept], scores[kept], labels[kept])
-
-
-def _faster(detector: Detector) -> Detector:
-    """Returns a detector with an optimized copy of the model; itself if the model allows none."""
-    if not hasattr(detector.model, "backbone"):  # an exported one
-        return detector
-    try:
-        model = optimized(detector.model)
-    except UsageError:
-        return detector
-    faster = copy.copy(detector)
-    faster.model = model
-    return faster

@@ -254,3 +254,15 @@ def test_exit_code_3_when_the_tolerance_is_missed(work_dir, images, tmp_path, mo
         run_command(work_dir, format="torchscript", out=out, check=str(images))
     assert stop.value.exit_code == 3
     assert "differs from the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_exported_model_takes_slices_and_looks(onnx_file, work_dir, images):
+    image = cv2.imread(str(images / "1.png"))
+    found = [
+        one.with_views(48, whole=True, flip=True, scales=(1.5,)).predict(image)[0]
+        for one in (Detector.load(work_dir, device="cpu"), load_exported(onnx_file.file, "cpu"))
+    ]
+    assert min(map(len, found)) > 10
+    np.testing.assert_allclose(*(one.scores[:10] for one in found), atol=1e-4)
+    np.testing.assert_allclose(*(one.boxes[:10] for one in found), atol=1e-2)
