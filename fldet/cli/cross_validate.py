@@ -60,7 +60,7 @@ def cross_validate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train without each fold of the training images in turn, and test on it: mean and spread.
+    """Train without each fold of the images in turn, and test on it: mean and spread.
 
     Every image is tested once, by a model that has not seen it. Started again, it goes on. A fold
     that fails is named and the others go on; the exit code is 1 then.

@@ -2,16 +2,21 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from fldet.config.load import load_config
+from fldet.config.prepare import prepare_config
 from fldet.data.folds.files import ANNOTATIONS, DETECTIONS
 from fldet.data.folds.split import SplitOptions, split_data
+from fldet.data.formats.recognise import recognise
 from fldet.engine.results import TestResult
 from fldet.errors import ConfigError, DataError, StoppedError, UsageError
+from fldet.evaluation.ground_truth import load_truth, read_ground_truth, restrict
 from fldet.evaluation.out_of_fold import read_out_of_fold, write_out_of_fold
 from fldet.folds import Settings, cross_validate
+from fldet.folds.plan import begin, truth_of_folds
 from fldet.folds.result import fold_figure
 from fldet.inference.detector import Detector
 from fldet.inference.ensemble import Ensemble
@@ -148,3 +153,26 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / ANNOTATIONS).write_text(json.dumps(truth))
     with pytest.raises(DataError, match="the fold of an image is 3"):
         read_out_of_fold(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_truth_of_other_formats_has_the_ids_of_the_tests(
+    kind, tiny_config, voc_mini, bccd_yolo, tmp_path
+):
+    root = voc_mini / "VOCdevkit" / "VOC2007" if kind == "voc" else bccd_yolo
+    found = recognise(root)
+    config = load_config(tiny_config)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.dataset = {**found.options("train"), "pipeline": loader.dataset.pipeline}
+    begun = begin(config, SplitOptions(folds=2, stratify=True), tmp_path / "cv")
+    truth = truth_of_folds(begun)
+    assert all(Path(image["file_name"]).is_file() for image in truth["images"])
+    for number in (1, 2):
+        cfg = load_config(begun.config, {"fold": number})
+        metric = prepare_config(cfg, phases=("test",)).test_evaluator
+        of_fold = load_truth("CocoMetric", None, metric.dataset)
+        ids = {image["id"] for image in truth["images"] if image["fold"] == number}
+        assert ids == set(of_fold.images)
+        whole = read_ground_truth(truth)
+        assert whole.categories == of_fold.categories
+        assert restrict(whole, ids, None).annotations == of_fold.annotations
