@@ -189,8 +189,15 @@ def checkpoints_of(path: Path) -> tuple[Path, ...]:
     """Returns the checkpoint of a file or a work dir; of a cross-validation, that of each fold."""
     if not is_folder_of_folds(path):
         return (resolve_checkpoint(path),)
-    numbers = read_folds(path).numbers
-    return tuple(resolve_checkpoint(work_dir_of_fold(path, number)) for number in numbers)
+    work_dirs = [work_dir_of_fold(path, number) for number in read_folds(path).numbers]
+    for work_dir in work_dirs:
+        if newest_checkpoint(work_dir) is None:
+            raise CheckpointError(
+                f"{path} is a folder of folds, and {work_dir.name} has no checkpoint",
+                expected="a folder in which fldet cross-validate has trained all folds",
+                hint="fldet cross-validate CONFIG trains them",
+            )
+    return tuple(map(resolve_checkpoint, work_dirs))
 
 
 def newest_checkpoint(work_dir: Path) -> Path | None:

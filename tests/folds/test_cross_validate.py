@@ -12,7 +12,7 @@ from fldet.data.folds.files import ANNOTATIONS, DETECTIONS
 from fldet.data.folds.split import SplitOptions, split_data
 from fldet.data.formats.recognise import recognise
 from fldet.engine.results import TestResult
-from fldet.errors import ConfigError, DataError, StoppedError, UsageError
+from fldet.errors import CheckpointError, ConfigError, DataError, StoppedError, UsageError
 from fldet.evaluation.ground_truth import load_truth, read_ground_truth, restrict
 from fldet.evaluation.out_of_fold import read_out_of_fold, write_out_of_fold
 from fldet.folds import Settings, cross_validate
@@ -42,6 +42,8 @@ def test_stopped_gone_on_with_and_read(config, commands, tmp_path):
     assert not (work / DETECTIONS).exists()
     with pytest.raises(DataError, match="the cross-validation is not done"):
         read_out_of_fold(work)
+    with pytest.raises(CheckpointError, match="and fold_2 has no checkpoint"):
+        Detector.load(work, device="cpu")
     before = len(done)
     written = cross_validate(config, TWO, work)
     assert [word for word, _ in done[before:]] == ["train", "test"]
