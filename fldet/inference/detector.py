@@ -41,6 +41,7 @@ from fldet.data.folds.files import is_folder_of_folds
 from fldet.data.views import Views, rescaled
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
+from fldet.evaluation.thresholds import Thresholds, read_thresholds
 from fldet.inference.results import Detections
 from fldet.registry import MODELS
 
@@ -52,6 +53,7 @@ Image = str | Path | npt.NDArray[np.uint8]
 
 # Images of one shape go through the network together; they are looked for in so many batches.
 WINDOW = 4
+SCORE_THR = 0.05  # lowest score, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Detector:
         pipeline: transforms of the test images as in a config.
         classes: names by label.
         device: where the network runs.
+        thresholds: as ``load`` takes them.
     """
 
     lowest_score = 0.0  # what is below it is left out in the file already
@@ -84,11 +87,14 @@ class Detector:
         pipeline: Sequence[Mapping[str, Any]],
         classes: tuple[str, ...],
         device: torch.device,
+        thresholds: Path | Mapping[str, Any] | Thresholds | None = None,
     ) -> None:
         self.model = model
         self.pipeline = [dict(step) for step in pipeline]
         self.classes = classes
         self.device = device
+        self.thresholds: Thresholds | None = None  # of the classes in their order
+        self.use_thresholds(thresholds)
         self.size_divisor = _size_divisor(model)  # what height and width are padded to multiples of
         self._load, self._transform = _build_pipeline(self.pipeline)
         # The file whose config has built but not looked at an image yet.
@@ -103,6 +109,7 @@ class Detector:
         device: str = "auto",
         *,
         trust: bool = False,
+        thresholds: Path | Mapping[str, Any] | Thresholds | None = None,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -118,20 +125,27 @@ class Detector:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
                 than tensors and plain values.
+            thresholds: the lowest score of each class: a file of ``fldet analyze thresholds``, or
+                scores by class name. None is what an exported model carries, if it does.
 
         Raises:
+            UsageError: the thresholds are of other classes.
             CheckpointError: unreadable, without a config, or of another model than the config's.
             ConfigError, UnavailableError: see ``fldet.errors``.
         """
         if is_folder_of_folds(Path(checkpoint)):
             from fldet.inference.ensemble import load_ensemble
 
-            return load_ensemble(Path(checkpoint), config, device, trust=trust)
+            ensemble = load_ensemble(Path(checkpoint), config, device, trust=trust)
+            ensemble.use_thresholds(thresholds)
+            return ensemble
         path = resolve_checkpoint(Path(checkpoint))
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported
 
-            return load_exported(path, device, trust=trust)
+            exported = load_exported(path, device, trust=trust)
+            exported.use_thresholds(thresholds)
+            return exported
         chosen = select_device(device)
         content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
@@ -143,14 +157,25 @@ class Detector:
         with contextlib.nullcontext() if config is not None else building(path, numbers):
             model = MODELS.build(cfg.model)
             detector = cls(model.eval(), pipeline, names, chosen)
+        detector.use_thresholds(thresholds)
         load_weights(model, content, path)
         model.to(chosen)
         detector._unproven = None if config is not None else path
         detector._is_stored = config is None
         return detector
 
+    def use_thresholds(self, source: Path | Mapping[str, Any] | Thresholds | None) -> None:
+        """Has detections count from a score of their class on; None changes nothing.
+
+        Raises:
+            DataError: the file is missing or malformed.
+            UsageError: a class has no threshold, or there is one of another class.
+        """
+        if source is not None:
+            self.thresholds = read_thresholds(source).for_classes(self.classes)
+
     def predict(
-        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
+        self, images: Image | Iterable[Image], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in each image, best scores first.
 
@@ -159,7 +184,8 @@ class Detector:
 
         Args:
             images: paths, or (H, W, 3) uint8 arrays in BGR order as OpenCV reads them; one or many.
-            score_thr: lowest score, in [0, 1].
+            score_thr: lowest score of all classes, in [0, 1]. None is the thresholds of the
+                detector; 0.05 where it has none.
             batch_size: most images at once.
 
         Raises:
@@ -231,9 +257,12 @@ class Detector:
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
 
     def detect(
-        self, prepared: Sequence[Prepared], score_thr: float = 0.05, batch_size: int = 8
+        self, prepared: Sequence[Prepared], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in images that are prepared; see ``predict``."""
+        by_class = self.thresholds if score_thr is None else None
+        if score_thr is None:
+            score_thr = SCORE_THR if by_class is None else by_class.lowest
         if not 0 <= score_thr <= 1:
             raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
         found: dict[int, Detections] = {}
@@ -241,6 +270,8 @@ class Detector:
             with self._explained("cannot find objects"):
                 results = self._detect_batch([prepared[row] for row in rows], score_thr)
             self._unproven = None
+            if by_class is not None:
+                results = [one.part(by_class.kept(one.scores, one.labels)) for one in results]
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
 

@@ -28,6 +28,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.names)
 
+    def part(self, kept: "npt.NDArray[np.bool_]") -> "Detections":
+        """Returns the objects for which ``kept`` (N,) is True."""
+        names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names)
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictResult:

@@ -1,15 +1,11 @@
 """What is on the page of a run, as data: figures, curves, and a gallery of images with boxes."""
 
-import base64
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
@@ -21,7 +17,8 @@ from fldet.analysis.loss_cdf.curves import LossCdf, read_curves
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.evaluation.figures import Figures
-from fldet.pictures.boxes import Image, read_image
+from fldet.pictures.boxes import read_image
+from fldet.pictures.pages import as_jpeg, data_uri
 from fldet.report.record import RunRecord
 from fldet.text import clock
 
@@ -29,8 +26,6 @@ SIDE = 480  # longer side of an image in the page, in pixels
 MAX_BYTES = 40_000  # of the JPEG of an image: 500 of them, as base64, stay below 30 MB
 LOWEST_SCORE = 0.05  # of the detections in the gallery
 STATES = ("correct", *KINDS, "ignored")  # a detection has one; missed is for objects
-
-_QUALITIES = (85, 75, 60, 45, 30, 15)
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Picture:
     @property
     def data_uri(self) -> str:
         """The image as a ``data:`` address."""
-        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
+        return data_uri(self.jpeg)
 
 
 @dataclass(frozen=True)
@@ -84,22 +79,9 @@ def take_pictures(analysis: ErrorAnalysis) -> tuple[tuple[Picture, ...], tuple[s
             gaps.append(f"Not in the gallery: {error.message}")
             continue
         height, width = image.shape[:2]
-        pictures.append(Picture(one.file_name, as_jpeg(image), (width, height), one, reason))
+        jpeg = as_jpeg(image, SIDE, MAX_BYTES)
+        pictures.append(Picture(one.file_name, jpeg, (width, height), one, reason))
     return tuple(pictures), tuple(gaps)
-
-
-def as_jpeg(image: Image) -> bytes:
-    """Returns an image of at most ``SIDE`` pixels a side, in at most about ``MAX_BYTES`` bytes."""
-    factor = min(1.0, SIDE / max(image.shape[:2]))
-    if factor < 1:
-        height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    data = b""
-    for quality in _QUALITIES:
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) <= MAX_BYTES:
-            break
-    return data
 
 
 def gallery_data(report: Report) -> dict[str, Any]:
