@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import DataError, UsageError, nearest, shorten
-from fldet.results import Share, read_stored
+from fldet.numeric import is_real
+from fldet.results import Share, read_stored, restored
 
 _WHAT = "file of thresholds"
 _HINT = "fldet analyze thresholds FOLDS_DIR writes one"
@@ -63,7 +64,7 @@ class Thresholds:
         return ", ".join(f"{name} {score:.3f}" for name, score in self.scores.items())
 
 
-def read_thresholds(source: Path | Mapping[str, Any] | Thresholds) -> Thresholds:
+def read_thresholds(source: str | Path | Mapping[str, Any] | Thresholds) -> Thresholds:
     """Returns thresholds from their file, or of scores by class name.
 
     Raises:
@@ -72,11 +73,10 @@ def read_thresholds(source: Path | Mapping[str, Any] | Thresholds) -> Thresholds
     if isinstance(source, Thresholds):
         return source
     if isinstance(source, Mapping):
-        found = Thresholds({str(name): float(score) for name, score in source.items()})
-        if not all(0 <= score <= 1 for score in found.scores.values()):
-            raise DataError(f"thresholds {shorten(dict(source))}", expected="scores in [0, 1]")
+        scores = {name: float(one) if is_real(one) else one for name, one in source.items()}
+        found = restored(Thresholds, {"scores": scores})
     else:
-        found = read_stored(source, Thresholds, what=_WHAT, hint=_HINT)
+        found = read_stored(Path(source), Thresholds, what=_WHAT, hint=_HINT)
     if not found.scores:
         raise DataError(f"no class in the thresholds {shorten(str(source))}", hint=_HINT)
     return found

@@ -87,7 +87,7 @@ class Detector:
         pipeline: Sequence[Mapping[str, Any]],
         classes: tuple[str, ...],
         device: torch.device,
-        thresholds: Path | Mapping[str, Any] | Thresholds | None = None,
+        thresholds: str | Path | Mapping[str, Any] | Thresholds | None = None,
     ) -> None:
         self.model = model
         self.pipeline = [dict(step) for step in pipeline]
@@ -109,7 +109,7 @@ class Detector:
         device: str = "auto",
         *,
         trust: bool = False,
-        thresholds: Path | Mapping[str, Any] | Thresholds | None = None,
+        thresholds: str | Path | Mapping[str, Any] | Thresholds | None = None,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -164,7 +164,7 @@ class Detector:
         detector._is_stored = config is None
         return detector
 
-    def use_thresholds(self, source: Path | Mapping[str, Any] | Thresholds | None) -> None:
+    def use_thresholds(self, source: str | Path | Mapping[str, Any] | Thresholds | None) -> None:
         """Has detections count from a score of their class on; None changes nothing.
 
         Raises:

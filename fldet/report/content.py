@@ -14,6 +14,8 @@ from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.analysis.log.read import TrainingLog, read_log
 from fldet.analysis.log.summary import summarize_log
 from fldet.analysis.loss_cdf.curves import LossCdf, read_curves
+from fldet.analysis.thresholds.result import FILE as THRESHOLDS
+from fldet.analysis.thresholds.result import ThresholdAnalysis, load
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.evaluation.figures import Figures
@@ -58,6 +60,7 @@ class Report:
     loss_cdf: LossCdf | None  # of the examples
     pictures: tuple[Picture, ...]  # of the gallery
     gaps: tuple[str, ...]  # a sentence for everything that is missing
+    thresholds: ThresholdAnalysis | None = None  # of each class
 
 
 def split_of(num_images: int) -> tuple[int, int]:
@@ -124,14 +127,20 @@ def _rounded(box: DrawnBox) -> list[float]:
 
 
 def report_of(
-    record: RunRecord, work_dir: Path, *, num_images: int = 60, score_thr: float = 0.3
+    record: RunRecord,
+    work_dir: Path,
+    *,
+    num_images: int = 60,
+    score_thr: float = 0.3,
+    thresholds: Path | None = None,
 ) -> Report:
     """Returns what is on the page of a run, with so many images in the gallery.
 
-    ``score_thr`` is the lowest score of confusions, and the gallery's first.
+    ``score_thr`` is the lowest score of confusions, and the gallery's first; ``thresholds`` the
+    file of those of each class, by default ``thresholds.json`` in the folder or its ``thresholds``.
 
     Raises:
-        DataError: the folder has neither a training nor a test.
+        DataError: the folder has neither a training nor a test, or ``thresholds`` cannot be read.
     """
     gaps = list(record.gaps)
     log = _training(work_dir, gaps)
@@ -162,6 +171,7 @@ def report_of(
         log=log,
         errors=errors,
         loss_cdf=loss_cdf,
+        thresholds=load(thresholds) if thresholds else _thresholds(work_dir, gaps),
         pictures=pictures,
         gaps=(*gaps, *unread),
     )
@@ -207,6 +217,16 @@ def find_loss_cdf(config: str, work_dir: Path, gaps: list[str]) -> LossCdf | Non
         weights = work_dir / curves.procedure.checkpoint
         if Path(curves.procedure.config).stem == config and os.path.isfile(weights):
             return curves
+    return None
+
+
+def _thresholds(work_dir: Path, gaps: list[str]) -> ThresholdAnalysis | None:
+    for folder in (work_dir, work_dir / "thresholds"):
+        if (folder / THRESHOLDS).is_file():
+            try:
+                return load(folder / THRESHOLDS)
+            except DataError as error:
+                gaps.append(f"Not read: {error.message}.")
     return None
 
 

@@ -22,10 +22,8 @@ from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.pictures.svg import MAX_POINTS, Line, line_chart
 from fldet.report.content import (
-    MAX_BYTES,
     STATES,
     Report,
-    as_jpeg,
     gallery_data,
     split_of,
     take_pictures,
@@ -152,15 +150,6 @@ def test_the_sample_is_drawn_from_the_images_that_are_not_the_worst(analysis):
 @pytest.mark.parametrize(("number", "split"), [(0, (0, 0)), (1, (1, 0)), (60, (30, 30))])
 def test_half_of_the_gallery_is_the_worst(number, split):
     assert split_of(number) == split
-
-
-def test_images_are_small_and_keep_their_shape():
-    noise = np.random.default_rng(0).integers(0, 256, (1200, 800, 3), np.uint8)
-    data = as_jpeg(noise)
-    assert len(data) <= MAX_BYTES
-    assert cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == (480, 320, 3)
-    small = cv2.imdecode(np.frombuffer(as_jpeg(noise[:10, :20]), np.uint8), 1)
-    assert small.shape == (10, 20, 3)
 
 
 # --- charts --------------------------------------------------------------------------------------

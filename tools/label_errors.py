@@ -1,6 +1,6 @@
 """Plants errors into annotations and counts how many of them are ranked first, by us and cleanlab.
 
-Usage: python tools/benchmarks/label_errors.py CONFIG... [--folds 2] [--share 0.05] [--seed 0]
+Usage: python tools/label_errors.py CONFIG... [--folds 2] [--share 0.05] [--seed 0]
 
 CONFIG names training data and a detector, as ``fldet init`` writes it. A share of the boxes is
 dropped, moved, relabelled or doubled, an equal number of each; the detector is trained on the rest
@@ -9,16 +9,17 @@ planted errors among as many boxes as there are planted errors, and among as man
 that share of all. A second finding of one error counts neither as right nor as wrong. Errors that
 the data had before are counted as wrong, by whomever they are found; Shapes has none.
 
-cleanlab's scores are those of ObjectLab (Tkachenko, Thyagarajan and Mueller, 2023); cleanlab and
-its scikit-learn and pandas must be installed. A folder that holds the detections already is not
-trained again.
+cleanlab's scores are those of ObjectLab (Tkachenko, Thyagarajan and Mueller, 2023), of the scores
+of the detector, and of these as probabilities, since its thresholds are made for such. cleanlab
+must be installed: pip install cleanlab. A folder that holds the detections already is not trained
+again.
 """
 
 import argparse
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 from mmengine.config import Config
 
 import fldet
-from fldet.analysis.labels.compute import find_label_errors
+from fldet.analysis.labels.compute import calibrated, find_label_errors
 from fldet.config.prepare import dataset_of
 from fldet.config.text import config_text
 from fldet.data.folds.files import (
@@ -39,7 +40,7 @@ from fldet.data.folds.files import (
 from fldet.data.image_lists import ONLY, WITHOUT, list_text
 from fldet.evaluation.detected import Detected, read_detected
 from fldet.evaluation.detections import load_detections
-from fldet.evaluation.matching import Floats, overlaps
+from fldet.evaluation.matching import Floats, detection_table, match, object_table, overlaps
 from fldet.evaluation.out_of_fold import write_out_of_fold
 from fldet.files import write_atomically
 from fldet.pictures.boxes import xyxy
@@ -183,6 +184,24 @@ def ours(detected: Detected) -> Ranked:
     return Ranked(findings, [one.image_id for one in found.images])
 
 
+def as_probabilities(detected: Detected) -> Detected:
+    """Returns the detections with the share of right ones of their score in its place."""
+    truth, categories = detected.truth, tuple(detected.truth.categories)
+    found = detection_table(detected.detections, truth.images, categories)
+    matches = match(found, object_table(truth.annotations, truth.images, categories))
+    p = calibrated(found.score, matches.correct)
+    entries = [
+        {
+            "image_id": truth.images[found.image[i]],
+            "category_id": categories[found.label[i]],
+            "bbox": found.boxes_xywh[i].tolist(),
+            "score": float(p[i]),
+        }
+        for i in range(len(p))
+    ]
+    return replace(detected, detections=entries)
+
+
 def cleanlabs(detected: Detected) -> Ranked:
     """Returns the ranking by ObjectLab's scores: of boxes, of detections, and of images."""
     from cleanlab.object_detection import rank
@@ -215,7 +234,7 @@ def cleanlabs(detected: Detected) -> Ranked:
     for i, (key, (boxes, _)) in enumerate(by_image.items()):
         for one, *quality in zip(boxes, moved[i], swapped[i], strict=True):
             suspects.append((np.nanmin(quality), (key, [one["id"]], [])))
-        found = np.concatenate([part for part in predictions[i]])  # as cleanlab orders them
+        found = np.concatenate(list(predictions[i]))  # as cleanlab orders them
         for row, quality in zip(found, overlooked[i], strict=True):
             if not np.isnan(quality):
                 box = [*row[:2].tolist(), *(row[2:4] - row[:2]).tolist()]
@@ -263,8 +282,13 @@ def rows_of(name: str, folder: Path, share: float) -> list[tuple[str, ...]]:
     images = {one["image_id"] for one in errors}
     most = round(share * len(detected.truth.images))
     rows = []
-    for who, rank in (("fldet", ours), ("cleanlab", cleanlabs)):
-        ranked = rank(detected)
+    probable = as_probabilities(detected)
+    for who, rank, what in (
+        ("fldet", ours, detected),
+        ("cleanlab", cleanlabs, detected),
+        ("cleanlab, probabilities", cleanlabs, probable),
+    ):
+        ranked = rank(what)
         counts = hits(ranked, errors, len(errors))
         of_kind = (f"{counts[kind]}/{sum(one['kind'] == kind for one in errors)}" for kind in KINDS)
         right = sum(key in images for key in ranked.images[:most])
