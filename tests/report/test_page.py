@@ -18,6 +18,7 @@ from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.log.read import Series, TrainingLog
 from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of
+from fldet.analysis.thresholds.result import ClassThreshold, ThresholdAnalysis
 from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.pictures.svg import MAX_POINTS, Line, line_chart
@@ -101,6 +102,10 @@ def report(analysis):
         loss_cdf=loss_cdf_of(sample),
         pictures=pictures,
         gaps=(*gaps, EVIL),
+        thresholds=ThresholdAnalysis(
+            {EVIL: ClassThreshold(0.375, 0.5, 0.25, 1 / 3, 0.3, 0.4, 8, 4, EVIL)},
+            *(EVIL, EVIL, EVIL, 0.5, 0.4, None, {}),
+        ),
     )
 
 
@@ -150,6 +155,13 @@ def test_the_sample_is_drawn_from_the_images_that_are_not_the_worst(analysis):
 @pytest.mark.parametrize(("number", "split"), [(0, (0, 0)), (1, (1, 0)), (60, (30, 30))])
 def test_half_of_the_gallery_is_the_worst(number, split):
     assert split_of(number) == split
+
+
+def test_thresholds_of_classes_stand_in_a_table(report):
+    page = render(report)
+    section = page[page.index('id="thresholds"') : page.index('id="training"')]
+    for number in ("0.375", "0.300 to 0.400", "0.500", "0.250", "0.333"):
+        assert number in section
 
 
 # --- charts --------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ detections of its class on it (IoU from 0.5), the scores of the kinds are
 
     missing    p of a detection without a box, less the more it overlaps one
     spurious   the share of its class that is found, times 1 - the largest p near it
-    moved      p of the detection of its class that it overlaps, times the square of the share of
-               the other boxes that fit their detection better
+    moved      p of the detection of its class that it overlaps, times 2 (1 - IoU) or 1, times the
+               share of the other boxes that fit their detection better
     class      p of a detection of another class on it, times 1 - own
     doubled    the IoU with another box, from 0.5 to 0.8 as 0 to 1
 
@@ -206,7 +206,8 @@ def _of_box(one: _Scene, g: int, own: int, usual: _Usual, names: list[str]) -> F
     seen = (one.p * (iou >= _SEEN)).max(initial=0)
     candidates = [("spurious", float(usual.found[one.label[g]] * (1 - seen)), -1)]
     if own >= 0:
-        candidates.append(("moved", float(one.p[own] * usual.better(iou[own]) ** 2), own))
+        apart = min(1.0, 2 * (1 - float(iou[own]))) * usual.better(float(iou[own]))
+        candidates.append(("moved", float(one.p[own]) * apart, own))
     other = one.p * (~same & (iou >= FOREGROUND))
     if other.max(initial=0) > 0:
         d = int(other.argmax())
