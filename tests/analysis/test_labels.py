@@ -18,7 +18,7 @@ from fldet.evaluation.ground_truth import read_ground_truth
 
 EVIL = "<b onclick=alert(1)>dog</b>&amp;'\""
 CAT, DOG = 10, 20
-IMAGES, PER_IMAGE, SIDE = 8, 6, 40
+IMAGES, PER_IMAGE, SIDE = 50, 6, 40
 
 
 def clean():
@@ -48,7 +48,7 @@ def clean():
         base = {"image_id": one["image_id"], "category_id": one["category_id"]}
         detections.append({**base, "bbox": [x + dx, y + dy, w, h], "score": score})
         # what is not sure of itself is wrong
-        detections.append({**base, "bbox": [x, y + 45, 30, 30], "score": 0.1 + 0.002 * place})
+        detections.append({**base, "bbox": [x, y + 45, 30, 30], "score": 0.1 + 0.001 * place})
     return content, detections
 
 
@@ -63,10 +63,7 @@ def first(content, detections):
 def test_nothing_likely_where_nothing_is_wrong():
     found = find_label_errors(detected(*clean()))
     assert found.annotations == IMAGES * PER_IMAGE
-    likely = [one for one in found.findings if one.score >= 0.5]
-    # of boxes that are all right, a few fit least
-    assert {one.kind for one in likely} <= {"moved"}
-    assert len(likely) <= 0.3 * found.annotations
+    assert not [one for one in found.findings if one.score >= 0.5]
 
 
 def test_a_box_that_lacks_is_missing():
@@ -77,7 +74,7 @@ def test_a_box_that_lacks_is_missing():
     assert (found.label, found.other_label) == ("", "cat" if gone["category_id"] == CAT else EVIL)
     assert found.box_xywh is None
     assert found.other_xywh == pytest.approx(gone["bbox"], abs=3)
-    assert found.score > 0.8
+    assert found.score > 0.5
 
 
 def test_a_box_without_a_detection_is_spurious():
@@ -88,7 +85,7 @@ def test_a_box_without_a_detection_is_spurious():
     found = first(content, detections)
     assert (found.kind, found.annotation_ids, found.label) == ("spurious", (1,), "cat")
     assert found.other_xywh is None
-    assert found.score > 0.9
+    assert found.score > 0.5
 
 
 def test_a_box_beside_its_object_is_moved():
@@ -121,7 +118,7 @@ def test_crowds_are_no_errors_and_what_lies_on_them_is_none():
     content, detections = clean()
     content["annotations"][9] |= {"iscrowd": 1}
     found = find_label_errors(detected(content, detections))
-    assert not [one for one in found.findings if one.score > 0.5 and one.kind != "moved"]
+    assert not [one for one in found.findings if one.score >= 0.5]
     assert 109 not in [key for one in found.findings for key in one.annotation_ids]
 
 
@@ -142,7 +139,8 @@ def test_probabilities_rise_with_the_score_and_sum_to_what_is_right():
     score = np.array([0.1, 0.9, 0.5, 0.4, 0.8])
     correct = np.array([False, True, False, True, True])
     p = calibrated(score, correct)
-    assert p.tolist() == [0, 1, 0.5, 0.5, 1]
+    # as if one more, with the best score, were wrong
+    assert p.tolist() == pytest.approx([0, 2 / 3, 0.5, 0.5, 2 / 3])
     assert len(calibrated(np.zeros(0), np.zeros(0, bool))) == 0
 
 

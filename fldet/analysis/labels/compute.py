@@ -1,14 +1,16 @@
 """How likely each annotation is wrong, from what models say that did not see it.
 
 The score of a detection is turned into the share of detections with such a score that lie on an
-annotated object of their class, p. From it, for an annotated box with ``own`` the largest p of the
-detections of its class on it (IoU from 0.5), the scores of the kinds are
+annotated object of their class, p. The scores of the kinds are probabilities by Bayes' rule, if one
+annotation in twenty is wrong: evidence that a share q of right annotations would show too makes
+``odds(q)`` = 0.05 / (0.05 + q). For an annotated box, ``own`` is the largest p of the detections of
+its class on it (IoU from 0.5).
 
-    missing    p of a detection without a box, less the more it overlaps one
-    spurious   the share of its class that is found, times 1 - the largest p near it
-    moved      p of the detection of its class that it overlaps, times 2 (1 - IoU) or 1, times the
-               share of the other boxes that fit their detection better
-    class      p of a detection of another class on it, times 1 - own
+    missing    odds((1 - p) / p) of a detection without a box, less the more it overlaps one
+    spurious   odds(share of the boxes of its class that is not found), times 1 - the largest p near
+    moved      of a detection of its class with an IoU below 0.5 odds((1 - p) / p), from 0.5 on
+               p 2 (1 - IoU) odds(share of the boxes that fit their detection no better)
+    class      odds((1 - p) / p) of a detection of another class on it, times 1 - own
     doubled    the IoU with another box, from 0.5 to 0.8 as 0 to 1
 
 A box gets the kind with the highest score; a picture the probability that one of its findings or
@@ -40,6 +42,7 @@ from fldet.evaluation.matching import (
 
 NEAR = 0.1  # IoU from which a detection and a box may be of one object
 LOWEST = 0.05  # score of the findings that are kept
+WRONG = 0.05  # share of annotations that are wrong, before they are looked at
 _SAME = (0.5, 0.8)  # IoU of two boxes from which, and up to which, they are more and more alike
 _SEEN = 0.3  # IoU from which a detection says that there is something
 
@@ -138,9 +141,14 @@ def calibrated(score: Floats, correct: Bools) -> Floats:
     """Returns the (N,) share of right detections with such a score, which rises with it."""
     order = np.argsort(score, kind="stable")
     p = np.empty(len(score))
-    if len(score):
-        p[order] = isotonic_regression(correct[order].astype(float)).x
+    # one more that is wrong, at the top: of a few that are all right nothing is certain
+    p[order] = isotonic_regression(np.append(correct[order], False).astype(float)).x[:-1]
     return p
+
+
+def odds(share: float) -> float:
+    """Returns how likely an annotation is wrong that looks as this share of right ones do."""
+    return WRONG / (WRONG + share)
 
 
 # --- what is usual in the data -------------------------------------------------------------------
@@ -204,16 +212,26 @@ def _of_box(one: _Scene, g: int, own: int, usual: _Usual, names: list[str]) -> F
     iou, same = one.iou[:, g], one.found_label == one.label[g]
     right = (one.p * (same & (iou >= FOREGROUND))).max(initial=0)
     seen = (one.p * (iou >= _SEEN)).max(initial=0)
-    candidates = [("spurious", float(usual.found[one.label[g]] * (1 - seen)), -1)]
+    candidates = [("spurious", odds(1 - usual.found[one.label[g]]) * (1 - float(seen)), -1)]
     if own >= 0:
-        apart = min(1.0, 2 * (1 - float(iou[own]))) * usual.better(float(iou[own]))
-        candidates.append(("moved", float(one.p[own]) * apart, own))
+        candidates.append(("moved", _moved(one.p[own], float(iou[own]), usual), own))
     other = one.p * (~same & (iou >= FOREGROUND))
     if other.max(initial=0) > 0:
         d = int(other.argmax())
-        candidates.append(("class", float(other[d] * (1 - right)), d))
+        candidates.append(("class", _odds_without(other[d]) * (1 - float(right)), d))
     kind, score, d = max(candidates, key=lambda candidate: candidate[1])
     return _finding(one, names, kind, score, (g,), d)
+
+
+def _moved(p: float, iou: float, usual: _Usual) -> float:
+    if iou < FOREGROUND:
+        return _odds_without(p)
+    return float(p) * 2 * (1 - iou) * odds(1 - usual.better(iou))
+
+
+def _odds_without(p: float) -> float:
+    """Returns the odds of a detection that is right with p, where no such box is."""
+    return odds(float((1 - p) / p)) if p > 0 else 0.0
 
 
 def _doubled(one: _Scene, names: list[str]) -> Iterator[Finding]:
@@ -234,7 +252,7 @@ def _missing(one: _Scene, own: Ints, names: list[str]) -> Iterator[Finding]:
     for d in np.argsort(-one.p, kind="stable").tolist():
         if free[d] and overlap[d] < FOREGROUND:
             free[mutual[d] >= FOREGROUND] = False
-            score = float(one.p[d] * (1 - overlap[d] / FOREGROUND))
+            score = _odds_without(one.p[d]) * (1 - float(overlap[d]) / FOREGROUND)
             yield _finding(one, names, "missing", score, (), d)
 
 
