@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fldet.data.annotations import id_of, image_path, read_annotations
+from fldet.data.annotations import category_ids, id_of, image_path, read_annotations
 from fldet.errors import DataError, UsageError
 from fldet.evaluation.detections import check_detections, load_detections
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
@@ -63,7 +63,7 @@ def read_detected(
         check_detections(
             entries,
             images=[id_of(one["id"]) for one in content["images"]],
-            categories=[id_of(one["id"]) for one in content["categories"]],
+            categories=category_ids(content["categories"], annotations).values(),
         )
     else:
         raise UsageError(

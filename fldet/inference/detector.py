@@ -260,11 +260,7 @@ class Detector:
         self, prepared: Sequence[Prepared], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in images that are prepared; see ``predict``."""
-        by_class = self.thresholds if score_thr is None else None
-        if score_thr is None:
-            score_thr = SCORE_THR if by_class is None else by_class.lowest
-        if not 0 <= score_thr <= 1:
-            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
         found: dict[int, Detections] = {}
         for rows in _of_one_shape([one.padded for one in prepared], batch_size):
             with self._explained("cannot find objects"):
@@ -328,6 +324,21 @@ def as_images(images: Image | Iterable[Image]) -> Iterable[Image]:
     if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         return [images]
     return images
+
+
+def wanted_scores(
+    score_thr: float | None, thresholds: Thresholds | None
+) -> tuple[float, Thresholds | None]:
+    """Returns the lowest score of all classes, and the thresholds that apply besides, if any.
+
+    Raises:
+        UsageError: ``score_thr`` is not in [0, 1].
+    """
+    if score_thr is None:
+        return (SCORE_THR if thresholds is None else thresholds.lowest), thresholds
+    if not 0 <= score_thr <= 1:
+        raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+    return score_thr, None
 
 
 def _size_divisor(model: Any) -> int:

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from fldet.data.views import View, Views, cut, seen_in
 from fldet.errors import UsageError
-from fldet.inference.detector import Detector, Image, Prepared, as_images, chunks
+from fldet.inference.detector import (
+    Detector,
+    Image,
+    Prepared,
+    as_images,
+    chunks,
+    wanted_scores,
+)
 from fldet.inference.results import Detections
 from fldet.models.fast.optimize import optimized
 from fldet.ops.merge import merge_views
@@ -51,6 +58,7 @@ class DetectorOfViews:
         self.views = views
         self.detector = detector = _faster(detector)
         self.classes, self.device = detector.classes, detector.device
+        self.thresholds = detector.thresholds
         self._by_scale = {scale: detector.rescaled(scale) for scale in views.all_scales}
 
     @property
@@ -64,7 +72,7 @@ class DetectorOfViews:
         return AT_ONCE
 
     def predict(
-        self, images: Image | Iterable[Image], score_thr: float = 0.05, batch_size: int = 8
+        self, images: Image | Iterable[Image], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in each image, best scores first; see ``Detector.predict``."""
         found: list[Detections] = []
@@ -90,20 +98,22 @@ class DetectorOfViews:
         )
 
     def detect(
-        self, prepared: Sequence[PreparedViews], score_thr: float = 0.05, batch_size: int = 8
+        self, prepared: Sequence[PreparedViews], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in pictures that are prepared; see ``Detector.predict``."""
-        if not 0 <= score_thr <= 1:
-            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
         lowest = min(score_thr, LOWEST_SCORE)
         if score_thr >= self.detector.lowest_score:  # else the detector says what is wrong
             lowest = max(lowest, self.detector.lowest_score)
         flat = [one for picture in prepared for _, one in picture.views]
         found = iter(self.detector.detect(flat, lowest, batch_size))
-        return [
+        merged = [
             self._merged(picture, [next(found) for _ in picture.views], score_thr)
             for picture in prepared
         ]
+        if by_class is None:
+            return merged
+        return [one.part(by_class.kept(one.scores, one.labels)) for one in merged]
 
     def _merged(
         self, picture: PreparedViews, found: Sequence[Detections], score_thr: float

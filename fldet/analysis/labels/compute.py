@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from fldet.analysis.labels.result import KINDS, Finding, JudgedImage, LabelAnalysis
+from fldet.analysis.labels.result import Finding, JudgedImage, LabelAnalysis
 from fldet.data.annotations import id_of
 from fldet.errors import DataError
 from fldet.evaluation.detected import Detected
@@ -110,7 +110,7 @@ def _scenes(detected: Detected) -> Iterator[_Scene]:
     counted = matches.counted
     p[counted] = calibrated(table.score[counted], matches.correct[counted])
     ids = _annotation_ids(detected)
-    by_id = {id_of(one["id"]): one for one in detected.content["images"]}
+    by_id: dict[Any, Any] = {id_of(one["id"]): one for one in detected.content["images"]}
     for place, key in enumerate(truth.images):
         d = slice(*np.searchsorted(table.image, [place, place + 1]).tolist())
         g = slice(*np.searchsorted(objects.image, [place, place + 1]).tolist())
@@ -260,7 +260,6 @@ def _finding(
     one: _Scene, names: list[str], kind: str, score: float, boxes: tuple[int, ...], d: int
 ) -> Finding:
     """Returns a finding of some boxes and a detection, -1 for none."""
-    assert kind in KINDS
     other, label, own_score = None, "", nan
     if d >= 0:
         other, label = one.found[d], names[one.found_label[d]]

@@ -51,7 +51,7 @@ def write_label_studio(analysis: LabelAnalysis, detected: Detected, path: Path) 
     Boxes are in percent of the image, as Label Studio has them; ``data.image`` is the path of the
     file, which its local storage serves.
     """
-    entries = {id_of(one["id"]): one for one in detected.content["images"]}
+    entries: dict[Any, Any] = {id_of(one["id"]): one for one in detected.content["images"]}
     by_image: dict[Any, list[Finding]] = {}
     for one in analysis.findings:
         by_image.setdefault(one.image_id, []).append(one)

@@ -105,8 +105,10 @@ def _by_class(detected: Detected, iou: float) -> list[_Ranked]:
         mine = np.flatnonzero((found.label == label) & matches.counted)
         mine = mine[np.argsort(-found.score[mine], kind="stable")]
         to_find = matches.counts & (objects.label == label)
-        columns = (found.score, matches.correct, found.image)
-        ranked.append(_Ranked(*(column[mine] for column in columns), objects.image[to_find]))
+        correct = matches.correct[mine]
+        ranked.append(
+            _Ranked(found.score[mine], correct, found.image[mine], objects.image[to_find])
+        )
     return ranked
 
 
