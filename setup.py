@@ -56,7 +56,9 @@ setup(
     package_data={
         "fldet": ["py.typed"],
         "fldet.compare": ["page.html.j2"],
-        "fldet.report": ["page.css", "page.html.j2", "page.js", "parts.html.j2"],
+        "fldet.analysis.labels": ["page.html.j2", "page.js"],
+        "fldet.pictures": ["page.css", "parts.html.j2"],
+        "fldet.report": ["page.html.j2", "page.js"],
     },
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),

@@ -10,6 +10,7 @@ Each line of fldet, marked or not, is also parsed, and its config loaded with it
 """
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -26,6 +27,8 @@ from typer.main import get_command
 
 from fldet.cli.main import app, expand_lists
 from fldet.config.load import find_config, load_config
+from fldet.data.folds.files import Folds, list_of_fold, write_folds
+from fldet.evaluation.out_of_fold import write_out_of_fold
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -129,6 +132,9 @@ ELSEWHERE = {
     ),
     "fldet data convert boxes.csv all.json --columns 'image=photo label=kind'": (
         *("tests/data/imported/test_readers.py", 'columns = "image=photo label=kind'),
+    ),
+    "fldet export best.pth --thresholds thresholds.json --out mine.onnx": (
+        *("tests/inference/test_export.py", "out=file, thresholds=path"),
     ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
@@ -414,6 +420,7 @@ class Sandbox:
         for name in ("FOLDER", "FOLDER_OF_BCCD", "FOLDER_OF_YOUR_DATA", "PATH"):
             (folder / name).symlink_to(coco)
         self._write_images()
+        self._write_out_of_fold(coco)
         self._link("images", coco / "val2017")
         for split in ("train", "val"):
             truth = coco / "annotations" / f"instances_{split}2017.json"
@@ -456,6 +463,24 @@ class Sandbox:
         for _ in range(30):
             film.write(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
         film.release()
+
+    def _write_out_of_fold(self, coco: Path) -> None:
+        """What a cross-validation leaves, whose models have found everything, and thresholds."""
+        content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+        for place, one in enumerate(content["images"]):
+            path = str(coco.resolve() / "val2017" / one["file_name"])
+            one |= {"fold": 1 + place % 2, "file_name": path}
+        keys = ("image_id", "category_id", "bbox")
+        found = [
+            {**{key: one[key] for key in keys}, "score": 0.5} for one in content["annotations"]
+        ]
+        folder, number = self.folder / "FOLDS_DIR", len(content["images"])
+        write_folds(Folds(2, 0, False, "", number, number), folder)
+        for fold in (1, 2):
+            list_of_fold(folder, fold).write_text("[]")
+        write_out_of_fold(folder, content, found)
+        scores = {one["name"]: 0.3 for one in content["categories"]}
+        (self.folder / "thresholds.json").write_text(json.dumps({"scores": scores}))
 
     def add_run(self, name: str) -> None:
         folder = self.folder / name

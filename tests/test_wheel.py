@@ -53,9 +53,12 @@ def test_the_wheel_has_every_config(tmp_path, installed_wheel):
 
 
 def test_the_wheel_has_what_the_page_of_a_report_is_made_of(installed_wheel):
-    report = installed_wheel / "fldet" / "report"
-    for name in ("page.css", "page.html.j2", "page.js"):
-        assert (report / name).stat().st_size > 1000
+    rooms = installed_wheel / "fldet"
+    for name in (
+        *("report/page.html.j2", "report/page.js", "pictures/page.css", "pictures/parts.html.j2"),
+        *("analysis/labels/page.html.j2", "analysis/labels/page.js"),
+    ):
+        assert (rooms / name).stat().st_size > 900
 
 
 def test_the_page_of_the_wheel_has_no_links_into_the_repository(installed_wheel):

@@ -44,6 +44,13 @@ def export(
             "first 20. Exit code 3 if boxes differ by 0.001 px or scores by 0.0001.",
         ),
     ] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Lowest score of each class, a file of fldet analyze thresholds, for the exported "
+            "file to carry; fldet predict uses them."
+        ),
+    ] = None,
     config: options.ConfigOfCheckpoint = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -59,6 +66,7 @@ def export(
         post_process=post_process,
         opset=opset,
         check=check,
+        thresholds=thresholds,
         config=config,
     )
     output = Output("export", as_json=json, quiet=quiet)

@@ -17,6 +17,7 @@ MOST_SCORES = 5
 EXAMPLES = """
   fldet predict work_dirs/retinanet_r18_shapes photo.jpg
   fldet predict best.pth data/images --format coco --format jsonl --score-thr 0.05 --gpus 8
+  fldet predict best.pth photo.jpg --thresholds thresholds.json
   fldet predict model.onnx film.mp4 --every 25 --out film
   fldet predict best.pth photo.jpg --slice 640 --whole --out slices
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
@@ -58,8 +59,18 @@ def predict(
         ),
     ] = None,
     score_thr: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest score that is kept.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Lowest score that is kept.",
+            show_default="the thresholds in an exported model, else 0.3",
+        ),
+    ] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(help="Lowest score of each class, a file of fldet analyze thresholds."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Largest number of images per batch.")] = 8,
     every: Annotated[int, typer.Option(min=1, help="Take every N-th frame of a video.")] = 1,
     slice_size: options.Slice = None,
@@ -95,7 +106,7 @@ def predict(
         from fldet.checkpoints.files import checkpoints_of
         from fldet.data.views import parse_views
         from fldet.engine.launch import relaunch
-        from fldet.inference.predict import check_options
+        from fldet.inference.predict import check_options, check_scores
         from fldet.inference.predict import predict as run
         from fldet.inference.sources import check_source
         from fldet.pictures.boxes import DrawOptions
@@ -105,6 +116,7 @@ def predict(
     if gpus > 1:
         check_source(source, gpus)
         check_options(source, out, wanted, resume=resume, overwrite=overwrite)
+        check_scores(score_thr, thresholds)
         checkpoints_of(checkpoint)
         relaunch(None, gpus, phases=(), device=device)
         return
@@ -115,6 +127,7 @@ def predict(
         config=config,
         formats=wanted,
         score_thr=score_thr,
+        thresholds=thresholds,
         batch_size=batch_size,
         every=every,
         views=views,

@@ -49,6 +49,13 @@ def report(
             help="Lowest score in the confusion matrix, and the gallery's initial threshold.",
         ),
     ] = 0.3,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Thresholds of the classes to show, a file of fldet analyze thresholds.",
+            show_default="thresholds.json in WORK_DIR or WORK_DIR/thresholds, if there is one",
+        ),
+    ] = None,
     cfg_options: options.CfgOptions = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -67,6 +74,7 @@ def report(
         out=out,
         images=images,
         score_thr=score_thr,
+        thresholds=thresholds,
         overrides=cfg_options or (),
     )
     value = {

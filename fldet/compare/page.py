@@ -7,8 +7,8 @@ from typing import Any
 
 from fldet.compare.result import Comparison, Contestant, measured
 from fldet.files import write_atomically
+from fldet.pictures.pages import page_environment, page_style
 from fldet.pictures.svg import Line, line_chart
-from fldet.report.page import page_environment, page_style
 from fldet.results import to_json
 from fldet.text import printable
 

@@ -42,7 +42,13 @@ from fldet.data.views import Views, rescaled
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
 from fldet.inference.detections import Detections
-from fldet.inference.image_detector import Image, ImageDetector, chunks
+from fldet.inference.image_detector import (
+    Image,
+    ImageDetector,
+    ThresholdSource,
+    chunks,
+    wanted_scores,
+)
 from fldet.inference.threshold import with_score_thr
 from fldet.models.fast.optimize import optimized
 from fldet.registry import MODELS
@@ -71,6 +77,7 @@ class Detector(ImageDetector):
         pipeline: transforms of the test images as in a config.
         classes: names by label.
         device: where the network runs.
+        thresholds: as ``load`` takes them.
     """
 
     lowest_score = 0.0  # what is below it is left out in the file already
@@ -81,11 +88,13 @@ class Detector(ImageDetector):
         pipeline: Sequence[Mapping[str, Any]],
         classes: tuple[str, ...],
         device: torch.device,
+        thresholds: ThresholdSource = None,
     ) -> None:
         self.model = model
         self.pipeline = [dict(step) for step in pipeline]
         self.classes = classes
         self.device = device
+        self.use_thresholds(thresholds)
         self.size_divisor = _size_divisor(model)  # what height and width are padded to multiples of
         self._load, self._transform = _build_pipeline(self.pipeline)
         self.source: Path | None = None  # the file of the weights
@@ -103,6 +112,7 @@ class Detector(ImageDetector):
         *,
         trust: bool = False,
         agnostic_nms: bool = False,
+        thresholds: ThresholdSource = None,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -119,23 +129,29 @@ class Detector(ImageDetector):
             trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
                 than tensors and plain values.
             agnostic_nms: suppress boxes across classes, so that an object has one box.
+            thresholds: the lowest score of each class: a file of ``fldet analyze thresholds``, or
+                scores by class name. None is what an exported model carries, if it does.
 
         Raises:
+            UsageError: the thresholds are of other classes.
             CheckpointError: unreadable, without a config, or of another model than the config's.
             ConfigError, UnavailableError: see ``fldet.errors``.
         """
         if is_folder_of_folds(Path(checkpoint)):
             from fldet.inference.ensemble import load_ensemble
 
-            return load_ensemble(
+            ensemble = load_ensemble(
                 *(Path(checkpoint), config, device), trust=trust, agnostic_nms=agnostic_nms
             )
+            ensemble.use_thresholds(thresholds)
+            return ensemble
         path = resolve_checkpoint(Path(checkpoint))
         if path.suffix in (".onnx", ".torchscript"):
             from fldet.inference.exported import load_exported
 
             detector: Detector = load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
             detector.source, detector.is_agnostic = path, agnostic_nms
+            detector.use_thresholds(thresholds)
             return detector
         chosen = select_device(device)
         content = read_checkpoint(path, trust=trust)
@@ -150,6 +166,7 @@ class Detector(ImageDetector):
         with contextlib.nullcontext() if config is not None else building(path, numbers):
             model = MODELS.build(cfg.model)
             detector = cls(model.eval(), pipeline, names, chosen)
+        detector.use_thresholds(thresholds)
         load_weights(model, content, path)
         model.to(chosen)
         detector._unproven = None if config is not None else path
@@ -219,16 +236,17 @@ class Detector(ImageDetector):
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
 
     def detect(
-        self, prepared: Sequence[Prepared], score_thr: float = 0.05, batch_size: int = 8
+        self, prepared: Sequence[Prepared], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in images that are prepared; see ``predict``."""
-        if not 0 <= score_thr <= 1:
-            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
         found: dict[int, Detections] = {}
         for rows in _of_one_shape([one.padded for one in prepared], batch_size):
             with self._explained("cannot find objects"):
                 results = self._detect_batch([prepared[row] for row in rows], score_thr)
             self._unproven = None
+            if by_class is not None:
+                results = [one[by_class.kept(one.scores, one.labels)] for one in results]
             found.update(zip(rows, results, strict=True))
         return [found[row] for row in range(len(prepared))]
 

@@ -46,6 +46,7 @@ def export(
     opset: int | None = None,
     check: str | None = None,
     config: str | None = None,
+    thresholds: Path | None = None,
 ) -> ExportResult:
     """Writes a model as ONNX or TorchScript and compares it with the checkpoint on images.
 
@@ -58,9 +59,12 @@ def export(
         opset: of ONNX; torch's choice if None.
         check: images to compare on: a file, folder or glob pattern; the first twenty of it.
         config: for a checkpoint that carries none.
+        thresholds: of ``fldet analyze thresholds``; the file carries them, and ``fldet predict``
+            uses them.
 
     Raises:
-        UsageError: a wrong option, a model of another kind, or the file exists.
+        UsageError: a wrong option, thresholds that do not fit, a model of another kind, or the
+            file exists.
         UnavailableError: a package is missing.
         CheckpointError, ConfigError, DataError: see ``fldet.errors``.
     """
@@ -69,10 +73,11 @@ def export(
     file = _free_file(out or path.with_suffix(f".{format}"), f".{format}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
         require(package)
-    detector = Detector.load(path, config, "cpu")
+    detector = Detector.load(path, config, "cpu", thresholds=thresholds)
     cfg = read_config(read_checkpoint(path), path, config)  # of a detector that was just built
     images = first_images(detector, check) if check else []
     description = describe_model(detector, cfg, where)
+    _check_thresholds(detector, description)
     log.info("writing %s", file)
     _write(detector, description, file, opset)
     if images:
@@ -80,6 +85,16 @@ def export(
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
     within = None if parity is None else is_within(parity)
     return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within)
+
+
+def _check_thresholds(detector: Detector, description: Mapping[str, Any]) -> None:
+    lowest = 1.0 if detector.thresholds is None else detector.thresholds.lowest
+    if description["post_process"] == "inside" and lowest < description["score_thr"]:
+        raise UsageError(
+            f"a threshold of {lowest:g} is below the score_thr of the model",
+            expected=f"{description['score_thr']:g} or more: the file leaves lower scores out",
+            hint="--post-process outside leaves all scores in",
+        )
 
 
 def _free_file(file: Path, ending: str) -> Path:
@@ -131,6 +146,7 @@ def describe_model(detector: Detector, cfg: Config, where: str) -> dict[str, Any
         "nms_pre": int(test_cfg.get("nms_pre", -1)),
         "max_per_img": int(test_cfg.get("max_per_img", -1)),
         "bbox_head": literal({**cfg.model.bbox_head, "test_cfg": cfg.model.test_cfg}),
+        **({"thresholds": detector.thresholds.scores} if detector.thresholds else {}),
         **(_of_ssd(detector, cfg) if is_ssd else {}),
     }
 

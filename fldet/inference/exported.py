@@ -20,13 +20,15 @@ from fldet.checkpoints.files import class_tuple
 from fldet.checkpoints.stored_config import building, checked, read_literals
 from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
-from fldet.errors import CheckpointError, UnavailableError, UsageError
+from fldet.errors import CheckpointError, FldetError, UnavailableError, UsageError
+from fldet.evaluation.thresholds import Thresholds
 from fldet.files import GIB, read_bytes
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared, as_batch
 from fldet.inference.networks import kinds_of_maps
 from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
+from fldet.results import restored
 
 KEY = "fldet"  # the entry of the metadata that describes the model
 Array = npt.NDArray[Any]
@@ -49,7 +51,11 @@ class ExportedDetector(Detector):
         if not self.inside:
             around.bbox_head = MODELS.build(ConfigDict(description["bbox_head"]))
         super().__init__(
-            around.eval(), description["pipeline"], tuple(description["classes"]), device
+            around.eval(),
+            description["pipeline"],
+            tuple(description["classes"]),
+            device,
+            description.get("thresholds"),
         )
         self._run = run
 
@@ -143,7 +149,17 @@ def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
         "post_process": "inside" if inside else "outside",
         "score_thr": score_thr,
         "classes": classes,
+        "thresholds": _thresholds(values.get("thresholds"), classes, path),
     }
+
+
+def _thresholds(value: Any, classes: tuple[str, ...], path: Path) -> Thresholds | None:
+    if value is None:
+        return None
+    try:
+        return restored(Thresholds, {"scores": value}).for_classes(classes)
+    except FldetError as error:
+        raise CheckpointError(f"{path}: its thresholds: {error.message}") from None
 
 
 def as_text(description: dict[str, Any]) -> str:

@@ -155,9 +155,13 @@ def _identity(item: Item) -> dict[str, Any]:
 
 
 def _settings(
-    checkpoint: Path, detector: Detector | DetectorOfViews, score_thr: float
+    checkpoint: Path, detector: Detector | DetectorOfViews, score_thr: float | None
 ) -> dict[str, Any]:
-    """Returns what all predictions in a folder must have in common."""
+    """Returns what all predictions in a folder must have in common.
+
+    ``score_thr`` None is the thresholds of the detector.
+    """
+    by_class = detector.thresholds.scores if score_thr is None and detector.thresholds else None
     digest = sha256()
     for path in checkpoints_of(checkpoint):
         with open(path, "rb") as file:
@@ -165,7 +169,7 @@ def _settings(
                 digest.update(block)
     return {
         "weights_sha256": digest.hexdigest(),
-        "score_thr": score_thr,
+        "score_thr": score_thr if by_class is None else by_class,
         "classes": list(detector.classes),
         **detector.settings,
     }

@@ -53,7 +53,7 @@ from fldet.inference.folder import (
     _settings,
     as_line,
 )
-from fldet.inference.image_detector import chunks
+from fldet.inference.image_detector import SURE, chunks
 from fldet.inference.results import PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
 from fldet.inference.views import AnyPrepared, DetectorOfViews
@@ -84,7 +84,8 @@ def predict(
     *,
     config: str | None = None,
     formats: Sequence[str] = ("pictures",),
-    score_thr: float = 0.3,
+    score_thr: float | None = None,
+    thresholds: Path | None = None,
     batch_size: int = 8,
     every: int = 1,
     views: Views | None = None,
@@ -108,7 +109,9 @@ def predict(
             ``predictions_2``, ... without predictions; to go on, the last one with some.
         config: for a checkpoint that carries none.
         formats: names of ``FORMATS``.
-        score_thr: lowest score, in [0, 1].
+        score_thr: lowest score of all classes, in [0, 1]. None is what an exported model carries,
+            else 0.3.
+        thresholds: in its place those of each class, a file of ``fldet analyze thresholds``.
         batch_size: most images at once.
         every: of a video, only each so many-th frame.
         views: how each image is looked at; None once, as a whole.
@@ -128,11 +131,17 @@ def predict(
     # under torchrun the first process refuses for all: it ends the others
     if place.rank == 0 or "TORCHELASTIC_RUN_ID" not in os.environ:
         check_options(source, out, formats, resume=resume, overwrite=overwrite)
+        check_scores(score_thr, thresholds)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
     loaded = Detector.load(
-        checkpoint, config, device, trust=trust_checkpoint, agnostic_nms=agnostic_nms
+        *(checkpoint, config, device),
+        trust=trust_checkpoint,
+        agnostic_nms=agnostic_nms,
+        thresholds=thresholds,
     )
+    if score_thr is None and loaded.thresholds is None:
+        score_thr = SURE
     detector = DetectorOfViews(loaded, views) if views else loaded
     with _groups(place) as patient, contextlib.ExitStack() as held:
         held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
@@ -141,7 +150,8 @@ def predict(
             settings |= {"agnostic_nms": True} if agnostic_nms else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
-        log.info("predicting on %s", device_name(detector.device))
+        kept = detector.thresholds if score_thr is None else score_thr
+        log.info("predicting on %s, scores from: %s", device_name(detector.device), kept)
         picture = (drawing or DrawOptions()) if "pictures" in formats else None
         run = _Run(detector, out, place, picture, score_thr, batch_size)
         return _run_all(run, items, patient, formats)
@@ -174,6 +184,12 @@ def check_options(
         raise _already_there(out, source)
 
 
+def check_scores(score_thr: float | None, thresholds: Path | None) -> None:
+    """Does nothing if one threshold or a file of them is given, or neither."""
+    if score_thr is not None and thresholds is not None:
+        raise UsageError("--score-thr and --thresholds", expected="one of the two")
+
+
 def _begun(items: Iterator[Item], source: str) -> Iterator[Item]:
     """Returns the items, of which there is at least one."""
     first = next(items, None)
@@ -190,7 +206,7 @@ class _Run:
     out: Path
     place: Place
     pictures: DrawOptions | None  # None draws none
-    score_thr: float
+    score_thr: float | None  # None: the thresholds of the detector
     batch_size: int
     counts: Counts = field(default_factory=Counts)
     first: list[str] = field(default_factory=list)  # the lines of the first images

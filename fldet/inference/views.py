@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.data.views import View, Views, cut, seen_in
-from fldet.errors import UsageError
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
-from fldet.inference.image_detector import Image, ImageDetector
+from fldet.inference.image_detector import Image, ImageDetector, wanted_scores
 from fldet.ops.merge import merge_views
 
 # Views are searched for scores from here on, so that the parts of an object meet whatever score is
@@ -50,6 +49,7 @@ class DetectorOfViews(ImageDetector):
         self.views = views
         self.detector = detector = detector.faster()
         self.classes, self.device = detector.classes, detector.device
+        self.thresholds = detector.thresholds
         others = {scale: detector.rescaled(scale) for scale in views.all_scales if scale != 1}
         self._by_scale = {1.0: detector, **others}
 
@@ -81,20 +81,22 @@ class DetectorOfViews(ImageDetector):
         )
 
     def detect(
-        self, prepared: Sequence[PreparedViews], score_thr: float = 0.05, batch_size: int = 8
+        self, prepared: Sequence[PreparedViews], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in pictures that are prepared; see ``Detector.predict``."""
-        if not 0 <= score_thr <= 1:
-            raise UsageError(f"score_thr {score_thr} is no score", expected="a number in [0, 1]")
+        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
         lowest = min(score_thr, LOWEST_SCORE)
         if score_thr >= self.detector.lowest_score:  # else the detector says what is wrong
             lowest = max(lowest, self.detector.lowest_score)
         flat = [one for picture in prepared for _, one in picture.views]
         found = iter(self.detector.detect(flat, lowest, batch_size))
-        return [
+        merged = [
             self._merged(picture, [next(found) for _ in picture.views], score_thr)
             for picture in prepared
         ]
+        if by_class is None:
+            return merged
+        return [one[by_class.kept(one.scores, one.labels)] for one in merged]
 
     def _merged(
         self, picture: PreparedViews, found: Sequence[Detections], score_thr: float

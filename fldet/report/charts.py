@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.pictures import shown_curves
 from fldet.analysis.errors.result import Calibration, ErrorAnalysis, ap50_of, mean_precision
 from fldet.analysis.log.pictures import LOG_SCALE_FROM
 from fldet.analysis.log.read import Series, TrainingLog, drawn_losses
 from fldet.analysis.loss_cdf.curves import LossCdf
+from fldet.evaluation.matching import AREAS, RECALLS
 from fldet.pictures.svg import Line, legend, line_chart
 from fldet.text import cell
 

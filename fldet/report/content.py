@@ -1,15 +1,11 @@
 """What is on the page of a run, as data: figures, curves, and a gallery of images with boxes."""
 
-import base64
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
@@ -18,10 +14,13 @@ from fldet.analysis.errors.result import DrawnBox, DrawnImage, ErrorAnalysis
 from fldet.analysis.log.read import TrainingLog, read_log
 from fldet.analysis.log.summary import summarize_log
 from fldet.analysis.loss_cdf.curves import LossCdf, read_curves
+from fldet.analysis.thresholds.result import FILE as THRESHOLDS
+from fldet.analysis.thresholds.result import ThresholdAnalysis, load
 from fldet.data.annotations import image_path
 from fldet.errors import DataError
 from fldet.evaluation.figures import Figures
-from fldet.pictures.boxes import Image, read_image
+from fldet.pictures.boxes import read_image
+from fldet.pictures.pages import as_jpeg, data_uri
 from fldet.report.record import RunRecord
 from fldet.text import clock
 
@@ -29,8 +28,6 @@ SIDE = 480  # longer side of an image in the page, in pixels
 MAX_BYTES = 40_000  # of the JPEG of an image: 500 of them, as base64, stay below 30 MB
 LOWEST_SCORE = 0.05  # of the detections in the gallery
 STATES = ("correct", *KINDS, "ignored")  # a detection has one; missed is for objects
-
-_QUALITIES = (85, 75, 60, 45, 30, 15)
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Picture:
     @property
     def data_uri(self) -> str:
         """The image as a ``data:`` address."""
-        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
+        return data_uri(self.jpeg)
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,7 @@ class Report:
     loss_cdf: LossCdf | None  # of the examples
     pictures: tuple[Picture, ...]  # of the gallery
     gaps: tuple[str, ...]  # a sentence for everything that is missing
+    thresholds: ThresholdAnalysis | None = None  # of each class
 
 
 def split_of(num_images: int) -> tuple[int, int]:
@@ -84,22 +82,9 @@ def take_pictures(analysis: ErrorAnalysis) -> tuple[tuple[Picture, ...], tuple[s
             gaps.append(f"Not in the gallery: {error.message}")
             continue
         height, width = image.shape[:2]
-        pictures.append(Picture(one.file_name, as_jpeg(image), (width, height), one, reason))
+        jpeg = as_jpeg(image, SIDE, MAX_BYTES)
+        pictures.append(Picture(one.file_name, jpeg, (width, height), one, reason))
     return tuple(pictures), tuple(gaps)
-
-
-def as_jpeg(image: Image) -> bytes:
-    """Returns an image of at most ``SIDE`` pixels a side, in at most about ``MAX_BYTES`` bytes."""
-    factor = min(1.0, SIDE / max(image.shape[:2]))
-    if factor < 1:
-        height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    data = b""
-    for quality in _QUALITIES:
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) <= MAX_BYTES:
-            break
-    return data
 
 
 def gallery_data(report: Report) -> dict[str, Any]:
@@ -142,14 +127,20 @@ def _rounded(box: DrawnBox) -> list[float]:
 
 
 def report_of(
-    record: RunRecord, work_dir: Path, *, num_images: int = 60, score_thr: float = 0.3
+    record: RunRecord,
+    work_dir: Path,
+    *,
+    num_images: int = 60,
+    score_thr: float = 0.3,
+    thresholds: Path | None = None,
 ) -> Report:
     """Returns what is on the page of a run, with so many images in the gallery.
 
-    ``score_thr`` is the lowest score of confusions, and the gallery's first.
+    ``score_thr`` is the lowest score of confusions, and the gallery's first; ``thresholds`` the
+    file of those of each class, by default ``thresholds.json`` in the folder or its ``thresholds``.
 
     Raises:
-        DataError: the folder has neither a training nor a test.
+        DataError: the folder has neither a training nor a test, or ``thresholds`` cannot be read.
     """
     gaps = list(record.gaps)
     log = _training(work_dir, gaps)
@@ -180,6 +171,7 @@ def report_of(
         log=log,
         errors=errors,
         loss_cdf=loss_cdf,
+        thresholds=load(thresholds) if thresholds else _thresholds(work_dir, gaps),
         pictures=pictures,
         gaps=(*gaps, *unread),
     )
@@ -225,6 +217,16 @@ def find_loss_cdf(config: str, work_dir: Path, gaps: list[str]) -> LossCdf | Non
         weights = work_dir / curves.procedure.checkpoint
         if Path(curves.procedure.config).stem == config and os.path.isfile(weights):
             return curves
+    return None
+
+
+def _thresholds(work_dir: Path, gaps: list[str]) -> ThresholdAnalysis | None:
+    for folder in (work_dir, work_dir / "thresholds"):
+        if (folder / THRESHOLDS).is_file():
+            try:
+                return load(folder / THRESHOLDS)
+            except DataError as error:
+                gaps.append(f"Not read: {error.message}.")
     return None
 
 

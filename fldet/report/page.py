@@ -3,19 +3,16 @@
 ``page.html.j2`` says what stands where, and escapes every text; here is what it shows.
 """
 
-import json
-import math
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fldet.analysis.errors.pictures import hex_color, shown_classes, shown_curves
 from fldet.analysis.errors.result import ErrorAnalysis
 from fldet.analysis.log.summary import summarize_log
 from fldet.analysis.loss_cdf.curves import procedure_text
+from fldet.pictures.pages import page_environment, page_style
 from fldet.report.charts import calibration_charts, loss_charts, precision_charts, training_charts
 from fldet.report.content import STATES, Report, gallery_data
 from fldet.text import printable
@@ -25,55 +22,9 @@ _HERE = Path(__file__).parent
 
 def render(report: Report) -> str:
     """Returns the page as HTML."""
-    environment = page_environment()
-    template = environment.get_template("page.html.j2")
+    template = page_environment(_HERE).get_template("page.html.j2")
     shown = _of_run(report) | (_of_errors(report.errors) if report.errors else {})
     return printable(template.render(report=report, errors=report.errors, **shown))
-
-
-def page_environment(*folders: Path) -> Environment:
-    """Returns what renders templates of some folders with ``parts.html.j2`` of this one.
-
-    ``page_style()`` is their style sheet. Texts are escaped; a name that is not given is an error.
-    """
-    environment = Environment(
-        loader=FileSystemLoader([*folders, _HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_function"] = _json
-    environment.filters |= {
-        "figure": _figure,
-        "fragment": lambda name: quote(name, errors="replace"),
-        "percent_of": _percent_of,
-    }
-    return environment
-
-
-def page_style() -> str:
-    """Returns the style sheet of pages."""
-    return _asset("page.css")
-
-
-def _asset(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
-
-
-def _json(value: Any, **_: Any) -> str:
-    """Returns short JSON; a letter that ``printable`` would write otherwise is escaped."""
-    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    """Returns a number, a dash for NaN."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _percent_of(value: float | None, largest: float) -> str:
-    share = 0 if value is None or math.isnan(value) else max(0.0, value) / (largest or 1)
-    return f"{100 * share:.1f}%"
 
 
 def _of_run(report: Report) -> dict[str, Any]:
@@ -83,7 +34,7 @@ def _of_run(report: Report) -> dict[str, Any]:
     drawn = {box.state for picture in report.pictures for box in picture.boxes.detections}
     return {
         "style": page_style(),
-        "script": _asset("page.js"),
+        "script": (_HERE / "page.js").read_text(encoding="utf-8"),
         "state_colors": {state: hex_color(state) for state in STATES if state != "ignored"},
         "metrics": [
             {

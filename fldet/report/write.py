@@ -30,6 +30,7 @@ def write_report(
     out: Path | None = None,
     images: int = 60,
     score_thr: float = 0.3,
+    thresholds: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> WrittenReport:
     """Writes one HTML page of a run: figures, curves, mistakes, and images to filter.
@@ -41,6 +42,8 @@ def write_report(
         out: the page; None is ``report.html`` in ``work_dir``.
         images: in the gallery: the worst, and as many at random.
         score_thr: lowest score of confusions; the gallery's first.
+        thresholds: of ``fldet analyze thresholds``, to be shown; by default ``thresholds.json`` in
+            ``work_dir`` or in its folder ``thresholds``, if it is there.
         overrides: of the config of the test, as ``load_config`` takes them: ``data_root=FOLDER``.
 
     Raises:
@@ -48,6 +51,8 @@ def write_report(
         ConfigError: ``config`` cannot be loaded.
     """
     record = read_run(work_dir, base=config, overrides=overrides)
-    content = report_of(record, work_dir, num_images=images, score_thr=score_thr)
+    content = report_of(
+        record, work_dir, num_images=images, score_thr=score_thr, thresholds=thresholds
+    )
     page = write_atomically(out or work_dir / "report.html", render(content))
     return WrittenReport(page, content)

@@ -12,13 +12,13 @@ import pytest
 from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.errors.kinds import KINDS, MISSED, ap50_after, judge
-from fldet.analysis.errors.matching import AREAS, assign, detection_table, object_table, overlaps
 from fldet.analysis.errors.pictures import hex_color, plot_errors
 from fldet.analysis.errors.result import ap50_of, load, save
 from fldet.analysis.errors.worst import draw_worst
 from fldet.errors import DataError
 from fldet.evaluation.coco import _load_engine, _run, evaluate_coco
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
+from fldet.evaluation.matching import AREAS, assign, detection_table, object_table, overlaps
 from fldet.pictures.colors import PALETTE
 
 CAT, DOG = 10, 20

@@ -245,3 +245,33 @@ def test_a_divisor_that_is_none_is_refused_by_name(tiny_run, tmp_path, divisor):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises((CheckpointError, ConfigError), match=r"pad_size_divisor|a\.pth"):
         Detector.load(tmp_path / "a.pth", device="cpu")
+
+
+# --- thresholds of classes -----------------------------------------------------------------------
+
+
+def test_thresholds_keep_what_reaches_that_of_its_class(tiny_run, images, tmp_path):
+    everything = Detector.load(tiny_run[1], device="cpu").predict(images, 0.05, batch_size=1)
+    scores = np.concatenate([one.scores for one in everything])
+    by_class = {"circle": 0.05, "square": float(np.median(scores))}
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"scores": by_class}))
+    strict = Detector.load(tiny_run[1], device="cpu", thresholds=path)
+    found = strict.predict(images, batch_size=1)
+    assert sum(map(len, found)) < len(scores)
+    for one, every in zip(found, everything, strict=True):
+        kept = every.scores >= [by_class[name] for name in every.names]
+        assert same(one, every.part(kept))
+        assert one.names == every.part(kept).names
+    # a score of all classes comes before them
+    for one, every in zip(strict.predict(images, 0.05, batch_size=1), everything, strict=True):
+        assert same(one, every)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [({"circle": 0.5}, "no threshold of the class 'square'"), ({"cat": 0.5}, "the class 'cat'")],
+)
+def test_thresholds_of_other_classes_are_refused(tiny_run, scores, words):
+    with pytest.raises(UsageError, match=words):
+        Detector.load(tiny_run[1], device="cpu", thresholds=scores)

@@ -145,6 +145,31 @@ def test_torchscript_beside_the_checkpoint(work_dir, images):
     assert export(work_dir, format="torchscript", out=work_dir / "b.torchscript").parity is None
 
 
+def test_an_exported_model_carries_thresholds_and_uses_them(work_dir, images, tmp_path):
+    by_class = {"circle": 0.9999, "square": 0.05}
+    path, file = tmp_path / "thresholds.json", tmp_path / "c.torchscript"
+    path.write_text(json.dumps({"scores": by_class}))
+    export(work_dir, format="torchscript", out=file, thresholds=path)
+    carried = Detector.load(file, device="cpu", trust=True)
+    assert carried.thresholds.scores == by_class
+    files = sorted(images.glob("*.png"))
+    assert {name for one in carried.predict(files) for name in one.names} == {"square"}
+    out = tmp_path / "out"
+    predict(file, str(images), out, formats=(), device="cpu", trust_checkpoint=True)
+    assert json.loads((out / "predict.json").read_text())["score_thr"] == by_class
+    with pytest.raises(UsageError, match="no threshold of the class 'square'"):
+        Detector.load(file, device="cpu", trust=True, thresholds={"circle": 0.5})
+
+
+def test_a_threshold_that_the_file_would_not_reach_is_refused(work_dir, tmp_path):
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"scores": {"circle": 0.5, "square": 0.001}}))
+    detector = Detector.load(work_dir, device="cpu", thresholds=path)
+    with pytest.raises(UsageError, match=r"a threshold of 0\.001 is below the score_thr"):
+        module._check_thresholds(detector, {"post_process": "inside", "score_thr": 0.05})
+    module._check_thresholds(detector, {"post_process": "outside", "score_thr": 0.05})
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

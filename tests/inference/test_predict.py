@@ -523,3 +523,20 @@ def test_killed_and_resumed_nothing_is_lost_or_twice(tiny_run, tiny_coco, tmp_pa
     result = run(tiny_run, photos, tmp_path / "out", score_thr=0.3, formats=(), resume=True)
     assert (result.already_done, result.images) == (before, 400 - before)
     assert len(by_file(tmp_path / "out")) == 400
+
+
+def test_thresholds_of_classes_are_used_named_and_kept(tiny_run, photos, tmp_path, caplog):
+    by_class = {"circle": 0.9999, "square": LOW}
+    path, out = tmp_path / "thresholds.json", tmp_path / "out"
+    path.write_text(json.dumps({"scores": by_class}))
+    options = {"score_thr": None, "formats": (), "batch_size": 1}
+    with caplog.at_level("INFO", "fldet"):
+        run(tiny_run, photos, out, thresholds=path, **options)
+    assert "scores from: circle 1.000, square 0.050" in caplog.text
+    assert {name for line in by_file(out).values() for name in line["names"]} == {"square"}
+    assert json.loads((out / "predict.json").read_text())["score_thr"] == by_class
+    assert run(tiny_run, photos, out, thresholds=path, resume=True, **options).images == 0
+    with pytest.raises(UsageError, match="another score_thr"):
+        run(tiny_run, photos, out, resume=True, **options)
+    with pytest.raises(UsageError, match="--score-thr and --thresholds"):
+        run(tiny_run, photos, tmp_path / "other", thresholds=path)

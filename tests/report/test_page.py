@@ -18,14 +18,13 @@ from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.compute import find_errors
 from fldet.analysis.log.read import Series, TrainingLog
 from fldet.analysis.loss_cdf.curves import Procedure, Sample, loss_cdf_of
+from fldet.analysis.thresholds.result import ClassThreshold, ThresholdAnalysis
 from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
 from fldet.pictures.svg import MAX_POINTS, Line, line_chart
 from fldet.report.content import (
-    MAX_BYTES,
     STATES,
     Report,
-    as_jpeg,
     gallery_data,
     split_of,
     take_pictures,
@@ -103,6 +102,10 @@ def report(analysis):
         loss_cdf=loss_cdf_of(sample),
         pictures=pictures,
         gaps=(*gaps, EVIL),
+        thresholds=ThresholdAnalysis(
+            {EVIL: ClassThreshold(0.375, 0.5, 0.25, 1 / 3, 0.3, 0.4, 8, 4, EVIL)},
+            *(EVIL, EVIL, EVIL, 0.5, 0.4, None, {}),
+        ),
     )
 
 
@@ -154,13 +157,11 @@ def test_half_of_the_gallery_is_the_worst(number, split):
     assert split_of(number) == split
 
 
-def test_images_are_small_and_keep_their_shape():
-    noise = np.random.default_rng(0).integers(0, 256, (1200, 800, 3), np.uint8)
-    data = as_jpeg(noise)
-    assert len(data) <= MAX_BYTES
-    assert cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == (480, 320, 3)
-    small = cv2.imdecode(np.frombuffer(as_jpeg(noise[:10, :20]), np.uint8), 1)
-    assert small.shape == (10, 20, 3)
+def test_thresholds_of_classes_stand_in_a_table(report):
+    page = render(report)
+    section = page[page.index('id="thresholds"') : page.index('id="training"')]
+    for number in ("0.375", "0.300 to 0.400", "0.500", "0.250", "0.333"):
+        assert number in section
 
 
 # --- charts --------------------------------------------------------------------------------------

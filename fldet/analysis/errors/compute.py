@@ -8,7 +8,16 @@ import numpy as np
 
 from fldet.analysis.errors.collect import TestedData
 from fldet.analysis.errors.kinds import KINDS, MISSED, Judged, ap50_after, judge
-from fldet.analysis.errors.matching import (
+from fldet.analysis.errors.result import (
+    BINS,
+    Calibration,
+    DrawnBox,
+    DrawnImage,
+    ErrorAnalysis,
+    Kind,
+)
+from fldet.errors import DataError
+from fldet.evaluation.matching import (
     AREAS,
     Floats,
     Ints,
@@ -19,15 +28,6 @@ from fldet.analysis.errors.matching import (
     object_table,
     precision_curves,
 )
-from fldet.analysis.errors.result import (
-    BINS,
-    Calibration,
-    DrawnBox,
-    DrawnImage,
-    ErrorAnalysis,
-    Kind,
-)
-from fldet.errors import DataError
 
 
 def find_errors(

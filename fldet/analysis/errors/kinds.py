@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fldet.analysis.errors.matching import (
+from fldet.evaluation.matching import (
     FOREGROUND,
     Bools,
     Detections,

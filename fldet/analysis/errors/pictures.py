@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.analysis.errors.result import BINS, ErrorAnalysis, mean_precision
+from fldet.evaluation.matching import AREAS, RECALLS
 from fldet.pictures.colors import PALETTE
 from fldet.pictures.figure import (
     BLUE,

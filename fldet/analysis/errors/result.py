@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fldet.analysis.errors.kinds import KINDS
-from fldet.analysis.errors.matching import AREAS, RECALLS
 from fldet.errors import DataError
+from fldet.evaluation.matching import AREAS, RECALLS
 from fldet.files import write_atomically
 from fldet.results import SCHEMA, Count, Share, read_stored, to_jsonable
 

@@ -1,4 +1,4 @@
-"""Which detection found which object, and average precision from it, at IoU 0.5 as COCO has it.
+"""Which detection found which object, and average precision from it, as COCO has it.
 
 Flat arrays over a whole data set; images are gone through one by one, so that nothing larger than
 the boxes of one image squared is ever held. Per image and class the 100 best detections count.
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-FOREGROUND = 0.5  # IoU from which a detection has found an object
+FOREGROUND = 0.5  # IoU from which a detection has found an object, unless told otherwise
 MAX_DETECTIONS = 100  # of an image and class
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads a curve
 # Smallest and largest area of an object in square pixels, both included; COCO's names.
@@ -43,6 +43,7 @@ class Objects:
     boxes_xywh: Floats  # (M, 4) pixels
     area: Floats  # (M,) square pixels
     crowd: Bools  # (M,) True for a region that is not one object
+    row: Ints  # (M,) place in the annotations that the table was made of
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def object_table(
     crowd = np.array([one["iscrowd"] for one in annotations], bool)
     order = np.lexsort((label, image))
     boxes = _boxes(annotations)[order]
-    return Objects(image[order], label[order], boxes, area[order], crowd[order])
+    return Objects(image[order], label[order], boxes, area[order], crowd[order], order)
 
 
 def _places(
@@ -151,19 +152,21 @@ def overlaps(boxes_xywh: Floats, others_xywh: Floats, crowd: Bools) -> Floats:
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
-def match(detections: Detections, objects: Objects, area: str = "all") -> Matches:
+def match(
+    detections: Detections, objects: Objects, area: str = "all", lowest_iou: float = FOREGROUND
+) -> Matches:
     """Returns what each detection found among the objects of its class, of a key of ``AREAS``.
 
     In the order of falling scores each detection takes the free object with the largest IoU, from
-    0.5 on. One that finds none may lie on a crowd region, which is never used up, or on an object
-    of another size.
+    ``lowest_iou`` on. One that finds none may lie on a crowd region, which is never used up, or on
+    an object of another size.
     """
     smallest, largest = AREAS[area]
     counts = ~objects.crowd & (objects.area >= smallest) & (objects.area <= largest)
     found = np.full(len(detections.score), -1, np.int64)
     for image in each_image(detections, objects):
         g = image.objects
-        taken = assign(image.iou * image.same, counts[g], objects.crowd[g])
+        taken = assign(image.iou * image.same, counts[g], objects.crowd[g], lowest_iou)
         found[image.detections] = np.where(taken >= 0, taken + g.start, -1)
     own_area = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
     ignored = (own_area < smallest) | (own_area > largest)
@@ -172,7 +175,7 @@ def match(detections: Detections, objects: Objects, area: str = "all") -> Matche
     return Matches(found, ignored, counts)
 
 
-def assign(iou: Floats, counts: Bools, crowd: Bools) -> Ints:
+def assign(iou: Floats, counts: Bools, crowd: Bools, lowest_iou: float = FOREGROUND) -> Ints:
     """Returns the (D,) columns that the rows take one after the other, -1 for none.
 
     ``iou`` is (D, G), 0 where a row may not take a column. Columns in ``counts`` (G,) are preferred
@@ -180,8 +183,8 @@ def assign(iou: Floats, counts: Bools, crowd: Bools) -> Ints:
     """
     taken = np.full(len(iou), -1, np.int64)
     free = np.ones(iou.shape[1], bool)
-    for row in np.flatnonzero((iou >= FOREGROUND).any(axis=1)):
-        columns = np.flatnonzero((iou[row] >= FOREGROUND) & free).tolist()
+    for row in np.flatnonzero((iou >= lowest_iou).any(axis=1)):
+        columns = np.flatnonzero((iou[row] >= lowest_iou) & free).tolist()
         if columns:
             # Among equals the last column wins, as in COCO.
             best = max(columns, key=lambda column: (counts[column], iou[row, column], column))

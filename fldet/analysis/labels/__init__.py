@@ -1,0 +1,1 @@
+"""Which annotations are probably wrong."""

@@ -1,0 +1,1 @@
+"""The score of each class from which a detection is to count."""

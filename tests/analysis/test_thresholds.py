@@ -1,0 +1,178 @@
+"""Thresholds of classes: worked by hand, out of folds, as a command, and used by a detector."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fldet.analysis.thresholds.analyze import analyze_thresholds
+from fldet.analysis.thresholds.compute import Aim, find_thresholds
+from fldet.analysis.thresholds.result import load
+from fldet.data.folds.files import Folds, write_folds
+from fldet.errors import DataError, UsageError
+from fldet.evaluation.detected import Detected
+from fldet.evaluation.ground_truth import read_ground_truth
+from fldet.evaluation.thresholds import read_thresholds
+
+
+def scene(rows, *, images=1, objects=4, names=("cat",), folds=None):
+    """Detections as (score, right) or with image and class, over objects side by side.
+
+    Each class has so many ``objects`` in each image.
+    """
+    annotations, detections = [], []
+    boxes = {}
+    for image in range(images):
+        for label in range(len(names)):
+            boxes[image, label] = [[20.0 * i, 100.0 * label, 10.0, 10.0] for i in range(objects)]
+            annotations += [
+                {"id": len(annotations) + i, "image_id": image, "category_id": label, "bbox": box}
+                for i, box in enumerate(boxes[image, label], start=1)
+            ]
+    for score, right, *place in rows:
+        image, label = place or (0, 0)
+        box = boxes[image, label].pop() if right else [500.0, 500.0, 10.0, 10.0]
+        one = {"image_id": image, "category_id": label, "bbox": box, "score": score}
+        detections.append(one)
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(images)],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+    }
+    truth = read_ground_truth(content)
+    return Detected(content, truth, detections, "by hand", folds or {})
+
+
+# precision 1, 1, 2/3, 3/4, 3/5, 4/6; recall 1/4, 2/4, 2/4, 3/4, 3/4, 1; F1 2 tp / (n + 4)
+ROWS = [(0.9, 1), (0.8, 1), (0.7, 0), (0.6, 1), (0.5, 0), (0.4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("aim", "score", "figures", "remark"),
+    [
+        (Aim(), 0.4, (4 / 6, 1, 8 / 10), ""),
+        (Aim("precision", 0.75), 0.55, (3 / 4, 3 / 4, 6 / 8), ""),
+        (Aim("precision", 0.9), 0.75, (1, 2 / 4, 4 / 6), ""),
+        (Aim("recall", 0.5), 0.75, (1, 2 / 4, 4 / 6), ""),
+        (Aim("recall", 0.9), 0.4, (4 / 6, 1, 8 / 10), ""),
+    ],
+)
+def test_the_score_that_serves_an_aim(aim, score, figures, remark):
+    found = find_thresholds(scene(ROWS), aim).classes["cat"]
+    assert found.score == pytest.approx(score)  # in the middle of two scores
+    assert (found.precision, found.recall, found.f1) == pytest.approx(figures)
+    assert (found.objects, found.detections, found.remark) == (4, 6, remark)
+    assert found.low <= found.score <= found.high
+
+
+@pytest.mark.parametrize(
+    ("rows", "aim", "remark"),
+    [
+        ([(0.9, 0), (0.8, 1)], Aim("precision", 0.9), "precision 0.9 is not reached: 0.500"),
+        ([(0.9, 1), (0.8, 0)], Aim("recall", 0.9), "recall 0.9 is not reached: 0.250"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(rows, aim, remark):
+    assert find_thresholds(scene(rows), aim).classes["cat"].remark.startswith(remark)
+
+
+def test_equal_scores_cannot_be_parted():
+    found = find_thresholds(scene([(0.5, 1), (0.5, 0), (0.5, 1)]), Aim("precision", 0.9))
+    assert found.classes["cat"].precision == pytest.approx(2 / 3)
+
+
+def test_the_iou_counts():
+    shifted = scene([(0.9, 1)])
+    shifted.detections[0]["bbox"][0] += 3  # IoU 7/13
+    assert find_thresholds(shifted, Aim()).classes["cat"].recall == 0.25
+    assert find_thresholds(shifted, Aim(), iou=0.6).classes["cat"].recall == 0
+
+
+def test_a_class_without_objects_or_detections_gets_the_threshold_of_all():
+    detected = scene([*ROWS, (0.3, 0, 0, 1)], names=("cat", "dog", "cow"))
+    detected = Detected(
+        detected.content,
+        read_ground_truth(
+            {
+                **detected.content,
+                "annotations": [
+                    one for one in detected.content["annotations"] if one["category_id"] != 1
+                ],
+            }
+        ),
+        detected.detections,
+        "by hand",
+    )
+    found = find_thresholds(detected, Aim())
+    assert found.classes["dog"].remark.startswith("no objects")
+    assert found.classes["cow"].remark.startswith("no detections")
+    assert found.classes["dog"].score == found.classes["cow"].score == found.single
+
+
+def test_folds_give_the_interval_and_what_held_out_images_say():
+    """Two classes with scores of their own: no single threshold serves both."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for image in range(8):
+        for label, height in ((0, 0.8), (1, 0.3)):
+            rows += [(height + 0.1 * rng.random(), 1, image, label) for _ in range(4)]
+            rows += [(height - 0.05 - 0.1 * rng.random(), 0, image, label) for _ in range(9)]
+    folds = {image: 1 + image % 2 for image in range(8)}
+    found = find_thresholds(scene(rows, images=8, names=("cat", "dog"), folds=folds), Aim())
+    assert 0.75 < found.classes["cat"].low <= found.classes["cat"].high < 0.81
+    assert 0.25 < found.classes["dog"].low <= found.classes["dog"].high < 0.31
+    assert found.held_out.per_class > 0.98 > 0.85 > found.held_out.single
+
+
+def test_nothing_to_choose_from_is_an_error():
+    with pytest.raises(DataError, match="objects and detections"):
+        find_thresholds(scene([]), Aim())
+
+
+def written(tmp_path, detected, folds=2):
+    content = dict(detected.content)
+    for place, one in enumerate(content["images"]):
+        one |= {"fold": 1 + place % folds, "file_name": str(tmp_path / one["file_name"])}
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    number = len(content["images"])
+    write_folds(Folds(folds, 0, False, "", number, number), tmp_path)
+    for fold in range(1, folds + 1):
+        (tmp_path / f"fold_{fold}.json").write_text("[]")
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "detections.json").write_text(json.dumps(detected.detections))
+    return tmp_path
+
+
+def test_the_command_reads_a_folder_or_two_files_and_writes_what_is_read_back(fldet, tmp_path):
+    rows = [(score, right, image, 0) for image in range(2) for score, right in ROWS]
+    folder = written(tmp_path / "folds", scene(rows, images=2))
+    done = fldet("analyze", "thresholds", folder, "--out-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "largest F1 at IoU 0.5" in done.stdout
+    assert "thresholds of each fold alone" in done.stdout
+    path = tmp_path / "out" / "thresholds.json"
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {
+        *("thresholds.json", "thresholds.png", "thresholds.svg")
+    }
+    assert read_thresholds(path).scores == {"cat": pytest.approx(0.4)}
+    assert load(path).classes["cat"].objects == 8
+    files = {"detections": folder / "detections.json", "annotations": folder / "annotations.json"}
+    of_files = analyze_thresholds(**files, out_dir=tmp_path / "again").result
+    assert of_files.classes["cat"].score == pytest.approx(0.4)
+    assert "samples" in of_files.interval
+    assert of_files.held_out is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"at": "f2"}, "one aim"),
+        ({"precision": 0.9, "recall": 0.9}, "one aim"),
+        ({"precision": 1.5}, "--precision 1.5"),
+        ({"iou": 0.0}, "--iou 0"),
+        ({}, "either FOLDS_DIR"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        analyze_thresholds(None, **options, out_dir=tmp_path)
