@@ -117,6 +117,17 @@ ELSEWHERE = {
     ),
     "fldet data split FOLDER --group-by '^([^_]+)_' --out folds_by_patient": (  # other names
         *("tests/data/folds/test_split.py", 'group_by="^([01])"'),
+    "fldet train my_config.py --logger tensorboard": (  # the package may not be there
+        *("tests/engine/test_loggers.py", 'run("tensorboard")'),
+    ),
+    "fldet data inspect found/yolo": (  # what another line has written
+        *("tests/inference/writers/test_writers.py", "recognise(path, None if name in"),
+    ),
+    "fldet data inspect found/dataset.json --images photos": (
+        *("tests/inference/writers/test_writers.py", '"coco-dataset": "dataset.json"'),
+    ),
+    "fldet data convert boxes.csv all.json --columns 'image=photo label=kind'": (
+        *("tests/data/imported/test_readers.py", 'columns = "image=photo label=kind'),
     ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
