@@ -117,6 +117,7 @@ ELSEWHERE = {
     ),
     "fldet data split FOLDER --group-by '^([^_]+)_' --out folds_by_patient": (  # other names
         *("tests/data/folds/test_split.py", 'group_by="^([01])"'),
+    ),
     "fldet train my_config.py --logger tensorboard": (  # the package may not be there
         *("tests/engine/test_loggers.py", 'run("tensorboard")'),
     ),
