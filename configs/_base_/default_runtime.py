@@ -24,8 +24,6 @@ visualizer = dict(
     type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 log_level = 'INFO'
-# What is logged goes to these tools too, on this machine: ['tensorboard', 'mlflow', 'wandb', 'clearml'].
-loggers = None
 randomness = dict(seed=0)
 # A loss that is not finite stops the run; up to so many such batches are passed over instead.
 skip_nonfinite = 0
@@ -42,5 +40,3 @@ augment = 'none'
 oversample = None
 load_from = None
 resume = False
-# Large pictures are trained on in tiles: dict(size=640, overlap=0.2). docs/large-pictures.md.
-tiles = None

@@ -14,7 +14,7 @@ def write_yolo(lines: Sequence[Path], out: Path, classes: Sequence[str]) -> tupl
         for _ in write_labelled(pictures(lines), images, labels, ".txt", _rows):
             pass
         names = "".join(f"  {label}: {json.dumps(name)}\n" for label, name in enumerate(classes))
-        text = f"train: images\nval: images\nnames:\n{names}"  # YAML has JSON's texts
+        text = f"train: images\nnames:\n{names}"  # YAML has JSON's texts
         (folder / "data.yaml").write_text(text, encoding="utf-8")
     return (out / "yolo",)
 
