@@ -20,6 +20,7 @@ EXAMPLES = """
   fldet predict best.pth photo.jpg --thresholds thresholds.json
   fldet predict model.onnx film.mp4 --every 25 --out film
   fldet predict best.pth photo.jpg --slice 640 --whole --out slices
+  fldet predict best.pth film.mp4 --out frames --video found.mp4
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
 """
 
@@ -37,8 +38,8 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="An image, a folder with all below it, a quoted glob, a video, or - for one path "
-            "a line on stdin.",
+            help="An image, a folder with all below it, a quoted glob, a video, the address of an "
+            "image (https://...), camera:0, or - for one path a line on stdin.",
             metavar="SOURCE",
         ),
     ],
@@ -86,6 +87,10 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote into the folder.")
     ] = False,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Write the pictures of a video's frames as a video too, .mp4."),
+    ] = None,
     agnostic_nms: options.AgnosticNms = False,
     hide_labels: options.HideLabels = False,
     hide_scores: options.HideScores = False,
@@ -109,9 +114,12 @@ def predict(
         from fldet.inference.predict import check_options, check_scores
         from fldet.inference.predict import predict as run
         from fldet.inference.sources import check_source
+        from fldet.inference.video import check_video, write_video
         from fldet.pictures.boxes import DrawOptions
 
     wanted = formats or ["pictures"]
+    if video:
+        check_video(video, source, has_pictures="pictures" in wanted)
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if gpus > 1:
         check_source(source, gpus)
@@ -140,6 +148,8 @@ def predict(
         drawing=DrawOptions(hide_labels, hide_scores, line_width),
     )
     if result is not None:
+        if video and result.pictures:
+            note(f"wrote {write_video(source, result.pictures, video, every)}")
         output = Output("predict", as_json=json, quiet=quiet)
         output.result(result, text=lambda: prediction_text(result), essential=result.out)
         if result.skipped:

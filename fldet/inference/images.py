@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from fldet.errors import DataError
+from fldet.inference.remote import fetch_image, is_address
 from fldet.inference.sources import find_items, is_image
 
 Array = npt.NDArray[np.uint8]
@@ -59,6 +60,8 @@ def given_images(images: Any) -> Iterator[Given]:
 def _is_image_file(path: str | Path) -> bool:
     """Returns whether a path names no folder, video or pattern; one that is missing is named."""
     text = str(path)
+    if is_address(text):
+        return True
     if Path(text).is_file():
         return is_image(text) or not Path(text).stat().st_size
     return not (Path(text).is_dir() or any(letter in text for letter in "*?["))
@@ -73,9 +76,9 @@ def _of_source(source: str) -> Iterator[Given]:
 
 
 def _one(image: Any) -> Given:
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, Path)) and not is_address(str(image)):
         return Given(str(image), str(image))
-    pixels = image
+    pixels = fetch_image(image) if isinstance(image, str) else image
     if isinstance(image, Pillow.Image):
         upright = ImageOps.exif_transpose(image) or image
         pixels = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])

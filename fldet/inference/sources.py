@@ -1,4 +1,4 @@
-"""Images to predict on, one after the other: files, folders, globs, videos, paths on stdin.
+"""Images to predict on, one after the other: files, folders, globs, videos, cameras, addresses.
 
 Nothing is listed as a whole but the names in one folder at a time, and all that a glob pattern
 finds; these are sorted, so that several processes and a later run see the same order.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from fldet.data.image_files import for_opencv
 from fldet.errors import DataError, UsageError
 from fldet.files import other_than_file, read_bytes
+from fldet.inference.remote import fetch_image, is_address
 from fldet.text import file_name
 
 log = logging.getLogger("fldet")
@@ -37,6 +39,7 @@ _COPIES = (".ipynb_checkpoints", "__MACOSX")  # folders that programs fill by th
 _COPY = "._"  # begins the names of what macOS writes beside a file
 _LONGEST_PATH = 1 << 16  # bytes of a line on stdin; systems take 4096
 _TEXT = int.from_bytes(b"ansi", "little")  # FFmpeg draws the letters of a .txt file
+_CAMERA = re.compile(r"camera:(\d{1,3})")
 _ROOT, _UP = "_root", "_up"
 
 
@@ -86,14 +89,19 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
     """Returns an iterator over the images of a source.
 
     That is an image, a video, a folder (with all folders below it), a glob pattern (``**`` for any
-    folders), or ``-`` for one path a line on stdin. Of a video, only each so many-th frame is
-    taken.
+    folders), the address of an image, ``camera:0``, or ``-`` for one path a line on stdin. Of a
+    video or camera, only each so many-th frame is taken.
 
     Raises:
         DataError: there is no such file, or it is neither an image nor a video.
     """
     if source == "-":
         return _from_lines(sys.stdin.buffer)
+    if is_address(source):
+        name = os.path.basename(urlsplit(source).path) or "image"
+        return iter([Item(source, None, _picture_name(name), partial(fetch_image, source))])
+    if number := _CAMERA.fullmatch(source):
+        return _from_camera(source, int(number[1]), every)
     if os.path.isdir(source):
         return _walk(source)
     if os.path.isfile(source):
@@ -104,7 +112,8 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
         return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
     raise DataError(
         f"nothing to predict on: {source}",
-        expected="an image, a video, a folder, a quoted glob pattern, or - for paths on stdin",
+        expected="an image, a video, a folder, a quoted glob pattern, an address (https://...), "
+        "camera:0, or - for paths on stdin",
     )
 
 
@@ -116,10 +125,11 @@ def fixed_part(source: str) -> str:
 
 
 def check_source(source: str, processes: int) -> None:
-    """Does nothing if so many processes can share a source; there is one stdin."""
-    if source == "-" and processes > 1:
+    """Does nothing if so many processes can share a source; there is one stdin, one camera."""
+    if (source == "-" or _CAMERA.fullmatch(source)) and processes > 1:
+        shared = "the paths on stdin" if source == "-" else source
         raise UsageError(
-            f"{processes} processes cannot share the paths on stdin",
+            f"{processes} processes cannot share {shared}",
             expected="one process, or a folder or glob pattern as the source",
         )
 
@@ -262,6 +272,17 @@ def _opened_frames(capture: cv2.VideoCapture, file: str, every: int) -> Iterator
     capture.release()
     if number < stated:
         log.warning("%s ends after %d frames, its header says %d", file, number, stated)
+
+
+def _from_camera(source: str, number: int, every: int) -> Iterator[Item]:
+    """Returns the frames of a camera, until the command is stopped."""
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        raise DataError(
+            f"{source}: OpenCV cannot open this camera",
+            expected="camera:0 for the first one, connected and not in use",
+        )
+    return _opened_frames(capture, source, every)
 
 
 def _decode(capture: cv2.VideoCapture, file: str, number: int) -> npt.NDArray[np.uint8]:
