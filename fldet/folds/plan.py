@@ -33,8 +33,6 @@ from fldet.registry import dataset_class
 from fldet.runs.outcome import RESULT
 from fldet.runs.run import Run, Step, digest
 
-log = logging.getLogger("fldet")
-
 CONFIG = "config.py"
 
 
@@ -114,7 +112,11 @@ def detections_of(work_dir: Path) -> Path:
 def truth_of_folds(begun: Begun) -> dict[str, Any]:
     """Returns the ground truth of all images in folds as ``annotations.json`` has it."""
     cfg = load_config(begun.config, {"fold": 1})
-    kind, dataset = dataset_of(cfg, "test")
+    logging.disable(logging.INFO)  # nothing is trained or tested now
+    try:
+        kind, dataset = dataset_of(cfg, "test")
+    finally:
+        logging.disable(logging.NOTSET)
     content = kind.read_truth({key: dataset[key] for key in dataset if key != ONLY})
     folder, fold_of = kind.image_folder(dataset).absolute(), fold_of_names(begun.folder)
     listed = part_of(content, fold_of.keys(), listed=True)
