@@ -261,8 +261,8 @@ def test_thresholds_keep_what_reaches_that_of_its_class(tiny_run, images, tmp_pa
     assert sum(map(len, found)) < len(scores)
     for one, every in zip(found, everything, strict=True):
         kept = every.scores >= [by_class[name] for name in every.names]
-        assert same(one, every.part(kept))
-        assert one.names == every.part(kept).names
+        assert same(one, every[kept])
+        assert one.names == every[kept].names
     # a score of all classes comes before them
     for one, every in zip(strict.predict(images, 0.05, batch_size=1), everything, strict=True):
         assert same(one, every)

@@ -222,7 +222,7 @@ def test_a_file_of_another_program_is_refused_and_so_is_one_that_says_too_little
 def test_two_stages_are_refused(work_dir, tmp_path, monkeypatch):
     detector = Detector.load(work_dir, device="cpu")
     detector.model.bbox_head = torch.nn.Identity()
-    monkeypatch.setattr(module.Detector, "load", lambda *_: detector)
+    monkeypatch.setattr(module.Detector, "load", lambda *_, **__: detector)
     with pytest.raises(UsageError, match="cannot export a RetinaNet with Identity"):
         export(work_dir, format="torchscript", out=tmp_path / "x.torchscript")
 
