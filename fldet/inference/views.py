@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.data.views import View, Views, cut, seen_in
+from fldet.data.slicing.views import View, Views, cut, seen_in
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
 from fldet.inference.image_detector import Image, ImageDetector, wanted_scores

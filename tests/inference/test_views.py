@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.data.views import Views
+from fldet.data.slicing.views import Views
 from fldet.engine.test import test as run_test
 from fldet.errors import UsageError
 from fldet.inference.detections import Detections
