@@ -35,7 +35,7 @@ DATASETS = _child(
 TRANSFORMS = _child(
     "transform",
     mmdet_registry.TRANSFORMS,
-    *(f"fldet.data.{module}" for module in ("images", "transforms", "make_views")),
+    *(f"fldet.data.{module}" for module in ("images", "transforms", "slicing.make_views")),
 )
 # what turns detections into figures
 METRICS = _child("metric", mmdet_registry.METRICS, "fldet.evaluation.metrics")

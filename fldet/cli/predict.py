@@ -109,7 +109,7 @@ def predict(
     """
     with loading(f"predict {checkpoint}"):
         from fldet.checkpoints.files import checkpoints_of
-        from fldet.data.views import parse_views
+        from fldet.data.slicing.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.inference.predict import check_options, check_scores
         from fldet.inference.predict import predict as run

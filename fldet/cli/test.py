@@ -93,7 +93,7 @@ def test(
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     with loading(f"test {config}"):
         from fldet.config.load import load_config
-        from fldet.data.views import parse_views
+        from fldet.data.slicing.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.engine.test import test as run
         from fldet.pictures.boxes import DrawOptions

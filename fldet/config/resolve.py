@@ -22,8 +22,8 @@ from fldet.config.length import set_epochs, set_length
 from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import our_datasets, prepare_config, scale_learning_rate
 from fldet.config.train_step import set_train_step
+from fldet.data.slicing.views import Views, pipeline_of_views
 from fldet.data.stream import MOST_OF_A_SEED, is_seed
-from fldet.data.views import Views, pipeline_of_views
 from fldet.errors import ConfigError, shorten
 
 log = logging.getLogger("fldet")

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.data.tiles import Tiles
+from fldet.data.slicing.tiles import Tiles
 from fldet.errors import ConfigError, UsageError, shorten
 
 log = logging.getLogger("fldet")
@@ -18,7 +18,7 @@ def cut_into_tiles(cfg: Config, ours: Sequence[tuple[type, Any]], datasets: Sequ
     """Tells data sets of a training about the tiles, and assigners about ignored parts, in place.
 
     Args:
-        cfg: has ``tiles``, the arguments of ``fldet.data.tiles.Tiles``.
+        cfg: has ``tiles``, the arguments of ``fldet.data.slicing.tiles.Tiles``.
         ours: class and keywords of the training data sets that are fldet's.
         datasets: keywords of all of them.
 

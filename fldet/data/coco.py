@@ -29,7 +29,7 @@ from fldet.data.annotations import (
 from fldet.data.image_files import missing_files
 from fldet.data.image_lists import ONLY, WITHOUT, listed_content
 from fldet.data.images import BrokenImages
-from fldet.data.tiles import Tiles, tiled
+from fldet.data.slicing.tiles import Tiles, tiled
 from fldet.errors import BrokenImageError, DataError, shorten
 from fldet.registry import DATASETS
 
@@ -58,7 +58,7 @@ class CocoDataset(BaseDetDataset):
         only_images: JSON list of file names as the annotations have them, relative to
             ``data_root``: all others are left out.
         without_images: such a list: its images are left out.
-        tiles: ``fldet.data.tiles.Tiles`` as a dict: pictures are listed tile by tile.
+        tiles: ``fldet.data.slicing.tiles.Tiles`` as a dict: pictures are listed tile by tile.
         **kwargs: of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``,
             ``data_prefix=dict(img=...)``, ``pipeline``, ``metainfo=dict(classes=...)``,
             ``filter_cfg=dict(filter_empty_gt=..., min_size=...)``, ``indices``, ``test_mode``.

@@ -16,7 +16,7 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
 )
 from fldet.config.resolve import resolve_test
-from fldet.data.views import Views
+from fldet.data.slicing.views import Views
 from fldet.devices import device_name, select_device
 from fldet.engine.process_group import group_settings, process_group, unwrapped
 from fldet.engine.results import PrecisionCheck, TestResult

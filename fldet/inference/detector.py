@@ -38,7 +38,7 @@ from fldet.config.load import load_config
 from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config
 from fldet.data.folds.files import is_folder_of_folds
-from fldet.data.views import Views, rescaled
+from fldet.data.slicing.views import Views, rescaled
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError, shorten
 from fldet.inference.detections import Detections
@@ -190,7 +190,7 @@ class Detector(ImageDetector):
     ) -> "DetectorOfViews":
         """Returns a detector that looks at each image several times and merges what it finds.
 
-        See docs/large-pictures.md, and ``fldet.data.views.Views`` for the arguments.
+        See docs/large-pictures.md, and ``fldet.data.slicing.views.Views`` for the arguments.
 
         Raises:
             UsageError: views that cannot be.

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import torch
 
-from fldet.data.views import Views
+from fldet.data.slicing.views import Views
 from fldet.devices import device_name
 from fldet.engine.process_group import process_group
 from fldet.errors import (

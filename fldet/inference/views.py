@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fldet.data.views import View, Views, cut, seen_in
+from fldet.data.slicing.views import View, Views, cut, seen_in
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared
 from fldet.inference.image_detector import Image, ImageDetector, wanted_scores
@@ -16,6 +16,8 @@ from fldet.ops.merge import merge_views
 # Views are searched for scores from here on, so that the parts of an object meet whatever score is
 # asked for in the end.
 LOWEST_SCORE = 0.05
+# On a CPU a larger batch is slower: its maps ask for more memory than is kept for the next one.
+BATCH_ON_CPU = 2
 # Pictures in work, each with all its views; their batches are full.
 AT_ONCE = 2
 
@@ -88,6 +90,8 @@ class DetectorOfViews(ImageDetector):
         lowest = min(score_thr, LOWEST_SCORE)
         if score_thr >= self.detector.lowest_score:  # else the detector says what is wrong
             lowest = max(lowest, self.detector.lowest_score)
+        if self.device.type == "cpu":
+            batch_size = min(batch_size, BATCH_ON_CPU)
         flat = [one for picture in prepared for _, one in picture.views]
         found = iter(self.detector.detect(flat, lowest, batch_size))
         merged = [

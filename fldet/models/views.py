@@ -8,8 +8,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from fldet.data.make_views import ViewsOfPicture
-from fldet.data.views import Views, seen_in
+from fldet.data.slicing.make_views import ViewsOfPicture
+from fldet.data.slicing.views import Views, seen_in
 from fldet.ops.merge import merge_views
 
 

@@ -2,7 +2,7 @@
 
 docs/large-pictures.md states the rule. In short, for each class:
 
-1. what several looks at one region see is one detection;
+1. what several looks at one region see is one detection, of their mean;
 2. a part of an object goes where another slice sees more of the object;
 3. the parts of an object that no slice holds are joined: where two slices overlap, both see the
    same of it;
@@ -65,7 +65,8 @@ def merge_views(
 ) -> tuple[Array, Array, Array]:
     """Returns the boxes, scores and labels of a picture, best scores first.
 
-    A detection has the best score of those that it is made of. One view alone stays as it is.
+    A detection has the best score of the regions that it is made of, and in a region the mean over
+    all looks at it. One view alone stays as it is.
 
     Args:
         seen: one for each view, empty ones too.
@@ -82,7 +83,7 @@ def merge_views(
     inner = _inner_borders(regions, is_slice, size)
     found = _in_a_row(seen, keys)
     found = replace(found, cut=_touching(found.boxes, regions, inner, found.region, tolerance))
-    found = _fused(found, _pairs_of_looks(found))
+    found = _of_looks(found, seen, keys)
     found = found[~_seen_better(found, regions, is_slice, inner, tolerance)]
     found = _joined(found, regions)
     found = _fused(found, _pairs_of_regions(found, regions))
@@ -240,9 +241,10 @@ def _pairs_of_looks(found: _Found) -> Iterator[tuple[int, int]]:
     for number in np.unique(found.region):
         rows = np.flatnonzero(found.region == number)
         if len(np.unique(found.view[rows])) > 1:
-            for i, j in _alike(found[rows], found[rows]):
-                if i < j and found.view[rows[i]] != found.view[rows[j]]:
-                    yield int(rows[i]), int(rows[j])
+            pairs = _alike(found[rows], found[rows])
+            first, second = rows[pairs[:, 0]], rows[pairs[:, 1]]
+            of_two = (first < second) & (found.view[first] != found.view[second])
+            yield from zip(first[of_two].tolist(), second[of_two].tolist(), strict=True)
 
 
 def _pairs_of_regions(found: _Found, regions: Array) -> Iterator[tuple[int, int]]:
@@ -261,29 +263,56 @@ def _alike(one: _Found, other: _Found) -> Array:
     return np.argwhere((ious(one.boxes, other.boxes) >= SAME_IOU) & same)
 
 
+def _of_looks(found: _Found, seen: Sequence[Seen], keys: list[Any]) -> _Found:
+    """Returns what all looks at each region see, each object once.
+
+    Of each look its best box counts. The box is their mean by score; the score is the mean over all
+    looks, with 0 for those that do not see the object.
+    """
+    looks = np.bincount([keys.index((tuple(one.region), one.is_slice)) for one in seen])
+    boxes, scores = found.boxes.copy(), found.scores / looks[found.region]
+    kept = np.ones(len(found), bool)
+    for row, taken in _groups(found, _pairs_of_looks(found)):
+        kept[taken] = False
+        best: dict[int, int] = {}
+        for one in (row, *taken):
+            best.setdefault(int(found.view[one]), one)
+        rows = [*best.values()]
+        total = found.scores[rows].sum()
+        boxes[row] = found.scores[rows] @ found.boxes[rows] / total if total > 0 else boxes[row]
+        scores[row] = total / looks[found.region[row]]
+    return replace(found, boxes=boxes, scores=scores)[kept]
+
+
 def _fused(found: _Found, pairs: Iterator[tuple[int, int]]) -> _Found:
     """Returns detections where each has taken in those that are paired with it, best score first.
 
     A side of its box that is cut off is that of the best one which is not cut off there, and the
     outermost where all are.
     """
+    boxes, cut, kept = found.boxes.copy(), found.cut.copy(), np.ones(len(found), bool)
+    for row, taken in _groups(found, pairs):
+        kept[taken] = False
+        rows = [row, *taken]
+        boxes[row] = _best_sides(found.boxes[rows], found.cut[rows])
+        cut[row] = found.cut[rows].all(axis=0)
+    return replace(found, boxes=boxes, cut=cut)[kept]
+
+
+def _groups(found: _Found, pairs: Iterator[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
+    """Yields detections by falling score, each with those paired with it that are not taken yet."""
     partners: dict[int, list[int]] = {}
     for i, j in pairs:
         partners.setdefault(i, []).append(j)
         partners.setdefault(j, []).append(i)
-    if not partners:
-        return found
-    boxes, cut, kept = found.boxes.copy(), found.cut.copy(), np.ones(len(found), bool)
-    for row in sorted(partners, key=lambda one: -float(found.scores[one])):
-        if kept[row]:
-            taken = [one for one in partners[row] if kept[one]]
-            taken.sort(key=lambda one: -float(found.scores[one]))
-            kept[taken] = False
-            rows = [row, *taken]
-            boxes[row] = _best_sides(found.boxes[rows], found.cut[rows])
-            cut[row] = found.cut[rows].all(axis=0)
-            kept[row] = True
-    return replace(found, boxes=boxes, cut=cut)[kept]
+    order = sorted(partners, key=lambda row: -float(found.scores[row]))
+    rank = {row: place for place, row in enumerate(order)}
+    done: set[int] = set()
+    for row in order:
+        if row not in done:
+            taken = sorted((one for one in partners[row] if one not in done), key=rank.__getitem__)
+            done.update((row, *taken))
+            yield row, taken
 
 
 def _best_sides(boxes: Array, cut: Array) -> Array:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.data.views import Views
+from fldet.data.slicing.views import Views
 from fldet.engine.test import test as run_test
 from fldet.errors import UsageError
 from fldet.inference.detections import Detections
@@ -55,6 +55,7 @@ def test_slices_of_several_pictures_share_batches(detector, picture, monkeypatch
     monkeypatch.setattr(
         Detector, "_detect_batch", lambda s, b, t: sizes.append(len(b)) or detect(s, b, t)
     )
+    monkeypatch.setattr("fldet.inference.views.BATCH_ON_CPU", 8)
     together = detector.with_views(64, overlap=0.25).predict([picture, picture[:64]], batch_size=8)
     assert sizes == [8, 4]  # nine slices and three
     alone = detector.with_views(64, overlap=0.25).predict(picture[:64], batch_size=1)

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fldet.data.views import Views
+from fldet.data.slicing.views import Views
 from fldet.ops.merge import Seen, ious, merge_views
 
 SIZE, OVERLAP = 100, 0.3  # 30 pixels that neighbours share at least

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform, Compose
 
-from fldet.data.views import View, Views, cut, rescaled
+from fldet.data.slicing.views import View, Views, cut, rescaled
 from fldet.registry import TRANSFORMS
 
 
@@ -27,7 +27,7 @@ class MakeViews(BaseTransform):
 
     Args:
         steps: of the pipeline after the image is loaded.
-        **views: of ``fldet.data.views.Views``: ``size``, ``overlap``, ``whole``, ``flip``,
+        **views: of ``fldet.data.slicing.views.Views``: ``size``, ``overlap``, ``whole``, ``flip``,
             ``scales``.
     """
 

@@ -6,8 +6,8 @@ from fldet.config.load import format_config, load_config
 from fldet.config.prepare import prepare_config
 from fldet.config.tiles import cut_into_tiles
 from fldet.data.coco import CocoDataset
-from fldet.data.slices import slices
-from fldet.data.tiles import Tiles, tiled
+from fldet.data.slicing.slices import slices
+from fldet.data.slicing.tiles import Tiles, tiled
 from fldet.errors import ConfigError
 from fldet.registry import DATASETS
 

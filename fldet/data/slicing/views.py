@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fldet.data.slices import check_slices, slices
+from fldet.data.slicing.slices import check_slices, slices
 from fldet.errors import ConfigError, UsageError, shorten
 from fldet.numeric import is_number
 from fldet.ops.merge import Seen

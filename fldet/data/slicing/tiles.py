@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fldet.data.slices import check_slices, slices
+from fldet.data.slicing.slices import check_slices, slices
 from fldet.errors import UsageError, shorten
 from fldet.numeric import is_number
 

@@ -1,0 +1,1 @@
+"""Parts of large pictures: slices that are looked at, tiles that are trained on."""
