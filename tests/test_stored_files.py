@@ -29,6 +29,13 @@ from fldet.analysis.loss_cdf.curves import (
     write_json,
 )
 from fldet.analysis.speed_accuracy import analyze_speed_accuracy, speed_accuracy
+from fldet.analysis.thresholds.result import (
+    ClassThreshold,
+    HeldOut,
+    ThresholdAnalysis,
+)
+from fldet.analysis.thresholds.result import load as load_thresholds
+from fldet.analysis.thresholds.result import save as save_thresholds
 from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet
 from fldet.anchors.pictures import plot as plot_anchors
 from fldet.anchors.report import compute
@@ -37,6 +44,7 @@ from fldet.engine.results import PrecisionCheck, TestResult
 from fldet.errors import DataError, FldetError, shorten
 from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth
+from fldet.evaluation.thresholds import read_thresholds
 from fldet.files import read_arrays
 from fldet.paper.asked import asked_for
 from fldet.paper.plan import runs_in
@@ -117,6 +125,20 @@ def errors(folder):
     return json.loads(save(analysis, folder / "errors.json").read_text())
 
 
+def thresholds(folder):
+    cat = ClassThreshold(0.4, 0.5, 0.6, 0.55, 0.3, 0.5, 7, 9, "no")
+    curve = ((0.4, 0.5, 0.6, 0.55),)
+    analysis = ThresholdAnalysis(
+        {"cat": cat}, "F1", "folds", "here", 0.5, 0.3, HeldOut(0.5, 0.4), {"cat": curve}
+    )
+    return json.loads(save_thresholds(analysis, folder / "thresholds.json").read_text())
+
+
+def read_and_use_thresholds(path):
+    load_thresholds(path)
+    read_thresholds(path).for_classes(("cat",)).kept([0.5], [0])
+
+
 PROCEDURE = Procedure("r50", "best.pth", "val", "anchor-class", 12, 3, 50, 5000)
 LOGITS = np.linspace(-3, 3, 20, dtype=np.float32)
 SAMPLE = {"positives": LOGITS, "negatives": LOGITS, "procedure": json.dumps(vars(PROCEDURE))}
@@ -194,6 +216,7 @@ def run_in(folder):
 
 READERS = {
     "errors.json": (errors, load),
+    "thresholds.json": (thresholds, read_and_use_thresholds),
     "loss_cdf_r50_val.json": (loss_curves, read_loss_curves),
     "result.json": (outcome, read_page),
     "test/result.json": (outcome, read_outcome),
