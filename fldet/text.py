@@ -81,6 +81,11 @@ def cell(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number and what is counted, in the plural but for one."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """Returns ``2:05:00`` or ``3 days, 2:05:00``; "-" for NaN, less than 0 and far too many."""
     return str(timedelta(seconds=round(seconds))) if 0 <= seconds <= _MOST_SECONDS else "-"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fldet.analysis.dataset.suspicions import suspicions
 from fldet.data.formats.found import FoundData, oddities
 from fldet.data.holdout.set_aside import SetAside, set_aside
 from fldet.errors import DataError, UsageError
@@ -41,6 +42,8 @@ def read_splits(found: FoundData) -> tuple[FoundData, dict[str, dict[str, Any]]]
     images = contents["train"]["images"]
     if not images or not contents["train"]["annotations"]:
         raise DataError(f"the training images of {found.root} have no boxes", expected="some")
+    for note in suspicions(contents):
+        log.warning("%s", note)
     return found, contents
 
 

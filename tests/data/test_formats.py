@@ -456,7 +456,7 @@ def test_what_a_user_should_know(tmp_path):
     contents = {split: found.read(split) for split in found.splits}
     assert oddities(found, contents) == [
         "lists that are not used: ImageSets/Main/other.txt",
-        "1 images are in train and in val",
-        "1 images are in train and in test",
-        "2 images are in val and in test",
+        "1 image both in train and in val",
+        "1 image both in train and in test",
+        "2 images both in val and in test",
     ]

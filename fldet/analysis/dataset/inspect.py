@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fldet.analysis.dataset.summary import DatasetSummary, summarize_content
+from fldet.analysis.dataset.suspicions import near_copies_in, suspicions
 from fldet.data.formats.found import oddities, used_classes
 from fldet.data.formats.recognise import recognise
 
@@ -21,7 +22,7 @@ class DataInspection:
 
 
 def inspect_data(
-    path: Path, images: Path | None = None, columns: str | None = None
+    path: Path, images: Path | None = None, columns: str | None = None, *, copies: bool = False
 ) -> DataInspection:
     """Returns what the data set in a folder or file is and what is in it.
 
@@ -29,6 +30,7 @@ def inspect_data(
         path: folder of a data set, or its annotation file.
         images: folder of the images, of all but YOLO; None searches for it.
         columns: of a CSV, as for ``recognise``.
+        copies: whether near copies are looked for, for which all images are read.
 
     Raises:
         DataError: the format is not recognised, or a file is malformed.
@@ -42,6 +44,8 @@ def inspect_data(
         classes=classes,
         notes=(
             *oddities(found, contents),
+            *suspicions(contents),
+            *(near_copies_in(found, contents) if copies else ()),
             *(f"{name!r} only groups other classes" for name in groups),
         ),
         splits={

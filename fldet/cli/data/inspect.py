@@ -29,6 +29,7 @@ Columns = Annotated[
 
 EXAMPLES = """
   fldet data inspect FOLDER
+  fldet data inspect FOLDER --copies
   fldet data inspect FOLDER/annotations/train.json --images PICTURES --json
 """
 
@@ -38,16 +39,19 @@ def inspect(
     path: Data,
     images: Images = None,
     columns: Columns = None,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="Read all images, and look for near copies among them.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Say what a data set is and what is in it.
 
-    Format, splits, images, boxes, classes and oddities.
+    Format, splits, images, boxes, classes, and what is odd or doubtful.
     """
     note(f"fldet data inspect {path}")
     from fldet.analysis.dataset.inspect import inspect_data
 
-    result = inspect_data(path, images, columns)
+    result = inspect_data(path, images, columns, copies=copies)
     Output("data inspect", as_json=json).result(result, text=lambda: inspection_text(result))
 
 

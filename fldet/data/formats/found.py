@@ -9,6 +9,7 @@ from typing import Any
 from fldet.data.annotations import group_ids, id_of
 from fldet.errors import UsageError
 from fldet.registry import DATASETS
+from fldet.text import counted
 
 SAMPLE = 20  # images or XML files that are looked for or into
 SHOWN = 5  # names in a note
@@ -105,5 +106,5 @@ def oddities(found: FoundData, contents: Mapping[str, Mapping[str, Any]]) -> lis
     }
     for a, b in combinations(files, 2):
         if both := len(files[a] & files[b]):
-            notes.append(f"{both} images are in {a} and in {b}")
+            notes.append(f"{counted(both, 'image')} both in {a} and in {b}")
     return notes

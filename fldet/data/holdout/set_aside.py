@@ -86,7 +86,7 @@ def near_copies(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, int
         name: one for one in content["images"] if isinstance(name := one.get("file_name"), str)
     }
     names = sorted(entries)
-    seen = _thumbnails(folder, entries)
+    seen = read_as_annotated(folder, entries)
     unread = {name for name in names if seen.get(name) is None}
     if unread:
         log.warning(
@@ -97,7 +97,7 @@ def near_copies(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, int
     return dict(zip(names, groups, strict=True)), unread
 
 
-def _thumbnails(
+def read_as_annotated(
     folder: Path, entries: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Thumbnails | None]:
     """Returns what is compared, by file name, of images that can be read as they are annotated."""
