@@ -73,7 +73,7 @@ def test_a_run_is_resumed_exactly_with_any_number_of_loader_processes(
     saved = load_config(tmp_path / "killed" / "tiny.py")
     assert (saved.augment, saved.oversample, saved.get("tiles")) == ("none", None, None)
     assert bool(saved.train_dataloader.dataset.get("dataset", {}).get("tiles")) == (
-        "tiles" in lines
+        "+tiles" in lines
     )
     assert train(saved, work_dir=tmp_path / "killed", resume=True, device="cpu").iterations == 6
     assert load_tool().differences(tmp_path, 6) == []
