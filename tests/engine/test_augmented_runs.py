@@ -22,7 +22,7 @@ LINES = {
     "all three": {
         "augment": "small",
         "oversample": 0.9,
-        "tiles": {"size": 48, "overlap": 0.25},
+        "+tiles": {"size": 48, "overlap": 0.25},
     },
 }
 
@@ -71,9 +71,9 @@ def test_a_run_is_resumed_exactly_with_any_number_of_loader_processes(
         train(cfg, work_dir=tmp_path / "killed", device="cpu")
     with_hook()
     saved = load_config(tmp_path / "killed" / "tiny.py")
-    assert (saved.augment, saved.oversample, saved.tiles) == ("none", None, None)
+    assert (saved.augment, saved.oversample, saved.get("tiles")) == ("none", None, None)
     assert bool(saved.train_dataloader.dataset.get("dataset", {}).get("tiles")) == (
-        "tiles" in lines
+        "+tiles" in lines
     )
     assert train(saved, work_dir=tmp_path / "killed", resume=True, device="cpu").iterations == 6
     assert load_tool().differences(tmp_path, 6) == []
