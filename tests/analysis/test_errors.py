@@ -378,7 +378,7 @@ def test_worst_image_shows_mistakes_in_their_colours(tmp_path):
     left, right = np.array_split(picture, 2, axis=1)
 
     def drawn(pane, place):
-        return int((pane == PALETTE[place]).all(axis=2).sum())
+        return int((abs(pane.astype(int) - PALETTE[place]) < 50).all(axis=2).sum())  # of a JPEG
 
     orange, green, blue = 0, 2, 4
     assert [drawn(left, color) > 100 for color in (orange, green, blue)] == [False, True, True]

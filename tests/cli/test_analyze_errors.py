@@ -47,7 +47,7 @@ def test_table_pictures_and_drawing_again(files, tmp_path, capfd):
         ["classification", "1", "1", "0.500"]
     ]
     names = {path.name for path in out.iterdir()}
-    assert {"errors.json", "errors_kinds.png", "errors_kinds.svg", "worst_01.png"} <= names
+    assert {"errors.json", "errors_kinds.png", "errors_kinds.svg", "worst_01.jpg"} <= names
     for path in files:
         path.unlink()
     assert run("--from", out / "errors.json", "--out-dir", tmp_path / "again").exit_code == 0

@@ -37,6 +37,7 @@ _SHORT = {
 }
 _PANE = 800  # longer side of truth and of predictions at least, in pixels
 _LINE = 28  # height of a line of the legend, in pixels
+_QUALITY = 92  # of JPEG, at which letters stay clean
 _MOST_BOXES = 1000  # drawn on an image; nobody sees more
 _NOTES = (
     "In the truth, (.20): found, but only with this score. Hatched: crowd, or found on a crowd.",
@@ -45,7 +46,7 @@ _NOTES = (
 
 
 def draw_worst(analysis: ErrorAnalysis, image_dir: Path, folder: Path) -> list[Path]:
-    """Draws the worst images as ``worst_01.png`` and so on; returns the paths.
+    """Draws the worst images as ``worst_01.jpg`` and so on; returns the paths.
 
     Images that cannot be read are passed over with a warning.
     """
@@ -58,8 +59,9 @@ def draw_worst(analysis: ErrorAnalysis, image_dir: Path, folder: Path) -> list[P
         except DataError as error:
             log.warning("not drawn: %s", error.message)
             continue
-        png = cv2.imencode(".png", draw_image(picture, worst, analysis))[1].tobytes()
-        drawn.append(write_atomically(folder / f"worst_{rank:02d}.png", png))
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+        data = cv2.imencode(".jpg", draw_image(picture, worst, analysis), quality)[1].tobytes()
+        drawn.append(write_atomically(folder / f"worst_{rank:02d}.jpg", data))
     return drawn
 
 
