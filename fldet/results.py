@@ -37,9 +37,8 @@ __getattr__ = moved(
         "fldet.evaluation.figures": ("COCO_FIGURES", "Figures", "CocoFigures", "VocFigures"),
         "fldet.engine.results": ("TrainResult", "PrecisionCheck", "TestResult"),
         "fldet.benchmark.results": ("SpeedComparison", "SpeedResult", "SpeedCell", "SpeedTable"),
-        "fldet.inference.results": (
-            *("Detections", "PredictResult", "ParityResult", "ExportResult"),
-        ),
+        "fldet.inference.detections": ("Detections",),
+        "fldet.inference.results": ("PredictResult", "ParityResult", "ExportResult"),
     },
 )
 

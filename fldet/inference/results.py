@@ -4,6 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from fldet.moved import moved
+
+__getattr__ = moved(__name__, {"fldet.inference.detections": ("Detections",)})
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictResult:
