@@ -276,7 +276,8 @@ def _opened_frames(capture: cv2.VideoCapture, file: str, every: int) -> Iterator
 
 def _from_camera(source: str, number: int, every: int) -> Iterator[Item]:
     """Returns the frames of a camera, until the command is stopped."""
-    capture = cv2.VideoCapture(number)
+    capture = cv2.VideoCapture()
+    capture.open(number)
     if not capture.isOpened():
         raise DataError(
             f"{source}: OpenCV cannot open this camera",

@@ -62,7 +62,7 @@ def write_video(source: str, pictures: Path, file: Path, every: int = 1) -> Path
                 if writer is None:
                     size = (picture.shape[1], picture.shape[0])
                     codec = cv2.VideoWriter.fourcc(*_CODEC)
-                    writer = cv2.VideoWriter(str(draft), codec, speed / every, size)
+                    writer = cv2.VideoWriter(for_opencv(str(draft)), codec, speed / every, size)
                 writer.write(picture)
             if writer is None or not writer.isOpened():
                 raise DataError(f"cannot write {file}", expected=f"frames, and the codec {_CODEC}")

@@ -72,7 +72,7 @@ def test_finds_a_config_of_mmdet():
     ("name", "match", "why"),
     [
         ("smal.py", r"'.*smal\.py' does not exist\ndid you mean .*small\.py\?\nHint: find", "typo"),
-        ("", "does not exist", "a folder"),
+        ("", "is a folder, and no work dir of a training", "a folder"),
         ("small.yaml", r"small\.yaml' is not a \.py file", "another format"),
     ],
 )

@@ -38,7 +38,7 @@ def labels(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Rank annotations by how likely they are wrong, on a page to click through.
+    """Rank annotations that are probably wrong.
 
     Missing, spurious, moved, wrongly named and doubled boxes are found by models that did not see
     the picture in training. Files for labelling tools are written too.

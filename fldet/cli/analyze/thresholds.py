@@ -50,7 +50,7 @@ def thresholds(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the score of each class from which detections should count.
+    """Find the best lowest score of each class.
 
     thresholds.json is what fldet predict --thresholds reads. The interval is that of the folds; of
     one set of images, that of samples of it.
