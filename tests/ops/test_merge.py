@@ -107,3 +107,14 @@ def test_crowded_pictures(looks):
                 scene = np.concatenate([scene, box])
         scenes.append(scene)
     assert_each_once(scenes, (400, 380), views=Views(SIZE, OVERLAP, **looks))
+
+
+@pytest.mark.parametrize(("agnostic", "expected"), [(False, [1, 0, 1]), (True, [1, 1])])
+def test_boxes_suppress_those_of_other_classes_where_asked_for(agnostic, expected):
+    """The second box overlaps the first with an IoU of 0.9, the third with one of 0.33."""
+    boxes = np.array([[0, 0, 10, 20], [0, 1, 10, 19], [5, 0, 15, 20]], float)
+    one = Seen((0, 0, 50, 50), False, boxes, np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1]))
+    found, scores, labels = merge_views([one], (50, 50), agnostic=agnostic)
+    assert labels.tolist() == expected
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert len(found) == len(expected)
