@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fldet.inference.detections import Detections
-from fldet.inference.ensemble import merge_boxes
+from fldet.inference.detector import Detector
+from fldet.inference.ensemble import Ensemble, merge_boxes
 
 
 def found(*rows):
@@ -46,3 +47,18 @@ def test_nothing_and_boxes_without_area():
     for some in ([found(), found()], [found((3, 3, 3, 9, 0.9, 0)), found()]):
         boxes, scores, labels = merge_boxes(some)
         assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("agnostic", "expected"), [(False, ["circle", "square"]), (True, ["circle"])]
+)
+def test_boxes_suppress_those_of_other_classes_where_asked_for(
+    tiny_run, monkeypatch, agnostic, expected
+):
+    """Each detector has one box on the object, but not of the same class."""
+    members = [Detector.load(tiny_run[1], device="cpu", agnostic_nms=agnostic) for _ in range(2)]
+    for one, label, score in zip(members, (0, 1), (0.9, 0.8), strict=True):
+        boxes = [found((0, 0, 10, 10, score, label))]
+        monkeypatch.setattr(one, "_detect_batch", lambda *_, boxes=boxes: boxes)
+    (result,) = Ensemble(members)._detect_batch([None], 0.1)
+    assert list(result.names) == expected
