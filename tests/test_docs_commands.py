@@ -22,12 +22,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from typer.core import TyperCommand
 from typer.main import get_command
 
 from fldet.cli.main import app, expand_lists
 from fldet.config.load import find_config, load_config
 from fldet.data.folds.files import Folds, list_of_fold, write_folds
+from fldet.devices import has_bfloat16
 from fldet.evaluation.out_of_fold import write_out_of_fold
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +162,9 @@ SHORT = (
     (r"--images PICTURES", "--images FOLDER/train2017"),
 )
 
+if not has_bfloat16(torch.device("cpu")):  # emulated, it takes minutes
+    SHORT = (*SHORT, (r" --amp\b", ""))
+
 # Commands that are quick, and run on the configs that the line names and not on tiny ones.
 QUICK = {("config",), ("data",), ("doctor",), ("init",), ("paper",), ("plugins",)}
 
@@ -202,6 +207,7 @@ class Line:
     number: int
     text: str
     marked: bool
+    part: str = ""  # of a page of help texts: the command whose help it is
 
     def __str__(self) -> str:
         return f"{self.page}:{self.number}: {self.text}"
@@ -265,6 +271,8 @@ def command_lines(page: str) -> list[Line]:
         if not is_help and not block.is_commands:
             continue
         first = block.lines.index("  Examples:") + 1 if is_help else 0
+        usage = block.lines[0].partition(" [")[0].removeprefix("Usage: ")
+        part = usage if is_help else ""
         whole = ""
         for number, line in enumerate(block.lines[first:], block.line + first):
             whole += line.strip()
@@ -275,7 +283,7 @@ def command_lines(page: str) -> list[Line]:
                 text = re.sub(r" '(\||>|&&)' ", r" \1 ", text)
                 comment = re.search(r"\s# (.*)$", whole)
                 marked = bool(comment and MARK.search(comment[1])) or bool(pattern.search(text))
-                found.append(Line(page, number, text, marked))
+                found.append(Line(page, number, text, marked, part))
                 whole = ""
     return found
 
@@ -428,7 +436,7 @@ class Sandbox:
             self._link(f"data/shapes/annotations/instances_{split}2017.json", truth)
         for name in ("data/shapes/val2017", "data/val2017", "data/images"):
             self._link(name, folder / "photos")
-        for name in ("CONFIG.py", "OTHER.py", "tiny.py"):
+        for name in ("CONFIG.py", "OTHER.py", "tiny.py", "my_config.py"):
             (folder / name).write_text(config)
         for name in (
             "mine",
@@ -479,6 +487,7 @@ class Sandbox:
         for fold in (1, 2):
             list_of_fold(folder, fold).write_text("[]")
         write_out_of_fold(folder, content, found)
+        (self.folder / "results.json").write_text(json.dumps(found))
         scores = {one["name"]: 0.3 for one in content["categories"]}
         (self.folder / "thresholds.json").write_text(json.dumps({"scores": scores}))
 
@@ -597,15 +606,18 @@ def test_quick_lines_run(sandbox, run_line):
     assert len(done) > 30
 
 
+# The lines of a page are run one after the other; so are the examples of a command.
+SCRIPTS: dict[str, list[Line]] = {}
+for _line in LINES:
+    if _line.is_run_here and (not _line.is_quick or _line.arguments[0] == "init"):
+        SCRIPTS.setdefault(f"{_line.page} {_line.part}".strip(), []).append(_line)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(line.is_run_here for line in command_lines(page))]
-)
-def test_the_lines_of_a_page_run(page, sandbox, tiny_run, run_line):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_lines_of_a_page_run(script, sandbox, tiny_run, run_line):
     made = sandbox(tiny_run[1])
-    for line in command_lines(page):
-        if not line.is_run_here or (line.is_quick and line.arguments[0] != "init"):
-            continue
+    for line in SCRIPTS[script]:
         for one in lines_of_make(line) if line.text.startswith("make ") else [line]:
             run_line(made, one)
 
