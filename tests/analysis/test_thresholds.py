@@ -18,13 +18,14 @@ from fldet.evaluation.thresholds import read_thresholds
 def scene(rows, *, images=1, objects=4, names=("cat",), folds=None):
     """Detections as (score, right) or with image and class, over objects side by side.
 
-    Each class has so many ``objects`` in each image.
+    Each class has so many ``objects`` in each image; a tuple has a number for each class.
     """
     annotations, detections = [], []
     boxes = {}
+    counts = objects if isinstance(objects, tuple) else (objects,) * len(names)
     for image in range(images):
-        for label in range(len(names)):
-            boxes[image, label] = [[20.0 * i, 100.0 * label, 10.0, 10.0] for i in range(objects)]
+        for label, count in enumerate(counts):
+            boxes[image, label] = [[20.0 * i, 100.0 * label, 10.0, 10.0] for i in range(count)]
             annotations += [
                 {"id": len(annotations) + i, "image_id": image, "category_id": label, "bbox": box}
                 for i, box in enumerate(boxes[image, label], start=1)
@@ -74,6 +75,18 @@ def test_the_score_that_serves_an_aim(aim, score, figures, remark):
 )
 def test_what_cannot_be_reached_is_said(rows, aim, remark):
     assert find_thresholds(scene(rows), aim).classes["cat"].remark.startswith(remark)
+
+
+@pytest.mark.parametrize(("times", "score"), [(1, 0.35), (20, 0.1)])
+def test_a_class_of_few_objects_leans_on_the_others(times, score):
+    """By itself F1 of "few" is largest at 0.1, with one hit of two or with twenty of forty."""
+    many = [(0.9, 1)] * 10 + [(0.3, 0)] * 90
+    few = [(0.6, 0, 0, 1), (0.1, 1, 0, 1)] * times
+    found = find_thresholds(
+        scene([*many, *few], objects=(10, 2 * times), names=("many", "few")), Aim()
+    )
+    assert found.classes["few"].score == pytest.approx(score)
+    assert found.classes["many"].score == pytest.approx(0.6)
 
 
 def test_equal_scores_cannot_be_parted():

@@ -14,6 +14,7 @@ from fldet.evaluation.matching import Bools, Floats, Ints, detection_table, matc
 SAMPLES = 200  # of the images, for the interval of one set
 PERCENTILES = (5, 95)
 MOST_POINTS = 200  # of a curve in the file
+ADDED = 10  # objects, found as those of the mean class, that each class has besides its own
 _TIE = 1e-12  # a difference of F1 that is rounding
 
 
@@ -56,10 +57,29 @@ class _Curve:
     figures: Floats  # (S, 3) precision, recall, F1
 
 
+@dataclass(frozen=True)
+class _Mean:
+    """F1 with one threshold for all classes, the mean of the classes with objects."""
+
+    score: Floats  # (S,) thresholds, rising
+    f1: Floats  # (S,)
+
+    @property
+    def best(self) -> float:
+        return float(self.score[np.argmax(self.f1)])
+
+    def at(self, scores: Floats) -> Floats:
+        """Returns the (T,) F1 at the thresholds (T,), or at the next that is known."""
+        places = np.searchsorted(self.score, scores)
+        return np.asarray(self.f1[np.minimum(places, len(self.f1) - 1)])
+
+
 def find_thresholds(detected: Detected, aim: Aim, *, iou: float = 0.5) -> ThresholdAnalysis:
     """Returns the threshold of each class.
 
-    A class without objects or detections gets the best one for all classes together.
+    F1 of few objects says little. So what is largest at the threshold of a class is F1 of its own
+    objects and of ``ADDED`` more, found as those of the mean class. A class without objects or
+    detections gets the best threshold for all classes together.
 
     Args:
         detected: detections, truth, and folds where there are some.
@@ -73,12 +93,13 @@ def find_thresholds(detected: Detected, aim: Aim, *, iou: float = 0.5) -> Thresh
     ranked = _by_class(detected, iou)
     if not any(len(one.score) and len(one.object_image) for one in ranked):
         raise DataError("no class has both objects and detections", expected="at least one")
-    everything = np.ones(len(truth.images), bool)
     folds = list(_folds(detected))
-    single = _single(ranked, everything)
+    mean = _mean_f1(ranked)
+    means = [_mean_f1([one.part(images) for one in ranked]) for images in folds]
     classes, curves = {}, {}
     for name, one in zip(truth.categories.values(), ranked, strict=True):
-        classes[name] = _of_class(one, aim, single, folds, len(truth.images))
+        parts = [(one.part(images), of_fold) for images, of_fold in zip(folds, means, strict=True)]
+        classes[name] = _of_class(one, aim, mean, parts, len(truth.images))
         curves[name] = _thinned(_curve(one))
     return ThresholdAnalysis(
         classes=classes,
@@ -88,7 +109,7 @@ def find_thresholds(detected: Detected, aim: Aim, *, iou: float = 0.5) -> Thresh
         else f"{SAMPLES} samples of the images, 5th and 95th percentile",
         source=detected.source,
         iou=iou,
-        single=single,
+        single=mean.best,
         held_out=_held_out(ranked, folds) if len(folds) > 1 and aim.figure == "f1" else None,
         curves=curves,
     )
@@ -120,17 +141,20 @@ def _folds(detected: Detected) -> Iterator[Bools]:
 
 
 def _of_class(
-    one: _Ranked, aim: Aim, single: float, folds: list[Bools], num_images: int
+    one: _Ranked, aim: Aim, mean: _Mean, folds: list[tuple[_Ranked, _Mean]], num_images: int
 ) -> ClassThreshold:
     curve = _curve(one)
     if not len(curve.score) or not len(one.object_image):
         what = "no objects" if len(curve.score) else "no detections"
-        figures, score = (nan, nan, nan), single
+        figures, score = (nan, nan, nan), mean.best
         low, high, remark = nan, nan, f"{what}: the best threshold for all classes"
     else:
-        place, remark = _choose(curve, aim)
+        place, remark = _choose(curve, aim, len(one.object_image), mean)
         figures, score = tuple(curve.figures[place].tolist()), float(curve.score[place])
-        low, high = _interval(one, curve, aim, folds, num_images)
+        if folds:
+            low, high = _range_of_folds(folds, aim)
+        else:
+            low, high = _range_of_samples(one, curve, aim, mean, num_images)
     counts = (len(one.object_image), len(one.score))
     return ClassThreshold(score, *figures, low, high, *counts, remark=remark)
 
@@ -152,11 +176,12 @@ def _curve(one: _Ranked, weight: Ints | None = None) -> _Curve:
     return _Curve((score + np.append(score[1:], score[-1:])) / 2, figures)
 
 
-def _choose(curve: _Curve, aim: Aim) -> tuple[int, str]:
+def _choose(curve: _Curve, aim: Aim, objects: float, mean: _Mean) -> tuple[int, str]:
     """Returns the place of the threshold in a curve, and what it does not reach, in words."""
     precision, recall, f1 = curve.figures.T
     if aim.figure == "f1":
-        return int(np.argmax(f1 > f1.max() - _TIE)), ""
+        steadied = objects * f1 + ADDED * mean.at(curve.score)
+        return int(np.argmax(steadied >= steadied.max() * (1 - _TIE))), ""
     values = precision if aim.figure == "precision" else recall
     reached = np.flatnonzero(values >= aim.value - _TIE)
     if len(reached):  # as many objects as possible with this precision, as few mistakes at all
@@ -165,21 +190,29 @@ def _choose(curve: _Curve, aim: Aim) -> tuple[int, str]:
     return best, f"{aim} is not reached: {values[best]:.3f} at most"
 
 
-def _interval(
-    one: _Ranked, curve: _Curve, aim: Aim, folds: list[Bools], num_images: int
+def _range_of_folds(folds: list[tuple[_Ranked, _Mean]], aim: Aim) -> tuple[float, float]:
+    """Returns the lowest and the highest threshold that a fold alone would have."""
+    scores = []
+    for part, mean in folds:
+        curve = _curve(part)
+        if len(part.score) and len(part.object_image):
+            place, _ = _choose(curve, aim, len(part.object_image), mean)
+            scores.append(float(curve.score[place]))
+    return (min(scores), max(scores)) if scores else (nan, nan)
+
+
+def _range_of_samples(
+    one: _Ranked, curve: _Curve, aim: Aim, mean: _Mean, num_images: int
 ) -> tuple[float, float]:
-    """Returns the lowest and highest threshold of the folds; of one set, of samples of it."""
-    if folds:
-        parts = [one.part(images) for images in folds]
-        curves = [_curve(part) for part in parts if len(part.score) and len(part.object_image)]
-        scores = [float(part.score[_choose(part, aim)[0]]) for part in curves]
-        return (min(scores), max(scores)) if scores else (nan, nan)
-    rng, samples = np.random.default_rng(0), []
+    """Returns two percentiles of the thresholds of samples of the images."""
+    rng, scores = np.random.default_rng(0), []
     for _ in range(SAMPLES):
         weight = np.bincount(rng.integers(0, num_images, num_images), minlength=num_images)
-        if weight[one.object_image].any():
-            samples.append(curve.score[_choose(_curve(one, weight), aim)[0]])
-    low, high = np.percentile(samples, PERCENTILES).tolist() if samples else (nan, nan)
+        objects = weight[one.object_image].sum()
+        if objects:
+            place, _ = _choose(_curve(one, weight), aim, objects, mean)
+            scores.append(curve.score[place])
+    low, high = np.percentile(scores, PERCENTILES).tolist() if scores else (nan, nan)
     return low, high
 
 
@@ -187,37 +220,34 @@ def _interval(
 
 
 def _f1_at(one: _Ranked, scores: Floats) -> Floats:
-    """Returns the (S,) F1 at thresholds (S,); NaN of a class without objects."""
-    if not len(one.object_image):
-        return np.full(len(scores), nan)
+    """Returns the (S,) F1 at thresholds (S,)."""
     count = np.searchsorted(-one.score, -scores, side="right")
     right = np.append(0, np.cumsum(one.correct))[count]
     return np.asarray(2 * right / (count + len(one.object_image)))
 
 
-def _single(ranked: list[_Ranked], images: Bools) -> float:
-    """Returns the threshold with the largest mean F1 of the classes with objects in some images."""
-    parts = [one.part(images) for one in ranked]
-    scores = np.unique(np.concatenate([[0.5], *(_curve(one).score for one in parts)]))
-    known = [_f1_at(one, scores) for one in parts if len(one.object_image)]
-    return float(scores[int(np.argmax(np.mean(known, axis=0)))]) if known else 0.5
+def _mean_f1(ranked: list[_Ranked]) -> _Mean:
+    scores = np.unique(np.concatenate([[0.5], *(_curve(one).score for one in ranked)]))
+    known = [_f1_at(one, scores) for one in ranked if len(one.object_image)]
+    return _Mean(scores, np.mean(known, axis=0) if known else (scores == 0.5).astype(float))
 
 
 def _held_out(ranked: list[_Ranked], folds: list[Bools]) -> HeldOut:
     """Returns F1 of each fold with thresholds of the others: per class, and one for all."""
     own, shared = [], []
     for fold in folds:
-        single = _single(ranked, ~fold)
-        for one in ranked:
-            there, here = one.part(~fold), one.part(fold)
+        others = [one.part(~fold) for one in ranked]
+        mean = _mean_f1(others)
+        for one, there in zip(ranked, others, strict=True):
+            here = one.part(fold)
             if not len(here.object_image):
                 continue
-            score = single
+            score = mean.best
             if len(there.score) and len(there.object_image):
                 curve = _curve(there)
-                score = float(curve.score[_choose(curve, Aim())[0]])
+                score = curve.score[_choose(curve, Aim(), len(there.object_image), mean)[0]]
             own.append(_f1_at(here, np.array([score]))[0])
-            shared.append(_f1_at(here, np.array([single]))[0])
+            shared.append(_f1_at(here, np.array([mean.best]))[0])
     return HeldOut(float(np.mean(own)), float(np.mean(shared)))
 
 
