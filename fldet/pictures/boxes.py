@@ -25,6 +25,7 @@ Image = npt.NDArray[np.uint8]
 Point = tuple[int, int]
 
 _BLACK: Color = (0, 0, 0)
+_SMALLEST_TITLE = 12  # font of a title, in pixels
 _SMALLEST_PICTURE = 480  # longer side, in pixels: below it text is not readable
 
 
@@ -186,9 +187,11 @@ def side_by_side(
 
 
 def add_title(image: Image, text: str) -> Image:
-    """Returns the image under a white strip with black text, wide enough for the text."""
+    """Returns the image under a white strip with black text, and both as wide as the text needs."""
     font = round(1.2 * _Style.of(*image.shape[:2]).font)
     text = drawable(text)
+    too_wide = (text_mask(text, font).shape[1] + font) / image.shape[1]
+    font = max(_SMALLEST_TITLE, min(font, int(font / too_wide)))
     height, width = text_mask(text, font).shape
     margin = font // 2 + 2
     image = _pad(image, image.shape[0], max(image.shape[1], width + 2 * margin))

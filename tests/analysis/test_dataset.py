@@ -196,7 +196,7 @@ def test_without_images(tmp_path):
     assert (summary.images, summary.image_width) == (0, None)
     plot_summary(summary, tmp_path / "a.png")
     with pytest.raises(DataError, match=r"no image of .* can be read"):
-        contact_sheet(read_annotations(path), tmp_path, tmp_path / "b.jpg")
+        contact_sheet(read_annotations(path), tmp_path, tmp_path / "b.jpg", name="b")
 
 
 def test_missing_keys_are_filled_in_where_possible(bad_inputs):
@@ -277,39 +277,57 @@ def test_contact_sheet_shows_boxes_and_is_repeatable(bccd, tmp_path):
     ann_file, images = bccd / "annotations" / "train.json", bccd / "BCCD" / "JPEGImages"
     sheets = [
         contact_sheet(
-            read_annotations(ann_file), images, tmp_path / f"{index}.png", seed=seed
+            read_annotations(ann_file), images, tmp_path / f"{index}.png", name="bccd", seed=seed
         ).read_bytes()
         for index, seed in enumerate((0, 0, 1))
     ]
     assert sheets[0] == sheets[1] != sheets[2]
     sheet = cv2.imread(str(tmp_path / "0.png"))
-    assert sheet.shape[1] == 4 * 490
-    assert 4 * 360 < sheet.shape[0] < 4 * 420
+    assert sheet.shape[1] == 4 * 650
+    assert 4 * 480 < sheet.shape[0] < 4 * 540 + 60
+    sheet = sheet[-4 * (sheet.shape[0] // 4 - 10) :]  # without the title
     drawn = sum((sheet == color_of(label)).all(axis=2) for label in range(3))
     for row in range(4):
         for column in range(4):
-            cell = drawn[row * sheet.shape[0] // 4 :, column * 490 :]
-            assert cell[: sheet.shape[0] // 4, :480].sum() > 100
+            cell = drawn[row * sheet.shape[0] // 4 :, column * 650 :]
+            assert cell[: sheet.shape[0] // 4, :640].sum() > 100
+
+
+def test_contact_sheet_of_pictures_of_all_shapes_has_no_gaps(tmp_path):
+    shapes = [(100, 200), (300, 100), (100, 100), (90, 400), (200, 100), (100, 150), (100, 110)]
+    for i, shape in enumerate(shapes):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((*shape, 3), 90, np.uint8))
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(len(shapes))]
+    content = {"images": images, "annotations": [], "categories": []}
+    sheet = cv2.imread(str(contact_sheet(content, tmp_path, tmp_path / "sheet.png", name="x")))
+    assert (sheet == 225).all(axis=2).mean() < 0.1
 
 
 def test_contact_sheet_draws_a_box_where_it_is(tmp_path):
     cv2.imwrite(str(tmp_path / "1.jpg"), np.full((100, 200, 3), 90, np.uint8))
     path = write(tmp_path, [{"bbox": [50, 25, 100, 50]}, {"bbox": [0, math.nan, 1, 1]}])
-    sheet = cv2.imread(str(contact_sheet(read_annotations(path), tmp_path, tmp_path / "sheet.png")))
-    picture = sheet[-250:-10, :480]  # 2.4 times as large, without the title and the edge
+    sheet = cv2.imread(
+        str(contact_sheet(read_annotations(path), tmp_path, tmp_path / "sheet.png", name="1"))
+    )
+    picture = sheet[-490:-10, :960]  # 4.8 times as large, without the title and the edge
     orange = (picture == (0, 159, 230)).all(axis=2)
-    assert orange[180, 130:350].all()
-    assert not orange[185:].any()
+    assert orange[360, 260:700].all()
+    assert not orange[368:].any()
 
 
 def test_contact_sheet_passes_over_what_cannot_be_read(bad_inputs, tmp_path):
     ann_file = bad_inputs / "annotations" / "all_images.json"
     path = contact_sheet(
-        read_annotations(ann_file), bad_inputs / "images", tmp_path / "sheet.jpg", count=4
+        read_annotations(ann_file),
+        bad_inputs / "images",
+        tmp_path / "sheet.jpg",
+        name="bad",
+        count=4,
     )
-    assert cv2.imread(str(path)).shape[1] == 2 * 490
+    sheet = cv2.imread(str(path))
+    assert 2 * 480 < sheet.shape[0] < 2 * 540 + 60  # two rows
     with pytest.raises(DataError, match="no image of"):
-        contact_sheet(read_annotations(ann_file), tmp_path, tmp_path / "sheet.jpg")
+        contact_sheet(read_annotations(ann_file), tmp_path, tmp_path / "sheet.jpg", name="bad")
 
 
 def test_cover_sheet_colours_boxes_by_their_best_anchor(tmp_path):
@@ -321,9 +339,9 @@ def test_cover_sheet_colours_boxes_by_their_best_anchor(tmp_path):
         crowd=np.array([False, False, True]),
         best_iou=np.array([0.5, 0.49, 0.1]),
     )
-    path = cover_sheet([seen], ("cat", "dog"), 0.5, tmp_path / "sheet.png")
-    picture = cv2.imread(str(path))[-330:-10, :640]
-    left, middle, right = ((0, 200), (200, 400), (400, 600))
+    path = cover_sheet([seen], ("cat", "dog"), 0.5, tmp_path / "sheet.png", name="x")
+    picture = cv2.imread(str(path))[-490:-10, :960]
+    left, middle, right = ((0, 300), (300, 600), (600, 900))
     for (start, end), color in ((left, BLUE), (middle, (0, 94, 213)), (right, (233, 180, 86))):
         found = [
             (picture[:, start:end] == other).all(axis=2).sum()

@@ -14,6 +14,8 @@ from fldet.data.image_lists import ONLY, WITHOUT
 from fldet.errors import ConfigError
 from fldet.results import ANALYSES, Analysis
 
+_LAYOUT = {"annotations", "Annotations", "ImageSets", "Main"}  # folders that name no data
+
 log = logging.getLogger("fldet")
 
 
@@ -49,22 +51,29 @@ def analyze_dataset(
         is_part = bool(dataset.get(ONLY) or dataset.get(WITHOUT))  # of the file
         name = annotation_file.stem + f"_{split}" * is_part
     summary = summarize_content(content, annotation_file.name, images)
-    files = [plot_summary(summary, out_dir / f"{name}.png")]
+    title = _data_in_words(annotation_file)
+    files = [plot_summary(summary, out_dir / f"{name}.png", title)]
     sheet = out_dir / f"{name}_images.jpg"
     is_config = not isinstance(source, Path)
-    if is_config and split == "train" and _draw_augmented(source, sheet):
+    if is_config and split == "train" and _draw_augmented(source, sheet, title):
         files.append(sheet)
     elif images:
-        files.append(contact_sheet(content, images, sheet))
+        files.append(contact_sheet(content, images, sheet, name=title))
     return Analysis(summary, files)
 
 
-def _draw_augmented(cfg: Config, path: Path) -> bool:
+def _data_in_words(annotation_file: Path) -> str:
+    """Returns the folder of a data set and the file that lists a split of it."""
+    folders = [part for part in annotation_file.absolute().parts[1:-1] if part not in _LAYOUT]
+    return ", ".join([*folders[-1:], annotation_file.name])
+
+
+def _draw_augmented(cfg: Config, path: Path, title: str) -> bool:
     """Draws training images as the network sees them; False if the config has other anchors."""
     try:
         images, class_names, rule = augmented_images(cfg)
     except ConfigError as error:
         log.info("images are drawn as they are in the file: %s", error.message)
         return False
-    cover_sheet(images, class_names, rule.pos_iou_thr, path)
+    cover_sheet(images, class_names, rule.pos_iou_thr, path, name=title)
     return True

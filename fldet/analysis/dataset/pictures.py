@@ -27,17 +27,20 @@ from fldet.pictures.boxes import Image, add_title, draw_boxes, draw_tagged_boxes
 from fldet.pictures.figure import BLUE, PLAIN, VERMILION, figure, label, save, shortened
 from fldet.text import middle_cut
 
-_CELL = 480  # longer side of a picture in the contact sheet, in pixels
-_COVER_CELL = 640  # the same where small boxes matter
+_CELL = 480  # height of a picture in the contact sheet, about, in pixels
+_GAP = 10  # between pictures, in pixels
 _SKY_BLUE, _BLUE, _VERMILION = 1, 4, 5  # places in PALETTE
 
 
-def plot_summary(summary: DatasetSummary, path: Path) -> Path:
-    """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG)."""
+def plot_summary(summary: DatasetSummary, path: Path, name: str = "") -> Path:
+    """Draws boxes per class, sizes, boxes per image and aspect ratios; returns ``path`` (PNG).
+
+    ``name`` of the data stands above, else the summary's.
+    """
     with figure(14, 9, PLAIN | {"font.size": 14}) as drawn:
         grid = drawn.add_gridspec(3, 2, width_ratios=(1, 1.15))
         drawn.suptitle(
-            f"{label(summary.name)}: {summary.images} images, {summary.boxes} boxes, "
+            f"{label(name or summary.name)}: {summary.images} images, {summary.boxes} boxes, "
             f"{summary.crowd_regions} crowd regions"
         )
         _plot_classes(drawn.add_subplot(grid[:, 0]), summary)
@@ -115,11 +118,17 @@ def _bars(axes: Any, histogram: Histogram, *, log: bool = False) -> None:
 
 
 def contact_sheet(
-    content: Mapping[str, Any], image_dir: Path, path: Path, *, count: int = 16, seed: int = 0
+    content: Mapping[str, Any],
+    image_dir: Path,
+    path: Path,
+    *,
+    name: str,
+    count: int = 16,
+    seed: int = 0,
 ) -> Path:
     """Draws random images of a COCO file with their boxes; returns ``path`` (JPEG or PNG).
 
-    At most ``count`` images; those that cannot be read are passed over.
+    At most ``count`` images; those that cannot be read are passed over. ``name`` is of the data.
 
     Raises:
         DataError: no image can be read.
@@ -131,9 +140,9 @@ def contact_sheet(
     for entry in content["annotations"]:
         if box_of(entry) is not None:
             entries[id_of(entry.get("image_id"))].append(entry)
-    cells: list[Image] = []
+    chosen: list[tuple[Image, str, list[Any]]] = []
     for image in random.Random(seed).sample(content["images"], len(content["images"])):
-        if len(cells) == count:
+        if len(chosen) == count:
             break
         picture = try_to_read(image, image_dir)
         if picture is not None:
@@ -143,35 +152,55 @@ def contact_sheet(
                 for entry in entries[image["id"]]
                 if (box := box_of(entry)) and is_usable(box, width, height)
             ]
-            cells.append(_cell(picture, image["file_name"], shown, names, label_of))
-    if not cells:
+            chosen.append((picture, image["file_name"], shown))
+    if not chosen:
         raise DataError(
             f"no image of the data can be read in {image_dir}",
             expected="the folder that 'file_name' is relative to",
         )
-    return _write_sheet(cells, path)
+    rows = _rows([picture for picture, _, _ in chosen], _CELL)
+    cells = [_cell(*one, names, label_of, height=rows[i][1]) for i, one in enumerate(chosen)]
+    title = f"{name}: {len(cells)} of {len(content['images'])} images"
+    return _write_sheet(cells, rows, path, title)
 
 
 def cover_sheet(
-    images: Sequence[SeenImage], class_names: Sequence[str], pos_iou_thr: float, path: Path
+    images: Sequence[SeenImage],
+    class_names: Sequence[str],
+    pos_iou_thr: float,
+    path: Path,
+    *,
+    name: str,
 ) -> Path:
     """Draws images, at least one, as the network sees them; returns ``path`` (JPEG or PNG).
 
     Boxes are blue where an anchor has an IoU of at least ``pos_iou_thr``, else orange-red and on
     top, with the IoU of their best anchor; crowd regions are sky blue.
     """
-    title = f"blue: an anchor has IoU >= {pos_iou_thr:g}; orange-red: none (its best IoU)"
-    cells = [_cover_cell(image, class_names, pos_iou_thr) for image in images]
-    return _write_sheet(cells, path, title)
+    title = f"{name}; blue: an anchor has IoU >= {pos_iou_thr:g}; orange-red: none (its best IoU)"
+    rows = _rows([image.image for image in images], _CELL)
+    cells = [
+        _cover_cell(image, class_names, pos_iou_thr, height)
+        for image, (_, height) in zip(images, rows, strict=True)
+    ]
+    return _write_sheet(cells, rows, path, title)
 
 
-def _write_sheet(cells: Sequence[Image], path: Path, title: str = "") -> Path:
-    sheet = add_title(_grid(cells), title) if title else _grid(cells)
+def _write_sheet(
+    cells: Sequence[Image], rows: Sequence[tuple[int, int]], path: Path, title: str
+) -> Path:
+    grouped: dict[int, list[Image]] = {}
+    for cell, (row, _) in zip(cells, rows, strict=True):
+        grouped.setdefault(row, []).append(cell)
+    width = max(sum(cell.shape[1] + _GAP for cell in row) for row in grouped.values())
+    sheet = add_title(np.concatenate([_strip(row, width) for row in grouped.values()]), title)
     return write_atomically(path, cv2.imencode(path.suffix or ".jpg", sheet)[1].tobytes())
 
 
-def _cover_cell(image: SeenImage, class_names: Sequence[str], pos_iou_thr: float) -> Image:
-    small, factor = _fit(image.image, _COVER_CELL)
+def _cover_cell(
+    image: SeenImage, class_names: Sequence[str], pos_iou_thr: float, height: int
+) -> Image:
+    small, factor = _fit(image.image, height)
     poor = ~image.crowd & (image.best_iou < pos_iou_thr)
     order = np.argsort(~poor, kind="stable")  # the first are drawn on top
     kinds = np.where(poor, _VERMILION, np.where(image.crowd, _SKY_BLUE, _BLUE))
@@ -185,10 +214,10 @@ def _cover_cell(image: SeenImage, class_names: Sequence[str], pos_iou_thr: float
     )
 
 
-def _fit(picture: Image, side: int = _CELL) -> tuple[Image, float]:
-    """Returns an image with a longer side of ``side`` pixels, and the factor."""
-    factor = side / max(picture.shape[:2])
-    height, width = (max(1, round(length * factor)) for length in picture.shape[:2])
+def _fit(picture: Image, height: int) -> tuple[Image, float]:
+    """Returns an image of this height in pixels, and the factor."""
+    factor = height / picture.shape[0]
+    width = max(1, round(picture.shape[1] * factor))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8), factor
 
@@ -199,29 +228,49 @@ def _cell(
     entries: Iterable[Mapping[str, Any]],
     names: Sequence[str],
     label_of: Mapping[Any, int],
+    *,
+    height: int,
 ) -> Image:
-    """Returns an image with its boxes under its name; its longer side is that of a cell."""
-    small, factor = _fit(picture)
+    """Returns an image of this height in pixels with its boxes, under its name."""
+    small, factor = _fit(picture, height)
     drawn = draw_boxes(
         small,
         xyxy([entry["bbox"] for entry in entries]) * factor,
         [label_of.get(id_of(entry.get("category_id")), -1) for entry in entries],
         names,
         crowd=[bool(flag_of(entry.get("iscrowd"))) for entry in entries],
+        smallest=1,
     )
     return add_title(drawn, middle_cut(Path(title).name))
 
 
-def _grid(cells: Sequence[Image]) -> Image:
-    """Returns the cells in a grid on light grey, about as many columns as rows."""
-    columns = math.ceil(math.sqrt(len(cells)))
-    width = max(cell.shape[1] for cell in cells) + 10
-    rows = []
-    for start in range(0, len(cells), columns):
-        row = cells[start : start + columns]
-        height = max(cell.shape[0] for cell in row) + 10
-        strip = np.full((height, width * columns, 3), 225, np.uint8)
-        for column, cell in enumerate(row):
-            strip[: cell.shape[0], column * width : column * width + cell.shape[1]] = cell
-        rows.append(strip)
-    return np.concatenate(rows)
+def _rows(pictures: Sequence[Image], height: int) -> list[tuple[int, int]]:
+    """Returns for each picture the number of its row and its height in pixels, about ``height``.
+
+    There are about as many rows as pictures in a row, and a row is as wide as the others.
+    """
+    shapes = [picture.shape[1] / picture.shape[0] for picture in pictures]
+    room = sum(shapes) / round(math.sqrt(len(shapes)))  # for the shapes of a row
+    row_of, filled = [], 0.0
+    for shape in shapes:
+        row_of.append(int((filled + shape / 2) / room * (1 - 1e-9)))
+        filled += shape
+    sums = [
+        sum(shape for shape, own in zip(shapes, row_of, strict=True) if own == row)
+        for row in row_of
+    ]
+    counts = [row_of.count(row) for row in row_of]
+    width = room * height + _GAP * math.sqrt(len(shapes))
+    return [
+        (row, max(1, round((width - _GAP * count) / total)))
+        for row, count, total in zip(row_of, counts, sums, strict=True)
+    ]
+
+
+def _strip(row: Sequence[Image], width: int) -> Image:
+    strip = np.full((max(cell.shape[0] for cell in row) + _GAP, width, 3), 225, np.uint8)
+    left = 0
+    for cell in row:
+        strip[: cell.shape[0], left : left + cell.shape[1]] = cell
+        left += cell.shape[1] + _GAP
+    return strip
