@@ -1,6 +1,7 @@
 """How all curves of the project look, and how a figure becomes files."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ CURVES = PLAIN | {
     "legend.frameon": False,
 }
 
+_LETTER = 0.56  # mean width of a letter, of the size of the font
 _LOG_FROM = 8  # largest over smallest time from which an axis is logarithmic
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {"dpi": 100}, "svg": {"metadata": {"Date": None}}}
 
@@ -73,7 +75,12 @@ def shortened(text: str, length: int) -> str:
 
 
 def small_print(drawn: Any, text: str, size: int = 12, color: str = "0.3") -> None:
-    """Writes below a figure how it came about; the layout makes room for it."""
+    """Writes below a figure how it came about; the layout makes room for it.
+
+    Lines that are wider than the figure are broken.
+    """
+    room = int(72 * drawn.get_figwidth() / (_LETTER * size))
+    text = "\n".join(textwrap.fill(line, room) for line in text.splitlines())
     drawn.supxlabel(text, fontsize=size, color=color, x=0.01, ha="left")
 
 
