@@ -28,7 +28,7 @@ CURVES = PLAIN | {
     "legend.frameon": False,
 }
 
-_LETTER = 0.56  # mean width of a letter, of the size of the font
+_LETTER = 0.6  # mean width of a letter, of the size of the font, with many capitals
 _LOG_FROM = 8  # largest over smallest time from which an axis is logarithmic
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {"dpi": 100}, "svg": {"metadata": {"Date": None}}}
 
