@@ -19,7 +19,10 @@ TESTS ?= -m "not slow and not long and not gpu"
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
 BENCH ?=
 
-.PHONY: demo test bench check docs conformance clean
+# Options of tools/benchmarks/gpu_day.py, as in GPU_DAY=--dry-run.
+GPU_DAY ?=
+
+.PHONY: demo test bench bench-gpu check docs conformance clean
 
 demo: $(READY)
 	mkdir -p '$(dir $(DEMO_DIR))'
@@ -32,6 +35,9 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmarks/run_all.py --device auto $(BENCH)
+
+bench-gpu: $(READY)
+	$(BIN)/python tools/benchmarks/gpu_day.py $(GPU_DAY)
 
 check: $(READY)
 	$(BIN)/ruff check .

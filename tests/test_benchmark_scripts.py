@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,27 @@ FOLDER = Path(__file__).parent.parent / "tools" / "benchmarks"
 
 
 @pytest.fixture
-def run_all():
-    spec = importlib.util.spec_from_file_location("run_all", FOLDER / "run_all.py")
+def run_all(monkeypatch):
+    return loaded("run_all", monkeypatch)
+
+
+@pytest.fixture
+def gpu_day(run_all, monkeypatch):
+    return loaded("gpu_day", monkeypatch)
+
+
+def loaded(name, monkeypatch):
+    """Returns a script as a module, which others can import."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
 
 
 def test_every_script_prints_json_and_those_that_can_run_on_the_gpu(run_all):
     todo = run_all.commands("cuda", None, "data/coco")
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run_all", "timing"}
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run_all", "gpu_day", "timing"}
     assert scripts <= set(todo)
     for name in scripts:
         text = (FOLDER / f"{name}.py").read_text()
@@ -90,3 +103,56 @@ def test_lines_of_the_command_itself(run_all):
     rate, ratio = run_all.lines_of("training R50-800, 2 images", {"result": step})
     assert (rate["reached"], rate["unit"]) == (90.0, "images/s")
     assert (ratio["reached"], ratio["against"]) == (3.0, "mmdet in float32")
+
+
+# --- a day with a GPU ---
+
+
+def test_a_part_that_takes_too_long_is_stopped_and_named(run_all):
+    report = {"failed": {}, "scripts": {}, "lines": [], "machine": {}}
+    saves = "import signal, sys, time\n"
+    saves += "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(0)))\n"
+    saves += "print('begun', flush=True)\ntime.sleep(60)"
+    started = time.monotonic()
+    out = run_all.add(report, "slow", [sys.executable, "-c", saves], 1.0)
+    assert time.monotonic() - started < 20
+    assert "saved" in out
+    assert report["failed"]["slow"][-1] == "stopped after 1 seconds"
+
+
+def test_parts_for_a_gpu_fit_into_their_minutes(gpu_day, tmp_path):
+    whole = gpu_day.parts(False, tmp_path)
+    first = list(whole.values())[:-1]
+    assert sum(part.seconds for part in first) <= 12 * 60
+    assert list(whole)[-1] == "table1b 2/.25"
+    assert all("cpu" not in part.command for part in whole.values())
+    assert any("--compile" in part.command for part in first)
+    assert "16" in whole["training R50-800, 16 images"].command
+
+
+def test_the_dry_run_has_the_same_parts_in_small(gpu_day, tmp_path):
+    whole, dry = gpu_day.parts(False, tmp_path), gpu_day.parts(True, tmp_path)
+    assert list(dry) == list(whole)
+    for part in dry.values():
+        assert not {"cuda", "800x1333", "--cuda-graph", "--amp", "bf16"} & set(part.command)
+
+
+def test_what_parts_say_is_written_and_time_that_is_over_too(gpu_day, monkeypatch, tmp_path):
+    code = "print('===== 3 passed, 2 skipped in 1s =====')"
+    wrong = "raise SystemExit('1 failed, 2 passed')"
+    made = {
+        "tests": gpu_day.Part([sys.executable, "-c", code], 30),
+        "broken": gpu_day.Part([sys.executable, "-c", wrong], 30),
+    }
+    monkeypatch.setattr(gpu_day, "parts", lambda *_: made)
+    monkeypatch.setattr("sys.argv", ["gpu_day.py", "--dry-run", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        gpu_day.main()
+    assert ended.value.code == 1
+    written = (tmp_path / "benchmarks.md").read_text()
+    assert "- tests: 3 passed, 2 skipped in 1s (" in written
+    assert "- broken failed" in written
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--minutes", "0"])
+    with pytest.raises(SystemExit):
+        gpu_day.main()
+    assert "not run: the 0 minutes were over" in (tmp_path / "benchmarks.md").read_text()

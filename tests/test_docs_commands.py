@@ -67,6 +67,9 @@ ELSEWHERE = {
         "$(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite",
     ),
     "make check": ("Makefile", "generate_docs.py --check"),
+    "make bench-gpu GPU_DAY=--dry-run": (
+        *("tests/test_benchmark_scripts.py", "gpu_day.parts(True, tmp_path)"),
+    ),
     "make bench": ("tests/test_benchmark_scripts.py", 'commands("cpu", None, None)'),
     "make bench 'BENCH=--only focal_loss startup'": (
         "tests/test_benchmark_scripts.py",

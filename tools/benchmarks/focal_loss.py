@@ -1,12 +1,14 @@
 """Times fldet's FocalLoss, forward and backward, against MMDetection's and plain autograd.
 
 Usage: python tools/benchmarks/focal_loss.py [--no-compiled] [--threads 1] [--rounds 9]
-       [--device cpu] [--json]
+       [--anchors N ...] [--peers] [--device cpu] [--json]
 
 MMDetection's takes rows of anchors; fldet's takes rows, and maps in both memory orders. All run in
 this process in alternating rounds. The error of a gradient is relative to float64, over logits from
 -100 to 100 where it is above 1e-37. With ``--device cuda`` and Triton the bandwidth of the kernel
-is compared with that of a copy.
+is compared with that of a copy. ``--peers``, the default on a GPU, adds plain autograd under
+torch.compile, and torchvision's and kornia's functions where they are installed, with the one-hot
+targets that they need.
 """
 
 import argparse
@@ -19,6 +21,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from losses import loss_of
 from timing import Line, event_ms, machine, paired, peak_extra_mib, table
 from torch import Tensor
 
@@ -36,6 +40,7 @@ GOALS = {
     ("compiled", 200_000, 80): 20.0,
 }
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+PEERS = ("torch.compile", "torchvision", "kornia")
 Loss = Callable[..., Tensor]
 
 
@@ -50,17 +55,24 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds counted (default 9)")
+    parser.add_argument(
+        "--anchors", type=int, nargs="+", metavar="N", help="of 80 classes, in the place of all"
+    )
+    parser.add_argument("--peers", action="store_true", help="others' losses, as on a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
     compiled = args.compiled and args.device == "cpu"
-    memory = {case: memory_of(*case, args.device, compiled) for case in CASES}
+    on_gpu = args.device != "cpu"
+    peers = args.peers or on_gpu
+    cases = [(anchors, 80) for anchors in args.anchors] if args.anchors else CASES
+    memory = {case: memory_of(*case, args.device, compiled, on_gpu) for case in cases}
     torch.set_num_threads(args.threads)
     results = []
-    for case in CASES:
-        functions = steps(*case, args.device, compiled)
+    for case in cases:
+        functions = steps(*case, args.device, compiled, peers)
         check_close({name: function() for name, function in functions.items()})
         for name, timing in paired(functions, rounds=args.rounds).items():
             results.append(
@@ -69,7 +81,7 @@ def main() -> None:
                     "classes": case[1],
                     "function": name,
                     **asdict(timing),
-                    "peak_extra_mib": memory[case][name],
+                    "peak_extra_mib": memory[case].get(name),  # of peers on a GPU only
                     "logits_mib": case[0] * case[1] * 4 / 2**20,
                 }
             )
@@ -88,9 +100,13 @@ def main() -> None:
 def lines(report: dict[str, Any]) -> list[Line]:
     """Returns the figures of the report that have goals, and their kin."""
     found = []
+    by_size = {(r["function"], (r["anchors"], r["classes"])): r for r in report["results"]}
     for r in report["results"]:
         name, layout = r["function"].split(", ")
         size = (r["anchors"], r["classes"])
+        if name in PEERS:
+            own = by_size[("fldet, rows", size)]["speedup"] / r["speedup"]
+            found.append(Line(f"focal loss {size[0]} x {size[1]}, rows", name, own))
         if name not in ("fldet", "compiled") or (name, layout) == ("compiled", "map"):
             continue
         what = f"focal loss {size[0]} x {size[1]}, {layout}{', compiled' * (name == 'compiled')}"
@@ -154,14 +170,30 @@ def losses(gamma: float = 2.0, compiled: bool = False) -> dict[str, Loss]:
     return {**result, "compiled": FocalLoss(gamma=gamma, compiled=True)} if compiled else result
 
 
+def others() -> dict[str, Loss]:
+    """Returns plain autograd under torch.compile, and the losses of packages that are installed."""
+
+    def with_one_hot(
+        function: Loss, logits: Tensor, labels: Tensor, weight: Tensor, avg_factor: float
+    ) -> Tensor:
+        targets = F.one_hot(labels, logits.shape[1] + 1)[:, :-1].to(logits.dtype)
+        return (function(logits, targets) * weight[:, None]).sum() / avg_factor
+
+    result: dict[str, Loss] = {"torch.compile": torch.compile(losses()["autograd"])}
+    for name in ("torchvision", "kornia"):
+        if find_spec(name):
+            result[name] = partial(with_one_hot, loss_of(name, "none"))
+    return result
+
+
 def steps(
-    anchors: int, classes: int, device: str, compiled: bool
+    anchors: int, classes: int, device: str, compiled: bool, peers: bool
 ) -> dict[str, Callable[[], float]]:
     """Returns for each way a function that runs forward and backward and returns the loss."""
     layouts = {n: [t.to(device) for t in v] for n, v in inputs(anchors, classes).items()}
     return {
         f"{name}, {layout}": partial(step, loss, *layouts[layout])
-        for name, loss in losses(compiled=compiled).items()
+        for name, loss in (losses(compiled=compiled) | (others() if peers else {})).items()
         for layout in (layouts if isinstance(loss, FocalLoss) else ["rows"])
     }
 
@@ -193,10 +225,12 @@ def step(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> float:
     return float(value)
 
 
-def memory_of(anchors: int, classes: int, device: str, compiled: bool) -> dict[str, float]:
+def memory_of(
+    anchors: int, classes: int, device: str, compiled: bool, peers: bool
+) -> dict[str, float]:
     """Returns the peak of each function beyond its inputs, in MiB."""
-    functions = steps(anchors, classes, device, compiled)
-    small = steps(20 * WIDTH * NUM_ANCHORS, classes, device, compiled)
+    functions = steps(anchors, classes, device, compiled, peers)
+    small = steps(WIDTH * NUM_ANCHORS, classes, device, compiled, peers)
     for name in functions:
         small[name]()  # what a first call loads or compiles is not the memory of a step
     return {name: peak_extra_mib(function, device) for name, function in functions.items()}
@@ -238,7 +272,7 @@ def as_text(report: dict[str, Any]) -> str:
             r["function"],
             *(f"{r[key]:.1f}" for key in ("median_ms", "min_ms", "max_ms")),
             f"x{r['speedup']:.1f}",
-            f"{r['peak_extra_mib']:.0f}",
+            "-" if r["peak_extra_mib"] is None else f"{r['peak_extra_mib']:.0f}",
             f"{r['logits_mib']:.0f}",
         )
         for r in report["results"]

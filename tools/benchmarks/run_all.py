@@ -15,10 +15,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 FOLDER = Path(__file__).parent
-NO_BENCHMARKS = ("run_all.py", "timing.py")
+NO_BENCHMARKS = ("run_all.py", "gpu_day.py", "timing.py")
+STOPPED = -15  # exit code of a command that took too long
 CONFIG = "configs/retinanet/r50_fpn_1x.py"
 FLDET, R50 = [sys.executable, "-m", "fldet"], [CONFIG, "--shape", "800x1333", "--json"]
 BENCHMARK = [*FLDET, "benchmark", "predict", *R50]
@@ -51,22 +52,64 @@ def main() -> None:
     report |= {"scripts": {}, "failed": {}}
     for number, (name, command) in enumerate(todo.items(), 1):
         print(f"{number} of {len(todo)}: {name}", file=sys.stderr, flush=True)
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        printed = printed_json(done.stdout)
-        if done.returncode or printed is None:
-            report["failed"][name] = (done.stderr or done.stdout).strip().splitlines()[-5:]
-            print(done.stderr, file=sys.stderr, flush=True)
-        else:
-            printed["seconds"] = time.perf_counter() - started
-            report["scripts"][name] = printed
-            report["machine"] |= machine_of(printed)
-            report["lines"] += [{**line, "script": name} for line in lines_of(name, printed)]
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "benchmarks.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-        (args.out / "benchmarks.md").write_text(as_markdown(report), encoding="utf-8")
+        add(report, name, command)
+        write(report, args.out)
+    finish(report, args.out)
+
+
+def add(report: dict[str, Any], name: str, command: list[str], limit: float | None = None) -> str:
+    """Runs a command, for ``limit`` seconds at most, and adds what it prints to the report.
+
+    Returns what it wrote to its standard output.
+    """
+    started = time.perf_counter()
+    out, error, code = run(command, limit)
+    printed = printed_json(out)
+    if code or printed is None:
+        report["failed"][name] = (error or out).strip().splitlines()[-5:]
+        if code == STOPPED:
+            report["failed"][name].append(f"stopped after {limit:.0f} seconds")
+        print(error, file=sys.stderr, flush=True)
+    else:
+        printed["seconds"] = time.perf_counter() - started
+        report["scripts"][name] = printed
+        report["machine"] |= machine_of(printed)
+        report["lines"] += [{**line, "script": name} for line in lines_of(name, printed)]
+    return out
+
+
+def run(command: list[str], limit: float | None) -> tuple[str, str, int]:
+    """Returns output, errors and exit code of a command, ``STOPPED`` if it was beyond its limit.
+
+    It is asked to end (SIGTERM), so that a training saves, and made to after 20 seconds.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, error = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            try:
+                out, error = process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, error = process.communicate()
+            return out, error, STOPPED
+    return out, error, process.returncode
+
+
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Writes the report into a folder, as JSON and as a table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmarks.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (folder / "benchmarks.md").write_text(as_markdown(report), encoding="utf-8")
+
+
+def finish(report: dict[str, Any], folder: Path) -> NoReturn:
+    """Prints the table and ends, with exit code 1 if something has failed."""
     print(as_markdown(report))
-    print(f"written  {args.out / 'benchmarks.json'}\nwritten  {args.out / 'benchmarks.md'}")
+    print(f"written  {folder / 'benchmarks.json'}\nwritten  {folder / 'benchmarks.md'}")
     sys.exit(1 if report["failed"] else 0)
 
 
@@ -165,11 +208,15 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     head = ("what", "against", "goal", "reached", "met", "script")
     table = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
-    failed = [f"- {name} failed: {' / '.join(last)}" for name, last in report["failed"].items()]
-    silent = sorted(set(report["scripts"]) - {line["script"] for line in report["lines"]})
-    failed += [f"- {name} has no lines for this table: see the JSON" for name in silent]
+    remarks = [f"- {words}" for words in report.get("words", [])]
+    remarks += [f"- {name} failed: {' / '.join(last)}" for name, last in report["failed"].items()]
+    known = {line["script"] for line in report["lines"]}
+    silent = sorted(
+        n for n, one in report["scripts"].items() if n not in known and "said" not in one
+    )
+    remarks += [f"- {name} has no lines for this table: see the JSON" for name in silent]
     return "\n".join(
-        [f"{report['device']}: {facts}", "", *table, *([""] if failed else []), *failed, ""]
+        [f"{report['device']}: {facts}", "", *table, *([""] if remarks else []), *remarks, ""]
     )
 
 
