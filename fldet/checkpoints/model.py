@@ -114,6 +114,8 @@ def load_test_config(source: str | Path, overrides: Sequence[str] = ()) -> Confi
         MODELS.build(stored.model)  # within its bounds, or refused
     cfg = load_config("_base_/packaged_model.py")
     cfg.update(model=stored.model, default_scope=stored.default_scope)
-    cfg.val_dataloader.dataset.pipeline = find_pipeline(stored)
+    cfg.pop("train_dataloader")
+    cfg.test_dataloader, cfg.test_evaluator = cfg.pop("val_dataloader"), cfg.pop("val_evaluator")
+    cfg.test_dataloader.dataset.pipeline = find_pipeline(stored)
     apply_overrides(cfg, overrides)
     return cfg
