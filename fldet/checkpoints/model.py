@@ -107,8 +107,12 @@ def load_test_config(source: str | Path, overrides: Sequence[str] = ()) -> Confi
     path = Path(source, WEIGHTS)
     content = read_checkpoint(path)
     stored = stored_config(content, path)
-    if stored is None:
-        raise CheckpointError(f"{source} has no config", hint="name one: fldet test CONFIG FOLDER")
+    if stored is None or not find_pipeline(stored):
+        raise CheckpointError(
+            f"{source} has no config, or one that does not say how images are prepared",
+            expected="a folder that fldet package wrote",
+            hint=f"name a config: fldet test CONFIG {source}",
+        )
     init_default_scope(stored.default_scope)
     with building(path, sum(value.numel() for value in weights_of(content, path).values())):
         MODELS.build(stored.model)  # within its bounds, or refused
