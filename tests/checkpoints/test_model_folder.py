@@ -18,6 +18,7 @@ from fldet.inference.detector import Detector
 pytest.importorskip("safetensors")
 
 GOOD = "model = dict(type='RetinaNet')\n"
+NOTHING_TO_BUILD = "model.safe|no test_dataloader"
 
 
 @pytest.fixture
@@ -91,14 +92,14 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         ("model = dict(type='os.system')\n", "names 'os.system'"),
         (
             "model = dict(type='RetinaNet', init_cfg=dict(type='os.system'))\n",
-            "model.safe|no test_dataloader",
+            NOTHING_TO_BUILD,
         ),
-        ("import os\nos.mkdir('{ran}')\n" + GOOD, "model.safe|no test_dataloader"),
+        ("import os\nos.mkdir('{ran}')\n" + GOOD, NOTHING_TO_BUILD),
         (
             "_base_ = '/x.py'\ncustom_imports = dict(imports=['evil'])\n" + GOOD,
-            "model.safe|no test_dataloader",
+            NOTHING_TO_BUILD,
         ),
-        (GOOD + "x = os.mkdir('{ran}')\n", "model.safe|no test_dataloader"),
+        (GOOD + "x = os.mkdir('{ran}')\n", NOTHING_TO_BUILD),
         ("model = dict(type='RetinaNet', teacher_config='/x.py')\n", "teacher_config"),
         ("model = dict(type='RetinaNet', n=10**9)\n", "no model"),
         ("model = {{'type': 'RetinaNet', **__import__('os').environ}}\n", "no model"),
