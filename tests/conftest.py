@@ -7,10 +7,12 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,15 @@ from pathlib import Path
 # Tests run in several processes: threads of their own would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.disable()  # until all tests are found
+
+# Nothing leaves this machine, neither of this process nor of those that it starts.
+_OFFLINE = Path(__file__).with_name("offline")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(_OFFLINE), os.environ.get("PYTHONPATH")))
+)
+ATTEMPTS = Path(tempfile.mkdtemp(prefix="fldet-tests-"), "attempts")
+os.environ["FLDET_ATTEMPTS"] = str(ATTEMPTS)
+runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 
 import cv2
 import numpy as np
@@ -42,6 +53,16 @@ def pytest_collection_finish() -> None:
     """Leaves all modules and tests out of the garbage collections that MMEngine asks for."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def no_connections() -> Iterator[None]:
+    """Fails a test in which something has looked for another machine, whatever came of it."""
+    yield
+    if ATTEMPTS.exists():
+        text = ATTEMPTS.read_text()
+        ATTEMPTS.unlink()
+        pytest.fail(f"connections were tried:\n{text}")
 
 
 def _folder(name: str) -> Path:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   fldet package work_dirs/mine --licence CC-BY-4.0
-  fldet package work_dirs/mine --out handed_on --name 'Blood cells' --folds work_dirs/mine_folds
+  fldet package work_dirs/mine --name 'Blood cells' --folds work_dirs/mine_folds
   fldet package best.pth --out handed_on --thresholds thresholds.json
 """
 
