@@ -66,7 +66,7 @@ def package(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a model as a folder for others: weights, config, thresholds, and a card about it.
+    """Write a model as a folder for others: weights, config, thresholds, and a card.
 
     The folder is taken wherever a checkpoint is. No path of this machine is in it. Its config is
     read as data and never run.
