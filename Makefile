@@ -38,9 +38,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate_docs.py --check
+	$(BIN)/python tools/generate_schemas.py --check
 
 docs: $(READY)
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/generate_schemas.py
 
 conformance: $(PEERS)/.ready
 	$(PEERS)/bin/python tools/conformance.py

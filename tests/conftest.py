@@ -34,6 +34,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from schema_check import check_output
 
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
 from fldet.cli.main import main
@@ -100,6 +101,7 @@ def fldet_in_this_process(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command line in this process, which has its imports done: seconds less.
 
+    What it prints as JSON must fit docs/schemas.
     What only a process of its own shows (start, signals, threads, exit) has other tests.
     """
 
@@ -111,7 +113,9 @@ def fldet_in_this_process(
             patch.setattr(sys, "argv", ["fldet", *words])
             with pytest.raises(SystemExit) as stop:
                 main()
-        return subprocess.CompletedProcess(words, int(stop.value.code or 0), *capfd.readouterr())
+        printed, said = capfd.readouterr()
+        check_output(words, printed)
+        return subprocess.CompletedProcess(words, int(stop.value.code or 0), printed, said)
 
     return run
 
