@@ -18,7 +18,7 @@ from fldet.inference.detector import Detector
 pytest.importorskip("safetensors")
 
 GOOD = "model = dict(type='RetinaNet')\n"
-NOTHING_TO_BUILD = "model.safe|no test_dataloader"
+NOTHING_TO_BUILD = "no config, or one|no test_dataloader"
 
 
 @pytest.fixture

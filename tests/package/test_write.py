@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from fldet.checkpoints.files import best_checkpoint, read_checkpoint, weights_of
+from fldet.checkpoints.model import load_test_config
 from fldet.config.load import load_config
 from fldet.engine.train import train
 from fldet.errors import UsageError
@@ -150,6 +151,20 @@ def test_commands_take_it_for_a_checkpoint(fldet, package, tiny_coco, tiny_confi
     assert json.loads(done.stdout)["result"]["images"] == 6
     done = fldet("report", package)
     assert "a packaged model" in done.stderr
+
+
+def test_code_beside_what_is_read_is_not_run(package, tiny_coco, tmp_path):
+    evil = shutil.copytree(package, tmp_path / "evil")
+    ran = tmp_path / "ran"
+    config = evil / "config.py"
+    code = f"import os\nos.mkdir({str(ran)!r})\ncustom_imports = dict(imports=['antigravity'])\n"
+    config.write_text(code + config.read_text())
+    for name in ("last_checkpoint", "iter_1.pth", "__init__.py"):
+        (evil / name).write_text(code)
+    detector = Detector.load(evil, device="cpu")
+    assert len(detector.predict(tiny_coco / "val2017" / "0.png", score_thr=0.0)[0])
+    load_test_config(evil)
+    assert not ran.exists()
 
 
 def test_a_training_starts_from_it_and_keeps_the_classes_that_both_know(
