@@ -1,6 +1,7 @@
 """A packaged model finds what the checkpoint finds, wherever a checkpoint is taken."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -16,6 +17,8 @@ from fldet.errors import UsageError
 from fldet.inference.detector import Detector
 from fldet.package import write_package
 from fldet.package.facts import Sources, training_data
+from fldet.package.write import write_card
+from fldet.registry import MODELS
 
 pytest.importorskip("safetensors")
 
@@ -153,6 +156,21 @@ def test_commands_take_it_for_a_checkpoint(fldet, package, tiny_coco, tiny_confi
     assert "a packaged model" in done.stderr
 
 
+def test_the_card_of_an_exported_model_runs_no_config(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("package"))
+    (copy / "tiny.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n")
+    (tmp_path / "m.onnx").write_bytes(b"0" * 2**20)
+    card = write_card(copy, tmp_path / "m.onnx", licence="MIT")
+    assert card == tmp_path / "m.onnx.md"
+    text = card.read_text()
+    assert "1.0 MiB" in text
+    assert "| licence | MIT |" in text
+    assert "fldet predict m.onnx PICTURES" in text
+    assert "Training data: not known" in text
+    assert "| AP | 25.0 |" in text
+    assert not (tmp_path / "ran").exists()
+
+
 def test_code_beside_what_is_read_is_not_run(package, tiny_coco, tmp_path):
     evil = shutil.copytree(package, tmp_path / "evil")
     ran = tmp_path / "ran"
@@ -170,8 +188,6 @@ def test_code_beside_what_is_read_is_not_run(package, tiny_coco, tmp_path):
 def test_a_training_starts_from_it_and_keeps_the_classes_that_both_know(
     package, tiny_config, tmp_path, caplog, monkeypatch
 ):
-    import logging
-
     monkeypatch.setattr(logging.getLogger("fldet"), "propagate", True)
     caplog.set_level(logging.INFO, "fldet")
     options = [f"load_from={package}", "train_cfg.max_iters=1", "classes=('square',)"]
@@ -183,8 +199,6 @@ def test_a_training_starts_from_it_and_keeps_the_classes_that_both_know(
     assert torch.equal(after[:, 0], before[:, 1])
     assert "kept by class: 'square'; none starts anew" in caplog.text
     backbone = {**cfg.model.backbone, "init_cfg": None}
-    from fldet.registry import MODELS
-
     init = dict(type="Pretrained", checkpoint=str(package), prefix="backbone.")
     part = MODELS.build({**backbone, "init_cfg": init})
     part.init_weights()
