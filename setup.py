@@ -63,8 +63,13 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements("runtime"),
     extras_require={
-        "tests": read_requirements("tests") + read_requirements("export"),
+        "tests": [
+            *read_requirements("tests"),
+            *read_requirements("export"),
+            *read_requirements("package"),
+        ],
         "export": read_requirements("export"),
+        "package": read_requirements("package"),
         "cluster": read_requirements("cluster"),
         "weights": read_requirements("weights"),
         "tensorboard": read_requirements("tensorboard"),

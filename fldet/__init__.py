@@ -25,6 +25,7 @@ _ROOMS = (
     "benchmark",
     "compare",
     "folds",
+    "package",
     "report",
 )  # called as fldet.benchmark.benchmark(...)
 
@@ -42,13 +43,14 @@ __all__ = [
     "init_config",
     "inspect_data",
     "load_config",
+    "package",
     "report",
     "test",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from fldet import analyze, benchmark, compare, folds, report
+    from fldet import analyze, benchmark, compare, folds, package, report
     from fldet.analysis.dataset.inspect import inspect_data
     from fldet.analysis.init import init_config
     from fldet.checkpoints.model import build_model

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +21,20 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.disable()  # until all tests are found
 
+# Nothing leaves this machine, neither of this process nor of those that it starts.
+_OFFLINE = Path(__file__).with_name("offline")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(_OFFLINE), os.environ.get("PYTHONPATH")))
+)
+ATTEMPTS = Path(tempfile.mkdtemp(prefix="fldet-tests-"), "attempts")
+os.environ["FLDET_ATTEMPTS"] = str(ATTEMPTS)
+runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
+
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from schema_check import check_output
 
 import fldet.engine  # noqa: F401  first: MMDetection with the operators that mmcv may lack
 from fldet.cli.main import main
@@ -42,6 +54,16 @@ def pytest_collection_finish() -> None:
     """Leaves all modules and tests out of the garbage collections that MMEngine asks for."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def no_connections() -> Iterator[None]:
+    """Fails a test in which something has looked for another machine, whatever came of it."""
+    yield
+    if ATTEMPTS.exists():
+        text = ATTEMPTS.read_text()
+        ATTEMPTS.unlink()
+        pytest.fail(f"connections were tried:\n{text}")
 
 
 def _folder(name: str) -> Path:
@@ -79,6 +101,7 @@ def fldet_in_this_process(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command line in this process, which has its imports done: seconds less.
 
+    What it prints as JSON must fit docs/schemas.
     What only a process of its own shows (start, signals, threads, exit) has other tests.
     """
 
@@ -90,7 +113,9 @@ def fldet_in_this_process(
             patch.setattr(sys, "argv", ["fldet", *words])
             with pytest.raises(SystemExit) as stop:
                 main()
-        return subprocess.CompletedProcess(words, int(stop.value.code or 0), *capfd.readouterr())
+        printed, said = capfd.readouterr()
+        check_output(words, printed)
+        return subprocess.CompletedProcess(words, int(stop.value.code or 0), printed, said)
 
     return run
 

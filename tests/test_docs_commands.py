@@ -141,6 +141,9 @@ ELSEWHERE = {
     "fldet export best.pth --thresholds thresholds.json --out mine.onnx": (
         *("tests/inference/test_export.py", "out=file, thresholds=path"),
     ),
+    "fldet package work_dirs/mine --name 'Blood cells' --folds work_dirs/mine_folds": (
+        *("tests/package/test_write.py", "sources = Sources(folds=tmp_path"),
+    ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("anchors", "checkpoints"),
     ("engine",),
     ("runs",),
+    ("package",),
     ("inference", "analysis", "paper"),
     ("benchmark", "report"),
     ("compare", "folds"),

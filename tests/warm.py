@@ -20,6 +20,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess
 from typing import TextIO
 
+from schema_check import check_output
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["fldet.engine.train", "fldet.engine.test", "fldet.inference"])
 
@@ -98,6 +100,7 @@ def run(
     """Runs a command to its end; returns exit code and output."""
     process = Started(arguments, cwd=cwd, env=env, stdout=PIPE, stderr=PIPE)
     texts = process.communicate(timeout)
+    check_output(process.args, texts[0] or "")
     return CompletedProcess(process.args, process.wait(), *texts)
 
 

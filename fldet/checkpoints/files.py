@@ -16,6 +16,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
+from fldet.checkpoints.model_folder import ENDING, WEIGHTS, is_model_folder, read_weights_file
 from fldet.data.folds.files import is_folder_of_folds, read_folds, work_dir_of_fold
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
@@ -74,8 +75,15 @@ def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Returns the content of a checkpoint file on the CPU; ``trust`` runs code that it needs."""
+    """Returns the content of a checkpoint file on the CPU; ``trust`` runs code that it needs.
+
+    The folder of a packaged model will do, and its weights by themselves.
+    """
     forbid_code_in_checkpoints()
+    if is_model_folder(path):
+        path = path / WEIGHTS
+    if path.suffix == ENDING:
+        return read_weights_file(path)
     if not path.is_file():
         raise CheckpointError(
             f"checkpoint not found: {path}",
@@ -174,9 +182,11 @@ def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """Returns the file itself, or the best (else the newest) checkpoint of a work dir."""
+    """Returns the file itself, the best (else the newest) of a work dir, or that of a package."""
     if not path.is_dir():
         return path
+    if is_model_folder(path):
+        return path / WEIGHTS
     found = best_checkpoint(path) or newest_checkpoint(path)
     if found is None:
         raise CheckpointError(

@@ -1,5 +1,6 @@
 """The model of a config, with the weights of a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ from fldet.checkpoints.files import (
     load_weights,
     read_checkpoint,
     resolve_checkpoint,
+    weights_of,
 )
+from fldet.checkpoints.model_folder import WEIGHTS, is_model_folder
 from fldet.checkpoints.pretrained import drop_pretrained, explained_downloads
+from fldet.checkpoints.stored_config import building, find_pipeline, stored_config
+from fldet.config.load import load_config
+from fldet.config.overrides import apply_overrides
 from fldet.config.prepare import prepare_config
+from fldet.errors import CheckpointError
 from fldet.registry import MODELS
 from fldet.streams import quiet_console
 
@@ -83,3 +90,36 @@ def model_with_weights(cfg: Config, content: dict[str, Any], path: Path) -> nn.M
     model: nn.Module = MODELS.build(cfg.model)
     load_weights(model, content, path)
     return model.eval()
+
+
+def load_test_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Returns the config of a test: that of a packaged model, else what ``load_config`` returns.
+
+    Of a packaged model the config is read as that of a checkpoint is, and never run. Its data are
+    in the COCO layout below ``data_root``, unless overrides name others.
+
+    Raises:
+        ConfigError: see ``load_config``.
+        CheckpointError: the package is unreadable, or its config names what it may not.
+    """
+    if not is_model_folder(Path(source)):
+        return load_config(source, overrides)
+    path = Path(source, WEIGHTS)
+    content = read_checkpoint(path)
+    stored = stored_config(content, path)
+    if stored is None or not find_pipeline(stored):
+        raise CheckpointError(
+            f"{source} has no config, or one that does not say how images are prepared",
+            expected="a folder that fldet package wrote",
+            hint=f"name a config: fldet test CONFIG {source}",
+        )
+    init_default_scope(stored.default_scope)
+    with building(path, sum(value.numel() for value in weights_of(content, path).values())):
+        MODELS.build(stored.model)  # within its bounds, or refused
+    cfg = load_config("_base_/packaged_model.py")
+    cfg.update(model=stored.model, default_scope=stored.default_scope)
+    cfg.pop("train_dataloader")
+    cfg.test_dataloader, cfg.test_evaluator = cfg.pop("val_dataloader"), cfg.pop("val_evaluator")
+    cfg.test_dataloader.dataset.pipeline = find_pipeline(stored)
+    apply_overrides(cfg, overrides)
+    return cfg

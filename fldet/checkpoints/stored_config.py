@@ -1,13 +1,12 @@
 """The config that a checkpoint or an exported model carries: read, checked, then built; never run.
 
 MMEngine stores the resolved config as Python text. Three things stand between that text and code:
-only literals in it are read (``read_literals``); only what a detector needs is taken, and each
+only literals in it are read (``literals``); only what a detector needs is taken, and each
 ``type`` in it must be on the closed list of ``stored_names``, each number within its bounds
 (``checked``); and while it is built, nothing is imported by name and nothing larger is made than
 the file has weights for (``building``).
 """
 
-import ast
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +21,12 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from fldet.checkpoints.files import checkpoint_classes, class_tuple, meta_of
+from fldet.checkpoints.literals import HINT, read_literals
 from fldet.checkpoints.stored_names import is_plugin, is_scope, may_stand, place_of
 from fldet.errors import CheckpointError, FldetError, shorten
 from fldet.plugins import load_scope
 
-HINT = "if you trust the file, name the config yourself: --config CONFIG"
-
 # Bounds of a stored config; a model of MMDetection has at most 3,000 values, nested 12 deep.
-MOST_CHARACTERS = 2**19
 MOST_VALUES = 20_000
 DEEPEST = 40
 MOST_MODULES = 20_000
@@ -62,7 +59,6 @@ _LONGEST = (
     (re.compile(r"^(ratios|scales|sizes|base_sizes|strides|octave_base_scale)$"), 64),
     (re.compile(r""), 1024),
 )
-_WORDS = {"inf": math.inf, "nan": math.nan}
 # What odd values make constructors and transforms raise.
 ODD = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError),
@@ -94,63 +90,6 @@ def stored_config(content: Mapping[str, Any], path: Path) -> Config | None:
     dataset["metainfo"] = {"classes": classes or checkpoint_classes(content, path)}
     loader = {"dataset": dataset}
     return Config({"model": model, "default_scope": scope, "test_dataloader": loader})
-
-
-def read_literals(text: str, path: Path) -> dict[str, Any]:
-    """Returns the variables of a config text that are literals or ``dict(...)``; no others."""
-    if len(text) > MOST_CHARACTERS:
-        raise CheckpointError(
-            f"the config in {path} has {len(text)} characters",
-            expected=f"at most {MOST_CHARACTERS}",
-        )
-    try:
-        lines = ast.parse(text).body
-    except SyntaxError as error:
-        raise CheckpointError(
-            f"the config in {path} is not Python: line {error.lineno}, {error.msg}",
-            hint="name the config: --config CONFIG",
-        ) from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(
-            f"the config in {path} is not Python: {error or 'nested too deep'}", hint=HINT
-        ) from None
-    values = {}
-    for line in lines:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            try:
-                values[line.targets[0].id] = _literal(line.value)
-            except (ValueError, TypeError, RecursionError):  # nothing that a detector needs
-                continue
-    return values
-
-
-def _literal(node: ast.expr) -> Any:
-    """Returns the value of an expression; a ValueError or TypeError if it is no plain literal."""
-    match node:
-        case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords):
-            pairs = {word.arg: _literal(word.value) for word in keywords}
-            first = _literal(args[0]) if args else {}
-            if len(args) > 1 or not isinstance(first, dict) or None in pairs:
-                raise ValueError("no plain dict")
-            return {**first, **pairs}
-        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(word))], keywords=[]):
-            return float(word)
-        case ast.Dict(keys=keys, values=values):
-            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
-            if not all(isinstance(name, str) for name in names):  # others may share their hash
-                raise ValueError("no plain dict")
-            return dict(zip(names, map(_literal, values), strict=True))
-        case ast.List(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(_literal(item) for item in items)
-        case ast.Name(id=name) if name in _WORDS:
-            return _WORDS[name]
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return -number
-        case ast.Constant(value=value):
-            return value
-    raise ValueError("no literal of a config")
 
 
 def find_pipeline(cfg: Mapping[str, Any]) -> list[dict[str, Any]] | None:

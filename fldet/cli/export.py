@@ -51,6 +51,12 @@ def export(
             "file to carry; fldet predict uses them."
         ),
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="Licence of the model, by its SPDX name, for its card.", show_default="not stated"
+        ),
+    ] = None,
     config: options.ConfigOfCheckpoint = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -68,6 +74,7 @@ def export(
         check=check,
         thresholds=thresholds,
         config=config,
+        licence=licence,
     )
     output = Output("export", as_json=json, quiet=quiet)
     output.result(result, text=lambda: export_text(result), essential=result.file)
@@ -79,6 +86,7 @@ def export(
 def export_text(result: "ExportResult") -> str:
     """Returns the file, then how it compares with the checkpoint."""
     lines = [f"{result.file} ({result.size_mib:.1f} MiB, post-processing {result.post_process})"]
+    lines += [f"{result.card} tells of the model"] if result.card else []
     parity = result.parity
     if parity is None:
         lines.append("not compared with the checkpoint: --check IMAGES does")

@@ -33,6 +33,9 @@ class RootGroup(GroupOfModules):
         "report": "Write one HTML page of a run: figures, curves, mistakes, and images to filter.",
         "predict": "Find objects in images or a video, with a checkpoint alone.",
         "export": "Write a model as ONNX or TorchScript, and compare it with the checkpoint.",
+        "package": (
+            "Write a model as a folder for others: weights, config, thresholds, and a card."
+        ),
         "benchmark": (
             "Measure milliseconds: of an image, of a training step, of a table by depth and scale."
         ),

@@ -15,7 +15,8 @@ OptionalConfig = Annotated[str | None, CONFIG]
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        help="Weights (.pth), or a work dir: its best checkpoint, else its newest.",
+        help="Weights (.pth), a work dir (its best checkpoint, else its newest), or a folder of "
+        "fldet package.",
         metavar="CHECKPOINT",
     ),
 ]

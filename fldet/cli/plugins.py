@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import ListedPlugin, PluginList
 from fldet.errors import UsageError, nearest
 from fldet.text import table
 
@@ -52,10 +53,8 @@ def plugins(
     elif not everything:
         shown = {"fldet", *(plugin.package for plugin in problems)}
         found = [name for name in found if name.package in shown]
-    result = {
-        "plugins": [{**vars(plugin), "problem": text} for plugin, text in problems.items()],
-        "names": found,
-    }
+    listed = [ListedPlugin(**vars(plugin), problem=text) for plugin, text in problems.items()]
+    result = PluginList(listed, found)
     Output("plugins", as_json=json).result(result, text=lambda: plugins_text(problems, found))
     if any(problems.values()):
         raise typer.Exit(1)

@@ -1,13 +1,13 @@
 """``fldet report``."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import ReportPage
 
 EXAMPLES = """
   fldet report work_dirs/retinanet_r18_shapes
@@ -77,18 +77,18 @@ def report(
         thresholds=thresholds,
         overrides=cfg_options or (),
     )
-    value = {
-        "page": done.page,
-        "size_mib": done.page.stat().st_size / 2**20,
-        "images": len(done.content.pictures),
-        "gaps": done.content.gaps,
-    }
+    value = ReportPage(
+        page=done.page,
+        size_mib=done.page.stat().st_size / 2**20,
+        images=len(done.content.pictures),
+        gaps=done.content.gaps,
+    )
     Output("report", as_json=json, quiet=quiet).result(
         value, text=lambda: page_text(value), essential=done.page
     )
 
 
-def page_text(value: Mapping[str, Any]) -> str:
+def page_text(value: ReportPage) -> str:
     """Returns what is missing, and the path of the page."""
-    size = f"{value['images']} images, {value['size_mib']:.1f} MiB"
-    return "\n".join([*value["gaps"], f"page  {value['page']} ({size})"])
+    size = f"{value.images} images, {value.size_mib:.1f} MiB"
+    return "\n".join([*value.gaps, f"page  {value.page} ({size})"])

@@ -92,13 +92,13 @@ def test(
 ) -> None:
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     with loading(f"test {config}"):
-        from fldet.config.load import load_config
+        from fldet.checkpoints.model import load_test_config
         from fldet.data.slicing.views import parse_views
         from fldet.engine.launch import relaunch
         from fldet.engine.test import test as run
         from fldet.pictures.boxes import DrawOptions
 
-    cfg = load_config(config, cfg_options or ())
+    cfg = load_test_config(config, cfg_options or ())
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if checkpoint is None and not Path(config).is_dir():
         raise UsageError(

@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, loading
+from fldet.cli.printed import Replayed
 
 if TYPE_CHECKING:
     from fldet.engine.results import TrainResult
@@ -135,7 +136,7 @@ def train(
         from fldet.engine.replay import replay as run_again
 
         report = run_again(cfg, replay, device=device)
-        out.result({"report": report}, text=report, essential="finite")
+        out.result(Replayed(report), text=report, essential="finite")
         return
     if gpus > 1:
         more: list[str] = []

@@ -37,6 +37,8 @@ CONFIGS = configs_of(_PACKAGE)
 
 Chain = dict[Path, list[Path]]  # every file of a config and its bases, bases first
 
+PACKAGED_WEIGHTS = "model.safetensors"  # what marks a folder of fldet package
+
 
 def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Returns the config in ``path`` with its bases merged in and ``overrides`` applied.
@@ -116,6 +118,12 @@ def find_config(path: str | Path) -> Path:
 
 def _config_in(folder: Path) -> Path:
     """Returns the config of a work dir, the newest one if there are several."""
+    if (folder / PACKAGED_WEIGHTS).exists():
+        raise ConfigError(
+            f"{folder} is a packaged model: its config is read as data, and not run",
+            expected="a config (.py), or the work dir of a training",
+            hint=f"a new config that starts from it: fldet init DATA --finetune {folder}",
+        )
     configs = [file for file in folder.glob("*.py") if file.is_file()]
     is_work_dir = (folder / "last_checkpoint").exists() or any(folder.glob("*.pth"))
     if configs and is_work_dir:

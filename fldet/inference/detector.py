@@ -26,6 +26,7 @@ from fldet.checkpoints.files import (
     resolve_checkpoint,
     weights_of,
 )
+from fldet.checkpoints.model_folder import thresholds_beside
 from fldet.checkpoints.stored_config import (
     MOST_PIXELS,
     building,
@@ -120,9 +121,9 @@ class Detector(ImageDetector):
         docs/reliability.md states the promise.
 
         Args:
-            checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), a file
-                that ``fldet export`` wrote, or the folder of a cross-validation: the detectors of
-                all folds as one.
+            checkpoint: a ``.pth`` file, a work dir (its best checkpoint, else its newest), a folder
+                of ``fldet package``, a file that ``fldet export`` wrote, or the folder of a
+                cross-validation: the detectors of all folds as one.
             config: only for checkpoints that carry none, or one that may not be used; a file, or
                 what ``load_config`` returned. It may name what it likes.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -130,7 +131,8 @@ class Detector(ImageDetector):
                 than tensors and plain values.
             agnostic_nms: suppress boxes across classes, so that an object has one box.
             thresholds: the lowest score of each class: a file of ``fldet analyze thresholds``, or
-                scores by class name. None is what an exported model carries, if it does.
+                scores by class name. None is what an exported or packaged model carries, if it
+                does.
 
         Raises:
             UsageError: the thresholds are of other classes.
@@ -166,7 +168,7 @@ class Detector(ImageDetector):
         with contextlib.nullcontext() if config is not None else building(path, numbers):
             model = MODELS.build(cfg.model)
             detector = cls(model.eval(), pipeline, names, chosen)
-        detector.use_thresholds(thresholds)
+        detector.use_thresholds(thresholds_beside(path) if thresholds is None else thresholds)
         load_weights(model, content, path)
         model.to(chosen)
         detector._unproven = None if config is not None else path

@@ -31,6 +31,9 @@ from fldet.inference.parity import compare, first_images, is_within
 from fldet.inference.results import ExportResult
 from fldet.models.dense_heads.ssd_head import SSDHead
 from fldet.models.dense_heads.yolov2_head import YOLOv2Head
+from fldet.package.card import checked_licence
+from fldet.package.facts import Sources
+from fldet.package.write import card_of, write_card
 
 log = logging.getLogger("fldet")
 
@@ -47,8 +50,11 @@ def export(
     check: str | None = None,
     config: str | None = None,
     thresholds: Path | None = None,
+    licence: str | None = None,
 ) -> ExportResult:
     """Writes a model as ONNX or TorchScript and compares it with the checkpoint on images.
+
+    A card about the model is written beside it: ``fldet.package.card``.
 
     Args:
         checkpoint: the weights, or a work dir.
@@ -61,6 +67,7 @@ def export(
         config: for a checkpoint that carries none.
         thresholds: of ``fldet analyze thresholds``; the file carries them, and ``fldet predict``
             uses them.
+        licence: of the model, for the card; None leaves it open.
 
     Raises:
         UsageError: a wrong option, thresholds that do not fit, a model of another kind, or the
@@ -68,7 +75,7 @@ def export(
         UnavailableError: a package is missing.
         CheckpointError, ConfigError, DataError: see ``fldet.errors``.
     """
-    where = _check_options(format, post_process)
+    where, stated = _check_options(format, post_process), checked_licence(licence)
     path = resolve_checkpoint(checkpoint)
     file = _free_file(out or path.with_suffix(f".{format}"), f".{format}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
@@ -84,7 +91,9 @@ def export(
         log.info("comparing with the checkpoint on %d images, and timing both", len(images))
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
     within = None if parity is None else is_within(parity)
-    return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within)
+    given = Sources(thresholds=thresholds)
+    card = write_card(checkpoint, file, licence=stated, config=config, sources=given)
+    return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within, card)
 
 
 def _check_thresholds(detector: Detector, description: Mapping[str, Any]) -> None:
@@ -100,8 +109,9 @@ def _check_thresholds(detector: Detector, description: Mapping[str, Any]) -> Non
 def _free_file(file: Path, ending: str) -> Path:
     if file.suffix != ending:
         raise UsageError(f"--out {file} has another ending", expected=f"a name with {ending}")
-    if file.exists():
-        raise UsageError(f"{file} exists", expected="a new file: --out FILE")
+    for one in (file, card_of(file)):
+        if one.exists():
+            raise UsageError(f"{one} exists", expected="a new file: --out FILE")
     return file
 
 

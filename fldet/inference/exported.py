@@ -17,7 +17,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from fldet.checkpoints.files import class_tuple
-from fldet.checkpoints.stored_config import building, checked, read_literals
+from fldet.checkpoints.literals import read_literals
+from fldet.checkpoints.stored_config import building, checked
 from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, FldetError, UnavailableError, UsageError

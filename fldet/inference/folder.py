@@ -67,18 +67,31 @@ def _already_there(out: Path, source: str = "SOURCE") -> UsageError:
     )
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a line of ``predictions.jsonl`` holds; those of videos have a ``frame`` besides."""
+
+    file: str
+    width: int  # of the file, in pixels, as the boxes are
+    height: int
+    boxes: list[list[float]]  # xyxy
+    labels: list[int]
+    scores: list[float]
+    names: list[str]  # of the classes
+
+
 def as_line(item: Item, image: AnyPrepared, found: Detections) -> str:
     """Returns the line of an image; nothing is rounded, boxes are xyxy in pixels of the file."""
-    content = {
-        **_identity(item),
-        "width": image.width,
-        "height": image.height,
-        "boxes": found.boxes.tolist(),
-        "labels": found.labels.tolist(),
-        "scores": found.scores.tolist(),
-        "names": list(found.names),
-    }
-    return json.dumps(content) + "\n"
+    line = Line(
+        file=item.file,
+        width=image.width,
+        height=image.height,
+        boxes=found.boxes.tolist(),
+        labels=found.labels.tolist(),
+        scores=found.scores.tolist(),
+        names=list(found.names),
+    )
+    return json.dumps({**_identity(item), **vars(line)}) + "\n"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

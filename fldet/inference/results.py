@@ -48,3 +48,4 @@ class ExportResult:
     size_mib: float
     parity: ParityResult | None  # None if no images were given, as the next one
     within_tolerance: bool | None
+    card: Path | None = None  # what tells of the model, beside the file

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fldet.analysis.errors.collect import TestedData, tested_data
+from fldet.checkpoints.model_folder import is_model_folder
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
@@ -67,6 +68,11 @@ def read_run(
     """
     if not work_dir.is_dir():
         raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
+    if is_model_folder(work_dir):  # whose config is not run
+        raise DataError(
+            f"{work_dir} is a packaged model; its card is README.md",
+            expected="the work dir of a training",
+        )
     gaps: list[str] = []
     config = _newest(work_dir.glob("*.py"))
     compared_with, changes = _changes(config, base, gaps)

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.registry import init_default_scope
 
+from fldet.checkpoints.literals import read_literals
 from fldet.checkpoints.stored_config import (
     DEEPEST,
     MOST_VALUES,
     building,
     find_pipeline,
-    read_literals,
     stored_config,
 )
 from fldet.config.load import format_config, load_config

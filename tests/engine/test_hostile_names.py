@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fldet.checkpoints.files import newest_checkpoint, read_checkpoint
-from fldet.checkpoints.stored_config import read_literals
+from fldet.checkpoints.literals import read_literals
 from fldet.config.load import load_config
 from fldet.inference.detector import Detector
 

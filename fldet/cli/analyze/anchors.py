@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import AnchorsAnalyzed
 from fldet.errors import UsageError
 from fldet.progress import with_progress
 from fldet.results import ANALYSES
@@ -70,7 +71,7 @@ def anchors(
             hint="fldet analyze anchors configs/retinanet/r50_fpn_1x.py",
         )
     Output("analyze anchors", as_json=json).result(
-        {"report": done.result, "files": done.files},
+        AnchorsAnalyzed(done.result, done.files),
         text=lambda: "\n".join([str(done.result), *(f"file  {path}" for path in done.files)]),
     )
 

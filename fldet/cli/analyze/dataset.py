@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import DatasetAnalyzed
 from fldet.results import ANALYSES
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def dataset(
         config_or_annotation(source, cfg_options or ()), split=split, images=images, out_dir=out_dir
     )
     Output("analyze dataset", as_json=json).result(
-        {"summary": done.result, "pictures": done.files},
+        DatasetAnalyzed(done.result, done.files),
         text=lambda: "\n".join([str(done.result), *(f"picture  {path}" for path in done.files)]),
     )
 

@@ -1,13 +1,14 @@
 """``fldet analyze errors``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fldet.cli import options
 from fldet.cli.analyze.dataset import SOURCE, Images, Split, config_or_annotation
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import ErrorsAnalyzed, WorstImage
 from fldet.errors import UsageError
 from fldet.results import ANALYSES
 from fldet.text import cell, table
@@ -75,29 +76,27 @@ def errors(
             hint="fldet test CONFIG CHECKPOINT --out results.json writes RESULTS",
         )
     Output("analyze errors", as_json=json).result(
-        {**figures_of(done.result), "files": done.files},
+        figures_of(done.result, done.files),
         text=lambda: error_text(done.result, done.files),
     )
 
 
-def figures_of(analysis: "ErrorAnalysis") -> dict[str, Any]:
+def figures_of(analysis: "ErrorAnalysis", files: list[Path]) -> ErrorsAnalyzed:
     """Returns the figures; curves, matrix and boxes are in the file errors.json."""
     from fldet.analysis.errors.result import ap50_of
 
-    return {
-        "ap50": analysis.ap50,
-        "ap50_per_area": {area: ap50_of(curves) for area, curves in analysis.curves.items()},
-        "images": analysis.images,
-        "objects": analysis.objects,
-        "detections": analysis.detections,
-        "score_thr": analysis.score_thr,
-        "kinds": analysis.kinds,
-        "expected_calibration_error": analysis.calibration.expected_error,
-        "worst_images": [
-            {"image_id": one.image_id, "file_name": one.file_name, "cost": one.cost}
-            for one in analysis.worst
-        ],
-    }
+    return ErrorsAnalyzed(
+        ap50=analysis.ap50,
+        ap50_per_area={area: ap50_of(curves) for area, curves in analysis.curves.items()},
+        images=analysis.images,
+        objects=analysis.objects,
+        detections=analysis.detections,
+        score_thr=analysis.score_thr,
+        kinds=analysis.kinds,
+        expected_calibration_error=analysis.calibration.expected_error,
+        worst_images=[WorstImage(one.image_id, one.file_name, one.cost) for one in analysis.worst],
+        files=files,
+    )
 
 
 def error_text(analysis: "ErrorAnalysis", files: list[Path]) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, loading
+from fldet.cli.printed import FlopsAnalyzed
 from fldet.results import ANALYSES
 from fldet.text import table
 
@@ -46,7 +47,7 @@ def flops(
     size = options.parse_shape(shape) if shape else None
     done = analyze_flops(load_config(config, cfg_options or ()), shape=size, out_dir=out_dir)
     Output("analyze flops", as_json=json).result(
-        {"count": done.result, "pictures": done.files},
+        FlopsAnalyzed(done.result, done.files),
         text=lambda: cost_text(done.result, done.files),
     )
 

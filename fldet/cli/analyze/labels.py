@@ -9,6 +9,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.analyze.thresholds import FOLDS_DIR, Annotations, Detections
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import LabelsAnalyzed
 from fldet.results import ANALYSES
 from fldet.text import table
 
@@ -55,14 +56,14 @@ def labels(
         out_dir=out_dir,
     )
     result = done.result
-    value = {
-        "source": result.source,
-        "annotations": result.annotations,
-        "findings": len(result.findings),
-        "likely": Counter(one.kind for one in result.findings if one.score >= _LIKELY),
-        "worst_images": result.images[:_WORST_IMAGES],
-        "files": done.files,
-    }
+    value = LabelsAnalyzed(
+        source=result.source,
+        annotations=result.annotations,
+        findings=len(result.findings),
+        likely=Counter(one.kind for one in result.findings if one.score >= _LIKELY),
+        worst_images=result.images[:_WORST_IMAGES],
+        files=done.files,
+    )
     Output("analyze labels", as_json=json, quiet=quiet).result(
         value, text=lambda: label_text(result, done.files), essential=done.files[1]
     )

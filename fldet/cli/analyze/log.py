@@ -9,6 +9,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import LogAnalyzed
 from fldet.results import ANALYSES
 from fldet.text import clock, table
 
@@ -39,7 +40,7 @@ def log(
 
     done = analyze_log(work_dirs, out_dir=out_dir, smooth=smooth)
     Output("analyze log", as_json=json).result(
-        {"smooth": smooth, "runs": done.result, "pictures": done.files},
+        LogAnalyzed(smooth, done.result, done.files),
         text=lambda: run_text(done.result, smooth, done.files),
     )
 

@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import LossCdfAnalyzed
 from fldet.errors import UsageError
 from fldet.results import ANALYSES
 
@@ -79,7 +80,7 @@ def loss_cdf(
         done = redraw_loss_cdf(from_file, gammas=gammas or GAMMAS, out_dir=out_dir)
     curves, files = done.result, done.files
     Output("analyze loss-cdf", as_json=json).result(
-        {"shares": curves.shares(), "procedure": curves.procedure, "files": files},
+        LossCdfAnalyzed(curves.shares(), curves.procedure, files),
         text=lambda: "\n".join(
             [str(curves), "", *(f"{path.suffix[1:]:4}  {path}" for path in files)]
         ),

@@ -2,6 +2,7 @@
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import LossCurvesAnalyzed
 from fldet.results import ANALYSES
 
 EXAMPLES = """
@@ -21,6 +22,6 @@ def loss_curves(
 
     done = analyze_loss_curves(out_dir=out_dir)
     Output("analyze loss-curves", as_json=json).result(
-        {"loss_at_p_t_by_gamma": done.result.landmarks, "pictures": done.files},
+        LossCurvesAnalyzed(done.result.landmarks, done.files),
         text=lambda: "\n".join([str(done.result), "", *(f"picture  {one}" for one in done.files)]),
     )

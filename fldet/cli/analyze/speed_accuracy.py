@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import SpeedAccuracyAnalyzed
 from fldet.errors import UsageError
 from fldet.results import ANALYSES
 
@@ -51,7 +52,7 @@ def speed_accuracy(
     measured += points_in(points) if points else []
     done = analyze_speed_accuracy(measured, out_dir=out_dir)
     Output("analyze speed-accuracy", as_json=json).result(
-        {"figure": done.result, "pictures": done.files},
+        SpeedAccuracyAnalyzed(done.result, done.files),
         text=lambda: "\n".join([str(done.result), "", *(f"picture  {one}" for one in done.files)]),
     )
 

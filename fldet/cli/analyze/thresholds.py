@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import ThresholdsAnalyzed
 from fldet.results import ANALYSES
 from fldet.text import cell, table
 
@@ -71,7 +72,7 @@ def thresholds(
     result = done.result
     figures = {name: value for name, value in vars(result).items() if name != "curves"}
     Output("analyze thresholds", as_json=json, quiet=quiet).result(
-        {**figures, "files": done.files},
+        ThresholdsAnalyzed(**figures, files=done.files),
         text=lambda: threshold_text(result, done.files),
         essential=done.files[0],
     )

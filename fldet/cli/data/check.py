@@ -10,6 +10,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.data.inspect import Columns
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import DataChecked
 from fldet.errors import DataError, UsageError, shorten
 from fldet.progress import with_progress
 
@@ -91,7 +92,7 @@ def check(
     ]
     count = sum(len(one.problems) for one in found)
     Output("data check", as_json=json, quiet=quiet).result(
-        {"problems": count, "files": found},
+        DataChecked(count, found),
         text=lambda: "\n\n".join("\n".join(_lines(one, examples)) for one in found),
         essential=count,
     )

@@ -8,6 +8,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.data.inspect import Data, Images
 from fldet.cli.output import Output, command, note
+from fldet.cli.printed import DataDivided
 from fldet.text import table
 
 if TYPE_CHECKING:
@@ -59,12 +60,7 @@ def split(
     chosen = SplitOptions(folds, group_by or "", stratify, seed)
     done = split_data(path, chosen, out, images)
     Output("data split", as_json=json, quiet=quiet).result(
-        {
-            "folder": done.folder,
-            "folds": done.division.folds,
-            "images": done.division.images,
-            "boxes": done.division.boxes,
-        },
+        DataDivided(done.folder, done.division.folds, done.division.images, done.division.boxes),
         text=lambda: f"{division_text(done.division)}\nfolds  {done.folder}",
         essential=done.folder,
     )

@@ -9,6 +9,7 @@ import typer
 from fldet.cli import options
 from fldet.cli.output import Output, command, loading, note
 from fldet.cli.paper.view import View, minutes_left, summary
+from fldet.cli.printed import PaperPlan, PaperRuns, PlannedRun
 from fldet.errors import UsageError
 from fldet.text import duration
 
@@ -122,7 +123,7 @@ def run(
         _show_plan(out, runs, chosen, jobs or 1)
         return
     statuses, received = _run(runs, chosen, place, work_dir)
-    out.result({"runs": statuses}, text=lambda: summary(statuses))
+    out.result(PaperRuns(statuses), text=lambda: summary(statuses))
     again = [one for one in statuses if one.state not in ("done", "diverged")]
     if received:
         note(f"stopped with {len(again)} runs to do; the same command goes on")
@@ -166,11 +167,7 @@ def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
     left = minutes_left(statuses, jobs, tier.minutes)
     todo = [one for one in statuses if one.state not in ("done", "diverged")]
     commands = [
-        {
-            "run": one.run.name,
-            "rows": one.run.rows,
-            "commands": [s.arguments for s in one.run.steps],
-        }
+        PlannedRun(one.run.name, one.run.rows, [step.arguments for step in one.run.steps])
         for one in todo
     ]
     lines = [
@@ -183,4 +180,4 @@ def _show_plan(out: Output, runs: "list[Run]", tier: "Tier", jobs: int) -> None:
         f"{len(todo)} of {len(runs)} runs to do, {jobs} at a time, {estimate} "
         f"({len(statuses) - len(todo)} are done)"
     )
-    out.result({"todo": commands, "minutes": left}, text="\n".join(lines))
+    out.result(PaperPlan(commands, left), text="\n".join(lines))

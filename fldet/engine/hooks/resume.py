@@ -9,6 +9,8 @@ from typing import Any
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
+from fldet.checkpoints.class_rows import carry_rows
+from fldet.checkpoints.files import checkpoint_classes
 from fldet.data.stream import ITERATION, seed_everything
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of, run_identity
 from fldet.engine.hooks.plain_checkpoint import make_plain, take_back
@@ -56,7 +58,8 @@ class ResumeHook(Hook):
             self._settings = settings_of(runner.optim_wrapper)
             self._schedule = [one.state_dict() for one in schedulers_of(runner.param_schedulers)]
         else:
-            keep_what_fits(unwrapped(runner.model), checkpoint)
+            classes = runner.train_dataloader.dataset.metainfo.get("classes")
+            keep_what_fits(unwrapped(runner.model), checkpoint, classes)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Leaves nothing in the checkpoint that torch alone could not read back."""
@@ -100,12 +103,16 @@ class ResumeHook(Hook):
         seed_everything(ITERATION, runner.seed, get_rank(), runner.iter)
 
 
-def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
+def keep_what_fits(
+    model: Any, checkpoint: dict[str, Any], classes: Sequence[str] | None = None
+) -> None:
     """Puts the model's own first weights in the place of those of another shape, and names them.
 
-    The checkpoint, with the weights as ``state_dict`` or by themselves, is changed in place.
+    Where the checkpoint is of other classes than ``classes``, the rows of those that both know are
+    kept. The checkpoint, with the weights as ``state_dict`` or by themselves, is changed in place.
     """
     weights, own = checkpoint.get("state_dict", checkpoint), model.state_dict()
+    _keep_classes(model, weights, checkpoint_classes(checkpoint, Path("load_from")), classes)
     names = {name.removeprefix("module."): name for name in weights}
     shared = [name for name in own if name in names]
     other = [name for name in shared if weights[names[name]].shape != own[name].shape]
@@ -121,6 +128,25 @@ def keep_what_fits(model: Any, checkpoint: dict[str, Any]) -> None:
         )
         weights[names[name]] = own[name]
     log.info("load_from: %d of %d tensors taken", len(shared) - len(other), len(own))
+
+
+def _keep_classes(
+    model: Any, weights: dict[str, Any], before: Sequence[str] | None, now: Sequence[str] | None
+) -> None:
+    """Keeps the rows of classes that both know, in place, and says which."""
+    if not before or not now or tuple(before) == tuple(now):
+        return
+    prefix = "module." if all(name.startswith("module.") for name in weights) else ""
+    bare = {name.removeprefix(prefix): value for name, value in weights.items()}
+    kept = carry_rows(model, bare, before, now)
+    weights.update({f"{prefix}{name}": value for name, value in bare.items()})
+    if kept:
+        new = [name for name in now if name not in kept]
+        log.info(
+            "load_from: rows of the last layers are kept by class: %s; %s",
+            shorten(", ".join(kept)),
+            f"these start anew: {shorten(', '.join(new))}" if new else "none starts anew",
+        )
 
 
 def first_rates(optimizer: Any) -> list[float]:

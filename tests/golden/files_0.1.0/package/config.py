@@ -1,0 +1,91 @@
+default_scope = "mmdet"
+model = dict(
+    backbone=dict(
+        base_channels=8,
+        depth=18,
+        frozen_stages=-1,
+        norm_cfg=dict(requires_grad=True, type="BN"),
+        norm_eval=False,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        style="pytorch",
+        type="ResNet",
+    ),
+    bbox_head=dict(
+        anchor_generator=dict(
+            num_scales=3,
+            ratios=[0.5, 1.0, 2.0],
+            sizes=[24, 48, 96, 192, 384],
+            strides=[8, 16, 32, 64, 128],
+            type="fldet.AnchorGenerator",
+        ),
+        bbox_coder=dict(
+            target_means=[0.0, 0.0, 0.0, 0.0],
+            target_stds=[1.0, 1.0, 1.0, 1.0],
+            type="DeltaXYWHBBoxCoder",
+        ),
+        feat_channels=8,
+        in_channels=8,
+        loss_bbox=dict(beta=0.1111111111111111, loss_weight=1.0, type="SmoothL1Loss"),
+        loss_cls=dict(
+            alpha=0.25,
+            gamma=2.0,
+            loss_weight=1.0,
+            type="fldet.FocalLoss",
+            use_sigmoid=True,
+        ),
+        norm_cfg=dict(num_groups=2, type="GN"),
+        normalizer=dict(type="fldet.CountOverRanks"),
+        num_classes=2,
+        prior_prob=0.2,
+        stacked_convs=1,
+        test_cfg=dict(
+            max_per_img=100,
+            min_bbox_size=0,
+            nms=dict(iou_threshold=0.5, type="nms"),
+            nms_pre=1000,
+            score_thr=0.05,
+        ),
+        train_cfg=None,
+        type="fldet.RetinaHead",
+    ),
+    data_preprocessor=dict(
+        bgr_to_rgb=True,
+        mean=[123.675, 116.28, 103.53],
+        pad_size_divisor=32,
+        std=[58.395, 57.12, 57.375],
+        type="DetDataPreprocessor",
+    ),
+    neck=dict(
+        add_extra_convs="on_input",
+        in_channels=[8, 16, 32, 64],
+        norm_cfg=dict(type="BN"),
+        num_outs=5,
+        out_channels=8,
+        relu_before_extra_convs=True,
+        start_level=1,
+        type="FPN",
+    ),
+    test_cfg=dict(
+        max_per_img=100,
+        min_bbox_size=0,
+        nms=dict(iou_threshold=0.5, type="nms"),
+        nms_pre=1000,
+        score_thr=0.05,
+    ),
+    type="RetinaNet",
+)
+test_dataloader = dict(
+    dataset=dict(
+        metainfo=dict(classes=("circle", "square")),
+        pipeline=[
+            dict(type="fldet.LoadImageFromFile"),
+            dict(keep_ratio=True, scale=(96, 96), type="Resize"),
+            dict(type="LoadAnnotations", with_bbox=True),
+            dict(
+                meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+                type="fldet.PackDetInputs",
+            ),
+        ],
+    ),
+)
