@@ -105,7 +105,8 @@ def _places(ids: Iterable[Any], known: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 
 def _count_evaluated(found: DetectionTable) -> int:
-    counts = np.bincount(found.image * len(found.categories) + found.category)
+    groups = found.image * len(found.categories) + found.category
+    counts = np.unique(groups, return_counts=True)[1]
     return int(np.minimum(counts, _MAX_PER_CLASS).sum())
 
 
@@ -120,7 +121,7 @@ def _choose_engine(engine: str) -> tuple[str, Judge]:
         raise ValueError(f"engine must be auto, hotcoco or pycocotools, got {engine!r}")
     if engine != "pycocotools":
         try:
-            require_hotcoco()
+            _require_hotcoco()
             return "hotcoco", _by_hotcoco
         except UnavailableError as error:
             if engine == "hotcoco":
@@ -129,7 +130,7 @@ def _choose_engine(engine: str) -> tuple[str, Judge]:
     return "pycocotools", _by_pycocotools
 
 
-def require_hotcoco() -> None:
+def _require_hotcoco() -> None:
     """Does nothing if hotcoco can be used in this process.
 
     Raises:

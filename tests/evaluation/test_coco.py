@@ -4,7 +4,6 @@ import copy
 import gc
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 
-from fldet.errors import DataError, UnavailableError
+from fldet.errors import DataError
 from fldet.evaluation.coco import evaluate_coco
 from fldet.evaluation.detections import load_detections, save_detections
 from fldet.evaluation.figures import COCO_FIGURES
@@ -216,15 +215,6 @@ def test_the_garbage_collector_is_left_as_it_was(val_file, enabled):
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if was_enabled else gc.disable)()
-
-
-def test_auto_falls_back_to_the_reference(monkeypatch):
-    monkeypatch.setitem(sys.modules, "hotcoco", None)
-    assert evaluate_coco(ONE_CAT, []).engine == "pycocotools"
-    with pytest.raises(UnavailableError, match="pip install hotcoco"):
-        evaluate_coco(ONE_CAT, [], engine="hotcoco")
-    with pytest.raises(ValueError, match="'fastest'"):
-        evaluate_coco(ONE_CAT, [], engine="fastest")
 
 
 @pytest.mark.parametrize(
