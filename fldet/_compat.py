@@ -220,6 +220,7 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
 _AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "mmdet": _version_check_passed,
     "mmdet.datasets": silence_imports,
+    "mmdet.evaluation": silence_imports,
     "mmdet.models": silence_imports,
     **dict.fromkeys(_WITHOUT_THEM, _postponed),
 }

@@ -1,4 +1,4 @@
-"""Plants errors into annotations and counts how many of them are ranked first, by us and cleanlab.
+"""Plants errors into annotations and counts how many of them are ranked first, by us and others.
 
 Usage: python tools/label_errors.py CONFIG... [--folds 2] [--share 0.05] [--seed 0]
 
@@ -11,8 +11,8 @@ the data had before are counted as wrong, by whomever they are found; Shapes has
 
 cleanlab's scores are those of ObjectLab (Tkachenko, Thyagarajan and Mueller, 2023), of the scores
 of the detector, and of these as probabilities, since its thresholds are made for such. cleanlab
-must be installed: pip install cleanlab. A folder that holds the detections already is not trained
-again.
+must be installed: pip install cleanlab. hotcoco's candidates are wrong classes and missing boxes. A
+folder that holds the detections already is not trained again.
 """
 
 import argparse
@@ -245,6 +245,23 @@ def cleanlabs(detected: Detected) -> Ranked:
     return Ranked([one for _, one in suspects], [keys[i] for i in order])
 
 
+def hotcocos(detected: Detected) -> Ranked:
+    """Returns hotcoco's candidates, wrong classes and missing boxes, in its order of scores."""
+    from hotcoco import COCO, COCOeval
+
+    truth = COCO({**detected.content})
+    found = truth.load_res([{**one} for one in detected.detections])
+    evaluation = COCOeval(truth, found, "bbox")
+    evaluation.evaluate()
+    candidates = evaluation.image_diagnostics(score_thr=0.0)["label_errors"]
+    boxes = {one["id"]: one["bbox"] for one in found.dataset["annotations"]}
+    findings = [
+        (one["image_id"], [] if one["gt_id"] is None else [one["gt_id"]], boxes[one["dt_id"]])
+        for one in candidates
+    ]
+    return Ranked(findings, list(dict.fromkeys(one["image_id"] for one in candidates)))
+
+
 def hits(ranked: Ranked, errors: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
     """Returns how many of each kind of error are among the first findings.
 
@@ -287,6 +304,7 @@ def rows_of(name: str, folder: Path, share: float) -> list[tuple[str, ...]]:
         ("fldet", ours, detected),
         ("cleanlab", cleanlabs, detected),
         ("cleanlab, probabilities", cleanlabs, probable),
+        ("hotcoco", hotcocos, detected),
     ):
         ranked = rank(what)
         counts = hits(ranked, errors, len(errors))

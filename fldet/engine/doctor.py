@@ -29,7 +29,7 @@ PACKAGES = {
     "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite"),
     "mmdet": ("onedl-mmdetection", "mmdet"),
     "pycocotools": ("pycocotools",),
-    "faster_coco_eval": ("faster-coco-eval",),
+    "hotcoco": ("hotcoco",),
     "matplotlib": ("matplotlib",),
 }
 

@@ -1,17 +1,17 @@
 """The twelve COCO box figures.
 
-Two implementations give the same numbers: ``faster_coco_eval`` (C++, the default where it can be
-imported) and ``pycocotools`` (the reference). Both print and both write into what they are given,
-so they only ever see a copy that holds no more than they need.
+Two implementations give the same numbers: ``hotcoco`` (Rust, the default where it can be used) and
+``pycocotools`` (the reference).
 """
 
 import contextlib
+import functools
 import gc
 import io
+import logging
 import math
-from collections import Counter
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.errors import UnavailableError
-from fldet.evaluation.detections import Detection, check_detections, plain
+from fldet.evaluation.detections import Detection, DetectionTable, check_detections
 from fldet.evaluation.figures import COCO_FIGURES, CocoFigures
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth, restrict
+from fldet.evaluation.matching import object_table
 
-Engine = Literal["auto", "faster", "pycocotools"]
+Engine = Literal["auto", "hotcoco", "pycocotools"]
 Array = npt.NDArray[np.float64]
+
+log = logging.getLogger("fldet")
 
 _MAX_PER_CLASS = 100  # detections that COCO looks at per image and class, the best ones
 
@@ -61,65 +64,100 @@ def evaluate_coco(
         detections: any number per image; per image and class the 100 with the best scores count.
         image_ids: evaluate these images only; None means all.
         category_ids: evaluate these classes only; None means all.
-        engine: ``auto`` takes ``faster`` (faster_coco_eval) if it can be imported, otherwise
-            ``pycocotools``.
+        engine: ``auto`` takes ``hotcoco`` if it can be used, otherwise ``pycocotools``, and says so
+            in the log.
 
     Raises:
         DataError: the file cannot be read or is not COCO, or a detection is malformed or names
             an image or category that the file does not have.
-        UnavailableError: the engine asked for is not installed.
+        UnavailableError: the engine asked for cannot be used here.
     """
     truth = ann_file if isinstance(ann_file, GroundTruth) else read_ground_truth(ann_file)
     check_detections(detections, images=truth.images, categories=truth.categories)
     truth = restrict(truth, image_ids, category_ids)
-    images, categories = set(truth.images), set(truth.categories)
-    kept = [
-        one for one in detections if one["image_id"] in images and one["category_id"] in categories
-    ]
-    name, coco_class, eval_class = _load_engine(engine)
-    stats, precision = _run(coco_class, eval_class, truth, kept)
+    found = _those_of(truth, detections)
+    name, judge = _choose_engine(engine)
+    stats, precision = _figures(judge, truth, found)
     return CocoFigures(
         summary=dict(zip(COCO_FIGURES, (_or_nan(value) for value in stats), strict=True)),
         per_class=_per_class(truth, precision),
         num_images=len(truth.images),
-        num_detections=_count_evaluated(kept),
+        num_detections=_count_evaluated(found),
         engine=name,
     )
 
 
-def _count_evaluated(detections: Sequence[Detection]) -> int:
-    counts = Counter((one["image_id"], one["category_id"]) for one in detections)
-    return sum(min(count, _MAX_PER_CLASS) for count in counts.values())
+def _those_of(truth: GroundTruth, detections: Sequence[Detection]) -> DetectionTable:
+    """Returns the detections of the images and classes of a truth, with their places there."""
+    table = DetectionTable.of(detections)
+    image = _places(table.images, truth.images)[table.image]
+    category = _places(table.categories, tuple(truth.categories))[table.category]
+    placed = DetectionTable(
+        truth.images, tuple(truth.categories), image, category, table.boxes_xywh, table.scores
+    )
+    return placed.part((image >= 0) & (category >= 0))
 
 
-def _load_engine(engine: str) -> tuple[str, Callable[[], Any], Callable[..., Any]]:
-    """Returns the engine's name, its data class and its evaluation class."""
-    if engine not in ("auto", "faster", "pycocotools"):
-        raise ValueError(f"engine must be auto, faster or pycocotools, got {engine!r}")
-    if engine in ("auto", "faster"):
+def _places(ids: Iterable[Any], known: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Returns the place of each id among the known ones, -1 for others."""
+    place_of = {one: place for place, one in enumerate(known)}
+    return np.fromiter((place_of.get(one, -1) for one in ids), np.int64)
+
+
+def _count_evaluated(found: DetectionTable) -> int:
+    groups = found.image * len(found.categories) + found.category
+    counts = np.unique(groups, return_counts=True)[1]
+    return int(np.minimum(counts, _MAX_PER_CLASS).sum())
+
+
+# --- engines -------------------------------------------------------------------------------------
+
+Judge = Callable[[GroundTruth, DetectionTable], Any]  # returns an evaluation with its figures
+
+
+def _choose_engine(engine: str) -> tuple[str, Judge]:
+    """Returns an engine's name and the function that evaluates with it."""
+    if engine not in ("auto", "hotcoco", "pycocotools"):
+        raise ValueError(f"engine must be auto, hotcoco or pycocotools, got {engine!r}")
+    if engine != "pycocotools":
         try:
-            import faster_coco_eval as faster
-
-            eval_class = partial(faster.COCOeval_faster, print_function=lambda *_: None)
-            return "faster", faster.COCO, eval_class
-        except ImportError as error:
-            if engine == "faster":
-                raise UnavailableError(
-                    f"faster_coco_eval cannot be imported: {error}",
-                    hint="pip install faster-coco-eval, or use engine='pycocotools'",
-                ) from None
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    return "pycocotools", COCO, COCOeval
+            _require_hotcoco()
+            return "hotcoco", _by_hotcoco
+        except UnavailableError as error:
+            if engine == "hotcoco":
+                raise
+            log.info("COCO figures by pycocotools: %s", error.message)
+    return "pycocotools", _by_pycocotools
 
 
-def _run(
-    coco_class: Callable[[], Any],
-    eval_class: Callable[..., Any],
-    truth: GroundTruth,
-    detections: Sequence[Detection],
-) -> tuple[Array, Array]:
+def _require_hotcoco() -> None:
+    """Does nothing if hotcoco can be used in this process.
+
+    Raises:
+        UnavailableError: it cannot be imported, or the process was forked from one that has used
+            it: its threads are not there, and it would wait for them for ever.
+    """
+    try:
+        import hotcoco  # noqa: F401
+    except ImportError as error:
+        raise UnavailableError(
+            f"hotcoco cannot be imported: {error}",
+            hint="pip install hotcoco, or use engine='pycocotools'",
+        ) from None
+    if _first_user() != os.getpid():
+        raise UnavailableError(
+            "hotcoco was used before this process was forked",
+            hint="start processes with 'spawn' or 'forkserver', or use engine='pycocotools'",
+        )
+
+
+@functools.cache
+def _first_user() -> int:
+    """Returns the process that has used hotcoco first; those forked from it say the same."""
+    return os.getpid()
+
+
+def _figures(judge: Judge, truth: GroundTruth, found: DetectionTable) -> tuple[Array, Array]:
     """Returns the twelve figures, -1 where undefined, and the engine's precisions.
 
     The precisions have the shape (T thresholds, R recalls, K classes in the order of their ids,
@@ -127,24 +165,46 @@ def _run(
     """
     if not truth.images or not truth.categories:
         return np.full(12, -1.0), np.full((1, 1, len(truth.categories), 1, 1), -1.0)
-    boxes = (plain(one) for one in detections)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = eval_class(
-            _indexed(coco_class(), truth, (dict(one) for one in truth.annotations)),
-            _indexed(coco_class(), truth, boxes),
-            "bbox",
-        )
+        evaluation = judge(truth, found)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
 
 
+def _by_hotcoco(truth: GroundTruth, found: DetectionTable) -> Any:
+    """Returns hotcoco's evaluation; images and classes are numbered, so that names will do."""
+    from hotcoco import COCO, COCOeval
+
+    objects = object_table(truth.annotations, truth.images, tuple(truth.categories))
+    ground_truth = COCO.from_arrays(
+        [{"id": number} for number in range(len(truth.images))],
+        [{"id": number, "name": str(number)} for number in range(len(truth.categories))],
+        objects.image,
+        objects.label,
+        objects.boxes_xywh,
+        area=objects.area,
+        iscrowd=objects.crowd,
+    )
+    columns = (found.image, found.boxes_xywh, found.scores, found.category)
+    return COCOeval(ground_truth, ground_truth.load_res(np.column_stack(columns)), "bbox")
+
+
+def _by_pycocotools(truth: GroundTruth, found: DetectionTable) -> Any:
+    """Returns the evaluation of the reference, which writes into what it is given."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    objects = (dict(one) for one in truth.annotations)
+    return COCOeval(_indexed(COCO(), truth, objects), _indexed(COCO(), truth, iter(found)), "bbox")
+
+
 def _indexed(coco: Any, truth: GroundTruth, annotations: Iterable[dict[str, Any]]) -> Any:
     """Returns ``coco`` filled with annotations or detections, which it and the engine write into.
 
     Images are numbered from 1 in their order, so that names will do as ids; annotations too,
-    because the engines take a ground truth box with the id 0 for one that is not matched.
+    because pycocotools takes a ground truth box with the id 0 for one that is not matched.
     """
     number = {image: index for index, image in enumerate(truth.images, start=1)}
     filled = []

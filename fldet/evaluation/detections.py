@@ -5,18 +5,22 @@ of the original image, and ``score``.
 """
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from fldet.errors import DataError, shorten
 from fldet.files import read_json, write_atomically
 from fldet.numeric import are_numbers
 
 Detection = Mapping[str, Any]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _INTEGER = (int, Integral)  # Python's own stands first: checking against the abstract one is slow
 _DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
@@ -24,6 +28,112 @@ _RESULTS = (
     "the COCO results format: a list of objects with image_id, category_id, "
     "bbox [x, y, width, height] and score"
 )
+
+
+_NO_LABELS = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """What was found in one image."""
+
+    labels: Ints  # (N,)
+    boxes_xywh: Floats  # (N, 4) pixels of the original image
+    scores: Floats  # (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionTable(Sequence[Detection]):
+    """Detections as columns, in their order; its items are the same in the COCO results format."""
+
+    images: Sequence[Any]  # ids
+    categories: Sequence[Any]  # ids
+    image: Ints  # (N,) index in ``images``
+    category: Ints  # (N,) index in ``categories``
+    boxes_xywh: Floats  # (N, 4) pixels of the original image
+    scores: Floats  # (N,)
+
+    @classmethod
+    def of_images(
+        cls, found: Mapping[Hashable, ImageDetections], categories: Sequence[int | None]
+    ) -> "DetectionTable":
+        """Returns what was found by image id; ``categories`` are ids by label."""
+        parts = (*found.values(), ImageDetections(_NO_LABELS, np.empty((0, 4)), np.empty(0)))
+        return cls(
+            images=tuple(found),
+            categories=categories,
+            image=np.repeat(np.arange(len(found)), [len(one.labels) for one in found.values()]),
+            category=np.concatenate([one.labels for one in parts]),
+            boxes_xywh=np.concatenate([one.boxes_xywh for one in parts]),
+            scores=np.concatenate([one.scores for one in parts]),
+        )
+
+    @classmethod
+    def of(cls, detections: Sequence[Detection]) -> "DetectionTable":
+        """Returns detections that are well formed as a table."""
+        if isinstance(detections, DetectionTable):
+            return detections
+        images, image = _numbered(one["image_id"] for one in detections)
+        categories, category = _numbered(one["category_id"] for one in detections)
+        numbers = np.fromiter(
+            (value for one in detections for value in (*one["bbox"], one["score"])), float
+        ).reshape(-1, 5)
+        return cls(images, categories, image, category, numbers[:, :4], numbers[:, 4])
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @overload
+    def __getitem__(self, place: int) -> Detection: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Detection]: ...
+    def __getitem__(self, place: int | slice) -> Detection | Sequence[Detection]:
+        if isinstance(place, slice):
+            return self.part(place)
+        row = range(len(self))[place]
+        return next(iter(self.part(slice(row, row + 1))))
+
+    def part(self, rows: slice | npt.NDArray[Any]) -> "DetectionTable":
+        """Returns some rows: a slice, indices, or a mask of all."""
+        return DetectionTable(
+            self.images,
+            self.categories,
+            self.image[rows],
+            self.category[rows],
+            self.boxes_xywh[rows],
+            self.scores[rows],
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        columns: tuple[npt.NDArray[Any], ...]
+        columns = (self.image, self.category, self.boxes_xywh, self.scores)
+        for image, category, box, score in zip(*(one.tolist() for one in columns), strict=True):
+            yield {
+                "image_id": self.images[image],
+                "category_id": self.categories[category],
+                "bbox": box,
+                "score": score,
+            }
+
+    def is_sound(self, images: Iterable[Hashable], categories: Iterable[int]) -> bool:
+        """Returns whether all numbers are finite, no size is negative, and these ids are known."""
+        return (
+            bool(np.isfinite(self.boxes_xywh).all() and np.isfinite(self.scores).all())
+            and not (self.boxes_xywh[:, 2:] < 0).any()
+            and set(images).issuperset(_used(self.images, self.image))
+            and set(categories).issuperset(_used(self.categories, self.category))
+        )
+
+
+def _used(ids: Sequence[Any], places: Ints) -> list[Any]:
+    return [ids[place] for place in np.flatnonzero(np.bincount(places))]
+
+
+def _numbered(values: Iterable[Any]) -> tuple[list[Any], Ints]:
+    """Returns the different values, and the place of each value among them."""
+    place: dict[Any, int] = {}
+    places = np.fromiter((place.setdefault(value, len(place)) for value in values), np.int64)
+    return list(place), places
 
 
 def check_detections(
@@ -40,6 +150,11 @@ def check_detections(
     Raises:
         DataError: naming the first detection that is not, its position counted from 0.
     """
+    if isinstance(detections, DetectionTable) and detections.is_sound(
+        detections.images if images is None else images,
+        detections.categories if categories is None else categories,
+    ):
+        return
     ids = {"image_id": images, "category_id": categories}
     known_ids = [(key, set(known)) for key, known in ids.items() if known is not None]
     for index, one in enumerate(detections):
@@ -83,8 +198,16 @@ def save_detections(path: Path, detections: Sequence[Detection]) -> Path:
     figures. About 140 bytes each.
     """
     check_detections(detections)
-    lines = (json.dumps(plain(one), separators=(",", ":")) for one in detections)
-    return write_atomically(path, "[" + ",\n".join(lines) + "]\n")
+    return write_atomically(path, "[" + ",\n".join(map(_line, detections)) + "]\n")
+
+
+def _line(one: Detection) -> str:
+    """Returns a detection as JSON; spelled out, since an encoder takes twice as long."""
+    image, box = one["image_id"], repr([*map(float, one["bbox"])]).replace(" ", "")
+    return (
+        f'{{"image_id":{json.dumps(image) if isinstance(image, str) else int(image)},'
+        f'"category_id":{int(one["category_id"])},"bbox":{box},"score":{float(one["score"])!r}}}'
+    )
 
 
 def load_detections(path: Path) -> list[dict[str, Any]]:
@@ -99,21 +222,10 @@ def load_detections(path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def plain(one: Detection) -> dict[str, Any]:
-    """Returns the four entries of a detection in Python's own numbers."""
-    image_id = one["image_id"]
-    return {
-        "image_id": image_id if isinstance(image_id, str) else int(image_id),
-        "category_id": int(one["category_id"]),
-        "bbox": [*map(float, one["bbox"])],
-        "score": float(one["score"]),
-    }
-
-
-def as_detections(
-    image_id: Hashable, instances: Mapping[str, Any], category_ids: Sequence[int | None]
-) -> list[dict[str, Any]]:
-    """Returns the predictions of one image in the COCO results format.
+def image_detections(
+    instances: Mapping[str, Any], category_ids: Sequence[int | None]
+) -> ImageDetections:
+    """Returns the predictions of one image.
 
     ``instances`` are tensors: ``bboxes`` (N, 4) xyxy in pixels, ``scores`` (N,), ``labels`` (N,).
     ``category_ids`` are by label, None for a class that the annotations lack, whose detections are
@@ -122,18 +234,14 @@ def as_detections(
     Raises:
         DataError: a label that is no index of ``category_ids``.
     """
-    boxes = instances["bboxes"].detach().double().cpu().numpy()
-    boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
-    scores = instances["scores"].detach().double().cpu().tolist()
-    labels = instances["labels"].tolist()
-    if labels and not 0 <= min(labels) <= max(labels) < len(category_ids):
+    boxes, scores = (instances[key].detach().double().cpu().numpy() for key in ("bboxes", "scores"))
+    labels = instances["labels"].cpu().numpy().astype(np.int64)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(category_ids):
         raise DataError(
-            f"the model predicted the label {max(labels)}, the data set has "
+            f"the model predicted the label {labels.max()}, the data set has "
             f"{len(category_ids)} classes",
             hint="num_classes of the model and the number of classes of the data must be equal",
         )
-    return [
-        {"image_id": image_id, "category_id": number, "bbox": box, "score": score}
-        for label, box, score in zip(labels, boxes_xywh, scores, strict=True)
-        if (number := category_ids[label]) is not None
-    ]
+    boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    known = np.array([one is not None for one in category_ids], bool)[labels]
+    return ImageDetections(labels[known], boxes_xywh[known], scores[known])

@@ -12,7 +12,13 @@ from mmengine.evaluator import BaseMetric
 from fldet.data.annotations import missing_classes
 from fldet.errors import DataError, shorten
 from fldet.evaluation.coco import Engine, evaluate_coco
-from fldet.evaluation.detections import as_detections, save_detections
+from fldet.evaluation.detections import (
+    Detection,
+    DetectionTable,
+    ImageDetections,
+    image_detections,
+    save_detections,
+)
 from fldet.evaluation.figures import CocoFigures, VocFigures
 from fldet.evaluation.ground_truth import GroundTruth, load_truth, restrict
 from fldet.evaluation.voc import Floats, Marks, VocRule, boxes_by_image, match_image, summarize
@@ -125,17 +131,18 @@ class CocoMetric(BoxMetric):
         super().__init__(ann_file, dataset, collect_device, prefix)
         self.engine = engine
         self.outfile = outfile
-        self.detections: list[dict[str, Any]] = []
+        self.detections: Sequence[Detection] = []
         self.image_ids: tuple[Any, ...] = ()
 
-    def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Returns the predictions of one image in the COCO results format."""
-        return as_detections(image, instances, self.category_ids)
+    def result_of(self, image: Hashable, instances: Mapping[str, Any]) -> ImageDetections:
+        """Returns the predictions of one image as arrays, which cost little to send."""
+        del image
+        return image_detections(instances, self.category_ids)
 
     def evaluate_images(self, by_image: dict[Hashable, Any]) -> CocoFigures:
         """Returns the twelve figures; writes ``outfile`` if there is one."""
         self.image_ids = tuple(by_image)
-        self.detections = [one for found in by_image.values() for one in found]
+        self.detections = DetectionTable.of_images(by_image, self.category_ids)
         if self.outfile is not None:
             save_detections(Path(self.outfile), self.detections)
         return evaluate_coco(

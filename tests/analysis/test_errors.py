@@ -16,13 +16,13 @@ from fldet.analysis.errors.pictures import hex_color, plot_errors
 from fldet.analysis.errors.result import ap50_of, load, save
 from fldet.analysis.errors.worst import draw_worst
 from fldet.errors import DataError
-from fldet.evaluation.coco import _load_engine, _run, evaluate_coco
+from fldet.evaluation.coco import _choose_engine, _figures, _those_of, evaluate_coco
 from fldet.evaluation.ground_truth import GroundTruth, read_ground_truth
 from fldet.evaluation.matching import AREAS, assign, detection_table, object_table, overlaps
 from fldet.pictures.colors import PALETTE
 
 CAT, DOG = 10, 20
-ENGINES = ("faster", "pycocotools")
+ENGINES = ("hotcoco", "pycocotools")
 
 
 def truth_of(objects, *, images=(1,), categories=("cat", "dog")):
@@ -187,8 +187,8 @@ def test_ap50_and_every_curve_of_real_truth_are_those_of_coco(mini, seed, number
     found = perturbed(truth, seed)
     assert sum(one["iscrowd"] for one in truth.annotations) == 11
     for engine in ENGINES:
-        _, coco_class, eval_class = _load_engine(engine)
-        _, precision = _run(coco_class, eval_class, truth, found)
+        _, judge_by = _choose_engine(engine)
+        _, precision = _figures(judge_by, truth, _those_of(truth, found))
         analysis = find_errors(TestedData(truth, found))
         assert analysis.ap50 == pytest.approx(precision[0, :, :, 0, -1].mean(), abs=1e-12)
         for index, area in enumerate(AREAS):
