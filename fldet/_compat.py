@@ -18,14 +18,27 @@ R = TypeVar("R")
 
 _EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "mmcv_ext.py")
 
-# What these modules of mmdet import and need when a function of theirs is called: a training starts
-# half a second earlier without. Nothing else needs imgaug.
-_LATER = (
-    *("imgaug", "imgaug.augmenters", "imgaug.augmentables", "imgaug.augmentables.lines"),
-    *("imgaug.augmentables.segmaps", "scipy", "scipy.interpolate", "scipy.linalg"),
-    *("scipy.optimize", "scipy.sparse", "scipy.sparse.csgraph", "matplotlib", "matplotlib.colors"),
-    *("matplotlib.patches", "matplotlib.pyplot"),
-)
+# What the modules below import and need when a function of theirs is called, by the package that
+# may have been imported already. torch's sharding takes a third of all imports of a training: it
+# brings SymPy. Nothing else needs imgaug.
+_LATER = {
+    "imgaug": (
+        *("imgaug", "imgaug.augmenters", "imgaug.augmentables", "imgaug.augmentables.lines"),
+        "imgaug.augmentables.segmaps",
+    ),
+    "scipy": (
+        *("scipy", "scipy.interpolate", "scipy.linalg", "scipy.optimize", "scipy.sparse"),
+        "scipy.sparse.csgraph",
+    ),
+    "matplotlib": (
+        *("matplotlib", "matplotlib.colors", "matplotlib.patches", "matplotlib.pyplot"),
+    ),
+    "torch.distributed.optim": ("torch.distributed.optim",),
+    "torch.distributed.fsdp": (
+        *("torch.distributed.fsdp", "torch.distributed.fsdp.api"),
+        "torch.distributed.fsdp.fully_sharded_data_parallel",
+    ),
+}
 _WITHOUT_THEM = (
     "mmdet.datasets.transforms.generate_line",
     "mmdet.evaluation.metrics.crowdhuman_metric",
@@ -39,6 +52,9 @@ _WITHOUT_THEM = (
     "mmdet.models.trackers.sort_tracker",
     "mmdet.utils.mot_error_visualize",
     "mmdet.visualization.local_visualizer",
+    "mmengine._strategy.fsdp",
+    "mmengine.model.wrappers.fully_sharded_distributed",
+    "mmengine.optim.optimizer.zero_optimizer",
 )
 
 # The newest mmcv that upstream mmdet 3.x accepts; later ones work but fail its version check.
@@ -124,50 +140,84 @@ def _postponed() -> Iterator[None]:
 
     Packages that are imported already are left alone.
     """
-    names = [name for name in _LATER if name.partition(".")[0] not in sys.modules]
-    state = {"importing": True}
-    stubs = {name: _stand_in(name, state) for name in names}
+    names = [
+        name for package, names in _LATER.items() if package not in sys.modules for name in names
+    ]
+    importing = {"now": True}
+    stubs = {name: _stand_in_module(name, importing) for name in names}
     for name, stub in stubs.items():
         package, _, child = name.rpartition(".")
-        if package:
+        if package in stubs:
             setattr(stubs[package], child, stub)
     sys.modules.update(stubs)
     try:
         yield
     finally:
-        state["importing"] = False
+        importing["now"] = False
         for name in stubs:
             sys.modules.pop(name, None)
 
 
-def _stand_in(module_name: str, state: dict[str, bool]) -> ModuleType:
-    """Returns a module whose names are functions during the import, and the real ones later."""
-
-    def real(name: str) -> Any:
-        from importlib import import_module
-
-        try:
-            module = import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name != "imgaug":  # a real one that is broken: not ours to hide
-                raise
-            raise _without_imgaug(f"{module_name}.{name}") from None
-        return getattr(module, name)
+def _stand_in_module(module_name: str, importing: dict[str, bool]) -> ModuleType:
+    """Returns a module whose names are stand-ins during the import, and the real ones later."""
 
     def find(name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"module {module_name!r} has no attribute {name!r}")
-        if not state["importing"]:
-            return real(name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return real(name)(*args, **kwargs)
-
-        return call
+        stand_in = _StandIn(module_name, name)
+        return stand_in if importing["now"] else stand_in.real()
 
     module = ModuleType(module_name)
     vars(module).update(__getattr__=find, __path__=[])
     return module
+
+
+class _StandIn:
+    """A function or class of a module that is imported when it is called or looked into.
+
+    Classes may be derived from it. They get their real base with their first instance.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.__module__, self.__name__ = module, name
+
+    def real(self) -> Any:
+        """Returns what this stands for; imports it."""
+        from importlib import import_module
+
+        try:
+            return getattr(import_module(self.__module__), self.__name__)
+        except ModuleNotFoundError as error:
+            if error.name != "imgaug":  # a real one that is broken: not ours to hide
+                raise
+            raise _without_imgaug(f"{self.__module__}.{self.__name__}") from None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.real()(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.real(), name)
+
+    def __getitem__(self, name: Any) -> Any:
+        return self.real()[name]
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.real())
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type]:
+        """Returns the base that a class has until its first instance."""
+        del bases
+
+        class Base:
+            def __init__(base, *args: Any, **kwargs: Any) -> None:  # noqa: N805
+                real = self.real()
+                for heir in Base.__subclasses__():
+                    heir.__bases__ = tuple(real if b is Base else b for b in heir.__bases__)
+                real.__init__(base, *args, **kwargs)
+
+        return (Base,)
 
 
 def _without_imgaug(name: str) -> Exception:
