@@ -18,11 +18,10 @@ R = TypeVar("R")
 
 _EXT_FILE = os.path.join(os.path.dirname(__file__), "ops", "mmcv_ext.py")
 
-# What the modules below, and functions of MMEngine, import and hardly ever use, by the package that
+# What the modules below import and need when a function of theirs is called, by the package that
 # may have been imported already. torch's sharding takes a third of all imports of a training: it
 # brings SymPy. Nothing else needs imgaug.
 _LATER = {
-    "distutils": ("distutils",),
     "imgaug": (
         *("imgaug", "imgaug.augmenters", "imgaug.augmentables", "imgaug.augmentables.lines"),
         "imgaug.augmentables.segmaps",
@@ -136,7 +135,7 @@ class _AroundFinder:
 
 
 @contextmanager
-def postponed() -> Iterator[None]:
+def _postponed() -> Iterator[None]:
     """Has imports find stand-ins for modules, which import the real ones when they are used.
 
     Packages that are imported already are left alone.
@@ -273,5 +272,5 @@ _AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "mmdet.datasets": silence_imports,
     "mmdet.evaluation": silence_imports,
     "mmdet.models": silence_imports,
-    **dict.fromkeys(_WITHOUT_THEM, postponed),
+    **dict.fromkeys(_WITHOUT_THEM, _postponed),
 }

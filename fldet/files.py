@@ -42,6 +42,19 @@ _MARKS = (
 )
 
 
+def require_work_dir(path: Path) -> None:
+    """Does nothing if a path is a folder, as that of a training is; else raises DataError."""
+    if not path.is_dir():
+        raise DataError(f"no such work dir: {path}", expected="the folder of a training run")
+
+
+def require_data(path: Path) -> None:
+    """Does nothing if there is something at the path of a data set; else raises DataError."""
+    path = Path(os.path.abspath(path.expanduser()))
+    if not os.path.exists(path):  # unlike pathlib's, false for names that cannot be
+        raise DataError(f"there is no {path}", expected="the folder of a data set, or its file")
+
+
 def read_bytes(
     path: Path, what: str = "file", *, expected: str = "", most: int, cut: bool = False
 ) -> bytes:

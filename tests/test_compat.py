@@ -125,6 +125,66 @@ def test_what_pictures_and_lanes_need_is_imported_when_they_are_made():
     assert printed.splitlines()[-3:] == ["[]", "9.0 2", "RcParams #ff0000"]
 
 
+def test_what_shards_is_imported_when_it_shards():
+    printed = run_python(
+        """
+        import sys, fldet.engine.train
+        from mmengine.model import MMFullyShardedDataParallel, is_model_wrapper
+        from mmengine.optim import ZeroRedundancyOptimizer
+        from mmengine.registry import OPTIMIZERS
+
+        class Heir(ZeroRedundancyOptimizer):
+            pass
+
+        import torch
+        import torch.distributed as dist
+
+        weights = torch.nn.Linear(2, 1)
+        print(is_model_wrapper(weights), OPTIMIZERS.get("ZeroRedundancyOptimizer").__module__)
+        print([name for name in ("sympy", "torch.distributed.fsdp") if name in sys.modules])
+        store = dist.HashStore()
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+        optimizer = Heir(weights.parameters(), "SGD", lr=0.5)
+        weights.bias.grad = torch.ones(1)
+        before = weights.bias.item()
+        optimizer.step()
+        print(before - weights.bias.item(), isinstance(optimizer, torch.optim.Optimizer))
+        another = ZeroRedundancyOptimizer(weights.parameters(), "SGD", lr=0.5)
+        print(len(another.state_dict()["param_groups"]))
+        try:
+            MMFullyShardedDataParallel(weights)
+        except RuntimeError as error:
+            print(error)  # of torch itself
+        from mmengine._strategy.fsdp import FSDP_CONFIGS, StateDictType
+
+        print(FSDP_CONFIGS.build({"type": "FullStateDictConfig"}).rank0_only)
+        print(StateDictType["FULL_STATE_DICT"] is StateDictType.FULL_STATE_DICT)
+        """
+    )
+    assert printed.splitlines()[-7:] == [
+        "False mmengine.optim.optimizer.zero_optimizer",
+        "[]",
+        "0.5 True",
+        "1",
+        "FSDP needs a non-CPU accelerator device, but no accelerator device is detected.",
+        "False",
+        "True",
+    ]
+
+
+def test_a_training_imports_no_compiler_and_draws_nothing(tiny_config):
+    printed = run_python(
+        f"""
+        import sys, fldet
+        cfg = fldet.load_config({str(tiny_config)!r}, {{"train_dataloader.num_workers": 0}})
+        result = fldet.train(cfg, work_dir={str(tiny_config.parent / "run")!r}, max_iters=1)
+        heavy = ("torch._dynamo", "torch.distributed.fsdp", "sympy", "matplotlib")
+        print(result.iterations, [name for name in heavy if name in sys.modules])
+        """
+    )
+    assert printed.splitlines()[-1] == "1 []"
+
+
 class TestSilenceImports:
     @pytest.mark.parametrize(
         ("printed", "stderr", "reason"),

@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import load_weights, meta_of, read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import load_weights, meta_of, read_checkpoint
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.errors import CheckpointError, ConfigError, FldetError, UsageError, shorten
 from fldet.files import GIB, MIB, read_bytes, read_text, write_atomically
 from fldet.models.backbones.darknet19 import STAGES, DarkNet19

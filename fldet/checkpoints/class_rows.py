@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import MOST_CLASSES
+from fldet.checkpoints.literals import MOST_CLASSES
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
+from fldet.checkpoints.literals import class_tuple
 from fldet.checkpoints.model_folder import ENDING, WEIGHTS, is_model_folder, read_weights_file
-from fldet.data.folds.files import is_folder_of_folds, read_folds, work_dir_of_fold
+from fldet.checkpoints.paths import checkpoints, iteration_of, require_file
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
 from fldet.files import write_atomically
@@ -27,9 +27,6 @@ log = logging.getLogger("fldet")
 
 # What a run goes on from; a file without one of them is not a checkpoint of a run.
 PARTS_OF_A_RUN = ("meta", "state_dict", "message_hub", "optimizer", "param_schedulers")
-
-MOST_CLASSES = 100_000
-LONGEST_NAME = 1000
 
 _STRICT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -84,11 +81,7 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> dict[str, Any]:
         path = path / WEIGHTS
     if path.suffix == ENDING:
         return read_weights_file(path)
-    if not path.is_file():
-        raise CheckpointError(
-            f"checkpoint not found: {path}",
-            expected="a .pth file, or a work dir that holds one",
-        )
+    require_file(path)
     try:
         content = checkpoint_file.read(path)
     except checkpoint_file.RefusedError as refused:
@@ -162,65 +155,6 @@ def checkpoint_classes(content: Mapping[str, Any], path: Path) -> tuple[str, ...
     return class_tuple(dataset.get("classes", dataset.get("CLASSES", meta.get("CLASSES"))), path)
 
 
-def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
-    """Returns class names from a file, a list of bounded length, as a tuple, None for none."""
-    if names is None or (isinstance(names, (list, tuple)) and not names):
-        return None
-    if not isinstance(names, (list, tuple)) or len(names) > MOST_CLASSES:
-        raise CheckpointError(
-            f"the class names in {path} are {shorten(names)}",
-            expected=f"a list of at most {MOST_CLASSES} names",
-        )
-    for name in names:
-        is_number = isinstance(name, int) and name.bit_length() < 64
-        if not (is_number or (isinstance(name, str) and len(name) <= LONGEST_NAME)):
-            raise CheckpointError(
-                f"a class name in {path} is {shorten(name)}",
-                expected=f"a text of at most {LONGEST_NAME} characters",
-            )
-    return tuple(map(str, names))
-
-
-def resolve_checkpoint(path: Path) -> Path:
-    """Returns the file itself, the best (else the newest) of a work dir, or that of a package."""
-    if not path.is_dir():
-        return path
-    if is_model_folder(path):
-        return path / WEIGHTS
-    found = best_checkpoint(path) or newest_checkpoint(path)
-    if found is None:
-        raise CheckpointError(
-            f"no checkpoint in {path}", expected="a file best_*.pth or iter_*.pth"
-        )
-    return found
-
-
-def checkpoints_of(path: Path) -> tuple[Path, ...]:
-    """Returns the checkpoint of a file or a work dir; of a cross-validation, that of each fold."""
-    if not is_folder_of_folds(path):
-        return (resolve_checkpoint(path),)
-    work_dirs = [work_dir_of_fold(path, number) for number in read_folds(path).numbers]
-    for work_dir in work_dirs:
-        if newest_checkpoint(work_dir) is None:
-            raise CheckpointError(
-                f"{path} is a folder of folds, and {work_dir.name} has no checkpoint",
-                expected="a folder in which fldet cross-validate has trained all folds",
-                hint="fldet cross-validate CONFIG trains them",
-            )
-    return tuple(map(resolve_checkpoint, work_dirs))
-
-
-def newest_checkpoint(work_dir: Path) -> Path | None:
-    """Returns the ``iter_N.pth`` with the largest N, None if there is none."""
-    return next(iter(checkpoints(work_dir)), None)
-
-
-def checkpoints(work_dir: Path) -> list[Path]:
-    """Returns the files ``iter_N.pth``, the largest N first."""
-    found = (path for path in work_dir.glob("iter_*.pth") if iteration_of(path) >= 0)
-    return sorted(found, key=iteration_of, reverse=True)
-
-
 def usable_checkpoints(
     work_dir: Path, *, trust: bool = False
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -262,17 +196,6 @@ def weights_problem(model: nn.Module, content: dict[str, Any], path: Path) -> st
         return first_mismatch(model.state_dict(), weights_of(content, path))
     except CheckpointError as error:
         return error.message
-
-
-def best_checkpoint(work_dir: Path) -> Path | None:
-    """Returns the checkpoint with the best validation score, None if there is none."""
-    return max(work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime, default=None)
-
-
-def iteration_of(path: Path) -> int:
-    """Returns N of a file ``iter_N.pth``, -1 for other names."""
-    found = re.fullmatch(r"iter_(\d+)", path.stem)
-    return int(found.group(1)) if found else -1
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -5,11 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, shorten
 
 HINT = "if you trust the file, name the config yourself: --config CONFIG"
 
 MOST_CHARACTERS = 2**19
+MOST_CLASSES = 100_000
+LONGEST_NAME = 1000
+MOST_PIXELS = 2**23  # of an image as the network takes it: 2896 x 2896
 _WORDS = {"inf": math.inf, "nan": math.nan}
 
 
@@ -68,3 +71,22 @@ def _literal(node: ast.expr) -> Any:
         case ast.Constant(value=value):
             return value
     raise ValueError("no literal of a config")
+
+
+def class_tuple(names: Any, path: Path) -> tuple[str, ...] | None:
+    """Returns class names from a file, a list of bounded length, as a tuple, None for none."""
+    if names is None or (isinstance(names, (list, tuple)) and not names):
+        return None
+    if not isinstance(names, (list, tuple)) or len(names) > MOST_CLASSES:
+        raise CheckpointError(
+            f"the class names in {path} are {shorten(names)}",
+            expected=f"a list of at most {MOST_CLASSES} names",
+        )
+    for name in names:
+        is_number = isinstance(name, int) and name.bit_length() < 64
+        if not (is_number or (isinstance(name, str) and len(name) <= LONGEST_NAME)):
+            raise CheckpointError(
+                f"a class name in {path} is {shorten(name)}",
+                expected=f"a text of at most {LONGEST_NAME} characters",
+            )
+    return tuple(map(str, names))

@@ -14,10 +14,10 @@ from fldet.checkpoints.files import (
     checkpoint_classes,
     load_weights,
     read_checkpoint,
-    resolve_checkpoint,
     weights_of,
 )
 from fldet.checkpoints.model_folder import WEIGHTS, is_model_folder
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.pretrained import drop_pretrained, explained_downloads
 from fldet.checkpoints.stored_config import building, find_pipeline, stored_config
 from fldet.config.load import load_config

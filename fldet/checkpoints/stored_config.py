@@ -20,8 +20,8 @@ from mmengine.registry import registry
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from fldet.checkpoints.files import checkpoint_classes, class_tuple, meta_of
-from fldet.checkpoints.literals import HINT, read_literals
+from fldet.checkpoints.files import checkpoint_classes, meta_of
+from fldet.checkpoints.literals import HINT, class_tuple, read_literals
 from fldet.checkpoints.stored_names import is_plugin, is_scope, may_stand, place_of
 from fldet.errors import CheckpointError, FldetError, shorten
 from fldet.plugins import load_scope
@@ -31,7 +31,6 @@ MOST_VALUES = 20_000
 DEEPEST = 40
 MOST_MODULES = 20_000
 MOST_TRANSFORMS = 20
-MOST_PIXELS = 2**23  # of an image as the network takes it: 2896 x 2896
 LARGEST = 1e9  # number with a point; infinity is none
 SPARE_NUMBERS = 2**24  # what a model may make besides its weights: anchors, positions
 

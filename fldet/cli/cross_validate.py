@@ -65,9 +65,11 @@ def cross_validate(
     Every image is tested once, by a model that has not seen it. Started again, it goes on. A fold
     that fails is named and the others go on; the exit code is 1 then.
     """
+    from fldet.config.load import load_config
+
+    cfg = load_config(config, cfg_options or ())
     with loading(f"cross-validate {config}"):
         from fldet.cli.paper.view import View
-        from fldet.config.load import load_config
         from fldet.folds import Settings
         from fldet.folds import cross_validate as run
         from fldet.runs.place import Place
@@ -76,7 +78,6 @@ def cross_validate(
         _division(folds, group_by, stratify, seed),
         Place(executor, jobs, tuple(cluster_options or ()), device, gpus),
     )
-    cfg = load_config(config, cfg_options or ())
     folder = work_dir or Path("work_dirs", f"{Path(config).stem}_folds")
     with View(jobs or 1, None) as view:
         done = run(cfg, settings, folder, watch=view.show)

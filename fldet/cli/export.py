@@ -62,6 +62,9 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX or TorchScript, and compare it with the checkpoint."""
+    from fldet.checkpoints.paths import require_checkpoints
+
+    require_checkpoints(checkpoint)
     with loading(f"export {checkpoint}"):
         from fldet.inference.export import export as run
 

@@ -65,6 +65,9 @@ def init(
 ) -> None:
     """Write a config for a data set of your own, ready for fldet train."""
     note(f"fldet init {path}: loading MMDetection, reading the data")
+    from fldet.files import require_data
+
+    require_data(path)
     from fldet.analysis.init import init_config
     from fldet.analysis.init_models import RECIPES
     from fldet.devices import select_device

@@ -74,12 +74,12 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def loading(command: str) -> Iterator[None]:
+def loading(command: str, what: str = "torch and MMDetection") -> Iterator[None]:
     """Says that imports take seconds now, and leaves what they make out of garbage collections.
 
     MMEngine asks for a collection at each data set: without this a start takes a third longer.
     """
-    note(f"fldet {command}: loading torch and MMDetection")
+    note(f"fldet {command}: loading {what}")
     gc.disable()
     try:
         yield

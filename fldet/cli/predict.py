@@ -107,13 +107,16 @@ def predict(
 
     Images that cannot be read are skipped and named; the exit code is then 1.
     """
-    with loading(f"predict {checkpoint}"):
-        from fldet.checkpoints.files import checkpoints_of
+    from fldet.checkpoints.paths import require_checkpoints
+    from fldet.inference.sources import check_source
+
+    check_source(source, gpus)
+    require_checkpoints(checkpoint)
+    onnx = checkpoint.suffix == ".onnx"
+    with loading(f"predict {checkpoint}", *(["onnxruntime"] if onnx else [])):
         from fldet.data.slicing.views import parse_views
-        from fldet.engine.launch import relaunch
         from fldet.inference.predict import check_options, check_scores
         from fldet.inference.predict import predict as run
-        from fldet.inference.sources import check_source
         from fldet.inference.video import check_video, write_video
         from fldet.pictures.boxes import DrawOptions
 
@@ -122,10 +125,10 @@ def predict(
         check_video(video, source, has_pictures="pictures" in wanted)
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if gpus > 1:
-        check_source(source, gpus)
         check_options(source, out, wanted, resume=resume, overwrite=overwrite)
         check_scores(score_thr, thresholds)
-        checkpoints_of(checkpoint)
+        from fldet.engine.launch import relaunch
+
         relaunch(None, gpus, phases=(), device=device)
         return
     result = run(

@@ -66,6 +66,9 @@ def report(
     says which command would add it.
     """
     note(f"fldet report {work_dir}")
+    from fldet.files import require_work_dir
+
+    require_work_dir(work_dir)
     from fldet.report import write_report
 
     done = write_report(

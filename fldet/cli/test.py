@@ -91,6 +91,18 @@ def test(
     quiet: options.Quiet = False,
 ) -> None:
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
+    from fldet.checkpoints.paths import require_checkpoints
+    from fldet.config.load import PACKAGED_WEIGHTS, load_config
+
+    packaged = Path(config, PACKAGED_WEIGHTS).is_file()
+    if not packaged:
+        cfg = load_config(config, cfg_options or ())
+    if checkpoint is None and not Path(config).is_dir():
+        raise UsageError(
+            f"fldet test {config}: no checkpoint",
+            expected="a .pth file or a work dir behind the config, or the work dir alone",
+        )
+    require_checkpoints(checkpoint or Path(config))
     with loading(f"test {config}"):
         from fldet.checkpoints.model import load_test_config
         from fldet.data.slicing.views import parse_views
@@ -98,13 +110,9 @@ def test(
         from fldet.engine.test import test as run
         from fldet.pictures.boxes import DrawOptions
 
-    cfg = load_test_config(config, cfg_options or ())
+    if packaged:
+        cfg = load_test_config(config, cfg_options or ())
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
-    if checkpoint is None and not Path(config).is_dir():
-        raise UsageError(
-            f"fldet test {config}: no checkpoint",
-            expected="a .pth file or a work dir behind the config, or the work dir alone",
-        )
     if Path(config).is_dir():  # which may have moved since the config was written
         work_dir = work_dir or Path(config) / "test"
     checkpoint = checkpoint or Path(config)

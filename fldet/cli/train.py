@@ -120,16 +120,17 @@ def train(
     129 or 130; --resume goes on from there as if nothing had happened. A second Ctrl-C stops at
     once.
     """
+    from fldet.config.load import load_config
+
+    cfg = load_config(config, cfg_options or ())
     with loading(f"train {config}"):
         from fldet.config.folds import choose_fold
-        from fldet.config.load import load_config
         from fldet.engine.batch_size import parse_batch_size
         from fldet.engine.launch import relaunch
         from fldet.engine.train import batch_size_of_processes
         from fldet.engine.train import train as run
 
     asked = parse_batch_size(batch_size)
-    cfg = load_config(config, cfg_options or ())
     choose_fold(cfg, folds, fold)
     out = Output("train", as_json=json, quiet=quiet)
     if replay:

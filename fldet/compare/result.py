@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from fldet.analysis.log.read import Series, read_log
 from fldet.analysis.speed_accuracy import Point, beats
 from fldet.benchmark.results import SpeedResult
-from fldet.checkpoints.files import iteration_of, newest_checkpoint
+from fldet.checkpoints.paths import iteration_of, newest_checkpoint
 from fldet.compare.models import MODELS
 from fldet.compare.plan import Settings
 from fldet.config.load import load_config

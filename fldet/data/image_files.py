@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from fldet.errors import DataError
+from fldet.errors import BrokenImageError, DataError
 from fldet.files import MOST_OF_IMAGE, other_than_file
 
 Image = npt.NDArray[np.uint8]
@@ -30,6 +30,8 @@ Image = npt.NDArray[np.uint8]
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in any case
 
 MOST_PIXELS = 2**29 // 3  # of an image: 512 MiB as colours of 8 bits; Pillow's limit too
+
+MEND = "fldet data check CONFIG --deep finds all broken images"
 
 _END = 16  # bytes at the end of a file that hold the marker
 # Of a JPEG: not the escaped 0xFF of its pixels, nor the markers that restart their decoder.
@@ -205,6 +207,37 @@ def turned_upright(image: Image, orientation: int) -> Image:
         image = image.swapaxes(0, 1)
     vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(image[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+
+
+def image_bytes(path: str) -> bytes:
+    """Returns the content of an image file that is whole, as far as its end says.
+
+    Raises:
+        BrokenImageError: it is missing, empty, cut off, too large, or a pipe or device.
+    """
+    try:
+        facts = os.stat(path)
+        if kind := other_than_file(facts):
+            raise broken(path, f"it is {kind}")
+        if facts.st_size > MOST_OF_IMAGE:
+            raise broken(path, f"it has {facts.st_size} bytes, more than {MOST_OF_IMAGE}")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise broken(path, error.strerror or str(error)) from None
+    if not data:
+        raise broken(path, "the file is empty")
+    if not is_complete(data):
+        raise broken(path, f"truncated after {len(data)} bytes")
+    return data
+
+
+def broken(path: str, reason: str) -> BrokenImageError:
+    """Returns the error about an image file that is broken."""
+    return BrokenImageError(
+        f"{path}: {reason}",
+        expected="an image, whole and of the annotated size",
+        hint=MEND,
+    )
 
 
 def decode(data: bytes) -> Image | None:

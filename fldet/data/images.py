@@ -10,14 +10,19 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
-from fldet.data.image_files import header_of, is_complete, read_lines, turned_upright
+from fldet.data.image_files import (
+    MEND,
+    broken,
+    header_of,
+    image_bytes,
+    is_complete,
+    read_lines,
+    turned_upright,
+)
 from fldet.errors import BrokenImageError, DataError
-from fldet.files import MOST_OF_IMAGE, other_than_file
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")
-
-_HINT = "fldet data check CONFIG --deep finds all broken images"
 
 
 # By the second name MMDetection's DetInferencer finds what it puts its own loader in the place of.
@@ -49,14 +54,14 @@ class LoadImage(LoadImageFromFile):
         data = self._read(path)
         header = header_of(data)
         if header.fault:
-            raise _broken(path, header.fault)
+            raise broken(path, header.fault)
         image = self._decode(data, path, header.turn)
         height, width = image.shape[:2]
         annotated = results.get("width", width), results.get("height", height)
         annotated = results.get("picture", annotated)
         # Flags that leave the EXIF orientation alone read pixels as they are stored.
         if annotated != (width, height):
-            raise _broken(
+            raise broken(
                 path,
                 f"it has {width} x {height} pixels, its annotation says "
                 f"{annotated[0]:g} x {annotated[1]:g}",
@@ -75,13 +80,13 @@ class LoadImage(LoadImageFromFile):
             elif self.backend_args is not None or "://" in path:
                 data = fileio.get(path, backend_args=self.backend_args)
             else:
-                data = _read_file(path)
+                return image_bytes(path)
         except OSError as error:
-            raise _broken(path, error.strerror or str(error)) from None
+            raise broken(path, error.strerror or str(error)) from None
         if not data:
-            raise _broken(path, "the file is empty")
+            raise broken(path, "the file is empty")
         if not is_complete(data):
-            raise _broken(path, f"truncated after {len(data)} bytes")
+            raise broken(path, f"truncated after {len(data)} bytes")
         return bytes(data)
 
     def _decode(self, data: bytes, path: str, turn: int) -> Any:
@@ -95,25 +100,10 @@ class LoadImage(LoadImageFromFile):
         except MemoryError:
             raise
         except Exception as error:  # each decoder has its own
-            raise _broken(path, f"cannot be decoded: {' '.join(str(error).split())}") from None
+            raise broken(path, f"cannot be decoded: {' '.join(str(error).split())}") from None
         if image is None:
-            raise _broken(path, "not an image that can be decoded")
+            raise broken(path, "not an image that can be decoded")
         return turned_upright(image, turn) if turn > 1 else image
-
-
-def _read_file(path: str) -> bytes:
-    facts = os.stat(path)
-    if kind := other_than_file(facts):
-        raise _broken(path, f"it is {kind}")
-    if facts.st_size > MOST_OF_IMAGE:
-        raise _broken(path, f"it has {facts.st_size} bytes, more than {MOST_OF_IMAGE}")
-    return Path(path).read_bytes()
-
-
-def _broken(path: str, reason: str) -> BrokenImageError:
-    return BrokenImageError(
-        f"{path}: {reason}", expected="an image, whole and of the annotated size", hint=_HINT
-    )
 
 
 class BrokenImages:
@@ -141,7 +131,7 @@ class BrokenImages:
             raise DataError(
                 f"broken training images: {len(lines)}; the last: {'; '.join(lines[-3:])}",
                 expected=f"at most {self.limit} (max_broken_images of the training data set)",
-                hint=_HINT,
+                hint=MEND,
             ) from None
 
     def lines(self) -> list[str]:

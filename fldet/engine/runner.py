@@ -18,20 +18,19 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fldet import _compat
 from fldet.checkpoints.pretrained import explained_downloads
 from fldet.config.load import format_config
 from fldet.config.prepare import our_datasets
 from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.hooks import BrokenImagesHook
-from fldet.engine.optimizers import leave_compiler_out
+from fldet.engine.loggers import figure_later
 from fldet.engine.step_errors import explained_step_errors
-from fldet.engine.visualizer import figure_later
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, shorten
 from fldet.evaluation.metrics import BoxMetric
 from fldet.files import write_atomically
+from fldet.models.fast.optimizers import leave_compiler_out
 from fldet.models.fast.train_step import set_up_model
 from fldet.streams import _name_log, quiet_console
 
@@ -91,11 +90,6 @@ class FldetRunner(Runner):
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """Returns the visualizer, which needs Matplotlib only where something is drawn."""
         return super().build_visualizer(figure_later(visualizer))
-
-    def _log_env(self, env_cfg: Any) -> None:
-        """Logs versions and devices; MMEngine imports setuptools for it, and does not use it."""
-        with _compat.postponed():
-            super()._log_env(env_cfg)
 
     def _maybe_compile(self, target: str) -> None:
         """Does nothing: MMEngine would compile the whole step, data and losses included."""

@@ -19,14 +19,12 @@ from torch import Tensor
 
 from fldet.checkpoints.files import (
     checkpoint_classes,
-    checkpoints,
-    iteration_of,
-    newest_checkpoint,
     read_checkpoint,
     usable_checkpoints,
     weights_of,
     weights_problem,
 )
+from fldet.checkpoints.paths import checkpoints, iteration_of, newest_checkpoint
 from fldet.config.prepare import our_datasets
 from fldet.engine.hooks import EarlyEndHook
 from fldet.engine.hooks.checkpoint import VALIDATED, identity_of

@@ -9,12 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fldet.checkpoints.files import (
-    checkpoint_classes,
-    load_weights,
-    read_checkpoint,
-    resolve_checkpoint,
-)
+from fldet.checkpoints.files import checkpoint_classes, load_weights, read_checkpoint
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.config.resolve import resolve_test
 from fldet.data.slicing.views import Views
 from fldet.devices import device_name, select_device

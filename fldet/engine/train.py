@@ -17,13 +17,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
 from fldet.anchors.boxes import warn_of_poor_cover
-from fldet.checkpoints.files import (
-    best_checkpoint,
-    forbid_code_in_checkpoints,
-    iteration_of,
-    newest_checkpoint,
-    trusted_checkpoints,
-)
+from fldet.checkpoints.files import forbid_code_in_checkpoints, trusted_checkpoints
+from fldet.checkpoints.paths import best_checkpoint, iteration_of, newest_checkpoint
 from fldet.checkpoints.pretrained import warn_of_frozen_random_weights
 from fldet.config.resolve import TrainOptions, default_work_dir, resolve_training, settle_training
 from fldet.config.train_step import train_step_in_words

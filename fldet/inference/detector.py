@@ -1,12 +1,12 @@
 """A trained model as a function from images to boxes.
 
-``Detector`` reads, prepares and batches; what runs the network is ``_detect_batch``, which an
+``Detector`` reads, prepares and batches; what runs the network is ``_run_batch``, which an
 exported model replaces (``fldet.inference.exported``).
 """
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import (
-    checkpoint_classes,
-    load_weights,
-    read_checkpoint,
-    resolve_checkpoint,
-    weights_of,
-)
+from fldet.checkpoints.files import checkpoint_classes, load_weights, read_checkpoint, weights_of
+from fldet.checkpoints.literals import MOST_PIXELS
 from fldet.checkpoints.model_folder import thresholds_beside
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.stored_config import (
-    MOST_PIXELS,
     building,
     explained,
     find_pipeline,
@@ -47,8 +42,7 @@ from fldet.inference.image_detector import (
     Image,
     ImageDetector,
     ThresholdSource,
-    chunks,
-    wanted_scores,
+    require_pixels,
 )
 from fldet.inference.threshold import with_score_thr
 from fldet.models.fast.optimize import optimized
@@ -198,14 +192,13 @@ class Detector(ImageDetector):
             UsageError: views that cannot be.
             ConfigError: other scales, and no ``Resize`` in the test pipeline.
         """
+        return self.looking_at(Views(size, overlap, whole, flip, tuple(scales)))
+
+    def looking_at(self, views: Views) -> "DetectorOfViews":
+        """Returns a detector that looks at each image in these views."""
         from fldet.inference.views import DetectorOfViews
 
-        return DetectorOfViews(self, Views(size, overlap, whole, flip, tuple(scales)))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What all predictions of a folder must have in common, besides the weights."""
-        return {}
+        return DetectorOfViews(self, views)
 
     def prepare(self, image: Image) -> Prepared:
         """Returns one image as the network takes it; safe to call from several threads.
@@ -236,21 +229,6 @@ class Detector(ImageDetector):
         padded = (-(-inputs.shape[1] // step) * step, -(-inputs.shape[2] // step) * step)
         source = image if isinstance(image, np.ndarray) else None
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
-
-    def detect(
-        self, prepared: Sequence[Prepared], score_thr: float | None = None, batch_size: int = 8
-    ) -> list[Detections]:
-        """Returns the objects in images that are prepared; see ``predict``."""
-        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
-        found: dict[int, Detections] = {}
-        for rows in _of_one_shape([one.padded for one in prepared], batch_size):
-            with self._explained("cannot find objects"):
-                results = self._detect_batch([prepared[row] for row in rows], score_thr)
-            self._unproven = None
-            if by_class is not None:
-                results = [one[by_class.kept(one.scores, one.labels)] for one in results]
-            found.update(zip(rows, results, strict=True))
-        return [found[row] for row in range(len(prepared))]
 
     def faster(self) -> "Detector":
         """Returns this detector with an optimized copy of its model, if there can be one.
@@ -290,8 +268,14 @@ class Detector(ImageDetector):
         """Blames a stored config for errors until it has found objects in a first image."""
         return explained(self._unproven, what) if self._unproven else contextlib.nullcontext()
 
-    @torch.inference_mode()
     def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+        with self._explained("cannot find objects"):
+            found = self._run_batch(batch, score_thr)
+        self._unproven = None
+        return found
+
+    @torch.inference_mode()
+    def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
         model: Any = with_score_thr(self.model, score_thr)
         samples = model.test_step(as_batch(batch))
         return [self.as_detections(sample.pred_instances, score_thr) for sample in samples]
@@ -301,15 +285,6 @@ class Detector(ImageDetector):
         kept = instances[instances.scores >= score_thr].cpu()
         boxes = getattr(kept.bboxes, "tensor", kept.bboxes)
         return self.named(boxes.numpy(), kept.scores.numpy(), kept.labels.numpy())
-
-    def named(self, boxes: Any, scores: Any, labels: Any) -> Detections:
-        """Returns arrays as detections, with the names of the labels."""
-        return Detections(
-            boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
-            scores=np.asarray(scores, np.float32),
-            labels=np.asarray(labels, np.int64),
-            names=tuple(self.classes[label] for label in labels),
-        )
 
 
 def _size_divisor(model: Any) -> int:
@@ -377,6 +352,13 @@ def _build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     return TRANSFORMS.build(steps[0]), Compose([TRANSFORMS.build(step) for step in steps[1:]])
 
 
+def _from_array(image: npt.NDArray[Any], load: Any) -> dict[str, Any]:
+    require_pixels(image)
+    pixels = image.astype(np.float32) if getattr(load, "to_float32", False) else image
+    shape = image.shape[:2]
+    return {"img": pixels, "img_path": None, "img_id": 0, "img_shape": shape, "ori_shape": shape}
+
+
 def _from_file(path: str | Path, load: Any) -> dict[str, Any]:
     if not Path(path).is_file():
         raise DataError(f"no such image: {path}")
@@ -393,17 +375,6 @@ def _from_file(path: str | Path, load: Any) -> dict[str, Any]:
     return dict(loaded)
 
 
-def _from_array(image: npt.NDArray[Any], load: Any) -> dict[str, Any]:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise DataError(
-            f"an array of shape {image.shape} and type {image.dtype} is no image",
-            expected="(H, W, 3) uint8 in BGR order, as cv2.imread returns it",
-        )
-    pixels = image.astype(np.float32) if getattr(load, "to_float32", False) else image
-    shape = image.shape[:2]
-    return {"img": pixels, "img_path": None, "img_id": 0, "img_shape": shape, "ori_shape": shape}
-
-
 def _name(image: Image) -> str:
     return "the array" if isinstance(image, np.ndarray) else str(image)
 
@@ -413,12 +384,3 @@ def _reason(error: Exception) -> str:
         return "OpenCV cannot decode it"
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
-
-
-def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]]:
-    """Yields the positions of equal shapes, at most ``size`` at a time."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    for row, shape in enumerate(shapes):
-        rows.setdefault(shape, []).append(row)
-    for same in rows.values():
-        yield from chunks(same, size)

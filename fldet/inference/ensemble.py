@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fldet.checkpoints.files import checkpoints_of
+from fldet.checkpoints.paths import checkpoints_of
 from fldet.errors import CheckpointError
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared

@@ -19,14 +19,16 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from fldet import __version__
-from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import model_in_words
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.config.sizes import warped_size
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
-from fldet.inference.exported import KEY, as_text, load_exported, require
+from fldet.inference.exported import as_text, load_exported
 from fldet.inference.networks import RawMaps, network_with_boxes
+from fldet.inference.onnx import KEY, require
 from fldet.inference.parity import compare, first_images, is_within
 from fldet.inference.results import ExportResult
 from fldet.models.dense_heads.ssd_head import SSDHead

@@ -5,7 +5,6 @@ NMS) is done by the same code as for a checkpoint, from the description in the f
 """
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,19 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import class_tuple
-from fldet.checkpoints.literals import read_literals
+from fldet.checkpoints.literals import class_tuple, read_literals
+from fldet.checkpoints.paths import require_file
 from fldet.checkpoints.stored_config import building, checked
 from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
-from fldet.errors import CheckpointError, FldetError, UnavailableError, UsageError
-from fldet.evaluation.thresholds import Thresholds
-from fldet.files import GIB, read_bytes
+from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.inference.detections import Detections
 from fldet.inference.detector import Detector, Prepared, as_batch
 from fldet.inference.networks import kinds_of_maps
+from fldet.inference.onnx import KEY, of_images, open_session, require, thresholds_of, unreadable
 from fldet.inference.threshold import with_score_thr
 from fldet.registry import MODELS
-from fldet.results import restored
 
-KEY = "fldet"  # the entry of the metadata that describes the model
 Array = npt.NDArray[Any]
 Run = Callable[[dict[str, Tensor]], list[Tensor]]
 
@@ -61,38 +57,21 @@ class ExportedDetector(Detector):
         self._run = run
 
     @torch.inference_mode()
-    def _detect_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+    def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
         model: Any = with_score_thr(self.model, score_thr)
         data = model.data_preprocessor(as_batch(batch), False)
         metas = [sample.metainfo for sample in data["data_samples"]]
         sizes = torch.tensor([meta["img_shape"][:2] for meta in metas], dtype=torch.float32)
         outputs = self._run({"images": data["inputs"], "sizes": sizes})
         if self.inside:
-            return self._split(outputs, metas, score_thr)
+            factors = [np.tile(np.asarray(meta["scale_factor"], np.float32), 2) for meta in metas]
+            arrays = [output.numpy() for output in outputs]
+            return [self.named(*rows) for rows in of_images(arrays, factors, score_thr, self)]
         kinds = len(kinds_of_maps(model.bbox_head))
         levels = len(outputs) // kinds
         maps = [outputs[kind * levels : (kind + 1) * levels] for kind in range(kinds)]
         found = model.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)
         return [self.as_detections(one, score_thr) for one in found]
-
-    def _split(
-        self, outputs: Sequence[Tensor], metas: Sequence[Any], score_thr: float
-    ) -> list[Detections]:
-        """Returns the rows of each image, its boxes in pixels of the file."""
-        if score_thr < self.lowest_score:
-            raise UsageError(
-                f"score_thr {score_thr} is below that of the exported model",
-                expected=f"{self.lowest_score} or more: lower scores are left out in the file",
-                hint="fldet export ... --post-process outside leaves the threshold open",
-            )
-        boxes, scores, labels, images = (output.numpy() for output in outputs)
-        found = []
-        for number, meta in enumerate(metas):
-            rows = np.flatnonzero((images == number) & (scores >= score_thr))
-            rows = rows[np.argsort(-scores[rows], kind="stable")]
-            factors = np.tile(np.asarray(meta["scale_factor"], np.float32), 2)
-            found.append(self.named(boxes[rows] / factors, scores[rows], labels[rows]))
-        return found
 
 
 def load_exported(
@@ -109,8 +88,7 @@ def load_exported(
         UsageError: ``agnostic_nms`` of a file that has its suppression inside.
         UnavailableError: onnxruntime is not installed, or has no CUDA.
     """
-    if not path.is_file():
-        raise CheckpointError(f"exported model not found: {path}")
+    require_file(path)
     if path.suffix == ".torchscript" and not trust:
         raise CheckpointError(
             f"{path} is a program: TorchScript can write files while it runs",
@@ -150,17 +128,8 @@ def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
         "post_process": "inside" if inside else "outside",
         "score_thr": score_thr,
         "classes": classes,
-        "thresholds": _thresholds(values.get("thresholds"), classes, path),
+        "thresholds": thresholds_of(values.get("thresholds"), classes, path),
     }
-
-
-def _thresholds(value: Any, classes: tuple[str, ...], path: Path) -> Thresholds | None:
-    if value is None:
-        return None
-    try:
-        return restored(Thresholds, {"scores": value}).for_classes(classes)
-    except FldetError as error:
-        raise CheckpointError(f"{path}: its thresholds: {error.message}") from None
 
 
 def as_text(description: dict[str, Any]) -> str:
@@ -168,46 +137,25 @@ def as_text(description: dict[str, Any]) -> str:
     return "\n".join(f"{name} = {value!r}" for name, value in description.items())
 
 
-def require(package: str) -> Any:
-    """Returns a package of ``requirements/export.txt``."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise UnavailableError(
-            f"the package {package} cannot be imported: {error}",
-            expected="onnx, onnxscript and onnxruntime, which fldet needs for ONNX only",
-            hint="in a clone of fldet: pip install -c requirements/constraints.txt -e '.[export]'",
-        ) from error
-
-
 def _load_onnx(path: Path, device: str) -> tuple[Run, str, torch.device]:
-    runtime = require("onnxruntime")
-    has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+    has_cuda = "CUDAExecutionProvider" in require("onnxruntime").get_available_providers()
     chosen = select_device("cpu" if device == "auto" and not has_cuda else device)
     if chosen.type == "cuda" and not has_cuda:
         raise UnavailableError(
             f"--device {device}: this onnxruntime has no CUDA",
             hint="pip install onnxruntime-gpu, or use --device cpu",
         )
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = torch.get_num_threads()
     providers: list[Any] = ["CPUExecutionProvider"]
     if chosen.type == "cuda":
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": chosen.index or 0}))
-    # Not by its path: weights in other files, which a model may name, are for those who wrote them.
-    data = read_bytes(path, "exported model", expected="a whole .onnx file", most=2 * GIB)
-    try:
-        session = runtime.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # onnxruntime's kinds have no common parent
-        raise _unreadable(path, error) from error
+    session, text = open_session(path, providers, torch.get_num_threads())
     names = {one.name for one in session.get_inputs()}
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
         feed = {name: value.cpu().numpy() for name, value in inputs.items() if name in names}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
-    return run, session.get_modelmeta().custom_metadata_map.get(KEY, ""), chosen
+    return run, text, chosen
 
 
 def _load_torchscript(path: Path, device: str) -> tuple[Run, str, torch.device]:
@@ -217,14 +165,10 @@ def _load_torchscript(path: Path, device: str) -> tuple[Run, str, torch.device]:
         load: Any = torch.jit.load
         model = load(str(path), map_location=chosen, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
         return [output.cpu() for output in model(inputs["images"].to(chosen))]
 
     text: Any = extra[KEY]
     return run, text.decode() if isinstance(text, bytes) else text, chosen
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"cannot read the exported model {path}: {str(error).splitlines()[0]}")

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
@@ -17,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from fldet.checkpoints.files import checkpoints_of
+from fldet.checkpoints.paths import checkpoints_of
 from fldet.engine.lock import locked
-from fldet.errors import UsageError, shorten
+from fldet.errors import DataError, UsageError, shorten
 from fldet.files import MIB, MOST_OF_TEXT, atomic_file, read_json, write_atomically
 from fldet.inference.detections import Detections
-from fldet.inference.detector import Detector
+from fldet.inference.image_detector import ImageDetector, PreparedImage
 from fldet.inference.sources import SETTINGS, Item
-from fldet.inference.views import AnyPrepared, DetectorOfViews
 from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")
@@ -80,7 +80,21 @@ class Line:
     names: list[str]  # of the classes
 
 
-def as_line(item: Item, image: AnyPrepared, found: Detections) -> str:
+@dataclass(frozen=True)
+class Found:
+    """An image on its way from the network to the files."""
+
+    item: Item
+    image: PreparedImage | DataError  # an error: it could not be read
+    found: Detections | None = None
+    picture: Future[DataError | None] | None = None  # while it is drawn
+
+    def fault_of_picture(self) -> DataError | None:
+        """Waits for the picture; returns why there is none."""
+        return self.picture.result() if self.picture else None
+
+
+def as_line(item: Item, image: PreparedImage, found: Detections) -> str:
     """Returns the line of an image; nothing is rounded, boxes are xyxy in pixels of the file."""
     line = Line(
         file=item.file,
@@ -167,9 +181,7 @@ def _identity(item: Item) -> dict[str, Any]:
     return {"file": item.file} if item.frame is None else {"file": item.file, "frame": item.frame}
 
 
-def _settings(
-    checkpoint: Path, detector: Detector | DetectorOfViews, score_thr: float | None
-) -> dict[str, Any]:
+def _settings(checkpoint: Path, detector: ImageDetector, score_thr: float | None) -> dict[str, Any]:
     """Returns what all predictions in a folder must have in common.
 
     ``score_thr`` None is the thresholds of the detector.

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fldet.errors import UsageError
+from fldet.errors import DataError, UsageError
 from fldet.evaluation.thresholds import Thresholds, read_thresholds
 from fldet.inference.detections import Detections, Predictions
 from fldet.inference.images import given_images, is_one
@@ -38,11 +38,28 @@ def wanted_scores(
     return score_thr, None
 
 
+class PreparedImage(Protocol):
+    """An image as a detector takes it; what else it has is the detector's own."""
+
+    @property
+    def height(self) -> int:
+        """Of the file, upright, in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Of the file, upright, in pixels."""
+
+    @property
+    def source(self) -> npt.NDArray[np.uint8] | None:
+        """The array that was given, None for a file."""
+
+
 class ImageDetector:
     """What can be called with images: it prepares each of them, and detects in several at once."""
 
     classes: tuple[str, ...]  # names by label
     thresholds: Thresholds | None = None  # of the classes in their order
+    device: Any = "cpu"  # where the network runs
 
     def __call__(
         self, images: Any, score_thr: float | None = None, batch_size: int = 8
@@ -96,6 +113,11 @@ class ImageDetector:
         if source is not None:
             self.thresholds = read_thresholds(source).for_classes(self.classes)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all predictions of a folder must have in common, besides the weights."""
+        return {}
+
     def images_at_once(self, batch_size: int) -> int:
         """Returns how many images are prepared before the network sees the first of them."""
         return WINDOW * batch_size
@@ -108,7 +130,45 @@ class ImageDetector:
         self, prepared: Sequence[Any], score_thr: float | None = None, batch_size: int = 8
     ) -> list[Detections]:
         """Returns the objects in images that are prepared; see ``predict``."""
+        score_thr, by_class = wanted_scores(score_thr, self.thresholds)
+        found: dict[int, Detections] = {}
+        for rows in _of_one_shape([one.padded for one in prepared], batch_size):
+            results = self._detect_batch([prepared[row] for row in rows], score_thr)
+            if by_class is not None:
+                results = [one[by_class.kept(one.scores, one.labels)] for one in results]
+            found.update(zip(rows, results, strict=True))
+        return [found[row] for row in range(len(prepared))]
+
+    def _detect_batch(self, batch: Sequence[Any], score_thr: float) -> list[Detections]:
+        """Returns the objects from a score upwards in images of one shape."""
         raise NotImplementedError
+
+    def named(self, boxes: Any, scores: Any, labels: Any) -> Detections:
+        """Returns arrays as detections, with the names of the labels."""
+        return Detections(
+            boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
+            scores=np.asarray(scores, np.float32),
+            labels=np.asarray(labels, np.int64),
+            names=tuple(self.classes[label] for label in labels),
+        )
+
+
+def _of_one_shape(shapes: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]]:
+    """Yields the positions of equal shapes, at most ``size`` at a time."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for row, shape in enumerate(shapes):
+        rows.setdefault(shape, []).append(row)
+    for same in rows.values():
+        yield from chunks(same, size)
+
+
+def require_pixels(image: npt.NDArray[Any]) -> None:
+    """Does nothing if an array is an image, as OpenCV reads it; else raises DataError."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise DataError(
+            f"an array of shape {image.shape} and type {image.dtype} is no image",
+            expected="(H, W, 3) uint8 in BGR order, as cv2.imread returns it",
+        )
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,5 +1,6 @@
 """What people pass as images, as what a detector reads: files and arrays in BGR order."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image as Pillow
 from PIL import ImageOps
 
@@ -30,7 +30,7 @@ def is_one(images: Any) -> bool:
     """Returns whether what was passed is one image, and not several or a folder of them."""
     if isinstance(images, (str, Path)):
         return _is_image_file(images)
-    if isinstance(images, (np.ndarray, torch.Tensor)):
+    if isinstance(images, np.ndarray) or _is_tensor(images):
         return images.ndim < 4
     return isinstance(images, Pillow.Image)
 
@@ -45,7 +45,7 @@ def given_images(images: Any) -> Iterator[Given]:
         yield _one(images)
     elif isinstance(images, (str, Path)):
         yield from _of_source(str(images))
-    elif isinstance(images, (np.ndarray, torch.Tensor, Iterable)):
+    elif isinstance(images, (np.ndarray, Iterable)) or _is_tensor(images):
         for image in images:
             if isinstance(image, (list, tuple)):
                 raise DataError(f"a {type(image).__name__} in a list is no image")
@@ -82,13 +82,21 @@ def _one(image: Any) -> Given:
     if isinstance(image, Pillow.Image):
         upright = ImageOps.exif_transpose(image) or image
         pixels = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
-    elif isinstance(image, torch.Tensor):
+    elif _is_tensor(image):
         pixels = _of_tensor(image)
     return Given(pixels, pixels)
 
 
-def _of_tensor(image: torch.Tensor) -> Array:
+def _is_tensor(image: Any) -> bool:
+    """Returns whether this is a tensor of torch, which is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _of_tensor(image: Any) -> Array:
     """Returns the pixels of a (3, H, W) tensor in RGB order, uint8 or floats in [0, 1]."""
+    import torch
+
     fits = image.ndim == 3 and image.shape[0] == 3 and image.numel()
     values = image.detach().cpu()
     if values.is_floating_point() and fits:

@@ -20,11 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 
 from fldet.data.slicing.views import Views
-from fldet.devices import device_name
-from fldet.engine.process_group import process_group
 from fldet.errors import (
     DataError,
     FileSystemError,
@@ -34,12 +31,12 @@ from fldet.errors import (
 )
 from fldet.files import write_atomically
 from fldet.inference.detections import Detections
-from fldet.inference.detector import Detector
 from fldet.inference.folder import (
     DEFAULT_OUT,
     FORMATS,
     GO_ON,
     PICTURES,
+    Found,
     Place,
     _already_there,
     _check_folder,
@@ -53,10 +50,10 @@ from fldet.inference.folder import (
     _settings,
     as_line,
 )
-from fldet.inference.image_detector import SURE, chunks
+from fldet.inference.image_detector import SURE, ImageDetector, PreparedImage, chunks
+from fldet.inference.onnx import load_plain
 from fldet.inference.results import PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
-from fldet.inference.views import AnyPrepared, DetectorOfViews
 from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 from fldet.processes import adopt_launcher, process_count, process_rank
 from fldet.progress import make_bar
@@ -134,15 +131,12 @@ def predict(
         check_scores(score_thr, thresholds)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
-    loaded = Detector.load(
-        *(checkpoint, config, device),
-        trust=trust_checkpoint,
-        agnostic_nms=agnostic_nms,
-        thresholds=thresholds,
+    detector = _detector(
+        *(checkpoint, config, device, views), trust=trust_checkpoint, agnostic_nms=agnostic_nms
     )
-    if score_thr is None and loaded.thresholds is None:
+    detector.use_thresholds(thresholds)
+    if score_thr is None and detector.thresholds is None:
         score_thr = SURE
-    detector = DetectorOfViews(loaded, views) if views else loaded
     with _groups(place) as patient, contextlib.ExitStack() as held:
         held.enter_context(explained_file_errors(out or DEFAULT_OUT, hint=GO_ON))
         if place.rank == 0:
@@ -151,10 +145,37 @@ def predict(
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         kept = detector.thresholds if score_thr is None else score_thr
-        log.info("predicting on %s, scores from: %s", device_name(detector.device), kept)
+        log.info("predicting on %s, scores from: %s", _device_name(detector.device), kept)
         picture = (drawing or DrawOptions()) if "pictures" in formats else None
         run = _Run(detector, out, place, picture, score_thr, batch_size)
         return _run_all(run, items, patient, formats)
+
+
+def _detector(
+    checkpoint: Path,
+    config: str | None,
+    device: str,
+    views: Views | None,
+    *,
+    trust: bool,
+    agnostic_nms: bool,
+) -> ImageDetector:
+    """Returns what finds the objects; torch is imported where it takes part."""
+    plain = None if views or agnostic_nms else load_plain(checkpoint, device)
+    if plain is not None:
+        return plain
+    from fldet.inference.detector import Detector
+
+    detector = Detector.load(checkpoint, config, device, trust=trust, agnostic_nms=agnostic_nms)
+    return detector.looking_at(views) if views else detector
+
+
+def _device_name(device: Any) -> str:
+    if isinstance(device, str):
+        return device
+    from fldet.devices import device_name
+
+    return device_name(device)
 
 
 def check_options(
@@ -202,7 +223,7 @@ def _begun(items: Iterator[Item], source: str) -> Iterator[Item]:
 class _Run:
     """The share of one process."""
 
-    detector: Detector | DetectorOfViews
+    detector: ImageDetector
     out: Path
     place: Place
     pictures: DrawOptions | None  # None draws none
@@ -223,9 +244,16 @@ class _Run:
             _opened(self.out / self.place.name("predictions"), "a") as lines,
             _opened(self.out / self.place.name("skipped"), "w") as skipped,
         ):
-            for window in self._windows(mine, pool):
-                self._write(window, pool, lines, skipped)
-                show(self.counts)
+            looked_at: list[Found] = []
+            try:
+                for window in self._windows(mine, pool):
+                    # written while the network looks at the next ones
+                    ready, looked_at = looked_at, self._look_at(window, pool)
+                    self._write(ready, lines, skipped)
+                    show(self.counts)
+            finally:
+                self._write(looked_at, lines, skipped)
+            show(self.counts)
         return self.counts
 
     def _not_done(self, items: Iterable[Item], done: "_Done") -> Iterator[Item]:
@@ -237,9 +265,9 @@ class _Run:
 
     def _windows(
         self, items: Iterator[Item], pool: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[Item, AnyPrepared | DataError]]]:
+    ) -> Iterator[list[tuple[Item, PreparedImage | DataError]]]:
         """Yields images for a few batches; the next ones are read while these are worked on."""
-        ahead: list[tuple[Item, Future[AnyPrepared | DataError]]] = []
+        ahead: list[tuple[Item, Future[PreparedImage | DataError]]] = []
         contents = ((item, item.read()) for item in items)
         for chunk in chunks(contents, self.detector.images_at_once(self.batch_size)):
             begun = [(item, pool.submit(self._prepare, content)) for item, content in chunk]
@@ -249,7 +277,7 @@ class _Run:
         if ahead:
             yield [(item, future.result()) for item, future in ahead]
 
-    def _prepare(self, content: Any) -> AnyPrepared | DataError:
+    def _prepare(self, content: Any) -> PreparedImage | DataError:
         if isinstance(content, DataError):
             return content
         try:
@@ -257,31 +285,36 @@ class _Run:
         except DataError as error:
             return error
 
-    def _write(
-        self,
-        window: list[tuple[Item, AnyPrepared | DataError]],
-        pool: ThreadPoolExecutor,
-        lines: Any,
-        skipped: Any,
-    ) -> None:
-        """Predicts on a window and writes it; a line is written after its picture."""
-        good = [(item, image) for item, image in window if not isinstance(image, DataError)]
-        images: list[Any] = [image for _, image in good]
-        found = self.detector.detect(images, self.score_thr, self.batch_size)
-        if self.pictures:
-            items = [item for item, _ in good]
-            for item, fault in zip(items, pool.map(self._draw, items, images, found), strict=True):
-                if fault is not None:
-                    self._skip(item, fault, skipped)
-        for (item, image), one in zip(good, found, strict=True):
-            line = as_line(item, image, one)
+    def _look_at(
+        self, window: list[tuple[Item, PreparedImage | DataError]], pool: ThreadPoolExecutor
+    ) -> list[Found]:
+        """Returns what is in a window; its pictures are drawn meanwhile."""
+        images: list[Any] = [image for _, image in window if not isinstance(image, DataError)]
+        found = iter(self.detector.detect(images, self.score_thr, self.batch_size))
+        done = []
+        for item, image in window:
+            if isinstance(image, DataError):
+                done.append(Found(item, image))
+                continue
+            one = next(found)
+            picture = pool.submit(self._draw, item, image, one) if self.pictures else None
+            done.append(Found(item, image, one, picture))
+        return done
+
+    def _write(self, window: list[Found], lines: Any, skipped: Any) -> None:
+        """Writes a window; a line is written after its picture."""
+        for one in window:
+            fault = one.image if isinstance(one.image, DataError) else one.fault_of_picture()
+            if fault is not None:
+                self._skip(one.item, fault, skipped)
+        for one in window:
+            if isinstance(one.image, DataError) or one.found is None:
+                continue
+            line = as_line(one.item, one.image, one.found)
             lines.write(line)
             self.first += [line] if len(self.first) < MOST_TOLD else []
-            self.counts.boxes += len(one)
-        self.counts.images += len(good)
-        for item, error in window:
-            if isinstance(error, DataError):
-                self._skip(item, error, skipped)
+            self.counts.boxes += len(one.found)
+            self.counts.images += 1
         for file in (lines, skipped):
             file.flush()
             os.fsync(file.fileno())
@@ -291,7 +324,7 @@ class _Run:
         skipped.write(json.dumps({**_identity(item), "reason": error.message}) + "\n")
         log.warning("skipped: %s", error.message)
 
-    def _draw(self, item: Item, image: AnyPrepared, found: Detections) -> DataError | None:
+    def _draw(self, item: Item, image: PreparedImage, found: Detections) -> DataError | None:
         """Writes a picture; returns why there is none, if the others can still be drawn."""
         try:
             pixels = image.source if image.source is not None else read_image(Path(item.file))
@@ -337,6 +370,8 @@ def _place(launcher: str, device: str) -> tuple[Place, str]:
     """Returns which process this is, and its device."""
     if adopt_launcher(launcher) == "none":
         return Place(), device
+    import torch
+
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         # Slurm may show each process its own device alone, which is then number 0.
         device = f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
@@ -350,15 +385,23 @@ def _groups(place: Place) -> Iterator[Any]:
     Gives a second group for the end, where the first one done waits for the last, for days if need
     be. Everything else, the start of a process above all, is waited for as in a training.
     """
-    launcher = "none" if place.count == 1 else "pytorch"
-    with process_group(launcher, torch.device("cpu")):
-        yield torch.distributed.new_group(timeout=timedelta(days=30)) if place.count > 1 else None
+    if place.count == 1:
+        yield None
+        return
+    import torch
+
+    from fldet.engine.process_group import process_group
+
+    with process_group("pytorch", torch.device("cpu")):
+        yield torch.distributed.new_group(timeout=timedelta(days=30))
 
 
 def _shared(folder: Path | None, place: Place) -> Path:
     """Returns the folder that the first process holds."""
     told: list[Any] = [folder]
     if place.count > 1:
+        import torch
+
         torch.distributed.broadcast_object_list(told)
     return told[0]
 
@@ -367,6 +410,8 @@ def _total(counts: Counts, place: Place, patient: Any) -> Counts:
     """Returns the sum over all processes of a group, when all are done."""
     if place.count == 1:
         return counts
+    import torch
+
     every: list[Any] = [None] * place.count
     torch.distributed.all_gather_object(every, counts, patient)
     return Counts(*map(sum, zip(*map(astuple, every), strict=True)))

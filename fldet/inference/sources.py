@@ -108,13 +108,8 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
         if is_image(source) and not _start(source).startswith(b"GIF"):
             return iter([_item(source, os.path.dirname(source))])
         return _frames(source, every)
-    if glob.has_magic(source):
-        return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
-    raise DataError(
-        f"nothing to predict on: {source}",
-        expected="an image, a video, a folder, a quoted glob pattern, an address (https://...), "
-        "camera:0, or - for paths on stdin",
-    )
+    check_source(source)
+    return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
 
 
 def fixed_part(source: str) -> str:
@@ -124,9 +119,21 @@ def fixed_part(source: str) -> str:
     return os.path.dirname(re.split(r"[*?\[]", source)[0])
 
 
-def check_source(source: str, processes: int) -> None:
-    """Does nothing if so many processes can share a source; there is one stdin, one camera."""
-    if (source == "-" or _CAMERA.fullmatch(source)) and processes > 1:
+def check_source(source: str, processes: int = 1) -> None:
+    """Does nothing if there is such a source, and so many processes can share it.
+
+    Raises:
+        DataError: no such file or folder, and no pattern of their names.
+        UsageError: several processes, and one stdin or camera.
+    """
+    is_one = source == "-" or bool(_CAMERA.fullmatch(source))
+    if not (is_one or is_address(source) or os.path.exists(source) or glob.has_magic(source)):
+        raise DataError(
+            f"nothing to predict on: {source}",
+            expected="an image, a video, a folder, a quoted glob pattern, an address "
+            "(https://...), camera:0, or - for paths on stdin",
+        )
+    if is_one and processes > 1:
         shared = "the paths on stdin" if source == "-" else source
         raise UsageError(
             f"{processes} processes cannot share {shared}",

@@ -11,8 +11,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fldet.checkpoints.files import iteration_of, meta_of
+from fldet.checkpoints.files import meta_of
 from fldet.checkpoints.model_folder import THRESHOLDS, is_model_folder
+from fldet.checkpoints.paths import iteration_of
 from fldet.config.load import load_config
 from fldet.config.prepare import datasets_of
 from fldet.data.annotations import id_of

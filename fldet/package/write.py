@@ -10,15 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from fldet.checkpoints.files import (
-    checkpoint_classes,
-    load_weights,
-    read_checkpoint,
-    resolve_checkpoint,
-    weights_of,
-)
+from fldet.checkpoints.files import checkpoint_classes, load_weights, read_checkpoint, weights_of
 from fldet.checkpoints.model import model_in_words
 from fldet.checkpoints.model_folder import CONFIG, THRESHOLDS, WEIGHTS, write_weights_file
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.stored_config import building, find_pipeline, stored_config
 from fldet.config.load import format_config, load_config
 from fldet.data.folds.files import is_folder_of_folds

@@ -11,6 +11,7 @@ import os
 import unicodedata
 from functools import cache, lru_cache
 from hashlib import blake2b
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _font_of(letter: str) -> str | None:
     """Returns the file of the first font that has a letter."""
     if unicodedata.category(letter) in _NO_LETTERS or letter in _TURNS:
         return None
-    if _has(_own_font(), letter):
+    if letter.isascii() or _has(_own_font(), letter):  # DejaVu has all of ASCII
         return _own_font()
     for path in _system_fonts():
         if _has(path, letter):
@@ -105,9 +106,15 @@ def _say_what_is_missing() -> None:
 
 @cache
 def _own_font() -> str:
+    file = os.path.join("fonts", "ttf", "DejaVuSans.ttf")
+    spec = find_spec("matplotlib")  # looked for, not imported: that takes a quarter of a second
+    if spec is not None and spec.origin is not None:
+        beside = os.path.join(os.path.dirname(spec.origin), "mpl-data", file)
+        if os.path.isfile(beside):
+            return beside
     from matplotlib import get_data_path
 
-    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return os.path.join(get_data_path(), file)
 
 
 @cache

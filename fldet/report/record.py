@@ -17,7 +17,7 @@ from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.engine.results import TestResult
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
-from fldet.files import KIB, other_than_file, read_bytes
+from fldet.files import KIB, other_than_file, read_bytes, require_work_dir
 from fldet.results import read_stored
 
 # Filled in by every run, and no choice of its config.
@@ -66,8 +66,7 @@ def read_run(
         DataError: there is no such folder.
         ConfigError: ``base`` cannot be loaded.
     """
-    if not work_dir.is_dir():
-        raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
+    require_work_dir(work_dir)
     if is_model_folder(work_dir):  # whose config is not run
         raise DataError(
             f"{work_dir} is a packaged model; its card is README.md",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fldet.checkpoints.files import checkpoints, newest_checkpoint
+from fldet.checkpoints.paths import checkpoints, newest_checkpoint
 from fldet.devices import device_name, select_device
 from fldet.engine.doctor import machine
 from fldet.engine.lock import is_locked

@@ -18,11 +18,10 @@ from fldet.checkpoints.files import (
     checkpoint_classes,
     forbid_code_in_checkpoints,
     load_weights,
-    newest_checkpoint,
     read_checkpoint,
-    resolve_checkpoint,
     usable_checkpoints,
 )
+from fldet.checkpoints.paths import newest_checkpoint, resolve_checkpoint
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train
 from fldet.errors import CheckpointError, ConfigError

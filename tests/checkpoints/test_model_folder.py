@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from fldet.checkpoints.files import read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import load_test_config
 from fldet.checkpoints.model_folder import write_weights_file
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.config.load import load_config
 from fldet.errors import CheckpointError, ConfigError, FldetError, UnavailableError
 from fldet.inference.detector import Detector

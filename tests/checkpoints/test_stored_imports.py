@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from fldet.checkpoints.files import resolve_checkpoint
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.stored_config import stored_config
 from fldet.config.load import format_config, load_config
 from fldet.errors import CheckpointError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from fldet.checkpoints.files import newest_checkpoint
+from fldet.checkpoints.paths import newest_checkpoint
 from fldet.config.load import load_config
 from fldet.engine.train import train
 from fldet.inference.detector import Detector

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fldet.checkpoints.files import newest_checkpoint, read_checkpoint
+from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.literals import read_literals
+from fldet.checkpoints.paths import newest_checkpoint
 from fldet.config.load import load_config
 from fldet.inference.detector import Detector
 

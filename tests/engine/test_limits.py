@@ -22,7 +22,7 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
 import fldet
-from fldet.checkpoints.files import newest_checkpoint
+from fldet.checkpoints.paths import newest_checkpoint
 from fldet.config.load import load_config
 from fldet.engine.test import test as run_test
 from fldet.engine.train import train

@@ -4,7 +4,12 @@ import json
 import logging
 import struct
 
+import numpy as np
 import pytest
+import torch
+from mmdet.registry import VISUALIZERS
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.visualization import Visualizer
 
 from fldet.config.load import load_config
 from fldet.engine import loggers
@@ -203,3 +208,24 @@ def test_a_failing_logger_is_a_warning_and_ends_no_training(run, monkeypatch, ca
     text = "failing has failed and gets nothing more: 'OSError: no network'"
     assert text in {one.message for one in caplog.records}
     assert Failing.calls == 1
+
+
+def test_the_visualizer_makes_its_figure_when_it_draws():
+    def drawn(config):
+        visualizer = VISUALIZERS.build({**config, "image": None})
+        made_before = "fig_save" in vars(visualizer)
+        visualizer.set_image(np.full((20, 30, 3), 90, np.uint8))
+        visualizer.draw_bboxes(torch.tensor([[3.0, 4.0, 20.0, 15.0]]))
+        return visualizer, made_before, visualizer.get_image()
+
+    later = loggers.figure_later({"type": "DetLocalVisualizer", "name": "later"})
+    visualizer, made_before, picture = drawn(later)
+    assert visualizer is Visualizer.get_current_instance()
+    assert isinstance(visualizer, DetLocalVisualizer)
+    with pytest.raises(AttributeError, match="no attribute 'fig'"):
+        visualizer.fig  # noqa: B018
+    _, stock_made_before, expected = drawn({"type": "mmdet.DetLocalVisualizer", "name": "stock"})
+    assert (made_before, stock_made_before) == (False, True)
+    assert np.array_equal(picture, expected)
+    assert (picture != 90).any()
+    assert loggers.figure_later({"type": "Other"}) == {"type": "Other"}

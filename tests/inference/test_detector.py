@@ -15,7 +15,8 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 import fldet
-from fldet.checkpoints.files import best_checkpoint, read_checkpoint, resolve_checkpoint
+from fldet.checkpoints.files import read_checkpoint
+from fldet.checkpoints.paths import best_checkpoint, resolve_checkpoint
 from fldet.config.load import format_config
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError

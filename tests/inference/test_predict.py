@@ -1,10 +1,12 @@
 import errno
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import nullcontext
 
@@ -17,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fldet.engine.lock import locked
-from fldet.errors import DataError, FileSystemError, UsageError
+from fldet.errors import CheckpointError, DataError, FileSystemError, UsageError
 from fldet.files import write_atomically
 from fldet.inference import predict as module
 from fldet.inference.detector import Detector
 from fldet.inference.folder import Place, read_lines, write_coco
-from fldet.inference.predict import predict
+from fldet.inference.predict import _Run, predict
 from fldet.inference.sources import Item
 from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
 
@@ -182,7 +184,7 @@ def test_each_process_that_torchrun_would_not_end_refuses_by_itself(
     with pytest.raises(UsageError, match="already holds predictions"):
         run(tiny_run, photos, tmp_path / "out")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setattr(module.Detector, "load", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Detector, "load", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # goes on to load the model, and to meet the others
         run(tiny_run, photos, tmp_path / "out")
 
@@ -330,11 +332,11 @@ def test_a_run_that_ended_while_this_one_loaded_its_model_is_noticed(
     load, out = Detector.load, tmp_path / "out"
 
     def slowly(*arguments, **options):
-        monkeypatch.setattr(module.Detector, "load", load)
+        monkeypatch.setattr(Detector, "load", load)
         run(tiny_run, photos, out, formats=())
         return load(*arguments, **options)
 
-    monkeypatch.setattr(module.Detector, "load", slowly)
+    monkeypatch.setattr(Detector, "load", slowly)
     with pytest.raises(UsageError, match="already holds predictions"):
         run(tiny_run, photos, out)
     assert lines_in(out) == 6
@@ -540,3 +542,44 @@ def test_thresholds_of_classes_are_used_named_and_kept(tiny_run, photos, tmp_pat
         run(tiny_run, photos, out, resume=True, **options)
     with pytest.raises(UsageError, match="--score-thr and --thresholds"):
         run(tiny_run, photos, tmp_path / "other", thresholds=path)
+
+
+def test_the_network_does_not_wait_for_pictures(tiny_run, photos, tmp_path, monkeypatch):
+    looked, waited = [], []
+    second = threading.Event()
+    detect, draw = Detector.detect, _Run._draw
+
+    def detect_and_tell(self, images, *options):
+        looked.append(len(images))
+        if len(looked) == 2:
+            second.set()
+        return detect(self, images, *options)
+
+    def draw_late(self, *image):
+        waited.append(second.wait(20))
+        return draw(self, *image)
+
+    monkeypatch.setattr(Detector, "images_at_once", lambda *_: 2)
+    monkeypatch.setattr(Detector, "detect", detect_and_tell)
+    monkeypatch.setattr(_Run, "_draw", draw_late)
+    result = predict(tiny_run[1], str(photos), tmp_path / "found", device="cpu")
+    assert len(looked) > 2
+    assert waited == [True] * result.images
+    assert len(list((tmp_path / "found" / "pictures").rglob("*.jpg"))) == result.images
+
+
+def test_what_was_found_before_an_error_is_written(tiny_run, photos, tmp_path, monkeypatch):
+    detect, count = Detector.detect, itertools.count()
+
+    def fail_at_second(self, *images):
+        if next(count):
+            raise CheckpointError("no more")
+        return detect(self, *images)
+
+    monkeypatch.setattr(Detector, "images_at_once", lambda *_: 2)
+    monkeypatch.setattr(Detector, "detect", fail_at_second)
+    out = tmp_path / "found"
+    with pytest.raises(CheckpointError, match="no more"):
+        predict(tiny_run[1], str(photos), out, device="cpu")
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == len(list((out / "pictures").rglob("*.jpg"))) > 0

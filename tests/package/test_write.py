@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from fldet.checkpoints.files import best_checkpoint, read_checkpoint, weights_of
+from fldet.checkpoints.files import read_checkpoint, weights_of
 from fldet.checkpoints.model import load_test_config
+from fldet.checkpoints.paths import best_checkpoint
 from fldet.config.load import load_config
 from fldet.engine.train import train
 from fldet.errors import UsageError

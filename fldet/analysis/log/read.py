@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fldet.errors import DataError, shorten
-from fldet.files import GIB, MIB, parse_json, read_lines
+from fldet.files import GIB, MIB, parse_json, read_lines, require_work_dir
 from fldet.text import printable
 
 log = logging.getLogger("fldet")
@@ -70,8 +70,7 @@ def read_log(work_dir: Path, *, name: str = "") -> TrainingLog:
             million numbers, or a line is broken that others follow. Broken lines at the end are
             skipped with a warning.
     """
-    if not work_dir.is_dir():
-        raise DataError(f"no such work dir: {work_dir}", expected="the folder of a training run")
+    require_work_dir(work_dir)
     starts = 0
     train: list[tuple[int, dict[str, float]]] = []
     val: list[tuple[int, dict[str, float]]] = []

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fldet.analysis.loss_cdf.curves import Procedure
-from fldet.checkpoints.files import resolve_checkpoint
 from fldet.checkpoints.model import load_model, model_in_words
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.config.prepare import dataset_of
 from fldet.devices import device_name, select_device
 from fldet.engine.workers import worker_errors

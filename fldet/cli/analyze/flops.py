@@ -40,12 +40,14 @@ def flops(
 
     Parameters, FLOPs and activations, of the parts and of the levels of the pyramid.
     """
+    from fldet.config.load import load_config
+
+    cfg = load_config(config, cfg_options or ())
     with loading(f"analyze flops {config}"):
         from fldet.analysis.flops.analyze import analyze_flops
-        from fldet.config.load import load_config
 
     size = options.parse_shape(shape) if shape else None
-    done = analyze_flops(load_config(config, cfg_options or ()), shape=size, out_dir=out_dir)
+    done = analyze_flops(cfg, shape=size, out_dir=out_dir)
     Output("analyze flops", as_json=json).result(
         FlopsAnalyzed(done.result, done.files),
         text=lambda: cost_text(done.result, done.files),

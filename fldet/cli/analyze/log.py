@@ -36,6 +36,10 @@ def log(
     Losses, learning rate, AP and speed; several runs stand beside each other.
     """
     note(f"fldet analyze log {' '.join(map(str, work_dirs))}")
+    from fldet.files import require_work_dir
+
+    for work_dir in work_dirs:
+        require_work_dir(work_dir)
     from fldet.analysis.log.analyze import analyze_log
 
     done = analyze_log(work_dirs, out_dir=out_dir, smooth=smooth)

@@ -50,13 +50,15 @@ def predict(
     """Measure the milliseconds per image of a config's model."""
     timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
+    from fldet.config.load import load_config
+
+    cfg = load_config(config, cfg_options or ())
     with loading(f"benchmark predict {config}"):
         from fldet.benchmark.files import write_speed
         from fldet.benchmark.predict import benchmark
-        from fldet.config.load import load_config
 
     result = benchmark(
-        load_config(config, cfg_options or ()),
+        cfg,
         checkpoint,
         num_images=images,
         shape=size,

@@ -43,13 +43,15 @@ def train(
     """
     timing.require_new(out)
     size = options.parse_shape(shape) if shape else None
+    from fldet.config.load import load_config
+
+    cfg = load_config(config, cfg_options or ())
     with loading(f"benchmark train {config}"):
         from fldet.benchmark.files import write_speed
         from fldet.benchmark.training import benchmark_training
-        from fldet.config.load import load_config
 
     result = benchmark_training(
-        load_config(config, cfg_options or ()),
+        cfg,
         steps=steps,
         batch_size=batch_size,
         shape=size,

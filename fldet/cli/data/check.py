@@ -1,5 +1,6 @@
 """``fldet data check``."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,10 @@ def check(
     --deep decodes them.
     """
     note(f"fldet data check {source}")
+    from fldet.config.load import find_config
+
+    if not os.path.exists(source):
+        find_config(source)
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
     from fldet.data.check import UNREADABLE, check_data
     from fldet.processes import core_count

@@ -28,6 +28,9 @@ def convert(
 ) -> None:
     """Write a split of a data set as a COCO annotation file."""
     note(f"fldet data convert {path}")
+    from fldet.files import require_data
+
+    require_data(path)
     import fldet.engine  # noqa: F401  first, as above
     from fldet.data.convert import convert as run
 

@@ -49,6 +49,9 @@ def inspect(
     Format, splits, images, boxes, classes, and what is odd or doubtful.
     """
     note(f"fldet data inspect {path}")
+    from fldet.files import require_data
+
+    require_data(path)
     from fldet.analysis.dataset.inspect import inspect_data
 
     result = inspect_data(path, images, columns, copies=copies)

@@ -54,6 +54,9 @@ def split(
     For fldet train --fold and fldet cross-validate; no image is copied.
     """
     note(f"fldet data split {path}")
+    from fldet.files import require_data
+
+    require_data(path)
     import fldet.engine  # noqa: F401  first: MMDetection as it works here
     from fldet.data.folds.split import SplitOptions, split_data
 

@@ -13,6 +13,7 @@ from fldet.data.formats.voc import find_voc
 from fldet.data.formats.yolo import find_yolo, find_yolo_without_yaml
 from fldet.data.imported.table import parse_columns
 from fldet.errors import DataError, UsageError
+from fldet.files import require_data
 
 LOOKED_FOR = """one of
   COCO           a .json file with images, annotations and categories, in PATH or PATH/annotations
@@ -38,9 +39,8 @@ def recognise(path: Path, images: Path | None = None, columns: str | None = None
         DataError: nothing, more than one thing, or a malformed file.
         UsageError: ``images`` is no folder, or the format names its images itself.
     """
+    require_data(path)
     path = Path(os.path.abspath(path.expanduser()))
-    if not os.path.exists(path):
-        raise DataError(f"there is no {path}", expected="the folder of a data set, or its file")
     if images is not None:
         images = Path(os.path.abspath(images.expanduser()))
         if not isdir(images):

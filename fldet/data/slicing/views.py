@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fldet.data.slicing.slices import check_slices, slices
 from fldet.errors import ConfigError, UsageError, shorten
 from fldet.numeric import is_number
-from fldet.ops.merge import Seen
+
+if TYPE_CHECKING:
+    from fldet.ops.merge import Seen
 
 Region = tuple[int, int, int, int]  # xyxy in pixels of the picture
 
@@ -128,11 +130,13 @@ def cut(loaded: Mapping[str, Any], view: View) -> dict[str, Any]:
     return {**loaded, "img": image, "img_shape": shape, "ori_shape": shape}
 
 
-def seen_in(view: View, boxes: Any, scores: Any, labels: Any) -> Seen:
+def seen_in(view: View, boxes: Any, scores: Any, labels: Any) -> "Seen":
     """Returns detections in a view, boxes (N, 4) xyxy in its pixels, where they are in the picture.
 
     In a view that is mirrored the boxes are so too.
     """
+    from fldet.ops.merge import Seen  # which comes with torch
+
     x, y, right, _ = view.region
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     if view.flipped:

@@ -1,0 +1,310 @@
+"""ONNX models that need nothing but onnxruntime, NumPy and OpenCV: no torch, no MMDetection.
+
+These are the files of ``fldet export`` with the suppression of boxes inside, whose images are
+resized and normalized as in fldet's configs. ``fldet.inference.exported`` has all others, and finds
+the same boxes in these.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fldet.checkpoints.literals import MOST_PIXELS, class_tuple, read_literals
+from fldet.data.image_files import broken, decode, header_of, image_bytes
+from fldet.errors import (
+    CheckpointError,
+    DataError,
+    FldetError,
+    UnavailableError,
+    UsageError,
+)
+from fldet.evaluation.thresholds import Thresholds
+from fldet.files import GIB, read_bytes
+from fldet.inference.detections import Detections
+from fldet.inference.image_detector import Image, ImageDetector, require_pixels
+from fldet.processes import core_count
+from fldet.results import restored
+
+KEY = "fldet"  # the entry of the metadata that describes the model
+LARGEST_SIDE = 4096  # that an image is resized or padded to
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PreparedPixels:
+    """An image as the network takes it, and what leads back to the file."""
+
+    pixels: npt.NDArray[np.uint8]  # (h, w, 3) BGR, resized, not yet normalized
+    factors: npt.NDArray[np.float32]  # (4,) that a box of the file is multiplied by
+    height: int  # of the file, upright, in pixels
+    width: int
+    padded: tuple[int, int]  # (h, w) after padding in a batch of its own
+    source: npt.NDArray[np.uint8] | None = None  # the array that was given, None for a file
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to an image, as a description says it in plain steps."""
+
+    scale: tuple[int, int]  # as ``Resize`` takes it
+    keep_ratio: bool
+    mean: npt.NDArray[np.float32]  # (3,) of each channel, after they are swapped
+    std: npt.NDArray[np.float32]
+    to_rgb: bool
+    size_divisor: int
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> "Preparation | None":
+        """Returns the steps, None if there is one that only MMDetection knows."""
+        match description:
+            case {
+                "pipeline": [
+                    {"type": "fldet.LoadImageFromFile", **nothing},
+                    {"type": "Resize", "scale": (int(), int()) as scale, **resize},
+                    *annotations,
+                    {"type": "fldet.PackDetInputs"},
+                ],
+                "data_preprocessor": {
+                    "type": "fldet.DetDataPreprocessor",
+                    "mean": [_, _, _] as mean,
+                    "std": [_, _, _] as std,
+                    "pad_size_divisor": int(divisor),
+                    **pixels,
+                },
+            } if (
+                isinstance(scale, tuple)  # a list means something else
+                and not nothing
+                and resize.keys() <= {"keep_ratio"}
+                and pixels.keys() <= {"bgr_to_rgb"}
+                and all(one.get("type") == "LoadAnnotations" for one in annotations)
+            ):
+                pass
+            case _:
+                return None
+        numbers = (*mean, *(1 / one for one in std if one))
+        if not (
+            all(0 < one <= LARGEST_SIDE for one in (*scale, divisor))
+            and len(numbers) == 6
+            and all(isinstance(one, (int, float)) and abs(one) < 1e9 for one in numbers)
+        ):
+            return None
+        return cls(
+            scale,
+            bool(resize.get("keep_ratio")),
+            np.asarray(mean, np.float32),
+            np.asarray(std, np.float32),
+            bool(pixels.get("bgr_to_rgb")),
+            divisor,
+        )
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns (width, height) of an image after ``Resize``."""
+        if not self.keep_ratio:
+            return self.scale
+        factor = min(max(self.scale) / max(height, width), min(self.scale) / min(height, width))
+        return int(width * factor + 0.5), int(height * factor + 0.5)
+
+    def batch(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Returns images as (N, 3, H, W), normalized, and padded with zeros."""
+        height, width = (
+            -(-max(image.shape[side] for image in images) // self.size_divisor) * self.size_divisor
+            for side in (0, 1)
+        )
+        batch = np.zeros((len(images), 3, height, width), np.float32)
+        for image, place in zip(images, batch, strict=True):
+            values = (image[:, :, ::-1] if self.to_rgb else image).astype(np.float32)
+            values -= self.mean
+            values /= self.std
+            place[:, : image.shape[0], : image.shape[1]] = values.transpose(2, 0, 1)
+        return batch
+
+
+class OnnxDetector(ImageDetector):
+    """Finds objects with an ONNX file on the CPU; made by ``load_plain``.
+
+    ``run`` returns boxes, scores, labels and numbers of images for its inputs.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[dict[str, Array]], list[Array]],
+        preparation: Preparation,
+        classes: tuple[str, ...],
+        lowest_score: float,
+    ) -> None:
+        self.classes, self.lowest_score = classes, lowest_score
+        self._run, self._preparation = run, preparation
+
+    def prepare(self, image: Image) -> PreparedPixels:
+        """Returns one image as the network takes it; safe to call from several threads.
+
+        Raises:
+            DataError: it cannot be read, or not be resized.
+        """
+        given = image if isinstance(image, np.ndarray) else None
+        if given is not None:
+            require_pixels(given)
+        pixels = _read(str(image)) if given is None else given
+        height, width = pixels.shape[:2]
+        new_width, new_height = self._preparation.size(height, width)
+        name = "the array" if given is not None else str(image)
+        if not 0 < new_width * new_height <= MOST_PIXELS:
+            raise DataError(
+                f"the model makes {name} {new_width}x{new_height} pixels large",
+                expected=f"1 to {MOST_PIXELS} pixels",
+            )
+        size = (new_width, new_height)
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        step = self._preparation.size_divisor
+        return PreparedPixels(
+            pixels,
+            np.tile(np.asarray((new_width / width, new_height / height), np.float32), 2),
+            *(height, width),
+            (-(-new_height // step) * step, -(-new_width // step) * step),
+            given,
+        )
+
+    def _detect_batch(self, batch: Sequence[PreparedPixels], score_thr: float) -> list[Detections]:
+        outputs = self._run(
+            {
+                "images": self._preparation.batch([one.pixels for one in batch]),
+                "sizes": np.asarray([one.pixels.shape[:2] for one in batch], np.float32),
+            }
+        )
+        factors = [one.factors for one in batch]
+        return [self.named(*rows) for rows in of_images(outputs, factors, score_thr, self)]
+
+
+def of_images(
+    outputs: Sequence[Array], factors: Sequence[Array], score_thr: float, detector: Any
+) -> list[tuple[Array, Array, Array]]:
+    """Returns boxes in pixels of the file, scores and labels of each image, best scores first.
+
+    ``factors`` (4,) of an image are those that its boxes were multiplied by.
+
+    Raises:
+        UsageError: ``score_thr`` is below the ``lowest_score`` of the file.
+    """
+    if score_thr < detector.lowest_score:
+        raise UsageError(
+            f"score_thr {score_thr} is below that of the exported model",
+            expected=f"{detector.lowest_score} or more: lower scores are left out in the file",
+            hint="fldet export ... --post-process outside leaves the threshold open",
+        )
+    boxes, scores, labels, images = outputs
+    found = []
+    for number, factor in enumerate(factors):
+        rows = np.flatnonzero((images == number) & (scores >= score_thr))
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        found.append((boxes[rows] / factor, scores[rows], labels[rows]))
+    return found
+
+
+def load_plain(path: Path, device: str = "auto") -> OnnxDetector | None:
+    """Returns the detector in an ONNX file that needs no torch; None for any other model.
+
+    Raises:
+        CheckpointError: unreadable, or not written by ``fldet export``.
+        UnavailableError: onnxruntime is not installed.
+    """
+    if path.suffix != ".onnx" or not path.is_file() or device not in ("auto", "cpu"):
+        return None
+    if (
+        device == "auto"
+        and "CUDAExecutionProvider" in require("onnxruntime").get_available_providers()
+    ):
+        return None
+    session, text = open_session(path, ["CPUExecutionProvider"], _threads())
+    values = read_literals(text, path)
+    preparation = Preparation.of(values)
+    score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
+    inside = values.get("post_process") == "inside"
+    if not (inside and preparation and classes and isinstance(score_thr, (int, float))):
+        return None
+    names = {one.name for one in session.get_inputs()}
+
+    def run(inputs: dict[str, Array]) -> list[Array]:
+        feed = {name: value for name, value in inputs.items() if name in names}
+        try:
+            outputs: list[Array] = session.run(None, feed)
+        except Exception as error:  # onnxruntime's kinds have no common parent
+            raise CheckpointError(
+                f"{path} cannot find objects: {str(error).splitlines()[0]}"
+            ) from error
+        return outputs
+
+    detector = OnnxDetector(run, preparation, classes, float(score_thr))
+    detector.use_thresholds(thresholds_of(values.get("thresholds"), classes, path))
+    return detector
+
+
+def open_session(path: Path, providers: list[Any], threads: int) -> tuple[Any, str]:
+    """Returns a session of onnxruntime and what the file says of its model.
+
+    Raises:
+        CheckpointError: onnxruntime cannot read the file.
+    """
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads
+    # Not by its path: weights in other files, which a model may name, are for those who wrote them.
+    data = read_bytes(path, "exported model", expected="a whole .onnx file", most=2 * GIB)
+    try:
+        session = runtime.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # onnxruntime's kinds have no common parent
+        raise unreadable(path, error) from error
+    return session, session.get_modelmeta().custom_metadata_map.get(KEY, "")
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Returns the error about a file that its runtime cannot read."""
+    return CheckpointError(f"cannot read the exported model {path}: {str(error).splitlines()[0]}")
+
+
+def thresholds_of(value: Any, classes: tuple[str, ...], path: Path) -> Thresholds | None:
+    """Returns the thresholds that a file carries, None if it has none."""
+    if value is None:
+        return None
+    try:
+        return restored(Thresholds, {"scores": value}).for_classes(classes)
+    except FldetError as error:
+        raise CheckpointError(f"{path}: its thresholds: {error.message}") from None
+
+
+def require(package: str) -> Any:
+    """Returns a package of ``requirements/export.txt``."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UnavailableError(
+            f"the package {package} cannot be imported: {error}",
+            expected="onnx, onnxscript and onnxruntime, which fldet needs for ONNX only",
+            hint="in a clone of fldet: pip install -c requirements/constraints.txt -e '.[export]'",
+        ) from error
+
+
+def _threads() -> int:
+    """Returns how many threads torch would take."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isascii() and named.isdigit() and int(named) else core_count()
+
+
+def _read(path: str) -> npt.NDArray[np.uint8]:
+    """Returns an image file as (H, W, 3) uint8 BGR, upright."""
+    if not os.path.isfile(path):
+        raise DataError(f"no such image: {path}")
+    data = image_bytes(path)
+    fault = header_of(data).fault
+    image = None if fault else decode(data)
+    if image is None:
+        raise broken(path, fault or "not an image that can be decoded")
+    return image
