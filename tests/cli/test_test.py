@@ -30,7 +30,9 @@ def test_a_missed_tolerance_ends_with_3(monkeypatch, capfd, tiny_config, tested_
         tested, Path("a.pth"), Path("work"), None, (), 1.0, "bfloat16", optimized=True, check=check
     )
     monkeypatch.setattr("fldet.engine.test.test", lambda *args, **options: result)
-    done = CliRunner().invoke(app, ["test", str(tiny_config), "a.pth", "--compare"])
+    weights = tiny_config.with_name("a.pth")
+    weights.touch()
+    done = CliRunner().invoke(app, ["test", str(tiny_config), str(weights), "--compare"])
     assert done.exit_code == code
     assert verdict in describe_output(capfd, done)
 
@@ -40,7 +42,10 @@ def describe_output(capfd, done):
 
 
 def test_several_processes_cannot_compare(tiny_config):
-    done = CliRunner().invoke(app, ["test", str(tiny_config), "a.pth", "--compare", "--gpus", "2"])
+    weights = tiny_config.with_name("a.pth")
+    weights.touch()
+    words = ["test", str(tiny_config), str(weights), "--compare", "--gpus", "2"]
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
 
 
