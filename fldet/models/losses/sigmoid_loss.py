@@ -19,6 +19,7 @@ from fldet.losses.elements import (
     check_reduction,
     compute_dtype,
     factor_of,
+    sum_dtype,
 )
 from fldet.losses.examples import Examples, Formula
 from fldet.losses.formulas import (
@@ -137,7 +138,8 @@ class SigmoidLoss(nn.Module):
                 curve=self.formula,
                 alpha=self.alpha,
                 class_weight=self.class_weight,
-                scale=self.loss_weight / torch.as_tensor(divisor, dtype=torch.float64),
+                scale=self.loss_weight
+                / torch.as_tensor(divisor, dtype=sum_dtype(levels[0].device)),
                 compiled=self.compiled,
             )
         examples = [
