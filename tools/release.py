@@ -4,9 +4,9 @@ Usage: make release, or: python tools/release.py [--out dist] [--skip-trial]
 
 Wheel and source archive are built twice, from two copies of what is committed, and have to be
 equal in each byte. The wheel is installed into an environment of its own, with the versions of
-``requirements/constraints.txt``; there ``fldet doctor`` runs, and ten steps on drawn shapes. Of that
-environment come the list of components (CycloneDX) and the table of licences, so both are true of
-the platform and the Python that they are made with.
+``requirements/constraints.txt``; there ``fldet doctor`` runs, and ten steps on drawn shapes. Of
+that environment come the list of components (CycloneDX) and the table of licences, so both are true
+of the platform and the Python that they are made with.
 """
 
 import argparse
@@ -24,23 +24,26 @@ HERE = Path(sys.executable).parent
 
 # Ten steps that take seconds: few and small pictures, a narrow network.
 TRIAL = (
-    "train_cfg.max_iters=10 train_cfg.val_interval=10 train_dataloader.batch_size=2 "
-    "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False "
-    "train_dataloader.dataset.num_train=20 train_dataloader.dataset.num_val=4 "
-    "train_dataloader.dataset.image_size=64 val_dataloader.num_workers=0 "
-    "val_dataloader.persistent_workers=False val_dataloader.dataset.num_train=20 "
-    "val_dataloader.dataset.num_val=4 val_dataloader.dataset.image_size=64 "
-    "model.backbone.base_channels=8 model.neck.in_channels=[8,16,32,64]"
-).split()
+    *("train_cfg.max_iters=10", "train_cfg.val_interval=10", "train_dataloader.batch_size=2"),
+    *("model.backbone.base_channels=8", "model.neck.in_channels=[8,16,32,64]"),
+    *(
+        f"{part}_dataloader.{setting}"
+        for part in ("train", "val")
+        for setting in (
+            *("num_workers=0", "persistent_workers=False", "dataset.image_size=64"),
+            *("dataset.num_train=20", "dataset.num_val=4"),
+        )
+    ),
+)
 
 STEPS = """
 Nothing was uploaded. To publish (docs/releasing.md):
 
 1. git tag -s v{version} {commit} && git push origin v{version}
-2. The workflow of the tag runs make release on a clean machine. sha256sum -c SHA256SUMS there has to
-   confirm {wheel} and {sdist} as built here.
-3. Its job "publish", in an environment that a second person approves, uploads these two files as a
-   trusted publisher (OpenID Connect, no password), with attestations (PEP 740).
+2. The workflow of the tag runs make release on a clean machine, and compares
+   {wheel} and {sdist} with SHA256SUMS as written here.
+3. Its job "publish", in an environment that a second person approves, uploads these two files as
+   a trusted publisher (OpenID Connect, no password), with attestations (PEP 740).
 4. pip install fldet=={version} in an empty environment, then fldet doctor.
 """
 
@@ -126,7 +129,7 @@ def build_twice(folder: Path, seconds: int) -> list[Path]:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Returns the Python of a new environment with the wheel and the versions of the constraints."""
+    """Returns the Python of a new environment with the wheel and the tested versions."""
     environment = folder / "environment"
     run(sys.executable, "-m", "venv", environment)
     python = environment / "bin" / "python"
@@ -152,7 +155,7 @@ def try_out(python: Path, folder: Path) -> None:
 
 
 def describe(python: Path, out: Path, stem: str, seconds: int) -> None:
-    """Writes the components (CycloneDX 1.6, checked by its schema) and licences of an environment."""
+    """Writes components (CycloneDX, checked by its schema) and licences of an environment."""
     run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")  # not needed
     bom = out / f"{stem}.cdx.json"
     options = ("--output-reproducible", "--mc-type", "library", "--validate", "-o", bom)

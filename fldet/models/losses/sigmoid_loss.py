@@ -131,6 +131,7 @@ class SigmoidLoss(nn.Module):
         divisor = divisor_of(avg_factor, reduction, levels)
         usual = reduction != "none" and _is_usual(levels, level_labels, weights, divisor)
         if usual and isinstance(self.formula, Curve):
+            sums = sum_dtype(levels[0].device)
             return sigmoid_loss_sum(
                 levels,
                 level_labels,
@@ -138,8 +139,7 @@ class SigmoidLoss(nn.Module):
                 curve=self.formula,
                 alpha=self.alpha,
                 class_weight=self.class_weight,
-                scale=self.loss_weight
-                / torch.as_tensor(divisor, dtype=sum_dtype(levels[0].device)),
+                scale=self.loss_weight / torch.as_tensor(divisor, dtype=sums),
                 compiled=self.compiled,
             )
         examples = [
