@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     str(path.relative_to(ROOT))
     for path in (
-        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tools" / "README.md"),
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"),
+        ROOT / "tools" / "README.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     )
 ]
