@@ -165,8 +165,12 @@ def row(line: Line, python: Path, outcome: str) -> str:
         f"shown += [next((f'{{n}} {{found[n]}}' for n in {DETECTION!r} if n in found), '-')]\n"
         "print(platform.python_version(), *shown, sep=' | ')"
     )
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
-    versions = done.stdout.strip() or " | ".join((line.python, *("-" * 6)))
+    versions = " | ".join((line.python, *("-" * 6)))
+    if python.exists():
+        command = [str(python), "-c", code]
+        versions = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.strip()
     today = datetime.datetime.now(datetime.timezone.utc).date()
     return f"| {line.name} | {versions} | {outcome} | {today} |"
 
