@@ -67,6 +67,8 @@ ELSEWHERE = {
         "Makefile",
         "$(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite",
     ),
+    "make lock": ("Makefile", "bin/uv pip compile"),
+    "make release": ("Makefile", "python tools/release.py"),
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench-gpu GPU_DAY=--dry-run": (
         *("tests/test_benchmark_scripts.py", "gpu_day.parts(True, tmp_path)"),
