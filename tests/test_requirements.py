@@ -1,6 +1,8 @@
 """What the README's command installs: one cv2, the one that needs neither libGL nor X11."""
 
+import hashlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 import zipfile
@@ -34,6 +36,27 @@ def test_torch_is_new_enough_for_weights_only():
     assert "torch>=2.10" in lines
     found = [int(part) for part in importlib.metadata.version("torch").split(".")[:2]]
     assert found >= [2, 10]
+
+
+def test_the_lock_has_the_versions_of_the_constraints_and_hashes_of_all():
+    lock = (ROOT / "requirements" / "lock.txt").read_text()
+    assert not re.search("index|://", lock)  # no registry by its name
+    entries = re.findall(r"^(\S+==\S+)(?: ;.*?)? \\\n((?:    --hash=.*\n)+)", lock, re.MULTILINE)
+    pins = re.findall(r"^\S+==\S+", lock, re.MULTILINE)
+    assert [pin for pin, _ in entries] == pins
+    locked = {pin.partition("==")[0] for pin in pins}
+    runtime = (ROOT / "requirements" / "runtime.txt").read_text().lower()
+    assert {*re.findall(r"^([a-z][\w-]*)", runtime, re.MULTILINE)} <= locked
+    tested = (ROOT / "requirements" / "constraints.txt").read_text().lower()
+    for pin in re.findall(r"^[\w-]+==[\w.+]+", tested, re.MULTILINE):
+        assert pin in pins or pin.partition("==")[0] not in locked, "make lock renews it"
+    for wheel in WHEELS:
+        (hashes,) = [text for pin, text in entries if pin.startswith(f"{_name(wheel)}==")]
+        assert hashlib.sha256(wheel.read_bytes()).hexdigest() in hashes
+
+
+def _name(wheel: Path) -> str:
+    return wheel.name.partition("-")[0].replace("_", "-")
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def benchmark(
         num_images: images timed, after those for warming up.
         shape: (height, width) in pixels of a random image to use; None takes the test images. It
             must be that to which the config warps all images, if it does so.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         copy: is timed instead of the model; with ``cuda_graph`` it needs ``shape``.
         against: ``mmdet`` times MMDetection's own code too, in float32, in turns.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.

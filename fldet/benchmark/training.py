@@ -79,7 +79,7 @@ def benchmark_training(
         batch_size: images of a step; None as the config says.
         shape: (height, width) in pixels of random images with seven boxes each; None takes the
             training images. It must be that to which the config warps all of them, if it does so.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         amp: as ``fldet train --amp``.
         against: ``mmdet`` times MMDetection's head, loss and assigner too, in float32, in turns, on
             the same batches and weights.

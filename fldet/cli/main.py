@@ -56,7 +56,6 @@ app = typer.Typer(
     help="RetinaNet and the focal loss: train, test, look at the pictures.",
     epilog="Start with: fldet train configs/shapes/retinanet_r18_shapes.py",
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -32,7 +32,7 @@ CfgOptions = Annotated[
         "A Python literal is that literal, a,b is a list, anything else the text as given.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Launcher = Annotated[
     str,
     typer.Option(

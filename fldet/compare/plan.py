@@ -52,7 +52,7 @@ class Settings:
         minutes: of each training, validations included but for the last one.
         iterations: of each training instead; ``minutes`` is not looked at then.
         size: longer and shorter side of the images of ``data``, in pixels; None chooses.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     """
 
     data: Path | None = None

@@ -190,6 +190,8 @@ def _devices() -> list[Finding]:
     if torch.cuda.is_available():
         names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
         return [cpu, *(Finding(f"cuda:{index}", name) for index, name in enumerate(names))]
+    if torch.backends.mps.is_available():
+        return [cpu, Finding("mps", "Apple's GPU; --device mps takes it, auto does not")]
     built = torch.version.cuda
     why = f"torch is built for CUDA {built}, but sees no device" if built else "a CPU build"
     return [cpu, Finding("cuda", f"none ({why})")]

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
 from fldet.engine.signals import noted_signals
-from fldet.errors import StoppedError, UnavailableError
+from fldet.errors import StoppedError, UnavailableError, UsageError
 from fldet.processes import core_count
 
 
@@ -44,6 +44,8 @@ def relaunch(
             f"--gpus {count}: this machine has {torch.cuda.device_count()} CUDA devices",
             expected="at most one process for each device",
         )
+    if chosen.type == "mps" and count > 1:
+        raise UsageError(f"--gpus {count} --device mps", expected="one process: there is one GPU")
     if cfg is not None:
         prepare_config(cfg, phases=phases)
     environment = dict(os.environ)

@@ -73,7 +73,7 @@ def test(
         agnostic_nms: suppress boxes across classes, so that an object has one box.
         out: where to write all detections, in the format of the COCO server; by default
             ``detections.json`` in the work dir, if the config has one ``fldet.CocoMetric``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         launcher: see ``fldet.processes.adopt_launcher``.
         views: how each image is looked at; None once, as a whole.
         precision: ``fp32`` or ``bf16`` tests an optimized copy; None the model as it is, whose

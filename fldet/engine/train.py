@@ -69,7 +69,7 @@ def train(
         resume: go on from the newest checkpoint of ``work_dir`` that can be used, from the start
             if it has none.
         seed: of all random numbers; by default the config's. A resumed run keeps its own.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         amp: compute the network in bfloat16 (float16 on GPUs that lack it); None: as the config.
         launcher: see ``fldet.processes.adopt_launcher``.
         auto_scale_lr: whether the learning rate follows the images per step; None: as the config.

@@ -234,7 +234,7 @@ def image_detections(
     Raises:
         DataError: a label that is no index of ``category_ids``.
     """
-    boxes, scores = (instances[key].detach().double().cpu().numpy() for key in ("bboxes", "scores"))
+    boxes, scores = (instances[key].detach().cpu().double().numpy() for key in ("bboxes", "scores"))
     labels = instances["labels"].cpu().numpy().astype(np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(category_ids):
         raise DataError(

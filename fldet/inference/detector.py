@@ -120,7 +120,7 @@ class Detector(ImageDetector):
                 cross-validation: the detectors of all folds as one.
             config: only for checkpoints that carry none, or one that may not be used; a file, or
                 what ``load_config`` returned. It may name what it likes.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             trust: allow the file to run code: a TorchScript model, a checkpoint that holds more
                 than tensors and plain values.
             agnostic_nms: suppress boxes across classes, so that an object has one box.

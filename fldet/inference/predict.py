@@ -114,7 +114,7 @@ def predict(
         views: how each image is looked at; None once, as a whole.
         resume: go on with what an earlier run into ``out`` has left.
         overwrite: remove what an earlier run into ``out`` has written.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
         agnostic_nms: see ``Detector.load``.

@@ -38,6 +38,11 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Returns the type of long sums: float64, but float32 on Apple's GPUs, which have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a tensor of logits is seen as (outer, K, inner), without a copy where it can be.

@@ -24,6 +24,7 @@ from fldet.losses.elements import (
     check_class_weight,
     check_integers,
     compute_dtype,
+    sum_dtype,
 )
 from fldet.losses.formulas import Curve
 from fldet.losses.fused_torch import (
@@ -273,7 +274,7 @@ def _level_sum(level: Level, need_grad: bool, compiled: bool) -> tuple[Tensor, T
     x = level.logits
     grad = torch.empty_like(x, dtype=grad_dtype(x)) if need_grad else None
     if x.numel() == 0:
-        return x.new_zeros((), dtype=torch.float64), grad
+        return x.new_zeros((), dtype=sum_dtype(x.device)), grad
     if x.is_cuda and x.dtype != torch.float64 and _triton_works(x.device):
         from fldet.losses.fused_triton import triton_sum
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fldet.errors import UnavailableError
+from fldet.losses.elements import sum_dtype
 from fldet.losses.formulas import Curve
 
 __all__ = [
@@ -171,7 +172,7 @@ def _sum_of_negatives(level: Level, left_out: Tensor, grad: Tensor | None) -> Te
     shared = len(level.negative) == 1
     factor = level.factor
     scratch = torch.empty(5, x[blocks[0]].numel(), dtype=factor.dtype, device=x.device)
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    total = torch.zeros((), dtype=sum_dtype(x.device), device=x.device)
     for index, (rows, classes) in enumerate(blocks):
         v = x[rows, classes]
         out, *buffers = scratch[:, : v.numel()].view(5, *v.shape).unbind()

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fldet.losses.elements import Alpha, Gamma, check_gamma
+from fldet.losses.elements import Alpha, Gamma, check_gamma, sum_dtype
 from fldet.losses.examples import Examples
 from fldet.losses.sigmoid import sigmoid_focal_loss
 from fldet.losses.softmax import softmax_focal_loss
@@ -250,9 +250,8 @@ def _keep_type_of_buffers(module: nn.Module, fn: Callable[[Tensor], Tensor]) -> 
     """Moves buffers as ``module.to`` does, but keeps their type: sums overflow in half types."""
     device = fn(torch.empty(0)).device
     for name, buffer in module.named_buffers(recurse=False):
-        has_float64 = device.type != "mps"
-        dtype = buffer.dtype if has_float64 else torch.float32
-        setattr(module, name, buffer.to(device, dtype))
+        is_sum = buffer.dtype == torch.float64
+        setattr(module, name, buffer.to(device, sum_dtype(device) if is_sum else buffer.dtype))
 
 
 class GradientRatios(nn.Module):

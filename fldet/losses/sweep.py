@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fldet.losses.elements import Layout, Piece, compute_dtype
+from fldet.losses.elements import Layout, Piece, compute_dtype, sum_dtype
 
 # Entries for each thread that fit in the cache of a core with what autograd keeps of them, or with
 # the few buffers of a closed form.
@@ -155,7 +155,7 @@ def by_pieces(
         blocks = layout.blocks(logits)
         dtype = compute_dtype(logits)
         grad = torch.empty_like(blocks, dtype=grad_dtype(logits)) if need_grad else None
-        value = torch.zeros((), dtype=torch.float64, device=logits.device)
+        value = torch.zeros((), dtype=sum_dtype(logits.device), device=logits.device)
         divisor_of_all = torch.as_tensor(divisor, dtype=dtype, device=logits.device)
         # nothing over nothing is NaN, as torch's mean of no label; its gradient is 0
         nothing = divisor_of_all == 0

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from fldet.losses import binary, formulas
-from fldet.losses.elements import Alpha, Piece, check_gamma, compute_dtype, factor_of, of_classes
+from fldet.losses.elements import (
+    Alpha,
+    Piece,
+    check_gamma,
+    compute_dtype,
+    factor_of,
+    of_classes,
+    sum_dtype,
+)
 from fldet.losses.examples import EVERYTHING, Examples, Formula
 from fldet.losses.formulas import Curve
 from fldet.losses.sigmoid import OfCurve
@@ -296,7 +304,7 @@ def gradient_sums(examples: Examples) -> Tensor:
     """
     logits = examples.inputs.detach()
     blocks = examples.layout.blocks(logits)
-    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+    dtype = sum_dtype(logits.device)
     sums = torch.zeros(2, examples.layout.num_classes, dtype=dtype, device=logits.device)
     for piece in _pieces(examples):
         rows, columns = piece

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -44,6 +45,28 @@ COMMANDS = [
 def run_as_process(*arguments, **options):
     command = [sys.executable, "-m", "fldet", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_a_shell_completes_commands_and_options():
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules]))\n"
+        "sys.argv = ['fldet']\n"
+        "from fldet.cli.main import main\n"
+        "main()\n"
+    )
+    for words, expected in (("fldet tr", "train"), ("fldet train c.py --wo", "--work-dir")):
+        number = str(len(words.split()) - 1)
+        asked = {"_FLDET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": number}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | asked,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.split("\n")[0] == expected, done.stderr
+        assert "HEAVY []" in done.stdout
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -39,7 +39,7 @@ def analyze_loss_cdf(
         sampling: which examples.
         gammas: a curve for each.
         out_dir: where to write.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         UsageError: there is a sample in ``out_dir`` already; or as ``collect_logits``.

@@ -19,6 +19,7 @@ from fldet.losses.elements import (
     check_reduction,
     compute_dtype,
     factor_of,
+    sum_dtype,
 )
 from fldet.losses.examples import Examples, Formula
 from fldet.losses.formulas import (
@@ -130,6 +131,7 @@ class SigmoidLoss(nn.Module):
         divisor = divisor_of(avg_factor, reduction, levels)
         usual = reduction != "none" and _is_usual(levels, level_labels, weights, divisor)
         if usual and isinstance(self.formula, Curve):
+            sums = sum_dtype(levels[0].device)
             return sigmoid_loss_sum(
                 levels,
                 level_labels,
@@ -137,7 +139,7 @@ class SigmoidLoss(nn.Module):
                 curve=self.formula,
                 alpha=self.alpha,
                 class_weight=self.class_weight,
-                scale=self.loss_weight / torch.as_tensor(divisor, dtype=torch.float64),
+                scale=self.loss_weight / torch.as_tensor(divisor, dtype=sums),
                 compiled=self.compiled,
             )
         examples = [
