@@ -10,11 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.visualization.vis_backend import (
     BaseVisBackend,
@@ -32,7 +30,6 @@ ID_FILE = "run_id"
 
 _MOST_OF_PARAMETER = 500  # characters of a value that MLflow keeps, in all its versions
 _PARAMETERS_AT_ONCE = 100
-_OF_THE_FIGURE = ("fig_save_canvas", "fig_save", "ax_save", "dpi")
 
 
 class Logger(BaseVisBackend):
@@ -243,38 +240,3 @@ def _require(name: str) -> None:
             expected=f"the packages of the extra {name}",
             hint=f"pip install 'fldet[{name}]', or leave {name} out of loggers",
         )
-
-
-class _FigureLater(DetLocalVisualizer):
-    """MMDetection's visualizer; its figure is made when something is drawn.
-
-    A training only passes numbers on to the backends, and Matplotlib takes most of a second.
-    """
-
-    def __init__(self, name: str = "visualizer", image: Any = None, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        for part in _OF_THE_FIGURE:
-            delattr(self, part)
-        if image is not None:
-            self.set_image(image)
-
-    def _initialize_fig(self, fig_cfg: Any) -> tuple[Any, Any, Any]:
-        del fig_cfg
-        return None, SimpleNamespace(get_dpi=lambda: None), None
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _OF_THE_FIGURE:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        figure = super()._initialize_fig(self.fig_save_cfg)
-        self.fig_save_canvas, self.fig_save, self.ax_save = figure
-        self.dpi = self.fig_save.get_dpi()
-        return vars(self)[name]
-
-
-def figure_later(visualizer: Any) -> Any:
-    """Returns the config of a visualizer; MMDetection's own gets its figure later."""
-    if isinstance(visualizer, dict) and visualizer.get("type") in (
-        *("DetLocalVisualizer", "mmdet.DetLocalVisualizer"),
-    ):
-        return {**visualizer, "type": _FigureLater}
-    return visualizer

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import MMLogger
@@ -24,7 +26,6 @@ from fldet.config.prepare import our_datasets
 from fldet.data.coco import CocoDataset, require_boxes
 from fldet.data.stream import BatchStream, exact_loader
 from fldet.engine.hooks import BrokenImagesHook
-from fldet.engine.loggers import figure_later
 from fldet.engine.step_errors import explained_step_errors
 from fldet.engine.workers import _begin_worker, worker_errors
 from fldet.errors import CheckpointError, shorten
@@ -40,6 +41,8 @@ _MALFORMED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeErr
 
 # Options of a DataLoader about its processes.
 WORKER_OPTIONS = {"persistent_workers", "prefetch_factor", "multiprocessing_context"}
+
+_OF_THE_FIGURE = ("fig_save_canvas", "fig_save", "ax_save", "dpi")
 
 
 class FldetRunner(Runner):
@@ -222,3 +225,38 @@ def datasets_in(dataset: Any) -> Iterator[Any]:
         yield from datasets_in(dataset.dataset)
     else:
         yield dataset
+
+
+class _FigureLater(DetLocalVisualizer):
+    """MMDetection's visualizer; its figure is made when something is drawn.
+
+    A training only passes numbers on to the backends, and Matplotlib takes most of a second.
+    """
+
+    def __init__(self, name: str = "visualizer", image: Any = None, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        for part in _OF_THE_FIGURE:
+            delattr(self, part)
+        if image is not None:
+            self.set_image(image)
+
+    def _initialize_fig(self, fig_cfg: Any) -> tuple[Any, Any, Any]:
+        del fig_cfg
+        return None, SimpleNamespace(get_dpi=lambda: None), None
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OF_THE_FIGURE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        figure = super()._initialize_fig(self.fig_save_cfg)
+        self.fig_save_canvas, self.fig_save, self.ax_save = figure
+        self.dpi = self.fig_save.get_dpi()
+        return vars(self)[name]
+
+
+def figure_later(visualizer: Any) -> Any:
+    """Returns the config of a visualizer; MMDetection's own gets its figure later."""
+    if isinstance(visualizer, dict) and visualizer.get("type") in (
+        *("DetLocalVisualizer", "mmdet.DetLocalVisualizer"),
+    ):
+        return {**visualizer, "type": _FigureLater}
+    return visualizer

@@ -108,8 +108,9 @@ def find_items(source: str, every: int = 1) -> Iterator[Item]:
         if is_image(source) and not _start(source).startswith(b"GIF"):
             return iter([_item(source, os.path.dirname(source))])
         return _frames(source, every)
-    check_source(source)
-    return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
+    if glob.has_magic(source):
+        return _found(sorted(glob.iglob(source, recursive=True)), fixed_part(source))
+    raise _nothing(source)
 
 
 def fixed_part(source: str) -> str:
@@ -117,6 +118,14 @@ def fixed_part(source: str) -> str:
     if os.path.exists(source) or not glob.has_magic(source):
         return source
     return os.path.dirname(re.split(r"[*?\[]", source)[0])
+
+
+def _nothing(source: str) -> DataError:
+    return DataError(
+        f"nothing to predict on: {source}",
+        expected="an image, a video, a folder, a quoted glob pattern, an address (https://...), "
+        "camera:0, or - for paths on stdin",
+    )
 
 
 def check_source(source: str, processes: int = 1) -> None:
@@ -128,11 +137,7 @@ def check_source(source: str, processes: int = 1) -> None:
     """
     is_one = source == "-" or bool(_CAMERA.fullmatch(source))
     if not (is_one or is_address(source) or os.path.exists(source) or glob.has_magic(source)):
-        raise DataError(
-            f"nothing to predict on: {source}",
-            expected="an image, a video, a folder, a quoted glob pattern, an address "
-            "(https://...), camera:0, or - for paths on stdin",
-        )
+        raise _nothing(source)
     if is_one and processes > 1:
         shared = "the paths on stdin" if source == "-" else source
         raise UsageError(

@@ -28,7 +28,7 @@ CURVES = PLAIN | {
     "legend.frameon": False,
 }
 
-_LETTER = 0.6  # mean width of a letter, of the size of the font, with many capitals
+_USED = 0.97  # share of the width of a figure that a caption may have
 _LOG_FROM = 8  # largest over smallest time from which an axis is logarithmic
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {"dpi": 100}, "svg": {"metadata": {"Date": None}}}
 
@@ -79,8 +79,16 @@ def small_print(drawn: Any, text: str, size: int = 12, color: str = "0.3") -> No
 
     Lines that are wider than the figure are broken.
     """
-    room = int(72 * drawn.get_figwidth() / (_LETTER * size))
-    text = "\n".join(textwrap.fill(line, room) for line in text.splitlines())
+    from matplotlib.textpath import TextPath
+
+    room = _USED * 72 * drawn.get_figwidth()
+    lines = []
+    for line in text.splitlines():
+        width = TextPath((0, 0), line, size=size).get_extents().width
+        lines.append(
+            line if width <= room else textwrap.fill(line, int(0.9 * len(line) * room / width))
+        )
+    text = "\n".join(lines)
     drawn.supxlabel(text, fontsize=size, color=color, x=0.01, ha="left")
 
 

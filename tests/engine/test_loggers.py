@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 
 from fldet.config.load import load_config
 from fldet.engine import loggers
+from fldet.engine.runner import figure_later
 from fldet.engine.train import train
 from fldet.errors import ConfigError, UnavailableError
 
@@ -218,7 +219,7 @@ def test_the_visualizer_makes_its_figure_when_it_draws():
         visualizer.draw_bboxes(torch.tensor([[3.0, 4.0, 20.0, 15.0]]))
         return visualizer, made_before, visualizer.get_image()
 
-    later = loggers.figure_later({"type": "DetLocalVisualizer", "name": "later"})
+    later = figure_later({"type": "DetLocalVisualizer", "name": "later"})
     visualizer, made_before, picture = drawn(later)
     assert visualizer is Visualizer.get_current_instance()
     assert isinstance(visualizer, DetLocalVisualizer)
@@ -228,4 +229,4 @@ def test_the_visualizer_makes_its_figure_when_it_draws():
     assert (made_before, stock_made_before) == (False, True)
     assert np.array_equal(picture, expected)
     assert (picture != 90).any()
-    assert loggers.figure_later({"type": "Other"}) == {"type": "Other"}
+    assert figure_later({"type": "Other"}) == {"type": "Other"}

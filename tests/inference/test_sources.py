@@ -74,9 +74,9 @@ def test_what_is_not_there(tmp_path):
         find_items("a" * 5000)
 
 
-def test_stdin_is_for_one_process():
+def test_stdin_is_for_one_process(tmp_path):
     check_source("-", 1)
-    check_source("folder", 8)
+    check_source(str(tmp_path), 8)
     with pytest.raises(UsageError, match="2 processes cannot share"):
         check_source("-", 2)
 

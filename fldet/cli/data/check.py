@@ -1,6 +1,5 @@
 """``fldet data check``."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -76,7 +75,7 @@ def check(
     note(f"fldet data check {source}")
     from fldet.config.load import find_config
 
-    if not os.path.exists(source):
+    if source.endswith(".py"):
         find_config(source)
     import fldet.engine  # noqa: F401  first: it silences MMDetection's import
     from fldet.data.check import UNREADABLE, check_data
