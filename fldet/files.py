@@ -32,6 +32,8 @@ MOST_OF_SETTINGS = MIB  # data.yaml, a lock, the facts of a run
 MOST_OF_IMAGE = 512 * MIB
 MOST_OF_ARRAYS = 512 * MIB  # a .npz, and what is unpacked from it: 18 million boxes
 
+PACKAGED_WEIGHTS = "model.safetensors"  # marks a folder of ``fldet package``
+
 # Longest first: the mark of UTF-32 (little-endian) begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -40,6 +42,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Returns whether ``fldet package`` has written a folder."""
+    return (folder / PACKAGED_WEIGHTS).is_file()
 
 
 def require_work_dir(path: Path) -> None:

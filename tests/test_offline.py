@@ -14,7 +14,7 @@ import urllib.request
 
 import conftest
 import pytest
-from test_docs_commands import ELSEWHERE, LINES
+from doc_lines import ELSEWHERE, LINES
 from typer.main import get_command
 
 from fldet.cli.main import app

@@ -17,7 +17,7 @@ from fldet.cli.main import app
 from fldet.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
-# What tests/test_docs_commands.py, which runs the examples on tiny data, leaves out.
+# What tests/docs, which runs the examples on tiny data, leaves out.
 NEEDS = "Examples with `--gpus`, `--executor slurm` or `/data/coco` need what these name.\n"
 HEAD = "<!-- Made by tools/generate_docs.py: change the code, then run make docs. -->\n\n"
 FIGURES = (

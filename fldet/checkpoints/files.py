@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from fldet.checkpoints import content as checkpoint_file
 from fldet.checkpoints.literals import class_tuple
-from fldet.checkpoints.model_folder import ENDING, WEIGHTS, is_model_folder, read_weights_file
+from fldet.checkpoints.model_folder import ENDING, WEIGHTS, read_weights_file
 from fldet.checkpoints.paths import checkpoints, iteration_of, require_file
 from fldet.data.stream import is_seed
 from fldet.errors import CheckpointError, shorten
-from fldet.files import write_atomically
+from fldet.files import is_model_folder, write_atomically
 from fldet.numeric import are_numbers
 
 log = logging.getLogger("fldet")

@@ -16,7 +16,7 @@ from fldet.checkpoints.files import (
     read_checkpoint,
     weights_of,
 )
-from fldet.checkpoints.model_folder import WEIGHTS, is_model_folder
+from fldet.checkpoints.model_folder import WEIGHTS
 from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.pretrained import drop_pretrained, explained_downloads
 from fldet.checkpoints.stored_config import building, find_pipeline, stored_config
@@ -24,6 +24,7 @@ from fldet.config.load import load_config
 from fldet.config.overrides import apply_overrides
 from fldet.config.prepare import prepare_config
 from fldet.errors import CheckpointError
+from fldet.files import is_model_folder
 from fldet.registry import MODELS
 from fldet.streams import quiet_console
 

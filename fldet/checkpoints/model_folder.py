@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from fldet.checkpoints.literals import MOST_CHARACTERS, read_literals
-from fldet.config.load import PACKAGED_WEIGHTS
 from fldet.errors import CheckpointError, DataError, UnavailableError, shorten
-from fldet.files import GIB, read_bytes, read_text, write_atomically
+from fldet.files import GIB, PACKAGED_WEIGHTS, read_bytes, read_text, write_atomically
 
 WEIGHTS, CONFIG, THRESHOLDS = PACKAGED_WEIGHTS, "config.py", "thresholds.json"
 ENDING = ".safetensors"
@@ -28,11 +27,6 @@ _DTYPES = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Returns whether ``fldet package`` has written a folder."""
-    return (folder / WEIGHTS).is_file()
 
 
 def thresholds_beside(weights: Path) -> Path | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fldet.data.folds.files import is_folder_of_folds, read_folds, work_dir_of_fold
 from fldet.errors import CheckpointError
+from fldet.files import PACKAGED_WEIGHTS, is_model_folder
 
 EXPORTED = (".onnx", ".torchscript")
 
@@ -38,9 +39,7 @@ def resolve_checkpoint(path: Path) -> Path:
     """Returns the file itself, the best (else the newest) of a work dir, or that of a package."""
     if not path.is_dir():
         return path
-    from fldet.config.load import PACKAGED_WEIGHTS  # which comes with MMEngine
-
-    if (path / PACKAGED_WEIGHTS).is_file():
+    if is_model_folder(path):
         return path / PACKAGED_WEIGHTS
     found = best_checkpoint(path) or newest_checkpoint(path)
     if found is None:

@@ -92,9 +92,10 @@ def test(
 ) -> None:
     """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
     from fldet.checkpoints.paths import require_checkpoints
-    from fldet.config.load import PACKAGED_WEIGHTS, load_config
+    from fldet.config.load import load_config
+    from fldet.files import is_model_folder
 
-    packaged = Path(config, PACKAGED_WEIGHTS).is_file()
+    packaged = is_model_folder(Path(config))
     if not packaged:
         cfg = load_config(config, cfg_options or ())
     if checkpoint is None and not Path(config).is_dir():

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from fldet.config.overrides import apply_overrides
 from fldet.config.text import config_text
 from fldet.errors import ConfigError, DataError, nearest
-from fldet.files import MOST_OF_TEXT, read_text
+from fldet.files import MOST_OF_TEXT, is_model_folder, read_text
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -36,8 +36,6 @@ def configs_of(package: Path) -> Path:
 CONFIGS = configs_of(_PACKAGE)
 
 Chain = dict[Path, list[Path]]  # every file of a config and its bases, bases first
-
-PACKAGED_WEIGHTS = "model.safetensors"  # what marks a folder of fldet package
 
 
 def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -118,7 +116,7 @@ def find_config(path: str | Path) -> Path:
 
 def _config_in(folder: Path) -> Path:
     """Returns the config of a work dir, the newest one if there are several."""
-    if (folder / PACKAGED_WEIGHTS).exists():
+    if is_model_folder(folder):
         raise ConfigError(
             f"{folder} is a packaged model: its config is read as data, and not run",
             expected="a config (.py), or the work dir of a training",

@@ -224,11 +224,20 @@ def image_bytes(path: str) -> bytes:
         data = Path(path).read_bytes()
     except OSError as error:
         raise broken(path, error.strerror or str(error)) from None
+    require_whole(path, data)
+    return data
+
+
+def require_whole(path: str, data: bytes) -> None:
+    """Does nothing if the content of an image file is whole, as far as its end says.
+
+    Raises:
+        BrokenImageError: it is empty or cut off.
+    """
     if not data:
         raise broken(path, "the file is empty")
     if not is_complete(data):
         raise broken(path, f"truncated after {len(data)} bytes")
-    return data
 
 
 def broken(path: str, reason: str) -> BrokenImageError:

@@ -15,8 +15,8 @@ from fldet.data.image_files import (
     broken,
     header_of,
     image_bytes,
-    is_complete,
     read_lines,
+    require_whole,
     turned_upright,
 )
 from fldet.errors import BrokenImageError, DataError
@@ -83,10 +83,7 @@ class LoadImage(LoadImageFromFile):
                 return image_bytes(path)
         except OSError as error:
             raise broken(path, error.strerror or str(error)) from None
-        if not data:
-            raise broken(path, "the file is empty")
-        if not is_complete(data):
-            raise broken(path, f"truncated after {len(data)} bytes")
+        require_whole(path, data)
         return bytes(data)
 
     def _decode(self, data: bytes, path: str, turn: int) -> Any:

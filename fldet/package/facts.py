@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fldet.checkpoints.files import meta_of
-from fldet.checkpoints.model_folder import THRESHOLDS, is_model_folder
+from fldet.checkpoints.model_folder import THRESHOLDS
 from fldet.checkpoints.paths import iteration_of
 from fldet.config.load import load_config
 from fldet.config.prepare import datasets_of
@@ -21,6 +21,7 @@ from fldet.data.folds.files import is_folder_of_folds
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.ground_truth import read_ground_truth
 from fldet.evaluation.thresholds import Thresholds, read_thresholds
+from fldet.files import is_model_folder
 from fldet.numeric import is_number
 from fldet.results import Count, Milliseconds, read_stored
 from fldet.runs.outcome import RESULT, Outcome, read_outcome

@@ -92,9 +92,7 @@ def write_package(
     folder = out or home / "package"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists", expected="a new or empty folder: --out FOLDER")
-    facts = collect_facts(
-        checkpoint, opened.path, opened.content, opened.classes, sources, runs_config=True
-    )
+    facts = _facts(opened, checkpoint, sources, runs_config=True)
     make_folder(folder)
     files = [write_atomically(folder / CONFIG, format_config(opened.cfg))]
     if facts.thresholds:
@@ -129,9 +127,7 @@ def write_card(
     No config of a work dir is run for it, so it does not know the training data.
     """
     opened = _open(resolve_checkpoint(checkpoint), config)
-    facts = collect_facts(
-        checkpoint, opened.path, opened.content, opened.classes, sources, runs_config=False
-    )
+    facts = _facts(opened, checkpoint, sources, runs_config=False)
     described = _described(opened, exported.stem, licence, exported, facts)
     trust = " --trust-checkpoint" if exported.suffix == ".torchscript" else ""
     usage = f"```\nfldet predict {exported.name} PICTURES{trust}\n```"

@@ -10,14 +10,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fldet.analysis.errors.collect import TestedData, tested_data
-from fldet.checkpoints.model_folder import is_model_folder
 from fldet.config.diff import Difference, diff_configs
 from fldet.config.load import CONFIGS, find_config, load_config
 from fldet.config.prepare import our_datasets, prepare_config, stated_classes
 from fldet.engine.results import TestResult
 from fldet.errors import DataError, FldetError
 from fldet.evaluation.ground_truth import read_ground_truth, restrict
-from fldet.files import KIB, other_than_file, read_bytes, require_work_dir
+from fldet.files import KIB, is_model_folder, other_than_file, read_bytes, require_work_dir
 from fldet.results import read_stored
 
 # Filled in by every run, and no choice of its config.

@@ -103,7 +103,7 @@ def test_files_of_a_run_fit_their_schemas(fldet, tiny_run, tiny_config, tiny_coc
 
 def test_files_of_folds_fit_their_schemas(fldet, tiny_coco, tmp_path):
     """Of a division, thresholds, labels and the record of a run."""
-    from test_docs_commands import Sandbox
+    from doc_sandbox import Sandbox
 
     from fldet.runs.run import Record
 
