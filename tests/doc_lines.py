@@ -79,6 +79,10 @@ ELSEWHERE = {
         "docs/predict.md",  # runs the same: exporting is slow
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
     ),
+    "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/mine/train": (
+        "docs/predict.md",  # the same
+        "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/train2017",
+    ),
     "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
         "tests/inference/test_export.py",
         'post_process="outside"',

@@ -25,7 +25,7 @@ class RootGroup(GroupOfModules):
     summaries: ClassVar = {
         "init": "Write a config for a data set of your own, ready for fldet train.",
         "train": "Train the model of a config.",
-        "test": "Test a checkpoint: COCO or VOC figures, AP of each class, pictures.",
+        "test": "Test a model: COCO or VOC figures, AP of each class, pictures.",
         "cross-validate": (
             "Train without each fold of the images in turn, and test on it: mean and spread."
         ),

@@ -23,6 +23,14 @@ Checkpoint = Annotated[
 ConfigOfCheckpoint = Annotated[
     str | None, typer.Option(help="Config, for a checkpoint that carries none.")
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="onnxruntime|openvino",
+        help="What runs an ONNX file on the CPU.",
+        show_default="onnxruntime",
+    ),
+]
 CfgOptions = Annotated[
     list[str] | None,
     typer.Option(

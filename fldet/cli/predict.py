@@ -96,6 +96,7 @@ def predict(
     hide_scores: options.HideScores = False,
     line_width: options.LineWidth = None,
     config: options.ConfigOfCheckpoint = None,
+    engine: options.Engine = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
     launcher: options.Launcher = "auto",
@@ -113,7 +114,7 @@ def predict(
     check_source(source, gpus)
     require_checkpoints(checkpoint)
     onnx = checkpoint.suffix == ".onnx"
-    with loading(f"predict {checkpoint}", *(["onnxruntime"] if onnx else [])):
+    with loading(f"predict {checkpoint}", *([engine or "onnxruntime"] if onnx else [])):
         from fldet.data.slicing.views import parse_views
         from fldet.inference.predict import check_options, check_scores
         from fldet.inference.predict import predict as run
@@ -145,6 +146,7 @@ def predict(
         resume=resume,
         overwrite=overwrite,
         device=device,
+        engine=engine,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
         agnostic_nms=agnostic_nms,

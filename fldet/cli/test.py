@@ -20,6 +20,7 @@ EXAMPLES = """
   fldet test CONFIG CHECKPOINT --show-dir pictures --max-images 20
   fldet test CONFIG CHECKPOINT --slice 640 --overlap 0.25 --tta flip
   fldet test CONFIG CHECKPOINT --out results.json --json
+  fldet test CONFIG model.onnx
   fldet test CONFIG CHECKPOINT --precision bf16 --compare
 """
 
@@ -30,8 +31,8 @@ def test(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="Weights (.pth), or a work dir: its best checkpoint, else its newest. With a work "
-            "dir as CONFIG it can be left out.",
+            help="Weights (.pth), a work dir: its best checkpoint, else its newest, or an exported "
+            "model. With a work dir as CONFIG it can be left out.",
             metavar="CHECKPOINT",
         ),
     ] = None,
@@ -82,6 +83,7 @@ def test(
             show_default="test in the work dir of the config",
         ),
     ] = None,
+    engine: options.Engine = None,
     cfg_options: options.CfgOptions = None,
     device: options.Device = "auto",
     launcher: options.Launcher = "auto",
@@ -90,8 +92,8 @@ def test(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Test a checkpoint: COCO or VOC figures, AP of each class, pictures."""
-    from fldet.checkpoints.paths import require_checkpoints
+    """Test a model: COCO or VOC figures, AP of each class, pictures."""
+    from fldet.checkpoints.paths import EXPORTED, require_checkpoints
     from fldet.config.load import load_config
     from fldet.files import is_model_folder
 
@@ -122,9 +124,22 @@ def test(
             raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")
         relaunch(cfg, gpus, phases=("test",), device=device)
         return
+    exported = None
+    if checkpoint.suffix in EXPORTED or engine:
+        from fldet.inference.exported import ExportedModel, load_exported
+
+        exported = ExportedModel(
+            load_exported(
+                *(checkpoint, device),
+                trust=trust_checkpoint,
+                agnostic_nms=agnostic_nms,
+                engine=engine,
+            )
+        )
     result = run(
         cfg,
         checkpoint,
+        exported=exported,
         work_dir=work_dir,
         show_dir=show_dir,
         score_thr=score_thr,

@@ -57,6 +57,7 @@ def test(
     compare: bool = False,
     max_difference: float = MAX_DIFFERENCE,
     trust_checkpoint: bool = False,
+    exported: Any = None,
 ) -> TestResult | None:
     """Runs a checkpoint over the test images of a config and returns the figures.
 
@@ -81,12 +82,15 @@ def test(
         compare: test that code first, in float32, on the same images, and compare the AP.
         max_difference: largest difference of AP that ``check.within`` allows, in points.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.
+        exported: the model in ``checkpoint``, where that is an exported file: an
+            ``fldet.inference.exported.ExportedModel``.
 
     Returns:
         The result; None in all but the first of several processes.
 
     Raises:
-        UsageError: another precision, or ``compare`` in several processes.
+        UsageError: another precision, ``compare`` in several processes, or either of an exported
+            model.
         ConfigError, DataError, CheckpointError, UnavailableError, FileSystemError, WorkerError: see
             ``fldet.errors``.
     """
@@ -98,14 +102,19 @@ def test(
             "--compare tests MMDetection's own code, which looks at each image once",
             expected="no --slice, no --tta",
         )
+    if exported and (compare or precision):
+        raise UsageError(
+            f"--{'compare' if compare else 'precision'} is for checkpoints",
+            expected="neither --precision nor --compare with an exported model",
+        )
     chosen = select_device(device)
     if precision:
         require_precision(precision, chosen)
     path = resolve_checkpoint(checkpoint)
-    content = read_checkpoint(path, trust=trust_checkpoint)
+    content = {} if exported else read_checkpoint(path, trust=trust_checkpoint)
     resolved = resolve_test(
         cfg,
-        classes=checkpoint_classes(content, path),
+        classes=exported.classes if exported else checkpoint_classes(content, path),
         work_dir=work_dir,
         draw=_arguments_of_the_hook(show_dir, score_thr, drawing) if show_dir else None,
         max_images=max_images,
@@ -123,7 +132,10 @@ def test(
         with closing(build_runner(resolved)) as runner:
             _our_metrics(runner)
             out = _keep_detections(runner, out, Path(resolved.work_dir))
-            load_weights(unwrapped(runner.model), content, path)
+            if exported:
+                runner.model = exported
+            else:
+                load_weights(unwrapped(runner.model), content, path)
             log.info("testing %s on %s", path, device_name(chosen))
             stock, seconds = _test_as_asked(
                 runner, precision, views, agnostic_nms=agnostic_nms, compare=compare
@@ -139,7 +151,7 @@ def test(
             pictures=tuple(sorted(show_dir.glob("*.jpg"))) if show_dir else (),
             seconds=seconds,
             others=dict(others),
-            precision=network_precision(runner.model),
+            precision=_precision(runner.model),
             optimized=precision is not None,
             check=check_precision(stock, figures, max_difference) if stock else None,
             image_ids=_part(runner),
@@ -179,10 +191,17 @@ def _test_as_asked(
         runner.model = ModelOfViews(
             runner.model, views, runner.test_dataloader.batch_size, agnostic=agnostic_nms
         )
-    log.info("the network computes in %s", network_precision(runner.model))
+    log.info("the network computes in %s", _precision(runner.model))
     started = time.perf_counter()
     runner.test()
     return stock, time.perf_counter() - started
+
+
+def _precision(model: Any) -> str:
+    """Returns the name of a data type: that of the weights, or what an exported model says."""
+    if isinstance(model, ModelOfViews):
+        model = model.model
+    return getattr(model, "precision", None) or network_precision(model)
 
 
 def check_precision(stock: Figures, tested: Figures, tolerance: float) -> PrecisionCheck:

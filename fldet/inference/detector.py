@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fldet.checkpoints.files import checkpoint_classes, load_weights, read_checkpoint, weights_of
 from fldet.checkpoints.literals import MOST_PIXELS
 from fldet.checkpoints.model_folder import thresholds_beside
-from fldet.checkpoints.paths import resolve_checkpoint
+from fldet.checkpoints.paths import EXPORTED, resolve_checkpoint
 from fldet.checkpoints.stored_config import (
     building,
     explained,
@@ -44,7 +44,6 @@ from fldet.inference.image_detector import (
     ThresholdSource,
     require_pixels,
 )
-from fldet.inference.threshold import with_score_thr
 from fldet.models.fast.optimize import optimized
 from fldet.registry import MODELS
 
@@ -108,6 +107,7 @@ class Detector(ImageDetector):
         trust: bool = False,
         agnostic_nms: bool = False,
         thresholds: ThresholdSource = None,
+        engine: str | None = None,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -127,13 +127,15 @@ class Detector(ImageDetector):
             thresholds: the lowest score of each class: a file of ``fldet analyze thresholds``, or
                 scores by class name. None is what an exported or packaged model carries, if it
                 does.
+            engine: what runs an ONNX file: ``onnxruntime``, which None is too, or ``openvino``.
 
         Raises:
-            UsageError: the thresholds are of other classes.
+            UsageError: the thresholds are of other classes, or an engine is named for what is not
+                an ONNX file.
             CheckpointError: unreadable, without a config, or of another model than the config's.
             ConfigError, UnavailableError: see ``fldet.errors``.
         """
-        if is_folder_of_folds(Path(checkpoint)):
+        if is_folder_of_folds(Path(checkpoint)) and engine is None:
             from fldet.inference.ensemble import load_ensemble
 
             ensemble = load_ensemble(
@@ -142,10 +144,12 @@ class Detector(ImageDetector):
             ensemble.use_thresholds(thresholds)
             return ensemble
         path = resolve_checkpoint(Path(checkpoint))
-        if path.suffix in (".onnx", ".torchscript"):
+        if path.suffix in EXPORTED or engine is not None:
             from fldet.inference.exported import load_exported
 
-            detector: Detector = load_exported(path, device, trust=trust, agnostic_nms=agnostic_nms)
+            detector: Detector = load_exported(
+                *(path, device), trust=trust, agnostic_nms=agnostic_nms, engine=engine
+            )
             detector.source, detector.is_agnostic = path, agnostic_nms
             detector.use_thresholds(thresholds)
             return detector
@@ -285,6 +289,29 @@ class Detector(ImageDetector):
         kept = instances[instances.scores >= score_thr].cpu()
         boxes = getattr(kept.bboxes, "tensor", kept.bboxes)
         return self.named(boxes.numpy(), kept.scores.numpy(), kept.labels.numpy())
+
+
+def with_score_thr(model: nn.Module, score_thr: float) -> nn.Module:
+    """Returns a model with the same weights whose heads give the scores that are wanted.
+
+    Above the threshold, the rest is work for nothing; below, lost. The model itself stays as it is:
+    another thread may ask it for other scores at the same time.
+    """
+    view = _copied(model)
+    for name in ("bbox_head", "roi_head"):
+        cfg = getattr(getattr(model, name, None), "test_cfg", None)
+        if cfg is not None and "score_thr" in cfg:
+            head: Any = _copied(getattr(model, name))
+            head.test_cfg = ConfigDict({**cfg, "score_thr": score_thr})
+            view._modules[name] = head
+    return view
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Returns a module with the same parameters and parts, which may get other ones."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied
 
 
 def _size_divisor(model: Any) -> int:

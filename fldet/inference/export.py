@@ -7,9 +7,11 @@ post-processing inside it gives boxes, without it the raw maps.
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,19 @@ from torch import Tensor, nn
 
 from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint
-from fldet.checkpoints.model import model_in_words
+from fldet.checkpoints.model import load_test_config, model_in_words
 from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.config.sizes import warped_size
 from fldet.errors import UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
+from fldet.inference.engines import KEY, require
 from fldet.inference.exported import as_text, load_exported
+from fldet.inference.int8 import calibration_images, compare_ap, quantize
 from fldet.inference.networks import RawMaps, network_with_boxes
-from fldet.inference.onnx import KEY, require
 from fldet.inference.parity import compare, first_images, is_within
-from fldet.inference.results import ExportResult
+from fldet.inference.results import ExportResult, Int8Result
+from fldet.models.backbones.efficientnet_lite import HalvingConv2d
 from fldet.models.dense_heads.ssd_head import SSDHead
 from fldet.models.dense_heads.yolov2_head import YOLOv2Head
 from fldet.package.card import checked_licence
@@ -38,6 +42,16 @@ from fldet.package.facts import Sources
 from fldet.package.write import card_of, write_card
 
 log = logging.getLogger("fldet")
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How a model goes into 8-bit integers, and what that may cost."""
+
+    calibrate: str  # images whose maps say which range the integers cover: a source, as of predict
+    max_lost: float = 0.5  # points of AP
+    max_images: int | None = None  # that AP is measured on; None for all
+
 
 FORMATS = {"onnx": ("inside", "outside"), "torchscript": ("outside",)}
 
@@ -53,6 +67,7 @@ def export(
     config: str | None = None,
     thresholds: Path | None = None,
     licence: str | None = None,
+    int8: Int8Options | None = None,
 ) -> ExportResult:
     """Writes a model as ONNX or TorchScript and compares it with the checkpoint on images.
 
@@ -70,6 +85,8 @@ def export(
         thresholds: of ``fldet analyze thresholds``; the file carries them, and ``fldet predict``
             uses them.
         licence: of the model, for the card; None leaves it open.
+        int8: writes the convolutions in 8-bit integers, and measures the AP of both; ONNX only, and
+            not with ``check``, whose tolerance is that of rounding.
 
     Raises:
         UsageError: a wrong option, thresholds that do not fit, a model of another kind, or the
@@ -78,6 +95,11 @@ def export(
         CheckpointError, ConfigError, DataError: see ``fldet.errors``.
     """
     where, stated = _check_options(format, post_process), checked_licence(licence)
+    if int8 and (format != "onnx" or check):
+        raise UsageError(
+            "--int8 is for ONNX, and measures AP in the place of --check",
+            expected="neither --format torchscript nor --check",
+        )
     path = resolve_checkpoint(checkpoint)
     file = _free_file(out or path.with_suffix(f".{format}"), f".{format}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
@@ -88,14 +110,45 @@ def export(
     description = describe_model(detector, cfg, where)
     _check_thresholds(detector, description)
     log.info("writing %s", file)
-    _write(detector, description, file, opset)
+    if int8:
+        cost = _write_int8(detector, description, file, opset, int8, config or _home(checkpoint))
+    else:
+        cost = None
+        _write(detector, description, file, opset)
     if images:
         log.info("comparing with the checkpoint on %d images, and timing both", len(images))
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
     within = None if parity is None else is_within(parity)
     given = Sources(thresholds=thresholds)
     card = write_card(checkpoint, file, licence=stated, config=config, sources=given)
-    return ExportResult(file, format, where, file.stat().st_size / 2**20, parity, within, card)
+    size = file.stat().st_size / 2**20
+    return ExportResult(file, format, where, size, parity, within, card, cost)
+
+
+def _home(checkpoint: Path) -> str:
+    """Returns what has the config of a checkpoint: its work dir, or its package."""
+    return str(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+
+
+def _write_int8(
+    detector: Detector,
+    description: dict[str, Any],
+    file: Path,
+    opset: int | None,
+    options: Int8Options,
+    config: str,
+) -> Int8Result:
+    """Writes the file in float32 under another name, then in int8, and measures both."""
+    cfg, images = load_test_config(Path(config)), calibration_images(options.calibrate)
+    with tempfile.TemporaryDirectory(prefix="fldet_int8_") as folder:
+        in_float = Path(folder, "float32.onnx")
+        _write(detector, description, in_float, opset)
+        with explained_file_errors(file), atomic_path(file) as temporary:
+            quantize(in_float, temporary, images, as_metadata({**description, "precision": "int8"}))
+        log.info("testing it in float32 and in int8 on the images of %s", config)
+        return compare_ap(
+            cfg, in_float, file, max_lost=options.max_lost, max_images=options.max_images
+        )
 
 
 def _check_thresholds(detector: Detector, description: Mapping[str, Any]) -> None:
@@ -121,6 +174,9 @@ def _write(detector: Detector, description: dict[str, Any], file: Path, opset: i
     """Writes the file under another name, then renames it."""
     inside = description["post_process"] == "inside"
     network = (network_with_boxes if inside else RawMaps)(detector.model)
+    for module in network.modules():
+        if isinstance(module, HalvingConv2d):  # all maps that are halved, down to stride 32
+            module.exported_sides_are_even = detector.size_divisor % 32 == 0
     write = _write_onnx if file.suffix == ".onnx" else _write_torchscript
     with explained_file_errors(file), atomic_path(file) as temporary:
         write(network.eval(), description, temporary, opset)

@@ -1,4 +1,4 @@
-"""Exported models as detectors: ONNX through onnxruntime, TorchScript through torch.
+"""Exported models as detectors: ONNX through its engines, TorchScript through torch.
 
 What is around the network (reading, resizing, normalizing and padding; after raw maps, boxes and
 NMS) is done by the same code as for a checkpoint, from the description in the file.
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from fldet.checkpoints.literals import class_tuple, read_literals
@@ -22,10 +23,10 @@ from fldet.config.nms import suppress_across_classes
 from fldet.devices import select_device
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 from fldet.inference.detections import Detections
-from fldet.inference.detector import Detector, Prepared, as_batch
+from fldet.inference.detector import Detector, Prepared, as_batch, with_score_thr
+from fldet.inference.engines import KEY, has_cuda, open_engine, unreadable
 from fldet.inference.networks import kinds_of_maps
-from fldet.inference.onnx import KEY, of_images, open_session, require, thresholds_of, unreadable
-from fldet.inference.threshold import with_score_thr
+from fldet.inference.onnx import of_images, thresholds_of
 from fldet.registry import MODELS
 
 Array = npt.NDArray[Any]
@@ -55,14 +56,24 @@ class ExportedDetector(Detector):
             description.get("thresholds"),
         )
         self._run = run
+        self.precision = "int8" if description.get("precision") == "int8" else "float32"
+
+    def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+        return self.found(as_batch(batch), score_thr)
+
+    def inputs(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """Returns what the model takes of a batch as pipelines make it."""
+        model: Any = self.model
+        data = model.data_preprocessor(data, False)
+        sizes = [sample.img_shape[:2] for sample in data["data_samples"]]
+        return {"images": data["inputs"], "sizes": torch.tensor(sizes, dtype=torch.float32)}
 
     @torch.inference_mode()
-    def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
+    def found(self, data: dict[str, Any], score_thr: float) -> list[Detections]:
+        """Returns the objects in a batch as pipelines make it, in pixels of the files."""
         model: Any = with_score_thr(self.model, score_thr)
-        data = model.data_preprocessor(as_batch(batch), False)
+        outputs = self._run(self.inputs(data))
         metas = [sample.metainfo for sample in data["data_samples"]]
-        sizes = torch.tensor([meta["img_shape"][:2] for meta in metas], dtype=torch.float32)
-        outputs = self._run({"images": data["inputs"], "sizes": sizes})
         if self.inside:
             factors = [np.tile(np.asarray(meta["scale_factor"], np.float32), 2) for meta in metas]
             arrays = [output.numpy() for output in outputs]
@@ -74,20 +85,59 @@ class ExportedDetector(Detector):
         return [self.as_detections(one, score_thr) for one in found]
 
 
+class ExportedModel(nn.Module):
+    """An exported model in the place of a config's, for ``fldet.engine.test.test``."""
+
+    def __init__(self, detector: ExportedDetector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.classes, self.precision = detector.classes, detector.precision
+        head: Any = getattr(detector.model, "bbox_head", None)
+        self.score_thr = detector.lowest_score if head is None else head.test_cfg.score_thr
+
+    def test_step(self, data: dict[str, Any]) -> list[Any]:
+        """Returns the samples of a batch with their detections, in pixels of the files."""
+        found = self.detector.found(data, self.score_thr)
+        for sample, one in zip(data["data_samples"], found, strict=True):
+            arrays = {"bboxes": one.boxes, "scores": one.scores, "labels": one.labels}
+            sample.pred_instances = InstanceData(
+                **{name: torch.from_numpy(array) for name, array in arrays.items()}
+            )
+        return list(data["data_samples"])
+
+
+def require_engine_for(path: Path, engine: str | None) -> None:
+    """Does nothing if an engine may be asked for: for ONNX alone there are several.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if engine is not None and path.suffix != ".onnx":
+        raise UsageError(f"--engine {engine} for {path}", expected="a file that ends in .onnx")
+
+
 def load_exported(
-    path: Path, device: str = "auto", *, trust: bool = False, agnostic_nms: bool = False
+    path: Path,
+    device: str = "auto",
+    *,
+    trust: bool = False,
+    agnostic_nms: bool = False,
+    engine: str | None = None,
 ) -> ExportedDetector:
     """Returns the detector in a ``.onnx`` or ``.torchscript`` file that ``fldet export`` wrote.
 
     The device ``auto`` is CUDA if both torch and onnxruntime have it. ``trust`` runs TorchScript,
-    which can write files. ``agnostic_nms`` needs a file of raw maps.
+    which can write files. ``agnostic_nms`` needs a file of raw maps. ``engine`` runs an ONNX file:
+    see ``open_engine``.
 
     Raises:
         CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
             that is not trusted.
-        UsageError: ``agnostic_nms`` of a file that has its suppression inside.
-        UnavailableError: onnxruntime is not installed, or has no CUDA.
+        UsageError: ``agnostic_nms`` of a file that has its suppression inside, or an engine that
+            cannot run the file.
+        UnavailableError: the engine is not installed, or has no CUDA.
     """
+    require_engine_for(path, engine)
     require_file(path)
     if path.suffix == ".torchscript" and not trust:
         raise CheckpointError(
@@ -95,8 +145,8 @@ def load_exported(
             expected="a file that you know the maker of, or ONNX, which cannot",
             hint="if you trust it, add --trust-checkpoint (Detector.load: trust=True)",
         )
-    load = _load_onnx if path.suffix == ".onnx" else _load_torchscript
-    run, text, chosen = load(path, device)
+    load: Any = _load_onnx if path.suffix == ".onnx" else _load_torchscript
+    run, text, chosen = load(path, device, engine)
     description = _description(read_literals(text, path), path)
     if agnostic_nms:
         if description["post_process"] == "inside":
@@ -126,6 +176,7 @@ def _description(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return {
         **checked({part: values[part] for part in parts}, path),
         "post_process": "inside" if inside else "outside",
+        "precision": values.get("precision"),
         "score_thr": score_thr,
         "classes": classes,
         "thresholds": thresholds_of(values.get("thresholds"), classes, path),
@@ -137,28 +188,25 @@ def as_text(description: dict[str, Any]) -> str:
     return "\n".join(f"{name} = {value!r}" for name, value in description.items())
 
 
-def _load_onnx(path: Path, device: str) -> tuple[Run, str, torch.device]:
-    has_cuda = "CUDAExecutionProvider" in require("onnxruntime").get_available_providers()
-    chosen = select_device("cpu" if device == "auto" and not has_cuda else device)
-    if chosen.type == "cuda" and not has_cuda:
+def _load_onnx(path: Path, device: str, engine: str | None) -> tuple[Run, str, torch.device]:
+    on_cpu = engine == "openvino" or not has_cuda()
+    chosen = select_device("cpu" if device == "auto" and on_cpu else device)
+    if chosen.type == "cuda" and engine != "openvino" and not has_cuda():
         raise UnavailableError(
             f"--device {device}: this onnxruntime has no CUDA",
             hint="pip install onnxruntime-gpu, or use --device cpu",
         )
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if chosen.type == "cuda":
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": chosen.index or 0}))
-    session, text = open_session(path, providers, torch.get_num_threads())
-    names = {one.name for one in session.get_inputs()}
+    run_arrays, text = open_engine(path, engine, str(chosen))
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
-        feed = {name: value.cpu().numpy() for name, value in inputs.items() if name in names}
-        return [torch.from_numpy(output) for output in session.run(None, feed)]
+        outputs = run_arrays({name: value.cpu().numpy() for name, value in inputs.items()})
+        return [torch.from_numpy(output) for output in outputs]
 
     return run, text, chosen
 
 
-def _load_torchscript(path: Path, device: str) -> tuple[Run, str, torch.device]:
+def _load_torchscript(path: Path, device: str, engine: None) -> tuple[Run, str, torch.device]:
+    del engine
     chosen = select_device(device)
     extra = {KEY: ""}
     try:

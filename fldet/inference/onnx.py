@@ -1,4 +1,4 @@
-"""ONNX models that need nothing but onnxruntime, NumPy and OpenCV: no torch, no MMDetection.
+"""ONNX models that need nothing but an engine, NumPy and OpenCV: no torch, no MMDetection.
 
 These are the files of ``fldet export`` with the suppression of boxes inside, whose images are
 resized and normalized as in fldet's configs. ``fldet.inference.exported`` has all others, and finds
@@ -6,9 +6,8 @@ the same boxes in these.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,20 @@ import numpy.typing as npt
 
 from fldet.checkpoints.literals import MOST_PIXELS, class_tuple, read_literals
 from fldet.data.image_files import broken, decode, header_of, image_bytes
+from fldet.data.slicing.views import Views
 from fldet.errors import (
     CheckpointError,
     DataError,
     FldetError,
-    UnavailableError,
     UsageError,
 )
 from fldet.evaluation.thresholds import Thresholds
-from fldet.files import GIB, read_bytes
 from fldet.inference.detections import Detections
+from fldet.inference.engines import Array, RunArrays, has_cuda, open_engine
 from fldet.inference.image_detector import Image, ImageDetector, require_pixels
-from fldet.processes import core_count
 from fldet.results import restored
 
-KEY = "fldet"  # the entry of the metadata that describes the model
 LARGEST_SIDE = 4096  # that an image is resized or padded to
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ class OnnxDetector(ImageDetector):
 
     def __init__(
         self,
-        run: Callable[[dict[str, Array]], list[Array]],
+        run: RunArrays,
         preparation: Preparation,
         classes: tuple[str, ...],
         lowest_score: float,
@@ -208,66 +203,53 @@ def of_images(
     return found
 
 
-def load_plain(path: Path, device: str = "auto") -> OnnxDetector | None:
+def load_detector(
+    checkpoint: Path,
+    config: str | None,
+    device: str,
+    views: Views | None,
+    *,
+    trust: bool,
+    agnostic_nms: bool,
+    engine: str | None,
+) -> ImageDetector:
+    """Returns what finds objects in the views of each image; torch is imported where it takes part.
+
+    See ``Detector.load`` for the rest, and for the errors.
+    """
+    plain = None if views or agnostic_nms else load_plain(checkpoint, device, engine)
+    if plain is not None:
+        return plain
+    from fldet.inference.detector import Detector
+
+    detector = Detector.load(
+        *(checkpoint, config, device), trust=trust, agnostic_nms=agnostic_nms, engine=engine
+    )
+    return detector.looking_at(views) if views else detector
+
+
+def load_plain(path: Path, device: str = "auto", engine: str | None = None) -> OnnxDetector | None:
     """Returns the detector in an ONNX file that needs no torch; None for any other model.
 
     Raises:
         CheckpointError: unreadable, or not written by ``fldet export``.
-        UnavailableError: onnxruntime is not installed.
+        UnavailableError: the engine is not installed.
+        UsageError: there is no such engine.
     """
     if path.suffix != ".onnx" or not path.is_file() or device not in ("auto", "cpu"):
         return None
-    if (
-        device == "auto"
-        and "CUDAExecutionProvider" in require("onnxruntime").get_available_providers()
-    ):
+    if device == "auto" and engine != "openvino" and has_cuda():
         return None
-    session, text = open_session(path, ["CPUExecutionProvider"], _threads())
+    run, text = open_engine(path, engine)
     values = read_literals(text, path)
     preparation = Preparation.of(values)
     score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
     inside = values.get("post_process") == "inside"
     if not (inside and preparation and classes and isinstance(score_thr, (int, float))):
         return None
-    names = {one.name for one in session.get_inputs()}
-
-    def run(inputs: dict[str, Array]) -> list[Array]:
-        feed = {name: value for name, value in inputs.items() if name in names}
-        try:
-            outputs: list[Array] = session.run(None, feed)
-        except Exception as error:  # onnxruntime's kinds have no common parent
-            raise CheckpointError(
-                f"{path} cannot find objects: {str(error).splitlines()[0]}"
-            ) from error
-        return outputs
-
     detector = OnnxDetector(run, preparation, classes, float(score_thr))
     detector.use_thresholds(thresholds_of(values.get("thresholds"), classes, path))
     return detector
-
-
-def open_session(path: Path, providers: list[Any], threads: int) -> tuple[Any, str]:
-    """Returns a session of onnxruntime and what the file says of its model.
-
-    Raises:
-        CheckpointError: onnxruntime cannot read the file.
-    """
-    runtime = require("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads
-    # Not by its path: weights in other files, which a model may name, are for those who wrote them.
-    data = read_bytes(path, "exported model", expected="a whole .onnx file", most=2 * GIB)
-    try:
-        session = runtime.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # onnxruntime's kinds have no common parent
-        raise unreadable(path, error) from error
-    return session, session.get_modelmeta().custom_metadata_map.get(KEY, "")
-
-
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Returns the error about a file that its runtime cannot read."""
-    return CheckpointError(f"cannot read the exported model {path}: {str(error).splitlines()[0]}")
 
 
 def thresholds_of(value: Any, classes: tuple[str, ...], path: Path) -> Thresholds | None:
@@ -278,24 +260,6 @@ def thresholds_of(value: Any, classes: tuple[str, ...], path: Path) -> Threshold
         return restored(Thresholds, {"scores": value}).for_classes(classes)
     except FldetError as error:
         raise CheckpointError(f"{path}: its thresholds: {error.message}") from None
-
-
-def require(package: str) -> Any:
-    """Returns a package of ``requirements/export.txt``."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise UnavailableError(
-            f"the package {package} cannot be imported: {error}",
-            expected="onnx, onnxscript and onnxruntime, which fldet needs for ONNX only",
-            hint="in a clone of fldet: pip install -c requirements/constraints.txt -e '.[export]'",
-        ) from error
-
-
-def _threads() -> int:
-    """Returns how many threads torch would take."""
-    named = os.environ.get("OMP_NUM_THREADS", "")
-    return int(named) if named.isascii() and named.isdigit() and int(named) else core_count()
 
 
 def _read(path: str) -> npt.NDArray[np.uint8]:

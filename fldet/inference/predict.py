@@ -51,7 +51,7 @@ from fldet.inference.folder import (
     as_line,
 )
 from fldet.inference.image_detector import SURE, ImageDetector, PreparedImage, chunks
-from fldet.inference.onnx import load_plain
+from fldet.inference.onnx import load_detector
 from fldet.inference.results import PredictResult
 from fldet.inference.sources import Item, check_source, find_items, fixed_part
 from fldet.pictures.boxes import DrawOptions, draw_boxes, read_image
@@ -89,6 +89,7 @@ def predict(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    engine: str | None = None,
     launcher: str = "none",
     trust_checkpoint: bool = False,
     agnostic_nms: bool = False,
@@ -115,6 +116,7 @@ def predict(
         resume: go on with what an earlier run into ``out`` has left.
         overwrite: remove what an earlier run into ``out`` has written.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        engine: what runs an ONNX file, see ``fldet.inference.engines.open_engine``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
         agnostic_nms: see ``Detector.load``.
@@ -131,8 +133,11 @@ def predict(
         check_scores(score_thr, thresholds)
     check_source(source, place.count)
     items = _begun(find_items(source, every), source)
-    detector = _detector(
-        *(checkpoint, config, device, views), trust=trust_checkpoint, agnostic_nms=agnostic_nms
+    detector = load_detector(
+        *(checkpoint, config, device, views),
+        trust=trust_checkpoint,
+        agnostic_nms=agnostic_nms,
+        engine=engine,
     )
     detector.use_thresholds(thresholds)
     if score_thr is None and detector.thresholds is None:
@@ -149,25 +154,6 @@ def predict(
         picture = (drawing or DrawOptions()) if "pictures" in formats else None
         run = _Run(detector, out, place, picture, score_thr, batch_size)
         return _run_all(run, items, patient, formats)
-
-
-def _detector(
-    checkpoint: Path,
-    config: str | None,
-    device: str,
-    views: Views | None,
-    *,
-    trust: bool,
-    agnostic_nms: bool,
-) -> ImageDetector:
-    """Returns what finds the objects; torch is imported where it takes part."""
-    plain = None if views or agnostic_nms else load_plain(checkpoint, device)
-    if plain is not None:
-        return plain
-    from fldet.inference.detector import Detector
-
-    detector = Detector.load(checkpoint, config, device, trust=trust, agnostic_nms=agnostic_nms)
-    return detector.looking_at(views) if views else detector
 
 
 def _device_name(device: Any) -> str:

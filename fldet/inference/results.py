@@ -39,6 +39,24 @@ class ParityResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class Int8Result:
+    """What 8-bit integers cost, on the test images of a config."""
+
+    float_ap: float  # of the same exported model in float32, in [0, 1]
+    int8_ap: float
+    lost: float  # points (hundredths) of AP; below 0 where it rose, NaN without ground truth
+    max_lost: float  # that were allowed
+    images: int
+    float_ms: float  # mean time of an image by onnxruntime, reading and evaluation included
+    int8_ms: float
+
+    @property
+    def within(self) -> bool:
+        """Whether no more was lost than allowed."""
+        return not self.lost > self.max_lost
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportResult:
     """What ``fldet export`` leaves behind."""
 
@@ -49,3 +67,4 @@ class ExportResult:
     parity: ParityResult | None  # None if no images were given, as the next one
     within_tolerance: bool | None
     card: Path | None = None  # what tells of the model, beside the file
+    int8: Int8Result | None = None  # None for a file in float32

@@ -20,8 +20,7 @@ from fldet.checkpoints.paths import best_checkpoint, resolve_checkpoint
 from fldet.config.load import format_config
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, ConfigError, DataError, UsageError
-from fldet.inference.detector import Detector
-from fldet.inference.threshold import with_score_thr
+from fldet.inference.detector import Detector, with_score_thr
 
 
 @pytest.fixture(scope="module")

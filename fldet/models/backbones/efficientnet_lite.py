@@ -140,6 +140,8 @@ class HalvingConv2d(nn.Conv2d):
         bias: whether there is one.
     """
 
+    exported_sides_are_even = False  # set by who exports it and knows; then it is one ONNX node
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, groups: int = 1, bias: bool = True
     ) -> None:
@@ -148,8 +150,12 @@ class HalvingConv2d(nn.Conv2d):
         )
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if exporting or input.is_meta:
+        exporting = torch.compiler.is_exporting()
+        if exporting and self.exported_sides_are_even:
+            far = self.kernel_size[0] // 2
+            padded = F.pad(input, (far - 1, far, far - 1, far))  # becomes part of the convolution
+            return F.conv2d(padded, weight, bias, self.stride, groups=self.groups)
+        if exporting or torch.jit.is_tracing() or input.is_meta:  # type: ignore[attr-defined, no-untyped-call]
             # Sides may be unknown, and no zeros are to be counted as work. Turned round, the border
             # is the same for odd and even sides.
             turned = super()._conv_forward(input.flip(2, 3), weight.flip(2, 3), bias)

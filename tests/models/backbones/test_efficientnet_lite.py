@@ -18,7 +18,7 @@ from fldet.checkpoints.model import build_model
 from fldet.config.load import load_config
 from fldet.data.random_batches import random_batch
 from fldet.devices import has_bfloat16
-from fldet.models.backbones.efficientnet_lite import ARCHES, Block, EfficientNetLite
+from fldet.models.backbones.efficientnet_lite import ARCHES, Block, EfficientNetLite, HalvingConv2d
 from fldet.models.fast.optimize import optimized
 from fldet.models.fast.train_step import set_up_model
 
@@ -405,3 +405,17 @@ def test_its_operations_are_counted(cfg):
             before = channels
     assert costs.strides == (8, 16, 32, 64, 128)
     assert found == 2 * expected
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("even", "sizes"), [(True, [(6, 8), (32, 4)]), (False, [(6, 8), (7, 9)])])
+def test_an_exported_halving_convolution_has_its_border(kernel, even, sizes):
+    conv = HalvingConv2d(3, 4, kernel).eval()
+    conv.exported_sides_are_even = even
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free},)
+    program = torch.export.export(conv, (torch.randn(2, 3, 10, 12),), dynamic_shapes=shapes)
+    assert ("flip" not in str(program.graph)) == even  # flips are copies of the map
+    for size in sizes:
+        images = torch.randn(3, 3, *size)
+        torch.testing.assert_close(program.module()(images), conv(images))
