@@ -79,9 +79,12 @@ ELSEWHERE = {
         "docs/predict.md",  # runs the same: exporting is slow
         "fldet export work_dirs/mine --out mine.onnx --check data/val2017",
     ),
-    "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/mine/train": (
-        "docs/predict.md",  # the same
-        "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/train2017",
+    "fldet test CONFIG model.onnx": (
+        *("docs/predict.md", "fldet test CONFIG mine.onnx --engine openvino"),
+    ),
+    "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images --max-images 500": (
+        "docs/predict.md",  # nearly the same
+        "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images",
     ),
     "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
         "tests/inference/test_export.py",

@@ -16,7 +16,7 @@ EXAMPLES = """
   fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017
   fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'
   fldet export best.pth --format torchscript --check photo.jpg
-  fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/mine/train
+  fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images --max-images 500
 """
 
 

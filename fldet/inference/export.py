@@ -7,6 +7,7 @@ post-processing inside it gives boxes, without it the raw maps.
 
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +25,9 @@ from fldet import __version__
 from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import load_test_config, model_in_words
 from fldet.checkpoints.paths import resolve_checkpoint
+from fldet.config.load import load_config
 from fldet.config.sizes import warped_size
-from fldet.errors import UsageError, explained_file_errors, shorten
+from fldet.errors import ConfigError, UsageError, explained_file_errors, shorten
 from fldet.files import atomic_path
 from fldet.inference.detector import Detector, read_config
 from fldet.inference.engines import KEY, require
@@ -111,7 +113,8 @@ def export(
     _check_thresholds(detector, description)
     log.info("writing %s", file)
     if int8:
-        cost = _write_int8(detector, description, file, opset, int8, config or _home(checkpoint))
+        cfg = _config_of_the_test(checkpoint, config)
+        cost = _write_int8(detector, description, file, opset, int8, cfg)
     else:
         cost = None
         _write(detector, description, file, opset)
@@ -125,9 +128,19 @@ def export(
     return ExportResult(file, format, where, size, parity, within, card, cost)
 
 
-def _home(checkpoint: Path) -> str:
-    """Returns what has the config of a checkpoint: its work dir, or its package."""
-    return str(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+def _config_of_the_test(checkpoint: Path, config: str | None) -> Config:
+    """Returns the config that is named, else that of the work dir, or package, of a checkpoint."""
+    if config is not None:
+        return load_config(config)
+    home = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    try:
+        return load_test_config(home)
+    except ConfigError as error:
+        raise UsageError(
+            f"--int8 tests on images, and {home} has no config: {error.message}",
+            expected="a checkpoint in its work dir, or a config",
+            hint="--config CONFIG",
+        ) from error
 
 
 def _write_int8(
@@ -136,19 +149,21 @@ def _write_int8(
     file: Path,
     opset: int | None,
     options: Int8Options,
-    config: str,
+    cfg: Config,
 ) -> Int8Result:
-    """Writes the file in float32 under another name, then in int8, and measures both."""
-    cfg, images = load_test_config(Path(config)), calibration_images(options.calibrate)
+    """Writes the file in int8 once the AP of both is known; whatever it is, the file stays."""
+    images = calibration_images(options.calibrate)
     with tempfile.TemporaryDirectory(prefix="fldet_int8_") as folder:
-        in_float = Path(folder, "float32.onnx")
+        in_float, in_int8 = (Path(folder, f"{kind}.onnx") for kind in ("float32", "int8"))
         _write(detector, description, in_float, opset)
-        with explained_file_errors(file), atomic_path(file) as temporary:
-            quantize(in_float, temporary, images, as_metadata({**description, "precision": "int8"}))
-        log.info("testing it in float32 and in int8 on the images of %s", config)
-        return compare_ap(
-            cfg, in_float, file, max_lost=options.max_lost, max_images=options.max_images
+        quantize(in_float, in_int8, images, as_metadata({**description, "precision": "int8"}))
+        log.info("testing both on the images of %s", cfg.filename)
+        cost = compare_ap(
+            cfg, in_float, in_int8, max_lost=options.max_lost, max_images=options.max_images
         )
+        with explained_file_errors(file), atomic_path(file) as temporary:
+            shutil.copyfile(in_int8, temporary)
+    return cost
 
 
 def _check_thresholds(detector: Detector, description: Mapping[str, Any]) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import typer
 
+from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.cli.export import describe_int8, export_text
 from fldet.cli.export import export as export_command
 from fldet.config.load import load_config
 from fldet.data.slicing.views import parse_views
 from fldet.engine.test import test as run_test
-from fldet.errors import CheckpointError, DataError, UnavailableError, UsageError
+from fldet.errors import CheckpointError, DataError, FldetError, UnavailableError, UsageError
 from fldet.inference import engines
 from fldet.inference.detector import Detector
 from fldet.inference.engines import open_engine
@@ -197,6 +198,25 @@ def test_what_cannot_go_together(work_dir, images, tmp_path, capsys):
     with pytest.raises(UsageError, match="unknown engine 'openvin'") as raised:
         open_engine(tmp_path / "x.onnx", "openvin")
     assert "openvino" in str(raised.value.expected)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_images_to_test_on_leaves_no_file(work_dir, images, tmp_path):
+    pytest.importorskip("onnxscript")
+    alone, out = tmp_path / "alone" / "iter_1.pth", tmp_path / "x.onnx"
+    alone.parent.mkdir()
+    shutil.copy(resolve_checkpoint(work_dir), alone)
+    options = Int8Options(str(images))
+    with pytest.raises(UsageError, match="has no config") as raised:
+        export(alone, out=out, int8=options)
+    assert raised.value.hint == "--config CONFIG"
+    moved = tmp_path / "moved.py"
+    base = str(next(work_dir.glob("*.py")))
+    loader = "dict(dataset=dict(ann_file='gone.json'))"
+    moved.write_text(f"_base_ = {base!r}\nval_dataloader = test_dataloader = {loader}\n")
+    with pytest.raises(FldetError, match="gone"):
+        export(alone, out=out, int8=options, config=str(moved))
+    assert not out.exists()
 
 
 def test_openvino_is_named_where_it_is_missing(tmp_path, monkeypatch):
