@@ -22,7 +22,7 @@ RunArrays = Callable[[dict[str, Array]], list[Array]]
 
 
 def open_engine(
-    path: Path, engine: str | None = None, device: str = "cpu"
+    path: Path, engine: str | None = None, device: str = "cpu", threads: int | None = None
 ) -> tuple[RunArrays, str]:
     """Returns what runs an ONNX file, and what the file says of its model.
 
@@ -33,6 +33,7 @@ def open_engine(
         path: the file.
         engine: one of ``ENGINES``; None is onnxruntime.
         device: ``cpu``, or for onnxruntime ``cuda:N``.
+        threads: on the CPU; None for as many as torch would take.
 
     Raises:
         CheckpointError: the engine cannot read the file; of the function, cannot run it.
@@ -49,8 +50,8 @@ def open_engine(
     if engine == "openvino":
         if device != "cpu":
             raise UsageError(f"--engine openvino on {device}", expected="--device cpu")
-        return _open_openvino(path, data)
-    session = _session(path, data, device, optimized=True)
+        return _open_openvino(path, data, threads or thread_count())
+    session = _session(path, data, device, threads or thread_count(), optimized=True)
     names = {one.name for one in session.get_inputs()}
 
     def run(inputs: dict[str, Array]) -> list[Array]:
@@ -59,12 +60,14 @@ def open_engine(
     return _explained(run, path), _text(session)
 
 
-def _open_openvino(path: Path, data: bytes) -> tuple[RunArrays, str]:
+def _open_openvino(path: Path, data: bytes, threads: int) -> tuple[RunArrays, str]:
     openvino = _import_openvino()
-    text = _text(_session(path, data, "cpu", optimized=False))  # OpenVINO drops the metadata
+    text = _text(
+        _session(path, data, "cpu", threads, optimized=False)
+    )  # OpenVINO drops the metadata
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": thread_count(),
+        "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",  # by itself it takes bfloat16 where the processor has it
     }
     try:
@@ -96,11 +99,11 @@ def _import_openvino() -> Any:
             sys.modules[reporting] = before
 
 
-def _session(path: Path, data: bytes, device: str, *, optimized: bool) -> Any:
+def _session(path: Path, data: bytes, device: str, threads: int, *, optimized: bool) -> Any:
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = thread_count()
+    options.intra_op_num_threads = threads
     if not optimized:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers: list[Any] = ["CPUExecutionProvider"]

@@ -196,7 +196,7 @@ def _load_onnx(path: Path, device: str, engine: str | None) -> tuple[Run, str, t
             f"--device {device}: this onnxruntime has no CUDA",
             hint="pip install onnxruntime-gpu, or use --device cpu",
         )
-    run_arrays, text = open_engine(path, engine, str(chosen))
+    run_arrays, text = open_engine(path, engine, str(chosen), torch.get_num_threads())
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
         outputs = run_arrays({name: value.cpu().numpy() for name, value in inputs.items()})

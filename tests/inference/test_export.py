@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from exports import needs_onnx, write_noise
 
 from fldet.checkpoints.model import build_model
 from fldet.cli.export import export as run_command
@@ -25,20 +26,9 @@ from fldet.inference.parity import match
 from fldet.inference.predict import predict
 
 
-def needs_onnx():
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="pip install -r requirements/export.txt")
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Noise: on even areas a hardly trained model scores alike, and NMS may choose either."""
-    folder = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(1)
-    for index in range(6):
-        image = rng.integers(0, 255, (64, 64 + 10 * (index % 2), 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{index}.png"), image)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("noise"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from exports import needs_onnx, write_noise
 
 from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.cli.export import describe_int8, export_text
@@ -39,11 +40,7 @@ def work_dir(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(1)
-    for number in range(6):
-        pixels = rng.integers(0, 255, (64, 64 + 10 * (number % 2), 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    folder = write_noise(tmp_path_factory.mktemp("noise"))
     (folder / "broken.png").write_bytes(b"no image")
     return folder
 
@@ -51,8 +48,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(work_dir, images, tmp_path_factory):
     """A model in float32 and in int8, and what the latter cost."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="pip install -r requirements/export.txt")
+    needs_onnx()
     folder = tmp_path_factory.mktemp("onnx")
     export(work_dir, out=folder / "float.onnx")
     result = export(work_dir, out=folder / "int8.onnx", int8=Int8Options(str(images), 100.0))
