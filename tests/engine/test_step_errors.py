@@ -1,11 +1,11 @@
 """Images too small or too few for a network end a run in words."""
 
+import functools
 import re
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from fldet.config.load import load_config
 from fldet.engine.step_errors import explained_step_errors
@@ -33,16 +33,16 @@ def test_a_norm_that_gets_one_value_is_named_with_its_size(layer, shape):
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(3, 4, 3),
-        nn.MaxPool2d(3),
-        lambda x: functional.pad(x, (2, 2, 2, 2), mode="reflect"),
+        functools.partial(nn.Conv2d, 3, 4, 3),
+        functools.partial(nn.MaxPool2d, 3),
+        functools.partial(nn.ReflectionPad2d, 2),
     ],
 )
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_map_that_a_layer_has_no_room_for_is_named(layer, device):
-    layer = layer.to(device) if isinstance(layer, nn.Module) else layer
+    network = layer().to(device)
     with pytest.raises(UsageError, match="too small for the network"), explained_step_errors():
-        layer(torch.zeros(1, 3, 1, 1, device=device))
+        network(torch.zeros(1, 3, 1, 1, device=device))
 
 
 @pytest.mark.parametrize("error", [ValueError("no anchor"), RuntimeError("out of memory")])
