@@ -109,7 +109,7 @@ def time_in_turns(
     Raises:
         ValueError: no image is left after the warm-up.
     """
-    steps = [partial(_milliseconds, model) for model in models]
+    steps = [partial(milliseconds, model) for model in models]
     with torch.inference_mode():
         return take_turns(steps, batches, warmup=warmup)
 
@@ -151,7 +151,8 @@ def time_stages(model: nn.Module, batches: Iterable[Batch], *, warmup: int = 1) 
     return dict(zip(names, np.median(laps, axis=0).tolist(), strict=True)) if laps else {}
 
 
-def _milliseconds(model: Any, batch: Batch) -> float:
+def milliseconds(model: Any, batch: Batch) -> float:
+    """Returns how long a model takes for a batch."""
     marks = Marks(_device(model))
     model.test_step(batch)
     marks.mark()

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from fldet.benchmark.pictures import plot_stages, plot_table
-from fldet.benchmark.results import SpeedResult, SpeedsSideBySide, SpeedTable
+from fldet.benchmark.results import EngineTable, SpeedResult, SpeedsSideBySide, SpeedTable
 from fldet.files import write_atomically
 from fldet.results import to_json
 
 
 def write_speed(
-    result: SpeedResult | SpeedTable | SpeedsSideBySide,
+    result: SpeedResult | SpeedTable | SpeedsSideBySide | EngineTable,
     name: str,
     *,
     out: Path | None = None,

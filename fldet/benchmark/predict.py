@@ -177,7 +177,7 @@ def _require_counterpart(model: nn.Module, *, is_copied: bool) -> None:
 
 def _images(cfg: Config, shape: tuple[int, int] | None, count: int) -> Iterator[Batch]:
     """Returns so many batches of one image: random of a shape, or the test images of a config."""
-    batches = repeat(random_batch(1, shape, 1, boxes=0)) if shape else _test_images(cfg)
+    batches = repeat(random_batch(1, shape, 1, boxes=0)) if shape else images_of_the_test(cfg)
     return islice(batches, count)
 
 
@@ -239,7 +239,8 @@ def _compile_for(model: Any, batches: Iterator[Batch]) -> None:
                 model.test_step(batch)
 
 
-def _test_images(cfg: Config) -> Iterator[Batch]:
+def images_of_the_test(cfg: Config) -> Iterator[Batch]:
+    """Yields the test images of a config one at a time, over and over."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
     cfg.test_dataloader.update(batch_size=1, num_workers=0)
     while True:

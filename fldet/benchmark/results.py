@@ -94,6 +94,45 @@ class SpeedsSideBySide:
 
 
 @dataclasses.dataclass(frozen=True)
+class EngineRow:
+    """A trained model, run by one engine in one precision."""
+
+    engine: str  # ``torch``, ``onnxruntime``, ``openvino``, or ``mmdet``: MMDetection's own code
+    precision: str  # ``fp32``, ``bf16`` or ``int8``
+    median_ms: float = math.nan  # median over the timed images
+    p90_ms: float = math.nan  # 90th percentile
+    # how many times as fast as the first row; median of the ratios image by image
+    speedup: float = math.nan
+    ap: float = math.nan  # of the test images
+    lost: float = math.nan  # points of AP less than the first row
+    error: str = ""  # why it failed, empty if it did not
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineTable:
+    """Times and AP of a trained model by engine and precision, on one machine."""
+
+    checkpoint: str  # the weights
+    rows: tuple[EngineRow, ...]  # the first that did not fail is what the others are compared with
+    num_images: int  # timed by all rows in turns, after the warm-up
+    tested_images: int  # that AP is of
+    image_shape: tuple[int, int]  # (height, width) of most timed images, before padding, in pixels
+    threads: int  # CPU threads of each engine
+    timed: str  # what is inside the times and what is not, in words
+    machine: dict[str, str]  # processor, cores and versions
+
+    @property
+    def command(self) -> str:
+        """Name in JSON."""
+        return "benchmark table --engines"
+
+    def fastest(self, most_lost: float = math.inf) -> EngineRow | None:
+        """Returns the fastest row that loses at most so many points of AP; None if all failed."""
+        rows = [row for row in self.rows if not row.error and row.lost <= most_lost]
+        return min(rows, key=lambda row: row.median_ms, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
 class SpeedTable:
     """Times by depth and scale, in the shape of Table 1e."""
 

@@ -16,7 +16,7 @@ EXAMPLES = """
   fldet export work_dirs/retinanet_r18_shapes --out shapes.onnx --check data/shapes/val2017
   fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'
   fldet export best.pth --format torchscript --check photo.jpg
-  fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images --max-images 500
+  fldet export work_dirs/mine --out int8.onnx --int8 --max-images 500
 """
 
 
@@ -71,6 +71,7 @@ def export(
             metavar="IMAGES",
             help="For --int8, images like those of the training, 64 of which say what range the "
             "integers cover: a folder or a quoted glob.",
+            show_default="images of the training",
         ),
     ] = None,
     max_ap_drop: Annotated[
@@ -93,10 +94,8 @@ def export(
     from fldet.checkpoints.paths import require_checkpoints
 
     require_checkpoints(checkpoint)
-    if int8 != (calibrate is not None):
-        raise UsageError(
-            "--int8 and --calibrate IMAGES go together", expected="both, or neither of them"
-        )
+    if calibrate is not None and not int8:
+        raise UsageError("--calibrate is for --int8", expected="both, or --int8 alone")
     with loading(f"export {checkpoint}"):
         from fldet.inference.export import Int8Options
         from fldet.inference.export import export as run
@@ -111,7 +110,7 @@ def export(
         thresholds=thresholds,
         config=config,
         licence=licence,
-        int8=Int8Options(calibrate, max_ap_drop, max_images) if calibrate else None,
+        int8=Int8Options(calibrate, max_ap_drop, max_images) if int8 else None,
     )
     output = Output("export", as_json=json, quiet=quiet)
     output.result(result, text=lambda: export_text(result), essential=result.file)

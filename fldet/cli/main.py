@@ -15,6 +15,8 @@ LISTS: dict[str, Callable[[str], bool]] = {
     "--cfg-options": lambda argument: "=" in argument,
     "--cluster-options": lambda argument: "=" in argument,
     "--depths": str.isdigit,
+    "--engines": str.isalnum,
+    "--precisions": str.isalnum,
     "--scales": str.isdigit,
 }
 

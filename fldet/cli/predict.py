@@ -97,6 +97,15 @@ def predict(
     line_width: options.LineWidth = None,
     config: options.ConfigOfCheckpoint = None,
     engine: options.Engine = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|bf16",
+            help="What the network computes in; bf16 needs a processor or GPU that has it and, of "
+            "ONNX files, --engine openvino.",
+            show_default="fp32",
+        ),
+    ] = None,
     device: options.Device = "auto",
     trust_checkpoint: options.TrustCheckpoint = False,
     launcher: options.Launcher = "auto",
@@ -147,6 +156,7 @@ def predict(
         overwrite=overwrite,
         device=device,
         engine=engine,
+        precision=precision,
         launcher=launcher,
         trust_checkpoint=trust_checkpoint,
         agnostic_nms=agnostic_nms,

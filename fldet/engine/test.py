@@ -83,7 +83,7 @@ def test(
         max_difference: largest difference of AP that ``check.within`` allows, in points.
         trust_checkpoint: run the code in the checkpoint if it cannot be read without.
         exported: the model in ``checkpoint``, where that is an exported file: an
-            ``fldet.inference.exported.ExportedModel``.
+            ``fldet.inference.exported.ExportedModel``, which has its precision already.
 
     Returns:
         The result; None in all but the first of several processes.
@@ -105,7 +105,7 @@ def test(
     if exported and (compare or precision):
         raise UsageError(
             f"--{'compare' if compare else 'precision'} is for checkpoints",
-            expected="neither --precision nor --compare with an exported model",
+            expected="no --compare with an exported model, which has its precision already",
         )
     chosen = select_device(device)
     if precision:

@@ -44,7 +44,7 @@ from fldet.inference.image_detector import (
     ThresholdSource,
     require_pixels,
 )
-from fldet.models.fast.optimize import optimized
+from fldet.models.fast.optimize import is_optimized, optimized, require_precision
 from fldet.registry import MODELS
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Detector(ImageDetector):
         agnostic_nms: bool = False,
         thresholds: ThresholdSource = None,
         engine: str | None = None,
+        precision: str | None = None,
     ) -> "Detector":
         """Returns a detector with the weights of a checkpoint, or of an exported model.
 
@@ -128,10 +129,12 @@ class Detector(ImageDetector):
                 scores by class name. None is what an exported or packaged model carries, if it
                 does.
             engine: what runs an ONNX file: ``onnxruntime``, which None is too, or ``openvino``.
+            precision: ``bf16`` has the network compute in bfloat16: an optimized copy of a
+                checkpoint's model, or OpenVINO. None, or ``fp32``: in float32.
 
         Raises:
-            UsageError: the thresholds are of other classes, or an engine is named for what is not
-                an ONNX file.
+            UsageError: the thresholds are of other classes, an engine is named for what is not an
+                ONNX file, or bfloat16 for an engine that has none.
             CheckpointError: unreadable, without a config, or of another model than the config's.
             ConfigError, UnavailableError: see ``fldet.errors``.
         """
@@ -139,7 +142,9 @@ class Detector(ImageDetector):
             from fldet.inference.ensemble import load_ensemble
 
             ensemble = load_ensemble(
-                *(Path(checkpoint), config, device), trust=trust, agnostic_nms=agnostic_nms
+                *(Path(checkpoint), config, device, precision),
+                trust=trust,
+                agnostic_nms=agnostic_nms,
             )
             ensemble.use_thresholds(thresholds)
             return ensemble
@@ -148,12 +153,14 @@ class Detector(ImageDetector):
             from fldet.inference.exported import load_exported
 
             detector: Detector = load_exported(
-                *(path, device), trust=trust, agnostic_nms=agnostic_nms, engine=engine
+                *(path, device, engine, precision), trust=trust, agnostic_nms=agnostic_nms
             )
             detector.source, detector.is_agnostic = path, agnostic_nms
             detector.use_thresholds(thresholds)
             return detector
         chosen = select_device(device)
+        if precision:
+            require_precision(precision, chosen)
         content = read_checkpoint(path, trust=trust)
         cfg = read_config(content, path, config)
         if agnostic_nms:
@@ -169,6 +176,8 @@ class Detector(ImageDetector):
         detector.use_thresholds(thresholds_beside(path) if thresholds is None else thresholds)
         load_weights(model, content, path)
         model.to(chosen)
+        if precision:
+            detector.model = optimized(model, precision=precision)
         detector._unproven = None if config is not None else path
         detector._is_stored = config is None
         detector.source, detector.is_agnostic = path, agnostic_nms
@@ -239,7 +248,7 @@ class Detector(ImageDetector):
 
         Scores are within 1e-5 of the model's; see ``fldet.models.fast.optimize``.
         """
-        if not hasattr(self.model, "backbone"):  # an exported one
+        if is_optimized(self.model) or not hasattr(self.model, "backbone"):  # or an exported one
             return self
         other = copy.copy(self)
         with contextlib.suppress(UsageError):

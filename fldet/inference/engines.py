@@ -22,23 +22,29 @@ RunArrays = Callable[[dict[str, Array]], list[Array]]
 
 
 def open_engine(
-    path: Path, engine: str | None = None, device: str = "cpu", threads: int | None = None
+    path: Path,
+    engine: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str | None = None,
 ) -> tuple[RunArrays, str]:
     """Returns what runs an ONNX file, and what the file says of its model.
 
     The former takes arrays by the names of the inputs, those that the model lacks left out, and
-    returns the outputs in their order. All arithmetic is in float32 but what the file has in int8.
+    returns the outputs in their order. All arithmetic is in float32, or what is asked for, but what
+    the file has in int8.
 
     Args:
         path: the file.
         engine: one of ``ENGINES``; None is onnxruntime.
         device: ``cpu``, or for onnxruntime ``cuda:N``.
         threads: on the CPU; None for as many as torch would take.
+        precision: ``fp32``, which None is too, or ``bf16``, which OpenVINO alone has.
 
     Raises:
         CheckpointError: the engine cannot read the file; of the function, cannot run it.
         UnavailableError: the engine is not installed.
-        UsageError: another engine, or OpenVINO on a GPU.
+        UsageError: another engine, OpenVINO on a GPU, or bfloat16 in onnxruntime.
     """
     if engine not in (None, *ENGINES):
         raise UsageError(
@@ -50,7 +56,12 @@ def open_engine(
     if engine == "openvino":
         if device != "cpu":
             raise UsageError(f"--engine openvino on {device}", expected="--device cpu")
-        return _open_openvino(path, data, threads or thread_count())
+        return _open_openvino(path, data, threads or thread_count(), precision or "fp32")
+    if precision == "bf16":
+        raise UsageError(
+            "--precision bf16 with onnxruntime, which has no such arithmetic for convolutions",
+            expected="--engine openvino",
+        )
     session = _session(path, data, device, threads or thread_count(), optimized=True)
     names = {one.name for one in session.get_inputs()}
 
@@ -60,7 +71,7 @@ def open_engine(
     return _explained(run, path), _text(session)
 
 
-def _open_openvino(path: Path, data: bytes, threads: int) -> tuple[RunArrays, str]:
+def _open_openvino(path: Path, data: bytes, threads: int, precision: str) -> tuple[RunArrays, str]:
     openvino = _import_openvino()
     text = _text(
         _session(path, data, "cpu", threads, optimized=False)
@@ -68,7 +79,8 @@ def _open_openvino(path: Path, data: bytes, threads: int) -> tuple[RunArrays, st
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # by itself it takes bfloat16 where the processor has it
+        # by itself it takes bfloat16 where the processor has it
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
     try:
         core = openvino.Core()

@@ -89,6 +89,7 @@ def load_ensemble(
     folder: Path,
     config: Any = None,
     device: str = "auto",
+    precision: str | None = None,
     *,
     trust: bool = False,
     agnostic_nms: bool = False,
@@ -100,7 +101,9 @@ def load_ensemble(
     """
     paths = checkpoints_of(folder)
     members = [
-        Detector.load(path, config, device, trust=trust, agnostic_nms=agnostic_nms)
+        Detector.load(
+            *(path, config, device), trust=trust, agnostic_nms=agnostic_nms, precision=precision
+        )
         for path in paths
     ]
     detector = Ensemble(members)

@@ -50,7 +50,9 @@ log = logging.getLogger("fldet")
 class Int8Options:
     """How a model goes into 8-bit integers, and what that may cost."""
 
-    calibrate: str  # images whose maps say which range the integers cover: a source, as of predict
+    # images whose maps say which range the integers cover: a source, as of predict; None takes
+    # images of the training
+    calibrate: str | None = None
     max_lost: float = 0.5  # points of AP
     max_images: int | None = None  # that AP is measured on; None for all
 
@@ -117,7 +119,7 @@ def export(
         cost = _write_int8(detector, description, file, opset, int8, cfg)
     else:
         cost = None
-        _write(detector, description, file, opset)
+        write_model(detector, description, file, opset)
     if images:
         log.info("comparing with the checkpoint on %d images, and timing both", len(images))
     parity = compare(detector, load_exported(file, "cpu", trust=True), images) if images else None
@@ -152,11 +154,11 @@ def _write_int8(
     cfg: Config,
 ) -> Int8Result:
     """Writes the file in int8 once the AP of both is known; whatever it is, the file stays."""
-    images = calibration_images(options.calibrate)
+    images = calibration_images(options.calibrate or cfg)
     with tempfile.TemporaryDirectory(prefix="fldet_int8_") as folder:
         in_float, in_int8 = (Path(folder, f"{kind}.onnx") for kind in ("float32", "int8"))
-        _write(detector, description, in_float, opset)
-        quantize(in_float, in_int8, images, as_metadata({**description, "precision": "int8"}))
+        write_model(detector, description, in_float, opset)
+        quantize(in_float, in_int8, images)
         log.info("testing both on the images of %s", cfg.filename)
         cost = compare_ap(
             cfg, in_float, in_int8, max_lost=options.max_lost, max_images=options.max_images
@@ -185,8 +187,10 @@ def _free_file(file: Path, ending: str) -> Path:
     return file
 
 
-def _write(detector: Detector, description: dict[str, Any], file: Path, opset: int | None) -> None:
-    """Writes the file under another name, then renames it."""
+def write_model(
+    detector: Detector, description: dict[str, Any], file: Path, opset: int | None = None
+) -> None:
+    """Writes a model as ONNX or TorchScript, by the ending of the file; see ``describe_model``."""
     inside = description["post_process"] == "inside"
     network = (network_with_boxes if inside else RawMaps)(detector.model)
     for module in network.modules():

@@ -27,6 +27,7 @@ from fldet.inference.detector import Detector, Prepared, as_batch, with_score_th
 from fldet.inference.engines import KEY, has_cuda, open_engine, unreadable
 from fldet.inference.networks import kinds_of_maps
 from fldet.inference.onnx import of_images, thresholds_of
+from fldet.models.fast.optimize import require_precision
 from fldet.registry import MODELS
 
 Array = npt.NDArray[Any]
@@ -40,7 +41,13 @@ class ExportedDetector(Detector):
     2), height and width of each image before padding.
     """
 
-    def __init__(self, run: Run, description: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        description: dict[str, Any],
+        device: torch.device,
+        precision: str | None = None,
+    ) -> None:
         init_default_scope("mmdet")
         around = nn.Module()
         around.data_preprocessor = MODELS.build(ConfigDict(description["data_preprocessor"]))
@@ -56,7 +63,9 @@ class ExportedDetector(Detector):
             description.get("thresholds"),
         )
         self._run = run
-        self.precision = "int8" if description.get("precision") == "int8" else "float32"
+        rest = "bfloat16" if precision == "bf16" else "float32"
+        is_int8 = description.get("precision") == "int8"
+        self.precision = f"int8, the rest in {rest}" if is_int8 else rest
 
     def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
         return self.found(as_batch(batch), score_thr)
@@ -119,23 +128,25 @@ def require_engine_for(path: Path, engine: str | None) -> None:
 def load_exported(
     path: Path,
     device: str = "auto",
+    engine: str | None = None,
+    precision: str | None = None,
     *,
     trust: bool = False,
     agnostic_nms: bool = False,
-    engine: str | None = None,
 ) -> ExportedDetector:
     """Returns the detector in a ``.onnx`` or ``.torchscript`` file that ``fldet export`` wrote.
 
     The device ``auto`` is CUDA if both torch and onnxruntime have it. ``trust`` runs TorchScript,
-    which can write files. ``agnostic_nms`` needs a file of raw maps. ``engine`` runs an ONNX file:
-    see ``open_engine``.
+    which can write files. ``agnostic_nms`` needs a file of raw maps. ``engine`` runs an ONNX file,
+    in a ``precision``: see ``open_engine``.
 
     Raises:
         CheckpointError: no such file, unreadable, not written by ``fldet export``, or TorchScript
             that is not trusted.
         UsageError: ``agnostic_nms`` of a file that has its suppression inside, or an engine that
             cannot run the file.
-        UnavailableError: the engine is not installed, or has no CUDA.
+        UnavailableError: the engine is not installed, or has no CUDA; bfloat16 where the processor
+            only emulates it.
     """
     require_engine_for(path, engine)
     require_file(path)
@@ -146,7 +157,7 @@ def load_exported(
             hint="if you trust it, add --trust-checkpoint (Detector.load: trust=True)",
         )
     load: Any = _load_onnx if path.suffix == ".onnx" else _load_torchscript
-    run, text, chosen = load(path, device, engine)
+    run, text, chosen = load(path, device, engine, precision)
     description = _description(read_literals(text, path), path)
     if agnostic_nms:
         if description["post_process"] == "inside":
@@ -157,7 +168,7 @@ def load_exported(
             )
         suppress_across_classes(description["bbox_head"])
     with building(path):
-        detector = ExportedDetector(run, description, chosen)
+        detector = ExportedDetector(run, description, chosen, precision)
     detector._unproven, detector._is_stored = path, True
     return detector
 
@@ -188,7 +199,9 @@ def as_text(description: dict[str, Any]) -> str:
     return "\n".join(f"{name} = {value!r}" for name, value in description.items())
 
 
-def _load_onnx(path: Path, device: str, engine: str | None) -> tuple[Run, str, torch.device]:
+def _load_onnx(
+    path: Path, device: str, engine: str | None, precision: str | None
+) -> tuple[Run, str, torch.device]:
     on_cpu = engine == "openvino" or not has_cuda()
     chosen = select_device("cpu" if device == "auto" and on_cpu else device)
     if chosen.type == "cuda" and engine != "openvino" and not has_cuda():
@@ -196,7 +209,9 @@ def _load_onnx(path: Path, device: str, engine: str | None) -> tuple[Run, str, t
             f"--device {device}: this onnxruntime has no CUDA",
             hint="pip install onnxruntime-gpu, or use --device cpu",
         )
-    run_arrays, text = open_engine(path, engine, str(chosen), torch.get_num_threads())
+    if precision:
+        require_precision(precision, chosen)
+    run_arrays, text = open_engine(path, engine, str(chosen), torch.get_num_threads(), precision)
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
         outputs = run_arrays({name: value.cpu().numpy() for name, value in inputs.items()})
@@ -205,8 +220,14 @@ def _load_onnx(path: Path, device: str, engine: str | None) -> tuple[Run, str, t
     return run, text, chosen
 
 
-def _load_torchscript(path: Path, device: str, engine: None) -> tuple[Run, str, torch.device]:
+def _load_torchscript(
+    path: Path, device: str, engine: None, precision: str | None
+) -> tuple[Run, str, torch.device]:
     del engine
+    if precision not in (None, "fp32"):
+        raise UsageError(
+            f"--precision {precision} for {path}", expected="a checkpoint, or a file in .onnx"
+        )
     chosen = select_device(device)
     extra = {KEY: ""}
     try:

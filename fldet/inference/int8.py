@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
+from fldet.config.prepare import prepare_config
+from fldet.engine.results import TestResult
 from fldet.engine.test import test
-from fldet.errors import DataError
+from fldet.errors import DataError, UsageError
 from fldet.inference.detector import as_batch
-from fldet.inference.engines import require
+from fldet.inference.engines import KEY, require
 from fldet.inference.exported import ExportedDetector, ExportedModel, load_exported
 from fldet.inference.image_detector import Image
 from fldet.inference.results import Int8Result
 from fldet.inference.sources import find_items
 from fldet.progress import with_progress
+from fldet.registry import DATASETS
 
 log = logging.getLogger("fldet")
 
@@ -33,28 +37,63 @@ CALIBRATION_IMAGES = 64
 FIRST = 3  # convolutions that stay: they cost tenths of a point of AP, and save little time
 
 
-def calibration_images(source: str, count: int = CALIBRATION_IMAGES) -> Sequence[Image]:
-    """Returns images of a source, evenly spread; what cannot be read is named and left out.
+def calibration_images(source: str | Config, count: int = CALIBRATION_IMAGES) -> Sequence[Image]:
+    """Returns images, evenly spread; what cannot be read is named and left out.
+
+    Args:
+        source: as of ``find_items``, or a config, of which these are training images.
+        count: most images.
 
     Raises:
         DataError: there is none.
+        UsageError: the config has no training images.
     """
-    items = list(find_items(source))
-    count = min(count, len(items))
-    contents = [items[number * len(items) // count].read() for number in range(count)]
+    contents: list[Any]
+    if isinstance(source, str):
+        contents = [item.read() for item in _spread(list(find_items(source)), count)]
+    else:
+        dataset = _training_images(source)
+        numbers = _spread(range(len(dataset)), count)
+        contents = [dataset.get_data_info(number)["img_path"] for number in numbers]
     for content in contents:
         if isinstance(content, DataError):
             log.warning("skipped: %s", content.message)
     images = [content for content in contents if not isinstance(content, DataError)]
     if not images:
-        raise DataError(f"no image to calibrate on in {source}")
+        raise DataError(f"no image to calibrate on{f' in {source}' * isinstance(source, str)}")
     return images
+
+
+def _spread(values: Sequence[Any], count: int) -> list[Any]:
+    count = min(count, len(values))
+    return [values[number * len(values) // count] for number in range(count)]
+
+
+def _training_images(cfg: Config) -> Any:
+    """Returns the training data set of a config.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not cfg.get("train_dataloader"):
+        raise UsageError(
+            "the config has no training images to calibrate on",
+            expected="images like those of the training",
+            hint="--calibrate IMAGES",
+        )
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    return DATASETS.build(prepare_config(cfg, phases=("train",)).train_dataloader.dataset)
 
 
 def _inputs(
     detector: ExportedDetector, images: Sequence[Image]
 ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-    """Yields one image after the other as the network takes it; says which cannot be read."""
+    """Yields one image after the other as the network takes it; says which cannot be read.
+
+    Raises:
+        DataError: none can.
+    """
+    has_one = False
     for image in with_progress(images, "images to calibrate on", len(images), in_log=True):
         try:
             inputs = detector.inputs(as_batch([detector.prepare(image)]))
@@ -62,6 +101,9 @@ def _inputs(
             log.warning("skipped: %s", error.message)
             continue
         yield {name: value.numpy() for name, value in inputs.items()}
+        has_one = True
+    if not has_one:
+        raise DataError(f"none of the {len(images)} images to calibrate on can be read")
 
 
 @contextmanager
@@ -76,14 +118,13 @@ def _without_advice() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def quantize(file: Path, out: Path, images: Sequence[Image], metadata: dict[str, str]) -> None:
+def quantize(file: Path, out: Path, images: Sequence[Image]) -> None:
     """Writes an exported ONNX file with its convolutions in int8.
 
     Args:
         file: of ``fldet export``, in float32.
         out: the file to write.
         images: whose maps say which range the integers cover.
-        metadata: of the new file.
 
     Raises:
         UnavailableError: a package is missing.
@@ -113,9 +154,11 @@ def quantize(file: Path, out: Path, images: Sequence[Image], metadata: dict[str,
             nodes_to_exclude=convolutions_in_float(model.graph),
             extra_options={"CalibMovingAverage": True},
         )
+    properties = {one.key: one.value for one in model.metadata_props}
+    properties |= {"precision": '"int8"', KEY: f"{properties[KEY]}\nprecision = 'int8'"}
     written = onnx.load(out)
     del written.metadata_props[:]
-    onnx.helper.set_model_props(written, metadata)
+    onnx.helper.set_model_props(written, properties)
     onnx.save(written, out)
 
 
@@ -145,24 +188,26 @@ def compare_ap(
         max_lost: most points of AP that may be lost.
         max_images: only the first so many images.
     """
-    figures, times = [], []
-    for file in (float_file, int8_file):
-        model = ExportedModel(load_exported(file, "cpu"))
-        with tempfile.TemporaryDirectory(prefix="fldet_int8_") as folder:
-            result = test(
-                *(cfg, file),
-                work_dir=Path(folder),
-                max_images=max_images,
-                device="cpu",
-                exported=model,
-            )
-        assert result is not None  # as in all but the first of several processes
-        figures.append(result.figures)
-        times.append(1000 * result.seconds / max(1, result.figures.num_images))
-    float_ap, int8_ap = (one.main for one in figures)
-    return Int8Result(
-        *(float_ap, int8_ap, 100 * (float_ap - int8_ap), max_lost),
-        images=figures[0].num_images,
-        float_ms=times[0],
-        int8_ms=times[1],
+    models = (ExportedModel(load_exported(file, "cpu")) for file in (float_file, int8_file))
+    in_float, in_int8 = (
+        tested_on_cpu(cfg, float_file, max_images=max_images, exported=model) for model in models
     )
+    lost = 100 * (in_float.figures.main - in_int8.figures.main)
+    return Int8Result(
+        *(in_float.figures.main, in_int8.figures.main, lost, max_lost),
+        images=in_float.figures.num_images,
+        float_ms=_milliseconds(in_float),
+        int8_ms=_milliseconds(in_int8),
+    )
+
+
+def _milliseconds(result: TestResult) -> float:
+    return 1000 * result.seconds / max(1, result.figures.num_images)
+
+
+def tested_on_cpu(cfg: Config, checkpoint: Path, **options: Any) -> TestResult:
+    """Returns what ``fldet.engine.test.test`` on the CPU returns, and keeps no file of it."""
+    with tempfile.TemporaryDirectory(prefix="fldet_engines_") as folder:
+        result = test(cfg, checkpoint, work_dir=Path(folder), device="cpu", **options)
+    assert result is not None  # as in all but the first of several processes
+    return result

@@ -212,18 +212,24 @@ def load_detector(
     trust: bool,
     agnostic_nms: bool,
     engine: str | None,
+    precision: str | None,
 ) -> ImageDetector:
     """Returns what finds objects in the views of each image; torch is imported where it takes part.
 
     See ``Detector.load`` for the rest, and for the errors.
     """
-    plain = None if views or agnostic_nms else load_plain(checkpoint, device, engine)
+    needs_torch = views or agnostic_nms or precision not in (None, "fp32")
+    plain = None if needs_torch else load_plain(checkpoint, device, engine)
     if plain is not None:
         return plain
     from fldet.inference.detector import Detector
 
     detector = Detector.load(
-        *(checkpoint, config, device), trust=trust, agnostic_nms=agnostic_nms, engine=engine
+        *(checkpoint, config, device),
+        trust=trust,
+        agnostic_nms=agnostic_nms,
+        engine=engine,
+        precision=precision,
     )
     return detector.looking_at(views) if views else detector
 

@@ -90,6 +90,7 @@ def predict(
     overwrite: bool = False,
     device: str = "auto",
     engine: str | None = None,
+    precision: str | None = None,
     launcher: str = "none",
     trust_checkpoint: bool = False,
     agnostic_nms: bool = False,
@@ -116,7 +117,8 @@ def predict(
         resume: go on with what an earlier run into ``out`` has left.
         overwrite: remove what an earlier run into ``out`` has written.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        engine: what runs an ONNX file, see ``fldet.inference.engines.open_engine``.
+        engine: what runs an ONNX file: see ``Detector.load``.
+        precision: ``fp32`` or ``bf16``: see ``Detector.load``.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
         agnostic_nms: see ``Detector.load``.
@@ -138,6 +140,7 @@ def predict(
         trust=trust_checkpoint,
         agnostic_nms=agnostic_nms,
         engine=engine,
+        precision=precision,
     )
     detector.use_thresholds(thresholds)
     if score_thr is None and detector.thresholds is None:
@@ -147,6 +150,7 @@ def predict(
         if place.rank == 0:
             settings = _settings(checkpoint, detector, score_thr)
             settings |= {"agnostic_nms": True} if agnostic_nms else {}
+            settings |= {"precision": precision} if precision == "bf16" else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         kept = detector.thresholds if score_thr is None else score_thr

@@ -414,15 +414,14 @@ def test_format_config_can_be_read_back(write):
 
 
 def test_to_plain(write):
-    text = (
-        "from pathlib import Path\na = dict(b=(1, (2,)), c=[dict(d=None)], e=float('inf'), f=Path)"
-    )
+    values = "b=(1, (2,)), c=[dict(d=None)], e=float('inf'), f=Fraction"
+    text = f"from fractions import Fraction\na = dict({values})"
     cfg = load_config(write("a.py", text))
     assert to_plain(cfg)["a"] == {
         "b": [1, [2]],
         "c": [{"d": None}],
         "e": "inf",
-        "f": "pathlib.Path",
+        "f": "fractions.Fraction",
     }
 
 

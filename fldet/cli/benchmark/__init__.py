@@ -4,7 +4,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from fldet.cli.benchmark import predict, table, train
+from fldet.cli.benchmark import engines, predict, table, train
 from fldet.cli.group import command_group
 
 
@@ -12,11 +12,13 @@ def in_present_words(words: list[str]) -> list[str]:
     """Returns the words after ``fldet benchmark`` with the name of a command before them.
 
     Once there was one command, of which ``--train``, and ``--depths`` or ``--scales``, made the
-    other two; ``--trust-checkpoint`` it took everywhere.
+    other two; ``--trust-checkpoint`` it took everywhere. ``table --engines`` is ``engines``.
     """
-    if not words or words[0] in ("predict", "train", "table", "--help"):
-        return words
     options = {word.partition("=")[0] for word in words}
+    if words[:1] == ["table"] and options & {"--engines", "--precisions"}:
+        return ["engines", *words[1:]]
+    if not words or words[0] in ("predict", "train", "table", "engines", "--help"):
+        return words
     if options & {"--depths", "--scales"}:
         return ["table", *(word for word in words if word != "--trust-checkpoint")]
     if "--train" in options:
@@ -33,8 +35,8 @@ class BenchmarkGroup(TyperGroup):
 
 
 app = command_group(
-    "Measure milliseconds: of an image, of a training step, of a table by depth and scale."
+    "Measure milliseconds: of an image, of a training step, by depth and scale, by engine."
     "\n\nfldet benchmark CONFIG is short for fldet benchmark predict CONFIG.",
-    *(predict.predict, train.train, table.table),
+    *(predict.predict, train.train, table.table, engines.engines),
     cls=BenchmarkGroup,
 )

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from fldet.text import table
 
 if TYPE_CHECKING:
-    from fldet.benchmark.results import SpeedCell, SpeedResult, SpeedsSideBySide, SpeedTable
+    from fldet.benchmark.results import (
+        EngineRow,
+        EngineTable,
+        SpeedCell,
+        SpeedResult,
+        SpeedsSideBySide,
+        SpeedTable,
+    )
+
+
+MOST_LOST = 0.5  # points of AP that count as little
 
 
 def describe_speed(result: "SpeedResult", written: Iterable[Path] = ()) -> str:
@@ -100,6 +110,48 @@ def describe_side_by_side(result: "SpeedsSideBySide", written: Iterable[Path] = 
             ", ".join(f"{name} {value}" for name, value in first.machine.items()),
         ]
     return "\n".join([*lines, *(f"written  {path}" for path in written)])
+
+
+def describe_engines(result: "EngineTable", written: Iterable[Path] = ()) -> str:
+    """Returns a row for each engine and precision, the fastest, the conditions, and the files."""
+    done = [row for row in result.rows if not row.error]
+    lines = []
+    if done:
+        first = f"{done[0].engine} {done[0].precision}"
+        header = ("engine", "precision", "median ms", "90th", f"x {first}", "AP", "points lost")
+        lines.append(table(header, [_engine_row(row) for row in done]))
+    lines += [
+        f"{row.engine} {row.precision} failed: {row.error}" for row in result.rows if row.error
+    ]
+    best, exact = result.fastest(), result.fastest(MOST_LOST)
+    for row, said in ((exact, f"fastest within {MOST_LOST:g} AP"), (best, "fastest of all")):
+        if row and not (row is best is exact and said == "fastest of all"):
+            lines.append(f"{said}: {row.engine} {row.precision}, as in {_use(row)}")
+    if done:
+        height, width = result.image_shape
+        lines += [
+            f"{result.num_images} images, one at a time, of {height}x{width} (most frequent size); "
+            f"AP of {result.tested_images} images; weights: {result.checkpoint}",
+            f"timed: {result.timed}",
+            f"CPU, {result.threads} threads; "
+            + ", ".join(f"{name} {value}" for name, value in result.machine.items()),
+        ]
+    return "\n".join([*lines, *(f"written  {path}" for path in written)])
+
+
+def _engine_row(row: "EngineRow") -> tuple[str, ...]:
+    times = f"{row.median_ms:.1f}", f"{row.p90_ms:.1f}", f"{row.speedup:.2f}"
+    return (row.engine, row.precision, *times, f"{100 * row.ap:.2f}", f"{row.lost:+.2f}")
+
+
+def _use(row: "EngineRow") -> str:
+    """Returns the commands by which a model runs so."""
+    words = ["--precision bf16"] if row.precision == "bf16" else []
+    if row.engine in ("torch", "mmdet"):
+        return " ".join(["fldet predict CHECKPOINT IMAGES", *words])
+    words = [f"--engine {row.engine}", *words]
+    export = "fldet export CHECKPOINT --out model.onnx" + " --int8" * (row.precision == "int8")
+    return f"{export}; fldet predict model.onnx IMAGES {' '.join(words)}"
 
 
 def _row(name: str, result: "SpeedResult") -> tuple[str, ...]:

@@ -58,6 +58,11 @@ def optimized(model: nn.Module, *, precision: str = "fp32", compile: bool = Fals
     return result
 
 
+def is_optimized(model: nn.Module) -> bool:
+    """Returns whether a model is what ``optimized`` returned."""
+    return isinstance(model, _PredictsOnly)
+
+
 def as_in_mmdetection(model: nn.Module) -> nn.Module:
     """Returns a copy in evaluation mode that predicts by MMDetection's own code."""
     result = copy.deepcopy(model)
