@@ -39,7 +39,7 @@ class RootGroup(GroupOfModules):
             "Write a model as a folder for others: weights, config, thresholds, and a card."
         ),
         "benchmark": (
-            "Measure milliseconds: of an image, of a training step, of a table by depth and scale."
+            "Measure milliseconds: of an image, of a training step, by depth and scale, by engine."
         ),
         "doctor": "Print versions, operators and devices, and how to mend known troubles.",
         "plugins": (

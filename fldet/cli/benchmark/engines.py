@@ -62,9 +62,9 @@ def engines(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure milliseconds per image and AP of a trained model by engine and precision, on the CPU.
+    """Measure milliseconds and AP of a model by engine and precision.
 
-    All take turns on the same test images, each from loaded pixels to boxes. What fails is named
+    On the CPU. All take turns on the same test images, each from loaded pixels to boxes. What fails is named
     and the others go on; the exit code is 1 then. fldet benchmark table --engines is another name.
     """
     timing.require_new(out)
