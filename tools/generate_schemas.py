@@ -36,6 +36,7 @@ COMMANDS = {
     "benchmark": "fldet.benchmark.results:SpeedResult",
     "benchmark --scales": "fldet.benchmark.results:SpeedTable",
     "benchmark --train": "fldet.benchmark.results:SpeedResult",
+    "benchmark engines": "fldet.benchmark.results:EngineTable",
     "benchmark table": (
         "fldet.benchmark.results:SpeedsSideBySide",
         "fldet.benchmark.results:SpeedTable",

@@ -124,7 +124,7 @@ class EngineTable:
     @property
     def command(self) -> str:
         """Name in JSON."""
-        return "benchmark table --engines"
+        return "benchmark engines"
 
     def fastest(self, most_lost: float = math.inf) -> EngineRow | None:
         """Returns the fastest row that loses at most so many points of AP; None if all failed."""

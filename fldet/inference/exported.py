@@ -63,9 +63,9 @@ class ExportedDetector(Detector):
             description.get("thresholds"),
         )
         self._run = run
-        rest = "bfloat16" if precision == "bf16" else "float32"
-        is_int8 = description.get("precision") == "int8"
-        self.precision = f"int8, the rest in {rest}" if is_int8 else rest
+        names = ["int8"] if description.get("precision") == "int8" else []
+        names += ["bfloat16"] if precision == "bf16" else []
+        self.precision = " and ".join(names) or "float32"
 
     def _run_batch(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
         return self.found(as_batch(batch), score_thr)

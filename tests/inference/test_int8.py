@@ -3,13 +3,16 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace as Node
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 import typer
 from exports import needs_onnx, write_noise
+from mmengine.config import Config
 
 from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.cli.export import describe_int8, export_text
@@ -23,7 +26,7 @@ from fldet.inference.detector import Detector
 from fldet.inference.engines import open_engine
 from fldet.inference.export import Int8Options, export
 from fldet.inference.exported import ExportedModel, load_exported
-from fldet.inference.int8 import calibration_images, convolutions_in_float
+from fldet.inference.int8 import _inputs, calibration_images, convolutions_in_float
 from fldet.inference.parity import match
 from fldet.inference.predict import predict
 
@@ -75,11 +78,22 @@ def test_which_convolutions_stay_in_float():
     ]
 
 
-def test_calibration_images_are_spread_over_the_source(images, caplog):
+def test_calibration_images_are_spread_over_the_source(images, tiny_run):
     assert len(calibration_images(str(images))) == 7  # the broken one is found when it is decoded
     assert [name[-5:] for name in calibration_images(str(images), 3)] == ["0.png", "2.png", "4.png"]
     with pytest.raises(DataError, match="nothing to predict on"):
         calibration_images(str(images / "none"))
+    of_training = calibration_images(tiny_run[0], 2)
+    assert [Path(name).parent.name for name in of_training] == ["train2017"] * 2
+    with pytest.raises(UsageError, match="no training images"):
+        calibration_images(Config({"model": {}}))
+
+
+def test_calibrating_on_what_cannot_be_read_is_an_error(images):
+    refuse = mock.Mock(side_effect=DataError("cannot read it"))
+    detector = Node(prepare=refuse, inputs=None)
+    with pytest.raises(DataError, match="none of the 2 images to calibrate on"):
+        list(_inputs(detector, ["a.png", "b.png"]))
 
 
 @pytest.mark.slow
@@ -182,10 +196,9 @@ def test_what_cannot_go_together(work_dir, images, tmp_path, capsys):
     for change in ({"format": "torchscript"}, {"check": str(images)}):
         with pytest.raises(UsageError, match="--int8 is for ONNX"):
             export(work_dir, int8=options, **change)
-    for change in ({"int8": True}, {"calibrate": str(images)}):
-        with pytest.raises(typer.Exit):
-            export_command(work_dir, out=tmp_path / "x.onnx", **change)
-        assert "go together" in capsys.readouterr().err
+    with pytest.raises(typer.Exit):
+        export_command(work_dir, out=tmp_path / "x.onnx", calibrate=str(images))
+    assert "--calibrate is for --int8" in capsys.readouterr().err
     for load in (Detector.load, load_exported):
         with pytest.raises(UsageError, match="--engine openvino for"):
             load(tmp_path / "x.torchscript", engine="openvino")

@@ -93,7 +93,7 @@ def engines(
     )
     written = write_speed(result, "", out=out)
     best = result.fastest()
-    output = Output("benchmark table --engines", as_json=json, quiet=quiet)
+    output = Output("benchmark engines", as_json=json, quiet=quiet)
     output.result(
         result,
         text=lambda: describe_engines(result, written),
