@@ -38,6 +38,10 @@ FINETUNE = ("tests/analysis/test_init.py", 'finetune=tmp_path / "r18.pth"')
 
 FOLDS = ("tests/folds/test_cross_validate.py", "cross_validate(config, TWO, work)")
 
+ENGINES = (  # of which docs/predict.md runs another
+    "docs/predict.md",
+    "fldet benchmark engines work_dirs/mine",
+)
 COMPARED = ("tests/compare/test_run.py", "warm.Started(command, cwd=tmp_path)")
 
 # What runs or proves a line that is not run here: a file, and what must stand in it.
@@ -82,13 +86,20 @@ ELSEWHERE = {
     "fldet test CONFIG model.onnx": (
         *("docs/predict.md", "fldet test CONFIG mine.onnx --engine openvino"),
     ),
-    "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images --max-images 500": (
+    "fldet export work_dirs/mine --out int8.onnx --int8 --max-images 500": (
         "docs/predict.md",  # nearly the same
-        "fldet export work_dirs/mine --out int8.onnx --int8 --calibrate data/images",
+        "fldet export work_dirs/mine --out int8.onnx --int8",
     ),
     "fldet export best.pth --post-process outside --out maps.onnx --check 'photos/*.jpg'": (
         "tests/inference/test_export.py",
         'post_process="outside"',
+    ),
+    "fldet benchmark engines work_dirs/mine --calibrate data/images": ENGINES,
+    "fldet benchmark engines CONFIG CHECKPOINT --engines torch openvino --precisions fp32 int8": (
+        ENGINES
+    ),
+    "fldet benchmark engines work_dirs/mine --against mmdet --max-images 200 --out engines.json": (
+        ENGINES
     ),
     "fldet compare FOLDER": COMPARED,  # minutes
     "fldet compare FOLDER_OF_YOUR_DATA": COMPARED,

@@ -38,5 +38,7 @@ gradient_checkpointing = False
 augment = 'none'
 # Images of classes that fewer than this share of the images show are trained on more often.
 oversample = None
+# 'fast' decodes JPEGs that are made much smaller anyway at a half, a quarter or an eighth.
+decoder = 'exact'
 load_from = None
 resume = False

@@ -194,12 +194,17 @@ class _Models:
 
 
 def _times_in_turns(models: Sequence[nn.Module], batches: Iterable[Batch]) -> NDArray[np.float64]:
-    """Returns milliseconds by image and model, as ``time_in_turns``, with a rest before each."""
+    """Returns milliseconds by image and model, as ``time_in_turns``, of models that are at work.
+
+    Before each turn is a rest, and one run of the same image that does not count: threads of the
+    engine before may spin on for a while, and those of this one take time to wake up.
+    """
     if not models:
         return np.zeros((0, 0))
 
-    def step(model: nn.Module, batch: Batch) -> float:
+    def step(model: Any, batch: Batch) -> float:
         time.sleep(REST)
+        model.test_step(batch)
         return milliseconds(model, batch)
 
     with torch.inference_mode():

@@ -88,7 +88,7 @@ def _require_plain(pipeline: Sequence[Mapping[str, Any]], names: list[str], pres
         fault = f"has {', '.join(others)} beside the plain steps"
     elif len(resizes) != 1:
         fault = f"has {len(resizes) or 'no'} Resize"
-    elif not (resizes[0].get("keep_ratio") and _is_pair(resizes[0].get("scale"))):
+    elif not (resizes[0].get("keep_ratio") and is_pair(resizes[0].get("scale"))):
         fault = "has a Resize that warps images, or has no scale=(WIDTH, HEIGHT) in pixels"
     elif "LoadAnnotations" not in names[: names.index("Resize")]:
         fault = "does not load the boxes before Resize"
@@ -105,7 +105,8 @@ def _name(step: Mapping[str, Any]) -> str:
     return str(step.get("type")).rpartition(".")[2]
 
 
-def _is_pair(scale: Any) -> bool:
+def is_pair(scale: Any) -> bool:
+    """Returns whether a scale is two numbers of pixels."""
     return (
         isinstance(scale, (list, tuple))
         and len(scale) == 2

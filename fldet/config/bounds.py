@@ -64,6 +64,11 @@ _LENGTH = Bound(  # as 1e5 too
 )
 _DICT = Bound(lambda value: not value, "a dict")  # which passes in any place
 _DICTS = Bound(lambda value: isinstance(value, (list, tuple)) or value is False, "a list of dicts")
+DECODERS = ("exact", "fast")
+_DECODER = Bound(
+    lambda value: isinstance(value, str) and value in DECODERS,
+    f"one of {', '.join(map(repr, DECODERS))}",
+)
 _PRESET = Bound(
     lambda value: isinstance(value, str) and value in PRESETS,
     f"one of {', '.join(map(repr, PRESETS))}",
@@ -81,6 +86,7 @@ BOUNDS = (
     (r"_dataloader\..*(metainfo|data_prefix|sampler|batch_sampler)$", _DICT),
     (r"_dataloader\..*pipeline$|^custom_hooks$|^(val|test)_evaluator$", _DICTS),
     (r"^augment$", _PRESET),
+    (r"^decoder$", _DECODER),
     (r"^oversample$", _THRESHOLD),
     (r"^folds$", _TEXT),
     (r"^fold$", _at_least(1)),

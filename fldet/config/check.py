@@ -27,7 +27,7 @@ Path = tuple[str, ...]
 EXTRA_KEYS = {"auto_scale_lr", "custom_imports", "skip_nonfinite", "sync_bn", "val_loss"} | {
     *("tta_model", "tta_pipeline"),
     *("accumulate", "early_stopping", "ema", "loggers", "max_time"),  # see fldet.engine.hooks.lines
-    *("augment", "oversample", "tiles"),  # see fldet.config.prepare
+    *("augment", "decoder", "oversample", "tiles"),  # see fldet.config.prepare
     *("folds", "fold"),  # see fldet.config.folds
 }
 # The same, about the training step; see fldet.models.fast.train_step.

@@ -73,6 +73,8 @@ def prepare_config(
             _read_with_names(dataset.get("pipeline"))
     if "train" in phases:
         _set_training_data(cfg)
+    if cfg.get("decoder", "exact") != "exact":
+        _set_decoder(cfg)
     for phase in ("val", "test"):
         _set_truth(cfg, phase)
     if "val" in phases:
@@ -193,6 +195,16 @@ def _read_with_names(pipeline: Any) -> None:
             step["type"] = "fldet.LoadImageFromFile"
         if isinstance(step, (dict, list, tuple)):
             _read_with_names(step)
+
+
+def _set_decoder(cfg: Config) -> None:
+    """Has the pipelines of all data sets of ours decode images as ``decoder`` says."""
+    from fldet.config.decoder import with_decoder
+
+    datasets = (dataset for loader in LOADERS for _, dataset in our_datasets(cfg.get(loader)))
+    for dataset in {id(one): one for one in datasets}.values():
+        if dataset.get("pipeline"):
+            dataset.pipeline = with_decoder(dataset.pipeline, cfg.decoder)
 
 
 def _set_training_data(cfg: Config) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -12,6 +14,7 @@ from mmengine import fileio
 
 from fldet.data.image_files import (
     MEND,
+    Header,
     broken,
     header_of,
     image_bytes,
@@ -23,6 +26,13 @@ from fldet.errors import BrokenImageError, DataError
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")
+
+_JPEG = b"\xff\xd8\xff"
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 # By the second name MMDetection's DetInferencer finds what it puts its own loader in the place of.
@@ -37,11 +47,23 @@ class LoadImage(LoadImageFromFile):
     CMYK is converted. Of an entry with a ``tile`` only that part of the picture is handed on.
 
     Args:
+        largest: (longer, shorter) side in pixels of the largest image that the next steps make of
+            it. A JPEG is decoded at a half, a quarter or an eighth of its sides if it is no smaller
+            then; all but ``img`` is as of the whole picture, and ``fldet.Resize`` has to follow,
+            which gives it the size that it has without. None decodes all in full.
+        keep_ratio: whether they keep its ratio; else ``largest`` bounds both sides.
         **kwargs: of ``LoadImageFromFile``; ``ignore_empty`` has no effect.
 
     Raises:
         BrokenImageError: names the file and what is wrong with it.
     """
+
+    def __init__(
+        self, largest: Sequence[int] | None = None, keep_ratio: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.largest = largest
+        self.keep_ratio = keep_ratio
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns ``results`` with ``img``, ``img_shape`` and ``ori_shape``.
@@ -55,8 +77,13 @@ class LoadImage(LoadImageFromFile):
         header = header_of(data)
         if header.fault:
             raise broken(path, header.fault)
-        image = self._decode(data, path, header.turn)
-        height, width = image.shape[:2]
+        part = 1 if "tile" in results else self._part(data, header)
+        image = self._decode(data, path, header.turn, part)
+        height, width = size = image.shape[:2]
+        if part > 1:
+            stored = header.height, header.width
+            size = stored if size == tuple(-(-side // part) for side in stored) else stored[::-1]
+            height, width = results["whole_shape"] = size
         annotated = results.get("width", width), results.get("height", height)
         annotated = results.get("picture", annotated)
         # Flags that leave the EXIF orientation alone read pixels as they are stored.
@@ -70,8 +97,20 @@ class LoadImage(LoadImageFromFile):
             x1, y1, x2, y2 = results["tile"]
             image = np.ascontiguousarray(image[y1:y2, x1:x2])
         results["img"] = image.astype("float32") if self.to_float32 else image
-        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        results["img_shape"] = results["ori_shape"] = size if part > 1 else image.shape[:2]
         return results
+
+    def _part(self, data: bytes, header: Header) -> int:
+        """Returns 2, 4 or 8 to decode such a part of each side, 1 for all pixels."""
+        as_usual = self.color_type == "color" and self.imdecode_backend == "cv2"
+        if self.largest is None or not as_usual or not data.startswith(_JPEG):
+            return 1
+        short, long = sorted((header.width, header.height))
+        most, least = self.largest
+        ratio = max(long / most, short / least) if self.keep_ratio else short / max(most, least)
+        part = next((part for part in (8, 4, 2) if part <= ratio), 1)
+        # Two sides that differ and no longer do: which way it was turned could not be told.
+        return 1 if short != long and -(-short // part) == -(-long // part) else part
 
     def _read(self, path: str) -> bytes:
         try:
@@ -86,14 +125,17 @@ class LoadImage(LoadImageFromFile):
         require_whole(path, data)
         return bytes(data)
 
-    def _decode(self, data: bytes, path: str, turn: int) -> Any:
+    def _decode(self, data: bytes, path: str, turn: int, part: int) -> Any:
         flag = self.color_type
         if self.imdecode_backend != "cv2" or flag not in ("color", "grayscale"):
             turn = 1  # Pillow turns all kinds, other flags none
         if turn > 1:
             flag += "_ignore_orientation"
         try:
-            image = mmcv.imfrombytes(data, flag=flag, backend=self.imdecode_backend)
+            if part > 1:
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[part])
+            else:
+                image = mmcv.imfrombytes(data, flag=flag, backend=self.imdecode_backend)
         except MemoryError:
             raise
         except Exception as error:  # each decoder has its own

@@ -62,24 +62,25 @@ class PackDetInputs(MMDetPackDetInputs):
 class Resize(MMDetResize):
     """Resizes as MMDetection does, but leaves a pixel of an image that would have none.
 
+    What ``LoadImage`` has decoded in part gets the size that the whole picture would get.
+
     Args:
         **kwargs: of MMDetection's ``Resize``: ``scale``, ``keep_ratio``.
     """
 
     def _resize_img(self, results: dict[str, Any]) -> None:
-        image = results["img"]
-        size = mmcv.rescale_size(image.shape[1::-1], results["scale"]) if self.keep_ratio else ()
-        if all(size):
-            super()._resize_img(results)
-            return
-        results["img"], *factors = mmcv.imresize(
-            *(image, tuple(max(1, side) for side in size)),
-            return_scale=True,
+        height, width = results.pop("whole_shape", results["img"].shape[:2])
+        size = results["scale"]
+        if self.keep_ratio:
+            size = mmcv.rescale_size((width, height), results["scale"])
+        results["img"] = mmcv.imresize(
+            *(results["img"], tuple(max(1, side) for side in size)),
             interpolation=self.interpolation,
             backend=self.backend,
         )
-        results.update(img_shape=results["img"].shape[:2], scale_factor=tuple(factors))
-        results["keep_ratio"] = True
+        after = results["img"].shape[:2]
+        results.update(img_shape=after, scale_factor=(after[1] / width, after[0] / height))
+        results["keep_ratio"] = self.keep_ratio
 
 
 @TRANSFORMS.register_module()

@@ -243,6 +243,18 @@ class Detector(ImageDetector):
         source = image if isinstance(image, np.ndarray) else None
         return Prepared(inputs, packed["data_samples"], int(height), int(width), padded, source)
 
+    def use_decoder(self, decoder: str) -> None:
+        """Has images decoded as the line ``decoder`` of a config says: ``exact`` or ``fast``.
+
+        Raises:
+            UsageError: there is no such decoder.
+            ConfigError: ``fast``, and the test pipeline does not resize what it loads.
+        """
+        from fldet.config.decoder import with_decoder
+
+        self.pipeline = with_decoder(self.pipeline, decoder)
+        self._load, self._transform = _build_pipeline(self.pipeline)
+
     def faster(self) -> "Detector":
         """Returns this detector with an optimized copy of its model, if there can be one.
 

@@ -213,12 +213,18 @@ def load_detector(
     agnostic_nms: bool,
     engine: str | None,
     precision: str | None,
+    decoder: str | None,
 ) -> ImageDetector:
     """Returns what finds objects in the views of each image; torch is imported where it takes part.
 
     See ``Detector.load`` for the rest, and for the errors.
     """
-    needs_torch = views or agnostic_nms or precision not in (None, "fp32")
+    if views and decoder == "fast":
+        raise UsageError(
+            "--decoder fast leaves out pixels that slices and other scales need",
+            expected="neither --slice nor --tta with it",
+        )
+    needs_torch = views or agnostic_nms or decoder or precision not in (None, "fp32")
     plain = None if needs_torch else load_plain(checkpoint, device, engine)
     if plain is not None:
         return plain
@@ -231,6 +237,8 @@ def load_detector(
         engine=engine,
         precision=precision,
     )
+    if decoder:
+        detector.use_decoder(decoder)
     return detector.looking_at(views) if views else detector
 
 

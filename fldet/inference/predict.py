@@ -91,6 +91,7 @@ def predict(
     device: str = "auto",
     engine: str | None = None,
     precision: str | None = None,
+    decoder: str | None = None,
     launcher: str = "none",
     trust_checkpoint: bool = False,
     agnostic_nms: bool = False,
@@ -119,6 +120,7 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         engine: what runs an ONNX file: see ``Detector.load``.
         precision: ``fp32`` or ``bf16``: see ``Detector.load``.
+        decoder: ``fast`` or ``exact``: see ``Detector.use_decoder``; None is as the config says.
         launcher: see ``fldet.processes.adopt_launcher``.
         trust_checkpoint: see ``Detector.load``.
         agnostic_nms: see ``Detector.load``.
@@ -141,6 +143,7 @@ def predict(
         agnostic_nms=agnostic_nms,
         engine=engine,
         precision=precision,
+        decoder=decoder,
     )
     detector.use_thresholds(thresholds)
     if score_thr is None and detector.thresholds is None:
@@ -151,6 +154,7 @@ def predict(
             settings = _settings(checkpoint, detector, score_thr)
             settings |= {"agnostic_nms": True} if agnostic_nms else {}
             settings |= {"precision": precision} if precision == "bf16" else {}
+            settings |= {"decoder": decoder} if decoder == "fast" else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         kept = detector.thresholds if score_thr is None else score_thr

@@ -49,7 +49,7 @@ class DetectorOfViews(ImageDetector):
 
     def __init__(self, detector: Detector, views: Views) -> None:
         self.views = views
-        self.detector = detector = detector.faster()
+        self.detector = detector = detector.faster().rescaled(1.0)
         self.classes, self.device = detector.classes, detector.device
         self.thresholds = detector.thresholds
         others = {scale: detector.rescaled(scale) for scale in views.all_scales if scale != 1}

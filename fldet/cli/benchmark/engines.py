@@ -64,8 +64,9 @@ def engines(
 ) -> None:
     """Measure milliseconds and AP of a model by engine and precision.
 
-    On the CPU. All take turns on the same test images, each from loaded pixels to boxes. What fails is named
-    and the others go on; the exit code is 1 then. fldet benchmark table --engines is another name.
+    On the CPU. All take turns on the same test images, each from loaded pixels to boxes. What fails
+    is named and the others go on; the exit code is 1 then. fldet benchmark table --engines is
+    another name.
     """
     timing.require_new(out)
     from fldet.checkpoints.paths import require_checkpoints

@@ -144,14 +144,23 @@ def seen_in(view: View, boxes: Any, scores: Any, labels: Any) -> "Seen":
     return Seen(view.region, view.is_slice, boxes + np.array([x, y, x, y]), scores, labels)
 
 
+def decoded_in_full(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the steps of a pipeline in which ``LoadImage`` decodes all pixels."""
+    of_parts = {"largest", "keep_ratio"}
+    return [
+        {key: step[key] for key in step if "largest" not in step or key not in of_parts}
+        for step in pipeline
+    ]
+
+
 def rescaled(pipeline: Sequence[Mapping[str, Any]], scale: float) -> list[dict[str, Any]]:
-    """Returns the steps of a test pipeline that resizes to another size.
+    """Returns the steps of a test pipeline that resizes to another size, of images in full.
 
     Raises:
         ConfigError: it has no ``Resize`` with a ``scale`` that keeps the ratio: what warps all
             images to one size is for a network of that size.
     """
-    steps = [dict(step) for step in pipeline]
+    steps = decoded_in_full(pipeline)
     if scale == 1:
         return steps
     resizes = [step for step in steps if str(step.get("type")).rpartition(".")[2] == "Resize"]
@@ -173,7 +182,7 @@ def pipeline_of_views(pipeline: Sequence[Mapping[str, Any]], views: Views) -> li
     Raises:
         ConfigError: it does not begin by loading an image.
     """
-    load, *steps = [dict(step) for step in pipeline]
+    load, *steps = decoded_in_full(pipeline)
     if "LoadImage" not in str(load.get("type")):
         raise ConfigError(
             f"the test pipeline begins with {load.get('type')}",
