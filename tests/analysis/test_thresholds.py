@@ -1,12 +1,14 @@
 """Thresholds of classes: worked by hand, out of folds, as a command, and used by a detector."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from fldet.analysis.thresholds import compute
 from fldet.analysis.thresholds.analyze import analyze_thresholds
-from fldet.analysis.thresholds.compute import Aim, find_thresholds
+from fldet.analysis.thresholds.compute import SHARED, Aim, find_thresholds
 from fldet.analysis.thresholds.result import load
 from fldet.data.folds.files import Folds, write_folds
 from fldet.errors import DataError, UsageError
@@ -135,6 +137,58 @@ def test_folds_give_the_interval_and_what_held_out_images_say():
     assert 0.75 < found.classes["cat"].low <= found.classes["cat"].high < 0.81
     assert 0.25 < found.classes["dog"].low <= found.classes["dog"].high < 0.31
     assert found.held_out.per_class > 0.98 > 0.85 > found.held_out.single
+
+
+def alike(seed):
+    """Three classes of few objects in three folds, whose scores mean the same by chance alone."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for image in range(9):
+        for label in range(3):
+            rows += [(0.2 + 0.6 * rng.random(), 1, image, label) for _ in range(2)]
+            rows += [(0.6 * rng.random(), 0, image, label) for _ in range(3)]
+    folds = {image: 1 + image % 3 for image in range(9)}
+    return scene(rows, images=9, objects=3, names=("cat", "dog", "cow"), folds=folds)
+
+
+def test_classes_share_a_threshold_where_that_served_the_folds_better():
+    found = [find_thresholds(alike(seed), Aim()) for seed in range(12)]
+    shared = [one for one in found if one.classes["cat"].remark == SHARED]
+    assert 0 < len(shared) < len(found)
+    for one in shared:
+        assert {each.score for each in one.classes.values()} == {one.single}
+        assert {each.remark for each in one.classes.values()} == {SHARED}
+        low, high = one.classes["cat"].low, one.classes["cat"].high
+        assert low <= high
+        assert (low, high) == (one.classes["dog"].low, one.classes["dog"].high)
+    by_hand = shared[0].classes["cat"]
+    scores, right = zip(
+        *(
+            (row["score"], row["bbox"][0] != 500.0)
+            for row in alike(found.index(shared[0])).detections
+            if row["category_id"] == 0
+        ),
+        strict=True,
+    )
+    kept = np.array(scores) >= by_hand.score
+    assert by_hand.precision == pytest.approx(np.array(right)[kept].mean())
+    assert by_hand.recall == pytest.approx(np.array(right)[kept].sum() / by_hand.objects)
+
+
+def test_on_average_the_choice_is_better_than_thresholds_of_the_classes(monkeypatch):
+    scenes = [alike(seed) for seed in range(12)]
+    chosen = [find_thresholds(one, Aim()).held_out.per_class for one in scenes]
+    monkeypatch.setattr(compute, "_is_better_by_class", lambda *_: True)
+    own = [find_thresholds(one, Aim()).held_out.per_class for one in scenes]
+    assert np.mean(chosen) > np.mean(own)
+
+
+def test_two_folds_have_nothing_to_choose_the_way_by():
+    """Each could ask one other alone; so the held-out figure is that of their own thresholds."""
+    detected = alike(0)
+    folds = {image: 1 + image % 2 for image in range(9)}
+    found = find_thresholds(dataclasses.replace(detected, fold_of_image=folds), Aim())
+    assert found.held_out.per_class != found.held_out.single
 
 
 def test_nothing_to_choose_from_is_an_error():

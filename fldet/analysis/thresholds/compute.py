@@ -15,6 +15,7 @@ SAMPLES = 200  # of the images, for the interval of one set
 PERCENTILES = (5, 95)
 MOST_POINTS = 200  # of a curve in the file
 ADDED = 10  # objects, found as those of the mean class, that each class has besides its own
+SHARED = "one threshold for all classes: scores of their own served the folds less well"
 _TIE = 1e-12  # a difference of F1 that is rounding
 
 
@@ -79,7 +80,8 @@ def find_thresholds(detected: Detected, aim: Aim, *, iou: float = 0.5) -> Thresh
 
     F1 of few objects says little. So what is largest at the threshold of a class is F1 of its own
     objects and of ``ADDED`` more, found as those of the mean class. A class without objects or
-    detections gets the best threshold for all classes together.
+    detections gets the best threshold for all classes together, and so do all of them where that
+    has served the folds better: each with what the others chose.
 
     Args:
         detected: detections, truth, and folds where there are some.
@@ -95,11 +97,12 @@ def find_thresholds(detected: Detected, aim: Aim, *, iou: float = 0.5) -> Thresh
         raise DataError("no class has both objects and detections", expected="at least one")
     folds = list(_folds(detected))
     mean = _mean_f1(ranked)
+    is_shared = aim.figure == "f1" and not _is_better_by_class(ranked, folds)
     means = [_mean_f1([one.part(images) for one in ranked]) for images in folds]
     classes, curves = {}, {}
     for name, one in zip(truth.categories.values(), ranked, strict=True):
         parts = [(one.part(images), of_fold) for images, of_fold in zip(folds, means, strict=True)]
-        classes[name] = _of_class(one, aim, mean, parts, len(truth.images))
+        classes[name] = _of_class(one, aim, mean, parts, len(truth.images), is_shared=is_shared)
         curves[name] = _thinned(_curve(one))
     return ThresholdAnalysis(
         classes=classes,
@@ -141,10 +144,20 @@ def _folds(detected: Detected) -> Iterator[Bools]:
 
 
 def _of_class(
-    one: _Ranked, aim: Aim, mean: _Mean, folds: list[tuple[_Ranked, _Mean]], num_images: int
+    one: _Ranked,
+    aim: Aim,
+    mean: _Mean,
+    folds: list[tuple[_Ranked, _Mean]],
+    num_images: int,
+    *,
+    is_shared: bool,
 ) -> ClassThreshold:
     curve = _curve(one)
-    if not len(curve.score) or not len(one.object_image):
+    if is_shared and len(curve.score) and len(one.object_image):
+        figures, score = _figures_at(one, mean.best), mean.best
+        bests = [of_fold.best for _, of_fold in folds]
+        low, high, remark = min(bests), max(bests), SHARED
+    elif not len(curve.score) or not len(one.object_image):
         what = "no objects" if len(curve.score) else "no detections"
         figures, score = (nan, nan, nan), mean.best
         low, high, remark = nan, nan, f"{what}: the best threshold for all classes"
@@ -219,6 +232,13 @@ def _range_of_samples(
 # --- one threshold for all classes ---------------------------------------------------------------
 
 
+def _figures_at(one: _Ranked, score: float) -> tuple[float, float, float]:
+    """Returns precision, recall and F1 of a class at a threshold."""
+    count = int(np.searchsorted(-one.score, -score, side="right"))
+    right, objects = int(one.correct[:count].sum()), len(one.object_image)
+    return right / max(1, count), right / objects, 2 * right / (count + objects)
+
+
 def _f1_at(one: _Ranked, scores: Floats) -> Floats:
     """Returns the (S,) F1 at thresholds (S,)."""
     count = np.searchsorted(-one.score, -scores, side="right")
@@ -233,22 +253,53 @@ def _mean_f1(ranked: list[_Ranked]) -> _Mean:
 
 
 def _held_out(ranked: list[_Ranked], folds: list[Bools]) -> HeldOut:
-    """Returns F1 of each fold with thresholds of the others: per class, and one for all."""
+    """Returns F1 of each fold with thresholds of the others: as they choose them, and one for all.
+
+    They choose between a threshold for each class and one for all as the whole does, by themselves.
+    """
     own, shared = [], []
     for fold in folds:
         others = [one.part(~fold) for one in ranked]
-        mean = _mean_f1(others)
-        for one, there in zip(ranked, others, strict=True):
-            here = one.part(fold)
-            if not len(here.object_image):
-                continue
-            score = mean.best
-            if len(there.score) and len(there.object_image):
-                curve = _curve(there)
-                score = curve.score[_choose(curve, Aim(), len(there.object_image), mean)[0]]
-            own.append(_f1_at(here, np.array([score]))[0])
-            shared.append(_f1_at(here, np.array([mean.best]))[0])
+        rest = [images for images in folds if images is not fold]
+        of_fold = _f1_by_class(ranked, others, fold)
+        shared += of_fold[1]
+        own += of_fold[0] if _is_better_by_class(others, rest) else of_fold[1]
     return HeldOut(float(np.mean(own)), float(np.mean(shared)))
+
+
+def _is_better_by_class(ranked: list[_Ranked], folds: list[Bools]) -> bool:
+    """Returns whether thresholds of the classes serve each fold as well as one, or that is open.
+
+    Each fold has those of the others; with less than two there is nothing to choose by.
+    """
+    own, shared = [], []
+    for fold in folds if len(folds) > 1 else ():
+        others = [
+            one.part(np.logical_or.reduce([f for f in folds if f is not fold])) for one in ranked
+        ]
+        of_fold = _f1_by_class(ranked, others, fold)
+        own += of_fold[0]
+        shared += of_fold[1]
+    return not own or bool(np.mean(own) >= np.mean(shared) - _TIE)
+
+
+def _f1_by_class(
+    ranked: list[_Ranked], others: list[_Ranked], fold: Bools
+) -> tuple[list[float], list[float]]:
+    """Returns F1 of the classes in a fold with the thresholds of others: of each class, and one."""
+    own, shared = [], []
+    mean = _mean_f1(others)
+    for one, there in zip(ranked, others, strict=True):
+        here = one.part(fold)
+        if not len(here.object_image):
+            continue
+        score = mean.best
+        if len(there.score) and len(there.object_image):
+            curve = _curve(there)
+            score = curve.score[_choose(curve, Aim(), len(there.object_image), mean)[0]]
+        own.append(float(_f1_at(here, np.array([score]))[0]))
+        shared.append(float(_f1_at(here, np.array([mean.best]))[0]))
+    return own, shared
 
 
 def _thinned(curve: _Curve) -> tuple[tuple[float, float, float, float], ...]:

@@ -32,7 +32,7 @@ class ClassThreshold:
 class HeldOut:
     """F1 of each fold with thresholds chosen on the others: the mean over classes and folds."""
 
-    per_class: float  # with a threshold of each class, in [0, 1]
+    per_class: float  # with a threshold of each class where they would choose that, in [0, 1]
     single: float  # with the best one for all classes
 
 

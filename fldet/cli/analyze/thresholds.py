@@ -96,12 +96,12 @@ def threshold_text(analysis: "ThresholdAnalysis", files: list[Path]) -> str:
             "",
             table(header, rows),
             f"from, to: {analysis.interval}",
-            *(f"{name}: {one.remark}" for name, one in analysis.classes.items() if one.remark),
+            *_remarks(analysis),
             f"best single score for all classes: {analysis.single:.3f}",
             *(
                 [
-                    f"mean F1 of held-out folds: {cell(held_out.per_class)} with a score for each "
-                    f"class, {cell(held_out.single)} with a single one"
+                    f"mean F1 of held-out folds: {cell(held_out.per_class)} with scores that the "
+                    f"others chose so, {cell(held_out.single)} with a single one"
                 ]
                 if held_out
                 else []
@@ -110,3 +110,11 @@ def threshold_text(analysis: "ThresholdAnalysis", files: list[Path]) -> str:
             *(f"written  {path}" for path in files),
         ]
     )
+
+
+def _remarks(analysis: "ThresholdAnalysis") -> list[str]:
+    """Returns each remark once, with the classes that it is about."""
+    classes: dict[str, list[str]] = {}
+    for name, one in analysis.classes.items():
+        classes.setdefault(one.remark, []).append(name)
+    return [f"{', '.join(names)}: {remark}" for remark, names in classes.items() if remark]
