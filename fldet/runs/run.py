@@ -24,7 +24,7 @@ LOG = "log.txt"
 TIMING = "timing"  # the name of the step
 OF_CLASS = "AP of "  # before the name of a class, its AP among what ``result_of`` returns
 
-# Options that runs of 0.2.0 were begun without, and the value by which a config is the same as theirs.
+# Options that runs of 0.2.0 were begun without, with the value by which a config is as theirs.
 YOUNGER = {"decoder": "exact"}
 
 State = Literal["waiting", "done", "diverged", "failed"]
