@@ -92,7 +92,9 @@ def engine_table(
         failed = []
         for pair in pairs:
             try:
-                models[pair] = made.model(*pair)
+                model: Any = made.model(*pair)
+                model.test_step(next(images_of_the_test(loaded.cfg)))
+                models[pair] = model
             except FldetError as error:
                 hint = f"; {error.hint}" if error.hint else ""
                 failed.append(EngineRow(*pair, error=error.message + hint))

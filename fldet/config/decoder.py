@@ -6,6 +6,7 @@ leave most of its pixels out.
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from fldet.config.augment import is_pair
@@ -13,6 +14,7 @@ from fldet.config.bounds import DECODERS
 from fldet.data.slicing.views import decoded_in_full
 from fldet.errors import ConfigError, UsageError
 
+_REPLACED = {"Resize", "fldet.Resize", "mmdet.Resize"}  # by fldet.Resize, which makes equal sizes
 _BEFORE = {"LoadAnnotations", "PhotoMetricDistortion"}  # they look at no size of the image
 
 
@@ -53,9 +55,13 @@ def _largest(name: str, step: Mapping[str, Any]) -> tuple[tuple[int, int], bool]
         ratio = max(step.get("ratio_range", (0.1, 2.0)))
     elif name not in ("Resize", "RandomResize", "RandomChoiceResize"):
         return None
+    if str(step.get("resize_type" if name != "Resize" else "type", "Resize")) not in _REPLACED:
+        return None
     scales = [scales] if is_pair(scales) else scales
     if not (isinstance(scales, (list, tuple)) and scales and all(map(is_pair, scales))):
         return None
+    if name == "RandomResize":  # either side is drawn by itself
+        scales = [tuple(map(max, zip(*scales, strict=True)))]
     long = max(max(one) for one in scales) * ratio
     short = max(min(one) for one in scales) * ratio
-    return (round(long + 0.5), round(short + 0.5)), bool(step.get("keep_ratio", False))
+    return (ceil(long), ceil(short)), bool(step.get("keep_ratio", False))

@@ -73,8 +73,7 @@ def prepare_config(
             _read_with_names(dataset.get("pipeline"))
     if "train" in phases:
         _set_training_data(cfg)
-    if cfg.get("decoder", "exact") != "exact":
-        _set_decoder(cfg)
+    _set_decoder(cfg)
     for phase in ("val", "test"):
         _set_truth(cfg, phase)
     if "val" in phases:
@@ -198,13 +197,19 @@ def _read_with_names(pipeline: Any) -> None:
 
 
 def _set_decoder(cfg: Config) -> None:
-    """Has the pipelines of all data sets of ours decode images as ``decoder`` says."""
-    from fldet.config.decoder import with_decoder
+    """Has the pipelines of all data sets of ours decode images as ``decoder`` says.
 
+    A config without that line, as that of a packaged model, goes on as its pipelines are.
+    """
+    decoder = cfg.get("decoder", "fast") or "exact"
     datasets = (dataset for loader in LOADERS for _, dataset in our_datasets(cfg.get(loader)))
     for dataset in {id(one): one for one in datasets}.values():
-        if dataset.get("pipeline"):
-            dataset.pipeline = with_decoder(dataset.pipeline, cfg.decoder)
+        steps = dataset.get("pipeline") or ()
+        is_fast = any("largest" in step for step in steps if isinstance(step, dict))
+        if is_fast or (steps and cfg.get("decoder") == "fast"):
+            from fldet.config.decoder import with_decoder
+
+            dataset.pipeline = with_decoder(steps, decoder)
 
 
 def _set_training_data(cfg: Config) -> None:

@@ -22,7 +22,7 @@ from fldet.data.image_files import (
     require_whole,
     turned_upright,
 )
-from fldet.errors import BrokenImageError, DataError
+from fldet.errors import BrokenImageError, ConfigError, DataError, shorten
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")
@@ -62,6 +62,14 @@ class LoadImage(LoadImageFromFile):
         self, largest: Sequence[int] | None = None, keep_ratio: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if largest is not None and not (
+            isinstance(largest, (list, tuple))
+            and len(largest) == 2
+            and all(type(side) is int and side > 0 for side in largest)
+        ):
+            raise ConfigError(
+                f"largest of LoadImage is {shorten(largest)}", expected="two numbers of pixels"
+            )
         self.largest = largest
         self.keep_ratio = keep_ratio
 

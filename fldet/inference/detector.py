@@ -30,6 +30,7 @@ from fldet.checkpoints.stored_config import (
     stored_config,
 )
 from fldet.config.check import validate
+from fldet.config.decoder import with_decoder
 from fldet.config.load import load_config
 from fldet.config.nms import suppress_across_classes
 from fldet.config.prepare import prepare_config
@@ -86,6 +87,8 @@ class Detector(ImageDetector):
     ) -> None:
         self.model = model
         self.pipeline = [dict(step) for step in pipeline]
+        if any("largest" in step for step in self.pipeline):  # what follows is as that needs it
+            self.pipeline = with_decoder(self.pipeline, "fast")
         self.classes = classes
         self.device = device
         self.use_thresholds(thresholds)
@@ -250,8 +253,6 @@ class Detector(ImageDetector):
             UsageError: there is no such decoder.
             ConfigError: ``fast``, and the test pipeline does not resize what it loads.
         """
-        from fldet.config.decoder import with_decoder
-
         self.pipeline = with_decoder(self.pipeline, decoder)
         self._load, self._transform = _build_pipeline(self.pipeline)
 

@@ -154,7 +154,8 @@ def predict(
             settings = _settings(checkpoint, detector, score_thr)
             settings |= {"agnostic_nms": True} if agnostic_nms else {}
             settings |= {"precision": precision} if precision == "bf16" else {}
-            settings |= {"decoder": decoder} if decoder == "fast" else {}
+            steps: Any = getattr(detector, "pipeline", ({},))
+            settings |= {"decoder": "fast"} if "largest" in steps[0] else {}
             out = held.enter_context(_claimed(out, settings, resume, overwrite))
         out = _shared(out, place)
         kept = detector.thresholds if score_thr is None else score_thr

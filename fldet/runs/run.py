@@ -124,7 +124,8 @@ def digest_of(run: Run) -> str:
 def digest(cfg: Config) -> str:
     """Returns 16 hexadecimal digits that stand for all of a resolved config."""
     values = to_plain(cfg)
-    kept = {key: values[key] for key in values if key not in YOUNGER or values[key] != YOUNGER[key]}
+    off = {key for key in YOUNGER if values.get(key) in (None, YOUNGER[key])}
+    kept = {key: values[key] for key in values.keys() - off}
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from fldet.cli.benchmark import in_present_words
 from fldet.cli.benchmark.text import describe_engines
 from fldet.cli.main import app, expand_lists
 from fldet.engine.test import test as run_test
-from fldet.errors import UnavailableError, UsageError
+from fldet.errors import CheckpointError, UnavailableError, UsageError
 
 TABLE = EngineTable(
     *("best.pth", ()),
@@ -103,6 +104,25 @@ def test_what_fails_is_a_row_and_the_others_go_on(tiny_run, monkeypatch):
     assert (good.engine, good.error, found.tested_images) == ("torch", "", 2)
     assert {one.error for one in failed} == {"no onnx; pip install it"}
     assert [one.engine for one in failed] == ["onnxruntime", "onnxruntime", "openvino", "openvino"]
+
+
+def test_an_engine_that_fails_at_work_is_a_row_too(tiny_run, monkeypatch):
+    def fail(_):
+        raise CheckpointError("no kernel")
+
+    monkeypatch.setattr(module, "optimized", lambda *_, **__: SimpleNamespace(test_step=fail))
+    found = engine_table(
+        *tiny_run,
+        engines=["torch"],
+        precisions=["fp32"],
+        num_images=1,
+        max_images=2,
+        against="mmdet",
+    )
+    assert [(one.engine, one.error) for one in found.rows] == [
+        ("mmdet", ""),
+        ("torch", "no kernel"),
+    ]
 
 
 def test_precisions_left_out_are_those_of_the_processor(tiny_run, monkeypatch):

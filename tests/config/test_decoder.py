@@ -155,6 +155,8 @@ def test_a_size_that_is_not_the_annotated_one_is_still_an_error(tmp_path):
         [LOAD, {"type": "Resize", "scale_factor": 0.5}],
         [LOAD, {"type": "Resize", "scale": 100}],
         [LOAD, BOXES, {"type": "RandomFlip", "prob": 0.5}, resize(9, 9)],
+        [LOAD, {"type": "RandomChoiceResize", "scales": [(9, 9)], "resize_type": "FixShapeResize"}],
+        [LOAD, {"type": "mmcv.Resize", "scale": (9, 9)}],
         [LOAD, {"type": "Pad", "size_divisor": 32}, resize(9, 9)],
         [{"type": "LoadImageFromNDArray"}, resize(9, 9)],
         [resize(9, 9), LOAD],
@@ -164,6 +166,50 @@ def test_a_pipeline_that_needs_all_pixels_is_refused(pipeline):
     with pytest.raises(ConfigError, match="decoder = 'fast': this pipeline has"):
         with_decoder(pipeline, "fast")
     assert with_decoder(pipeline, "exact") == pipeline
+
+
+@pytest.mark.parametrize(
+    ("last", "largest"),
+    [
+        (resize(1333, 800), (1333, 800)),
+        (resize(800, 1333), (1333, 800)),
+        ({"type": "RandomResize", "scale": (100, 50), "ratio_range": (0.5, 1.11)}, (112, 56)),
+        ({"type": "RandomResize", "scale": [(400, 100), (100, 400)]}, (400, 400)),
+        ({"type": "RandomResize", "scale": [(1333, 640), (1333, 800)]}, (1333, 800)),
+        ({"type": "RandomChoiceResize", "scales": [(400, 100), (100, 400)]}, (400, 100)),
+    ],
+)
+def test_the_largest_size_that_can_be_drawn(last, largest):
+    assert with_decoder([LOAD, last], "fast")[0]["largest"] == largest
+
+
+@pytest.mark.parametrize("overrides", [["decoder=exact"], ["decoder=None"]])
+def test_a_saved_config_can_take_it_back(tiny_config, tmp_path, resizing, overrides):
+    saved = tmp_path / "saved.py"
+    resolved = prepare_config(load_config(tiny_config, resizing), phases=("train", "val"))
+    saved.write_text(format_config(resolved))
+    again = prepare_config(load_config(saved, overrides), phases=("train", "val"))
+    for name in ("train_dataloader", "val_dataloader"):
+        assert "largest" not in again[name].dataset.pipeline[0]
+
+
+def test_another_scale_of_a_saved_config_has_another_largest(tiny_config, tmp_path, resizing):
+    """With the line, and without as in a packaged model."""
+    resolved = prepare_config(load_config(tiny_config, resizing), phases=("train", "val"))
+    for drop in (False, True):
+        saved = tmp_path / f"saved_{drop}.py"
+        if drop:
+            resolved.pop("decoder")
+        saved.write_text(format_config(resolved))
+        changes = {"val_dataloader.dataset.pipeline.1.scale": (400, 400)}
+        again = prepare_config(load_config(saved, changes), phases=("train", "val"))
+        assert again.val_dataloader.dataset.pipeline[0]["largest"] == (400, 400)
+
+
+@pytest.mark.parametrize("largest", [(0, 0), "abc", (96,), -1, (-5, 5)])
+def test_a_largest_that_is_none_is_refused(largest):
+    with pytest.raises(ConfigError, match="largest of LoadImage"):
+        TRANSFORMS.build({"type": "fldet.LoadImageFromFile", "largest": largest})
 
 
 def test_exact_takes_it_back_and_so_do_views():
