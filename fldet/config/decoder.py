@@ -1,6 +1,6 @@
 """The line ``decoder``: JPEGs decoded at a half, a quarter or an eighth of their sides.
 
-That is done where all that a pipeline makes of an image is smaller still. It takes about half the
+That is done where all that a pipeline makes of an image is smaller still. It takes less
 time, and other pixels come out: a part of the picture is averaged, where ``Resize`` alone would
 leave most of its pixels out.
 """
