@@ -46,6 +46,11 @@ ONE_LINE = {
         "0.1",
         "images of rare classes more often: [own data](own-data.md#rare-classes)",
     ),
+    "decoder": (
+        "'fast'",
+        "large JPEGs decoded at a part of their size: "
+        "[large photographs](faster-training.md#large-photographs)",
+    ),
     "skip_nonfinite": (
         "3",
         "batches whose loss is not finite are passed over: [reliability](reliability.md#runs)",
