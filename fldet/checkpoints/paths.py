@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fldet.data.folds.files import is_folder_of_folds, read_folds, work_dir_of_fold
-from fldet.errors import CheckpointError
+from fldet.errors import CheckpointError, UsageError
 from fldet.files import PACKAGED_WEIGHTS, is_model_folder
 
 EXPORTED = (".onnx", ".torchscript")
@@ -33,6 +33,23 @@ def require_checkpoints(path: Path) -> None:
     """
     for file in checkpoints_of(path):
         require_file(file)
+
+
+def checkpoint_of(config: str, checkpoint: Path | None, command: str) -> Path:
+    """Returns the checkpoint that a command was given, else its config, which is a work dir then.
+
+    Raises:
+        UsageError: there is neither.
+        CheckpointError: it does not lead to files.
+    """
+    if checkpoint is None and not Path(config).is_dir():
+        raise UsageError(
+            f"fldet {command} {config}: no checkpoint",
+            expected="a .pth file or a work dir behind the config, or the work dir alone",
+        )
+    found = checkpoint or Path(config)
+    require_checkpoints(found)
+    return found
 
 
 def resolve_checkpoint(path: Path) -> Path:

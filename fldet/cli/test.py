@@ -94,19 +94,14 @@ def test(
     quiet: options.Quiet = False,
 ) -> None:
     """Test a model: COCO or VOC figures, AP of each class, pictures."""
-    from fldet.checkpoints.paths import EXPORTED, require_checkpoints
+    from fldet.checkpoints.paths import EXPORTED, checkpoint_of
     from fldet.config.load import load_config
     from fldet.files import is_model_folder
 
     packaged = is_model_folder(Path(config))
     if not packaged:
         cfg = load_config(config, cfg_options or ())
-    if checkpoint is None and not Path(config).is_dir():
-        raise UsageError(
-            f"fldet test {config}: no checkpoint",
-            expected="a .pth file or a work dir behind the config, or the work dir alone",
-        )
-    require_checkpoints(checkpoint or Path(config))
+    checkpoint = checkpoint_of(config, checkpoint, "test")
     with loading(f"test {config}"):
         from fldet.checkpoints.model import load_test_config
         from fldet.data.slicing.views import parse_views
@@ -119,7 +114,6 @@ def test(
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
     if Path(config).is_dir():  # which may have moved since the config was written
         work_dir = work_dir or Path(config) / "test"
-    checkpoint = checkpoint or Path(config)
     if gpus > 1:
         if compare:
             raise UsageError("--compare runs in one process", expected="no --gpus, no --launcher")

@@ -9,7 +9,6 @@ from fldet.cli import options
 from fldet.cli.benchmark import options as timing
 from fldet.cli.benchmark.text import describe_engines
 from fldet.cli.output import Output, command, loading, note
-from fldet.errors import UsageError
 
 EXAMPLES = """
   fldet benchmark engines work_dirs/mine --calibrate data/images
@@ -69,14 +68,9 @@ def engines(
     another name.
     """
     timing.require_new(out)
-    from fldet.checkpoints.paths import require_checkpoints
+    from fldet.checkpoints.paths import checkpoint_of
 
-    if checkpoint is None and not Path(config).is_dir():
-        raise UsageError(
-            f"fldet benchmark engines {config}: no checkpoint",
-            expected="a .pth file or a work dir behind the config, or the work dir alone",
-        )
-    require_checkpoints(checkpoint or Path(config))
+    checkpoint = checkpoint_of(config, checkpoint, "benchmark engines")
     with loading(f"benchmark engines {config}"):
         from fldet.benchmark.engines import OFFERED, engine_table
         from fldet.benchmark.files import write_speed
@@ -84,7 +78,7 @@ def engines(
 
     result = engine_table(
         load_test_config(config, cfg_options or ()),
-        checkpoint or Path(config),
+        checkpoint,
         engines=engines or tuple(OFFERED),
         precisions=precisions,
         calibrate=calibrate,
