@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def open_engine(
 
 
 def _open_openvino(path: Path, data: bytes, threads: int, precision: str) -> tuple[RunArrays, str]:
-    openvino = _import_openvino()
+    core = _openvino_core()
     text = _text(
         _session(path, data, "cpu", threads, optimized=False)
     )  # OpenVINO drops the metadata
@@ -83,7 +84,6 @@ def _open_openvino(path: Path, data: bytes, threads: int, precision: str) -> tup
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
     try:
-        core = openvino.Core()
         request = core.compile_model(core.read_model(data), "CPU", settings).create_infer_request()
     except Exception as error:  # its errors have no common parent
         raise unreadable(path, error) from error
@@ -94,6 +94,18 @@ def _open_openvino(path: Path, data: bytes, threads: int, precision: str) -> tup
         return [np.array(one.data) for one in request.output_tensors]
 
     return _explained(run, path), text
+
+
+@cache
+def _openvino_core() -> Any:
+    """Returns OpenVINO, which is opened once and closed by the end of the process.
+
+    With its first model it gives the running thread a stack for signal handlers, and frees it when
+    it is closed. Closed by another thread, it leaves the first one with the address of a stack that
+    is gone, and the next signal that has a handler, such as the end of a loader process, ends the
+    process without a word (OpenVINO 2026.4).
+    """
+    return _import_openvino().Core()
 
 
 def _import_openvino() -> Any:

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -231,6 +232,7 @@ def test_a_checkpoint_without_images_to_test_on_leaves_no_file(work_dir, images,
 def test_openvino_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "import_module", lambda name: __import__("no_such_" + name))
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.setattr(engines, "_openvino_core", engines._openvino_core.__wrapped__)
     (tmp_path / "x.onnx").write_bytes(b"x")
     with pytest.raises(UnavailableError, match="openvino") as raised:
         open_engine(tmp_path / "x.onnx", "openvino")
@@ -249,6 +251,67 @@ def test_openvino_reports_nothing_to_its_makers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\nTrue False\n"
+
+
+LIVES = {
+    "dropped by its own thread": ("load()", "drop()"),
+    "dropped by another thread": ("load()", "elsewhere(drop)"),
+    "loaded by another thread": ("elsewhere(load)", "drop()"),
+    "never used by the first thread": ("elsewhere(load)", "elsewhere(drop)"),
+    "two, the first dropped by another thread": ("load(); load()", "elsewhere(kept.pop); drop()"),
+    "collected by another thread": ("load(); kept.append(kept)", "forget(); elsewhere(gc.collect)"),
+    "kept to the end": ("load()", ""),
+}
+
+
+@needs_openvino
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="a child's end is no signal here")
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
+def test_signals_find_their_stack_once_openvino_is_gone(tmp_path, life):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    one = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [one("x", onnx.TensorProto.FLOAT, [1, 4])],
+        [one("y", onnx.TensorProto.FLOAT, [1, 4])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    model.metadata_props.add(key="fldet", value="{}")
+    onnx.save(model, tmp_path / "relu.onnx")
+    loaded, dropped = life
+    code = f"""
+import gc, signal, subprocess, sys, threading
+from pathlib import Path
+import numpy as np
+from fldet.inference.engines import open_engine
+
+kept, seen = [], []
+def load():
+    run, _ = open_engine(Path("relu.onnx"), "openvino", threads=1)
+    run({{"x": np.ones((1, 4), np.float32)}})
+    kept.append(run)
+def drop():
+    kept.clear()
+    gc.collect()
+def forget():
+    global kept
+    kept = None
+def elsewhere(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
+{loaded}
+{dropped}
+subprocess.run([sys.executable, "-S", "-c", ""])
+print(seen)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr
 
 
 @needs_openvino

@@ -90,7 +90,7 @@ def test_onnxruntime_and_torchscript_have_no_bf16(tmp_path, bfloat16):
 def test_openvino_is_told(tmp_path, monkeypatch, precision, hint):
     compiled = mock.MagicMock()
     core = SimpleNamespace(read_model=lambda data: data, compile_model=compiled)
-    monkeypatch.setattr(engines, "_import_openvino", lambda: SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(engines, "_openvino_core", lambda: core)
     monkeypatch.setattr(engines, "_session", mock.MagicMock())
     file = tmp_path / "model.onnx"
     file.write_bytes(b"a model")
