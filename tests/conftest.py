@@ -33,6 +33,7 @@ runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 import cv2
 import numpy as np
 import pytest
+from exports import export_once
 from mmengine.config import Config
 from schema_check import check_output
 
@@ -93,6 +94,17 @@ def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", *command], cwd=source, check=True, timeout=120)
     zipfile.ZipFile(next(folder.glob("*.whl"))).extractall(folder / "installed")
     return folder / "installed"
+
+
+@pytest.fixture(scope="module")
+def exports_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Has equal networks exported once for all tests of a session that ask for this."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    (shared / "exports").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fldet.inference.export._write_onnx", export_once(shared / "exports"))
+        yield
 
 
 @pytest.fixture(name="fldet")

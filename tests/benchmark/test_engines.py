@@ -19,6 +19,7 @@ from fldet.cli.main import app, expand_lists
 from fldet.engine.test import test as run_test
 from fldet.errors import CheckpointError, UnavailableError, UsageError
 
+pytestmark = pytest.mark.usefixtures("exports_once")
 TABLE = EngineTable(
     *("best.pth", ()),
     num_images=5,

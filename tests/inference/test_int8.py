@@ -31,6 +31,7 @@ from fldet.inference.int8 import _inputs, calibration_images, convolutions_in_fl
 from fldet.inference.parity import match
 from fldet.inference.predict import predict
 
+pytestmark = pytest.mark.usefixtures("exports_once")
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="pip install openvino")
 ENGINES = ("onnxruntime", pytest.param("openvino", marks=needs_openvino))
 
@@ -50,7 +51,7 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def files(work_dir, images, tmp_path_factory):
+def files(work_dir, images, tmp_path_factory, exports_once):
     """A model in float32 and in int8, and what the latter cost."""
     needs_onnx()
     folder = tmp_path_factory.mktemp("onnx")

@@ -18,6 +18,7 @@ from fldet.inference.exported import load_exported
 from fldet.inference.predict import predict
 from fldet.models.fast import optimize
 
+pytestmark = pytest.mark.usefixtures("exports_once")
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
 
 
