@@ -96,6 +96,20 @@ def test_equal_scores_cannot_be_parted():
     assert found.classes["cat"].precision == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("rows", "score"),
+    [
+        ([(0.9, 0), (0.7, 0), (0.3, 0)], 0.8),  # all are wrong: as few as possible
+        ([(0.9, 1), (0.8, 0), (0.7, 0), (0.6, 0), (0.5, 0), (0.4, 1)], 0.85),  # F1 2/5 = 4/10
+    ],
+)
+def test_of_equally_good_thresholds_the_highest_is_taken(rows, score):
+    """Also where it is one for all classes, as a class without objects shows."""
+    rows = [(*row, 0, 0) for row in rows]
+    found = find_thresholds(scene([*rows, (0.2, 0, 0, 1)], objects=(4, 0), names="ab"), Aim())
+    assert found.classes["a"].score == found.classes["b"].score == pytest.approx(score)
+
+
 def test_the_iou_counts():
     shifted = scene([(0.9, 1)])
     shifted.detections[0]["bbox"][0] += 3  # IoU 7/13

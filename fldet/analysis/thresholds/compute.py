@@ -67,7 +67,8 @@ class _Mean:
 
     @property
     def best(self) -> float:
-        return float(self.score[np.argmax(self.f1)])
+        """The highest of the thresholds that are equally good, as for a class alone."""
+        return float(self.score[np.flatnonzero(self.f1 >= self.f1.max() * (1 - _TIE))[-1]])
 
     def at(self, scores: Floats) -> Floats:
         """Returns the (T,) F1 at the thresholds (T,), or at the next that is known."""
