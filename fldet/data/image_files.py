@@ -11,7 +11,7 @@ import re
 import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,12 @@ _SIZE_OF_JPEG = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers before heig
 _ORIENTATION = 0x0112  # EXIF
 _MOST_CHUNKS = 10_000  # of a PNG that are looked through for EXIF data
 _TURNED_BY_OPENCV = ("", "JPEG", "MPO", "PNG", "TIFF")
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end).*", re.MULTILINE)
 
 
@@ -249,16 +255,45 @@ def broken(path: str, reason: str) -> BrokenImageError:
     )
 
 
-def decode(data: bytes) -> Image | None:
+def part_of_sides(data: bytes, header: Header, largest: Sequence[int], keep_ratio: bool) -> int:
+    """Returns 2, 4 or 8 if decoding that part of each side is enough, 1 if all pixels are needed.
+
+    Args:
+        data: of the file.
+        header: of the file.
+        largest: (longer, shorter) side in pixels of what is made of the image.
+        keep_ratio: whether that has the ratio of the image; else ``largest`` bounds both sides.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):  # other decoders do not skip
+        return 1
+    short, long = sorted((header.width, header.height))
+    most, least = largest
+    ratio = max(long / most, short / least) if keep_ratio else short / max(most, least)
+    part = next((part for part in (8, 4, 2) if part <= ratio), 1)
+    # Two sides that differ and no longer do: which way it was turned could not be told.
+    return 1 if short != long and -(-short // part) == -(-long // part) else part
+
+
+def whole_shape(shape: Sequence[int], header: Header, part: int) -> tuple[int, int]:
+    """Returns the (height, width) of a whole image, upright, of which a part was decoded."""
+    stored = header.height, header.width
+    if part == 1:
+        return shape[0], shape[1]
+    is_upright = tuple(shape[:2]) == tuple(-(-side // part) for side in stored)
+    return stored if is_upright else stored[::-1]
+
+
+def decode(data: bytes, part: int = 1) -> Image | None:
     """Returns an image as (H, W, 3) uint8 BGR, upright as its EXIF data say; None if it is none.
 
     Grey and CMYK become colours, 16 bits become 8, transparency is dropped. One of more than
-    ``MOST_PIXELS`` is not decoded.
+    ``MOST_PIXELS`` is not decoded. Of a JPEG a ``part`` of the sides, as ``part_of_sides`` gives
+    it, may be decoded.
     """
     header = header_of(data)
     if header.fault:
         return None
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if header.turn > 1 else 0)
+    flags = _REDUCED[part] | (cv2.IMREAD_IGNORE_ORIENTATION if header.turn > 1 else 0)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # no bytes, or more pixels than OpenCV allows

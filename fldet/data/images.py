@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -14,25 +13,22 @@ from mmengine import fileio
 
 from fldet.data.image_files import (
     MEND,
-    Header,
     broken,
+    decode,
     header_of,
     image_bytes,
+    part_of_sides,
     read_lines,
     require_whole,
     turned_upright,
+    whole_shape,
 )
 from fldet.errors import BrokenImageError, ConfigError, DataError, shorten
 from fldet.registry import TRANSFORMS
 
 log = logging.getLogger("fldet")
 
-_JPEG = b"\xff\xd8\xff"
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_USUAL = ("color", "cv2")  # color_type and imdecode_backend that can decode a part of the sides
 
 
 # By the second name MMDetection's DetInferencer finds what it puts its own loader in the place of.
@@ -85,13 +81,13 @@ class LoadImage(LoadImageFromFile):
         header = header_of(data)
         if header.fault:
             raise broken(path, header.fault)
-        part = 1 if "tile" in results else self._part(data, header)
+        part, largest = 1, self.largest
+        if largest and "tile" not in results and (self.color_type, self.imdecode_backend) == _USUAL:
+            part = part_of_sides(data, header, largest, self.keep_ratio)
         image = self._decode(data, path, header.turn, part)
-        height, width = size = image.shape[:2]
+        height, width = size = whole_shape(image.shape, header, part)
         if part > 1:
-            stored = header.height, header.width
-            size = stored if size == tuple(-(-side // part) for side in stored) else stored[::-1]
-            height, width = results["whole_shape"] = size
+            results["whole_shape"] = size
         annotated = results.get("width", width), results.get("height", height)
         annotated = results.get("picture", annotated)
         # Flags that leave the EXIF orientation alone read pixels as they are stored.
@@ -107,18 +103,6 @@ class LoadImage(LoadImageFromFile):
         results["img"] = image.astype("float32") if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = size if part > 1 else image.shape[:2]
         return results
-
-    def _part(self, data: bytes, header: Header) -> int:
-        """Returns 2, 4 or 8 to decode such a part of each side, 1 for all pixels."""
-        as_usual = self.color_type == "color" and self.imdecode_backend == "cv2"
-        if self.largest is None or not as_usual or not data.startswith(_JPEG):
-            return 1
-        short, long = sorted((header.width, header.height))
-        most, least = self.largest
-        ratio = max(long / most, short / least) if self.keep_ratio else short / max(most, least)
-        part = next((part for part in (8, 4, 2) if part <= ratio), 1)
-        # Two sides that differ and no longer do: which way it was turned could not be told.
-        return 1 if short != long and -(-short // part) == -(-long // part) else part
 
     def _read(self, path: str) -> bytes:
         try:
@@ -141,7 +125,7 @@ class LoadImage(LoadImageFromFile):
             flag += "_ignore_orientation"
         try:
             if part > 1:
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[part])
+                image = decode(data, part)
             else:
                 image = mmcv.imfrombytes(data, flag=flag, backend=self.imdecode_backend)
         except MemoryError:

@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fldet.checkpoints.literals import MOST_PIXELS, class_tuple, read_literals
-from fldet.data.image_files import broken, decode, header_of, image_bytes
+from fldet.config.decoder import with_decoder
+from fldet.data.image_files import (
+    broken,
+    decode,
+    header_of,
+    image_bytes,
+    part_of_sides,
+    whole_shape,
+)
 from fldet.data.slicing.views import Views
 from fldet.errors import (
     CheckpointError,
@@ -55,6 +63,8 @@ class Preparation:
     std: npt.NDArray[np.float32]
     to_rgb: bool
     size_divisor: int
+    smallest: int = 0  # side in pixels that is left of a long, thin image
+    largest: tuple[int, int] | None = None  # of ``LoadImage``: a part of a JPEG is enough
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Preparation | None":
@@ -62,13 +72,19 @@ class Preparation:
         match description:
             case {
                 "pipeline": [
-                    {"type": "fldet.LoadImageFromFile", **nothing},
-                    {"type": "Resize", "scale": (int(), int()) as scale, **resize},
+                    {"type": "fldet.LoadImageFromFile", **loading},
+                    {
+                        "type": "Resize" | "fldet.Resize" as resizer,
+                        "scale": (int(), int()) as scale,
+                        **resize,
+                    },
                     *annotations,
                     {"type": "fldet.PackDetInputs"},
                 ],
                 "data_preprocessor": {
-                    "type": "fldet.DetDataPreprocessor",
+                    "type": "DetDataPreprocessor"
+                    | "mmdet.DetDataPreprocessor"
+                    | "fldet.DetDataPreprocessor",
                     "mean": [_, _, _] as mean,
                     "std": [_, _, _] as std,
                     "pad_size_divisor": int(divisor),
@@ -76,7 +92,7 @@ class Preparation:
                 },
             } if (
                 isinstance(scale, tuple)  # a list means something else
-                and not nothing
+                and (not loading or (resizer, loading) == _in_part(scale, resize))
                 and resize.keys() <= {"keep_ratio"}
                 and pixels.keys() <= {"bgr_to_rgb"}
                 and all(one.get("type") == "LoadAnnotations" for one in annotations)
@@ -98,6 +114,8 @@ class Preparation:
             np.asarray(std, np.float32),
             bool(pixels.get("bgr_to_rgb")),
             divisor,
+            int(resizer == "fldet.Resize"),
+            _in_part(scale, resize)[1]["largest"] if loading else None,
         )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -105,7 +123,8 @@ class Preparation:
         if not self.keep_ratio:
             return self.scale
         factor = min(max(self.scale) / max(height, width), min(self.scale) / min(height, width))
-        return int(width * factor + 0.5), int(height * factor + 0.5)
+        sides = int(width * factor + 0.5), int(height * factor + 0.5)
+        return max(self.smallest, sides[0]), max(self.smallest, sides[1])
 
     def batch(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Returns images as (N, 3, H, W), normalized, and padded with zeros."""
@@ -147,8 +166,10 @@ class OnnxDetector(ImageDetector):
         given = image if isinstance(image, np.ndarray) else None
         if given is not None:
             require_pixels(given)
-        pixels = _read(str(image)) if given is None else given
-        height, width = pixels.shape[:2]
+        if given is None:
+            pixels, (height, width) = _read(str(image), self._preparation)
+        else:
+            pixels, (height, width) = given, given.shape[:2]
         new_width, new_height = self._preparation.size(height, width)
         name = "the array" if given is not None else str(image)
         if not 0 < new_width * new_height <= MOST_PIXELS:
@@ -224,8 +245,8 @@ def load_detector(
             "--decoder fast leaves out pixels that slices and other scales need",
             expected="neither --slice nor --tta with it",
         )
-    needs_torch = views or agnostic_nms or decoder or precision not in (None, "fp32")
-    plain = None if needs_torch else load_plain(checkpoint, device, engine)
+    needs_torch = views or agnostic_nms or precision not in (None, "fp32")
+    plain = None if needs_torch else load_plain(checkpoint, device, engine, decoder)
     if plain is not None:
         return plain
     from fldet.inference.detector import Detector
@@ -242,13 +263,15 @@ def load_detector(
     return detector.looking_at(views) if views else detector
 
 
-def load_plain(path: Path, device: str = "auto", engine: str | None = None) -> OnnxDetector | None:
+def load_plain(
+    path: Path, device: str = "auto", engine: str | None = None, decoder: str | None = None
+) -> OnnxDetector | None:
     """Returns the detector in an ONNX file that needs no torch; None for any other model.
 
     Raises:
         CheckpointError: unreadable, or not written by ``fldet export``.
         UnavailableError: the engine is not installed.
-        UsageError: there is no such engine.
+        UsageError: there is no such engine or decoder.
     """
     if path.suffix != ".onnx" or not path.is_file() or device not in ("auto", "cpu"):
         return None
@@ -257,6 +280,9 @@ def load_plain(path: Path, device: str = "auto", engine: str | None = None) -> O
     run, text = open_engine(path, engine)
     values = read_literals(text, path)
     preparation = Preparation.of(values)
+    if preparation and decoder:
+        decoded = {**values, "pipeline": with_decoder(values["pipeline"], decoder)}
+        preparation = Preparation.of(decoded)
     score_thr, classes = values.get("score_thr"), class_tuple(values.get("classes"), path)
     inside = values.get("post_process") == "inside"
     if not (inside and preparation and classes and isinstance(score_thr, (int, float))):
@@ -276,13 +302,21 @@ def thresholds_of(value: Any, classes: tuple[str, ...], path: Path) -> Threshold
         raise CheckpointError(f"{path}: its thresholds: {error.message}") from None
 
 
-def _read(path: str) -> npt.NDArray[np.uint8]:
-    """Returns an image file as (H, W, 3) uint8 BGR, upright."""
+def _in_part(scale: tuple[int, int], resize: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the steps of ``with_decoder``: the resizer, and the options of the loader."""
+    largest = max(scale), min(scale)
+    return "fldet.Resize", {"largest": largest, "keep_ratio": resize.get("keep_ratio", False)}
+
+
+def _read(path: str, preparation: Preparation) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """Returns an image file as (H, W, 3) uint8 BGR, upright, and (height, width) of the whole."""
     if not os.path.isfile(path):
         raise DataError(f"no such image: {path}")
     data = image_bytes(path)
-    fault = header_of(data).fault
-    image = None if fault else decode(data)
+    header, part = header_of(data), 1
+    if preparation.largest:
+        part = part_of_sides(data, header, preparation.largest, preparation.keep_ratio)
+    image = None if header.fault else decode(data, part)
     if image is None:
-        raise broken(path, fault or "not an image that can be decoded")
-    return image
+        raise broken(path, header.fault or "not an image that can be decoded")
+    return image, whole_shape(image.shape, header, part)

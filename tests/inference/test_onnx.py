@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fldet
+from fldet.config.decoder import with_decoder
 from fldet.errors import CheckpointError, DataError, UsageError
 from fldet.inference.detector import Detector
 from fldet.inference.exported import ExportedDetector, as_text
@@ -37,8 +38,15 @@ DESCRIPTION = {
 def changed(part, change):
     """Returns the description with another resizing, or another preparation of pixels."""
     load, resize, *others = DESCRIPTION["pipeline"]
-    if part == "resize":
-        return {**DESCRIPTION, "pipeline": [load, {**resize, **change}, *others]}
+    if part in ("resize", "decoder"):
+        steps = [load, {**resize, **change}, *others]
+        return {
+            **DESCRIPTION,
+            "pipeline": with_decoder(steps, "fast") if part == "decoder" else steps,
+        }
+    if part == "load":
+        steps = with_decoder(DESCRIPTION["pipeline"], "fast")
+        return {**DESCRIPTION, "pipeline": [{**steps[0], **change}, *steps[1:]]}
     return {**DESCRIPTION, part: {**DESCRIPTION[part], **change}}
 
 
@@ -57,6 +65,11 @@ def images(tmp_path_factory):
     turned = Image.fromarray(rng.integers(0, 255, (40, 70, 3), dtype=np.uint8))
     turned.getexif()[0x0112] = 6
     turned.save(folder / "turned.jpg", exif=turned.getexif())
+    large = rng.integers(0, 255, (300, 410, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "large.jpg"), large)
+    turned = Image.fromarray(large)
+    turned.getexif()[0x0112] = 8
+    turned.save(folder / "large_turned.jpg", exif=turned.getexif())
     return sorted(folder.iterdir())
 
 
@@ -78,10 +91,18 @@ def found_boxes(feed):
         ("resize", {}),
         ("resize", {"keep_ratio": False}),
         ("data_preprocessor", {"bgr_to_rgb": False, "pad_size_divisor": 1}),
+        ("data_preprocessor", {"type": "DetDataPreprocessor"}),
+        ("data_preprocessor", {"type": "mmdet.DetDataPreprocessor"}),
+        ("decoder", {}),
+        ("decoder", {"keep_ratio": False}),
     ],
 )
-def test_networks_see_and_return_the_same_bits_as_with_torch(images, part, change):
+def test_networks_see_and_return_the_same_bits_as_with_torch(images, part, change, tmp_path):
     description = changed(part, change)
+    if part == "decoder":
+        noise = np.random.default_rng(2).integers(0, 255, (2, 900, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "long.jpg"), noise)  # of which Resize leaves a row
+        images = [*images, tmp_path / "long.jpg"]
     seen = {"plain": [], "torch": []}
 
     def plain(feed):
@@ -117,7 +138,10 @@ def test_networks_see_and_return_the_same_bits_as_with_torch(images, part, chang
         ("resize", {"interpolation": "nearest"}, "an option that is not known here"),
         ("resize", {"scale": [96, 64]}, "MMDetection takes no list"),
         ("resize", {"scale": (96, 10**6)}, "larger than a stored config may ask for"),
-        ("data_preprocessor", {"type": "DetDataPreprocessor"}, "MMDetection's own"),
+        ("load", {"largest": (48, 32)}, "less than the network sees"),
+        ("load", {"largest": "all"}, "no number of pixels"),
+        ("load", {"to_float32": True}, "an option that is not known here"),
+        ("data_preprocessor", {"type": "theirs.DetDataPreprocessor"}, "of a plug-in"),
         ("data_preprocessor", {"pad_value": 1}, "an option that is not known here"),
         ("data_preprocessor", {"std": [1.0, 0.0, 1.0]}, "divided by nothing"),
         ("data_preprocessor", {"mean": [1.0, float("inf"), 1.0]}, "no number"),
@@ -125,7 +149,7 @@ def test_networks_see_and_return_the_same_bits_as_with_torch(images, part, chang
     ],
 )
 def test_other_preparations_are_left_to_torch(part, change, reason):
-    assert Preparation.of(DESCRIPTION) is not None
+    assert None not in (Preparation.of(DESCRIPTION), Preparation.of(changed("load", {})))
     assert Preparation.of(changed(part, change)) is None, reason
 
 
@@ -183,7 +207,8 @@ def onnx_file(tmp_path_factory):
     return file
 
 
-def test_a_prediction_imports_no_torch(onnx_file, images, tmp_path):
+@pytest.mark.parametrize("decoder", ["exact", "fast"])
+def test_a_prediction_imports_no_torch(onnx_file, images, tmp_path, decoder):
     pytest.importorskip("onnxruntime")
     code = (
         "import sys\nfrom fldet.cli.main import main\n"
@@ -191,7 +216,10 @@ def test_a_prediction_imports_no_torch(onnx_file, images, tmp_path):
         "    print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "predict", onnx_file, images[0].parent, "--out", "found"],
+        [
+            *(sys.executable, "-c", code, "predict", onnx_file, images[0].parent),
+            *("--out", "found", "--decoder", decoder),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -204,7 +232,9 @@ def test_a_prediction_imports_no_torch(onnx_file, images, tmp_path):
     assert not loaded & {"torch", "torchvision", "mmengine", "mmcv", "mmdet", "pycocotools"}
     assert not loaded & {"matplotlib", "scipy", "sympy"}
     lines = (tmp_path / "found" / "predictions.jsonl").read_text().splitlines()
-    expected = Detector.load(onnx_file, device="cpu").predict(images, score_thr=0.3)
+    detector = Detector.load(onnx_file, device="cpu")
+    detector.use_decoder(decoder)
+    expected = detector.predict(images, score_thr=0.3)
     for line, one in zip(map(json.loads, lines), expected, strict=True):
         assert (line["boxes"], line["scores"]) == (one.boxes.tolist(), one.scores.tolist())
 
