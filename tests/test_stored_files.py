@@ -26,6 +26,7 @@ from fldet.analysis.loss_cdf.curves import (
     loss_cdf_of,
     procedure_text,
     read_curves,
+    read_sample,
     write_json,
 )
 from fldet.analysis.speed_accuracy import analyze_speed_accuracy, speed_accuracy
@@ -76,26 +77,32 @@ def places(content, path=()):
         yield from places(content[0], (*path, 0))
 
 
-def mutations(content, values=(*VALUES, KeyError)):
+def at(content, place):
+    """Returns the value at a path of ``places``."""
+    for key in place:
+        content = content[key]
+    return content
+
+
+def replaced(content, place, value):
+    """Returns a copy with another value at one place, or without it where that is ``KeyError``."""
+    if not place:
+        return None if value is KeyError else value
+    copy = json.loads(json.dumps(content))
+    *way, last = place
+    if value is KeyError:
+        del at(copy, way)[last]
+    else:
+        at(copy, way)[last] = value
+    return copy
+
+
+def mutations(content):
     """Yields a description and the text of JSON with one value replaced or left out."""
-    for path in places(content):
-        for value in values:
-            if not path:
-                copy = None if value is KeyError else value
-            else:
-                copy = json.loads(json.dumps(content))
-                *way, last = path
-                inner = copy
-                for key in way:
-                    inner = inner[key]
-                if value is KeyError:
-                    del inner[last]
-                else:
-                    inner[last] = value
-            yield (
-                f"{path}: {shorten(value, 40)}",
-                json.dumps(copy).replace(f'"{DEEP}"', "[" * 200_000),
-            )
+    for place in places(content):
+        for value in (*VALUES, KeyError):
+            text = json.dumps(replaced(content, place, value))
+            yield f"{place}: {shorten(value, 40)}", text.replace(f'"{DEEP}"', "[" * 200_000)
 
 
 def refusal(what, read, path):
@@ -292,13 +299,13 @@ def read_boxes(path):
     return str(compute(BoxSet.load(path)))
 
 
-def read_sample(path):
-    return redraw_loss_cdf(path, out_dir=path.parent).result
+def read_curves_of_sample(path):
+    return str(loss_cdf_of(read_sample(path)))
 
 
 ARCHIVES = {
     "boxes": (boxes, "facts", read_boxes),
-    "sample": (lambda _: SAMPLE, "procedure", read_sample),
+    "sample": (lambda _: SAMPLE, "procedure", read_curves_of_sample),
 }
 ARRAYS = (
     *(np.zeros(0), np.zeros(3), np.zeros((2, 4)), np.zeros((2, 4), np.float32), np.array("x")),
@@ -384,39 +391,73 @@ def test_every_byte_of_an_archive_may_be_wrong(tmp_path):
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def draw_point(path):
-    point = ("a", path.with_name("test.json"), path)
-    point[1].write_text(json.dumps(outcome(None)))
-    return analyze_speed_accuracy([point], out_dir=path.parent)
-
-
 def speed_alone(folder):
     result = speed(folder)["result"]
     kept = {name: result[name] for name in ("median_ms", "device", "precision", "threads")}
     return {"command": "benchmark", "result": kept}
 
 
+def point_of(path):
+    test = path.with_name("test.json")
+    test.write_text(json.dumps(outcome(None)))
+    return [("a", test, path)]
+
+
+def sample_of(path):
+    archive = path.with_suffix(".npz")
+    np.savez(archive, **{**SAMPLE, "procedure": path.read_text()})
+    return archive
+
+
 DRAWN = {
-    "errors": (errors, lambda path: redraw_errors(path, out_dir=path.parent)),
-    "point": (speed_alone, draw_point),
+    "errors": (errors, load, lambda path: redraw_errors(path, out_dir=path.parent)),
+    "point": (
+        speed_alone,
+        lambda path: speed_accuracy(point_of(path)),
+        lambda path: analyze_speed_accuracy(point_of(path), out_dir=path.parent),
+    ),
+    "sample": (
+        lambda _: vars(PROCEDURE),
+        lambda path: read_curves_of_sample(sample_of(path)),
+        lambda path: redraw_loss_cdf(sample_of(path), out_dir=path.parent),
+    ),
 }
 
 
-@pytest.mark.slow
+def height(value):
+    """Returns 0 of a value that has no parts, 1 of a dict or list of such, and so on."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(height, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def changed_where_read(content, wanted, change, read, path):
+    """Writes the content changed at once in all places of a height where it is read so."""
+    for place in [one for one in places(content) if height(at(content, one)) == wanted]:
+        changed = replaced(content, place, change(at(content, place)))
+        path.write_text(json.dumps(changed))
+        content = content if refusal(place, read, path) else changed
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("value", [None, -1, 10**13, 1e308, "", "\ud800$x", "x" * 300], ids=ascii)
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.filterwarnings("default")
-def test_what_is_read_can_be_drawn(tmp_path, name, monkeypatch):
-    """Each value has one of three odd ones in its place, in turns."""
+def test_what_is_read_can_be_drawn(tmp_path, name, value, monkeypatch):
     # pytest-xdist cannot carry letters that are none in what was logged
     monkeypatch.setattr(logging.getLogger("fldet"), "disabled", True)
-    make, draw = DRAWN[name]
-    path, content = tmp_path / "a.json", make(tmp_path)
-    values = (10**13, "\ud800$x", [])
-    for number, (what, text) in enumerate(mutations(content, values)):
-        place, value = divmod(number, len(values))
-        if value == place % len(values):
-            path.write_text(text)
-            refusal(what, draw, path)
+    make, read, draw = DRAWN[name]
+    changed_where_read(make(tmp_path), 0, lambda _: value, read, tmp_path / "a.json")
+    draw(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_read_without_its_parts_can_be_drawn(tmp_path, name):
+    make, read, draw = DRAWN[name]
+    content = make(tmp_path)
+    for each in range(1, height(content)):
+        changed_where_read(content, each, lambda value: type(value)(), read, tmp_path / "a.json")
+        draw(tmp_path / "a.json")
 
 
 def test_words_of_a_file_are_no_formulas(tmp_path):
