@@ -160,10 +160,16 @@ class HalvingConv2d(nn.Conv2d):
             # is the same for odd and even sides.
             turned = super()._conv_forward(input.flip(2, 3), weight.flip(2, 3), bias)
             return turned.flip(2, 3)
-        # A border of zeros for the kernel, which is small, in the place of one for the map: with it
-        # the kernel begins one pixel later.
-        height, width = (1 - side % 2 for side in input.shape[2:])
-        return super()._conv_forward(input, F.pad(weight, (width, 0, height, 0)), bias)
+        return super()._conv_forward(input, self.weight_for(input, weight), bias)
+
+    def weight_for(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Returns the weight with which a border of ``kernel // 2`` at all sides gives the result.
+
+        It has a border of zeros itself, being smaller than the map: where a side of the map is
+        even, the kernel begins one pixel later.
+        """
+        height, width = (1 - side % 2 for side in x.shape[2:])
+        return F.pad(weight, (width, 0, height, 0))
 
 
 class Block(nn.Module):

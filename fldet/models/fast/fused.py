@@ -1,6 +1,7 @@
 """Convolutions that add and rectify while their result is still in the cache, by oneDNN on x86."""
 
 import platform
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,17 +10,23 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.layers import ResLayer
 from torch import Tensor, nn
 
+from fldet.models.backbones.efficientnet_lite import Block, EfficientNetLite, HalvingConv2d
 from fldet.models.backbones.ssd_resnet import SSDResNet
+
+# A rectifier as the operator is told of it, and numbers for it.
+Rectifier = tuple[str, Sequence[float]]
+NONE: Rectifier = ("none", ())
+RELU: Rectifier = ("relu", ())
 
 
 def fuse_rectifiers(network: nn.Module) -> int:
     """Joins ReLUs, and the sums of residual blocks, to the convolutions before them, in place.
 
-    That is done where mmcv's ``ConvModule`` or MMDetection's ResNet say what follows what. Every
-    other ordinary convolution calls the same operator without a ReLU: with one thread and one
-    image, torch computes 1x1 convolutions without oneDNN. The sum of a residual block overwrites
-    the block's input where nothing else can read it. The network is in evaluation mode, its batch
-    norms are folded, and it has no gradients from now on.
+    That is done where mmcv's ``ConvModule``, MMDetection's ResNet or our EfficientNet-Lite say what
+    follows what. Every other ordinary convolution calls the same operator without a ReLU: with one
+    thread and one image, torch computes 1x1 convolutions without oneDNN. The sum of a residual
+    block overwrites the block's input where nothing else can read it. The network is in evaluation
+    mode, its batch norms are folded, and it has no gradients from now on.
 
     Returns:
         How many ReLUs were joined; 0, and nothing is changed, on another device or processor.
@@ -27,8 +34,8 @@ def fuse_rectifiers(network: nn.Module) -> int:
     if not _has_operator(network):
         return 0
     for module in network.modules():
-        if type(module) is nn.Conv2d and _pads_with_zeros(module):
-            module.__class__ = _Convolution
+        if isinstance(module, nn.Conv2d) and _pads_with_zeros(module):
+            module.__class__ = _CONVOLUTIONS.get(type(module), type(module))
     return sum(map(_fuse, list(network.modules())))
 
 
@@ -36,17 +43,35 @@ def _fuse(module: Any) -> int:
     """Joins the ReLUs that a module of a known class itself calls; returns how many."""
     if type(module) is ConvModule and _is_plain(module):
         module.__class__ = _RectifiedConvModule
-        module.slope = getattr(module.activate, "negative_slope", 0.0)
+        module.rectifier = _rectifier_of(module.activate)
         return 1
     if type(module) in (ResNet, SSDResNet) and _has_plain_stem(module):
-        module.conv1, module.relu = _Rectified(module.conv1), nn.Identity()
+        module.conv1, module.relu = _Rectified(module.conv1, module.relu), nn.Identity()
         return 1
+    if type(module) is EfficientNetLite:
+        return _fuse_lite(module)
     count = 0
     for index, block in enumerate(module if type(module) is ResLayer else ()):
         if type(block) in _FUSED and _layers_fit(block):
             block.__class__ = _FUSED[type(block)]
             block.keeps_input = index == 0
             count += len(_convolutions(block))
+    return count
+
+
+def _fuse_lite(network: Any) -> int:
+    count = 0
+    if _is_fused(network._conv_stem, network._bn0, network.relu):
+        network._conv_stem = _Rectified(network._conv_stem, network.relu)
+        network.relu = nn.Identity()
+        count += 1
+    block: Any
+    for number, block in enumerate(network._blocks):
+        pairs = list(_layers(block))
+        if type(block) in _FUSED and all(_is_fused(*pair, block.relu) for pair in pairs):
+            block.__class__ = _FUSED[type(block)]
+            block.keeps_input = number in network.stage_ends
+            count += len(pairs) - 1
     return count
 
 
@@ -60,38 +85,52 @@ def _has_operator(network: nn.Module) -> bool:
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution, with a ReLU, leaky or not, or a sum and a ReLU if its caller says so."""
+    """A convolution, with a ReLU, or a sum and perhaps a ReLU, if its caller says so."""
 
-    def forward(self, x: Tensor, relu: bool = False, slope: float = 0.0) -> Tensor:
-        rectifier, scalars = ("leaky_relu", [slope]) if slope else ("relu", [])
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, *self._arguments(), *((rectifier, scalars) if relu else ("none", [])), ""
-        )
+    def forward(self, x: Tensor, rectifier: Rectifier = NONE) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(x, *self._arguments(x), *rectifier, "")
 
-    def add_to(self, other: Tensor, x: Tensor) -> Tensor:
-        """Returns ``other``, overwritten by ``relu(other + convolution(x))``."""
+    def add_to(self, other: Tensor, x: Tensor, rectifier: Rectifier | None) -> Tensor:
+        """Returns ``other``, overwritten by the rectified ``other + convolution(x)``."""
         return torch.ops.mkldnn._convolution_pointwise_(
-            other, x, *self._arguments(), "add", 1.0, "relu", [], ""
+            other, x, *self._arguments(x), "add", 1.0, *(rectifier or (None, ())), ""
         )
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self, x: Tensor) -> tuple[Any, ...]:  # noqa: ARG002
         return self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
 
 
+class _HalvingConvolution(_Convolution, HalvingConv2d):
+    def _arguments(self, x: Tensor) -> tuple[Any, ...]:
+        _, *rest = super()._arguments(x)
+        return self.weight_for(x, self.weight), *rest
+
+
+_CONVOLUTIONS: dict[type, type] = {nn.Conv2d: _Convolution, HalvingConv2d: _HalvingConvolution}
+
+
 class _Rectified(nn.Module):
-    def __init__(self, conv: _Convolution) -> None:
+    def __init__(self, conv: _Convolution, relu: nn.Module) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.rectifier = conv, _rectifier_of(relu)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x, relu=True)
+        return self.conv(x, self.rectifier)
 
 
 class _RectifiedConvModule(ConvModule):
-    slope: float
+    rectifier: Rectifier
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:  # noqa: ARG002
-        return self.conv(x, relu=activate, slope=self.slope)
+        return self.conv(x, self.rectifier if activate else NONE)
+
+
+def _rectifier_of(relu: nn.Module) -> Rectifier:
+    if isinstance(relu, nn.ReLU6):
+        return "hardtanh", (0.0, 6.0)
+    if isinstance(relu, nn.LeakyReLU) and relu.negative_slope:
+        return "leaky_relu", (relu.negative_slope,)
+    return RELU
 
 
 class _FusedBlock(nn.Module):
@@ -108,8 +147,8 @@ class _FusedBlock(nn.Module):
         else:
             total = x.clone() if self.keeps_input else x
         for conv in before:
-            x = conv(x, relu=True)
-        return last.add_to(total, x)
+            x = conv(x, RELU)
+        return last.add_to(total, x, RELU)
 
 
 class _FusedBasicBlock(_FusedBlock, BasicBlock):
@@ -120,7 +159,24 @@ class _FusedBottleneck(_FusedBlock, Bottleneck):
     pass
 
 
-_FUSED: dict[type, type] = {BasicBlock: _FusedBasicBlock, Bottleneck: _FusedBottleneck}
+class _FusedLiteBlock(Block):
+    keeps_input: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        *before, last = [conv for conv, _ in _layers(self)]
+        y = x
+        for conv in before:
+            y = conv(y, _rectifier_of(self.relu))
+        if not self.adds:
+            return last(y)
+        return last.add_to(x.clone() if self.keeps_input else x, y, None)
+
+
+_FUSED: dict[type, type] = {
+    BasicBlock: _FusedBasicBlock,
+    Bottleneck: _FusedBottleneck,
+    Block: _FusedLiteBlock,
+}
 
 
 def _has_plain_stem(resnet: Any) -> bool:
@@ -136,10 +192,18 @@ def _convolutions(block: Any) -> list[Any]:
     return [getattr(block, name) for name in names]
 
 
+def _layers(block: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each convolution of a block of EfficientNet-Lite with its norm."""
+    if block.expands:
+        yield block._expand_conv, block._bn0
+    yield block._depthwise_conv, block._bn1
+    yield block._project_conv, block._bn2
+
+
 def _layers_fit(block: Any) -> bool:
     """Returns whether a block is convolutions, folded norms and ReLUs."""
-    if getattr(block, "with_plugins", False):
-        return False
+    if getattr(block, "with_plugins", False) or type(block.relu) is not nn.ReLU:
+        return False  # after a sum the operator has no other
     norms = [block.norm1, block.norm2, *([block.norm3] if isinstance(block, Bottleneck) else [])]
     return all(
         _is_fused(conv, norm, block.relu)
@@ -154,13 +218,16 @@ def _is_plain(module: Any) -> bool:
         module.order == ("conv", "norm", "act")
         and module.with_activation
         and not module.with_explicit_padding
-        and _is_fused(module.conv, norm, module.activate, (nn.ReLU, nn.LeakyReLU))
+        and _is_fused(module.conv, norm, module.activate)
     )
 
 
-def _is_fused(
-    conv: nn.Module, norm: nn.Module, relu: nn.Module, relus: tuple[type, ...] = (nn.ReLU,)
-) -> bool:
-    kinds = type(conv), type(norm)
+def _is_fused(conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:
+    """Returns whether the operator can take the place of all three."""
     hooks = conv._forward_hooks or norm._forward_hooks or relu._forward_hooks
-    return kinds == (_Convolution, nn.Identity) and type(relu) in relus and not hooks
+    return (
+        isinstance(conv, _Convolution)
+        and type(norm) is nn.Identity
+        and type(relu) in (nn.ReLU, nn.ReLU6, nn.LeakyReLU)
+        and not hooks
+    )

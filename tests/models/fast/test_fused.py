@@ -2,6 +2,7 @@
 
 import copy
 import platform
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmcv.cnn import ConvModule
 from mmdet.models.backbones import ResNet, ResNetV1d, ResNeXt
 from torch import nn
 
+from fldet.models.backbones.efficientnet_lite import EfficientNetLite
 from fldet.models.fast.fused import fuse_rectifiers
 from fldet.models.fast.optimize import fold_batch_norms
 
@@ -25,7 +27,34 @@ NETWORKS = {
     "blocks of a subclass": (lambda: ResNeXt(depth=50, groups=32, base_width=4), 0),
     "plugins between the layers": (lambda: ResNet(50, plugins=PLUGINS), 1),
     "norms that are not folded": (lambda: ResNet(18, norm_cfg={"type": "GN", "num_groups": 1}), 0),
+    "another ReLU in the blocks": (lambda: rectified_by(ResNet(18), nn.ReLU6(), "layer.*"), 1),
+    "another in the stem": (lambda: rectified_by(ResNet(18), nn.LeakyReLU(0.3), ""), 17),
+    "one the operator does not know": (
+        lambda: rectified_by(ResNet(18), nn.ELU(), "layer.*"),
+        1,
+    ),
+    # two for each block but the first, and one of the stem
+    "EfficientNet-Lite0": (lambda: EfficientNetLite("lite0", out_indices=(0, 1, 2, 3)), 32),
+    "EfficientNet-Lite4": (lambda: EfficientNetLite("lite4"), 60),
+    "blocks of one width": (lambda: EfficientNetLite((0.01, 1.0), out_indices=(0, 1, 2, 3)), 32),
+    "EfficientNet-Lite without ReLU6": (
+        lambda: rectified_by(EfficientNetLite(), nn.ReLU(), ""),
+        32,
+    ),
+    "EfficientNet-Lite, another norm": (
+        lambda: EfficientNetLite(norm_cfg={"type": "GN", "num_groups": 1}),
+        0,
+    ),
 }
+
+
+def rectified_by(network, relu, pattern):
+    for name, module in list(network.named_modules()):
+        if re.fullmatch(pattern, name) and isinstance(getattr(module, "relu", None), nn.Module):
+            module.relu = copy.deepcopy(relu)
+    return network
+
+
 PLUGINS = [
     dict(
         cfg=dict(type="ContextBlock", ratio=0.25),
@@ -69,8 +98,10 @@ def test_the_input_of_a_stage_is_not_overwritten():
     assert torch.equal(x, before)
 
 
-def test_a_conv_module_rectifies_when_asked():
-    plain = ConvModule(4, 6, 3, padding=1).requires_grad_(False)
+@pytest.mark.parametrize("act", ["ReLU", "ReLU6", "LeakyReLU"])
+def test_a_conv_module_rectifies_when_asked(act):
+    plain = ConvModule(4, 6, 3, padding=1, act_cfg={"type": act}).requires_grad_(False)
+    plain.conv.weight *= 20  # beyond 6
     fused = copy.deepcopy(plain)
     assert fuse_rectifiers(nn.Sequential(fused)) == 1
     x = torch.randn(2, 4, 9, 9)
