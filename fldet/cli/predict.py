@@ -7,6 +7,7 @@ import typer
 
 from fldet.cli import options
 from fldet.cli.output import Output, command, loading, note
+from fldet.errors import UsageError
 
 if TYPE_CHECKING:
     from fldet.inference.results import PredictResult
@@ -21,6 +22,7 @@ EXAMPLES = """
   fldet predict model.onnx film.mp4 --every 25 --out film
   fldet predict best.pth photo.jpg --slice 640 --whole --out slices
   fldet predict best.pth film.mp4 --out frames --video found.mp4
+  fldet predict best.pth photo.jpg --show
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
 """
 
@@ -100,6 +102,14 @@ def predict(
         Path | None,
         typer.Option(help="Write the pictures of a video's frames as a video too, .mp4."),
     ] = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Open the picture, the folder of several or the video of --video at the end, with "
+            "the program that this system has for it.",
+        ),
+    ] = False,
     agnostic_nms: options.AgnosticNms = False,
     hide_labels: options.HideLabels = False,
     hide_scores: options.HideScores = False,
@@ -140,6 +150,8 @@ def predict(
         from fldet.pictures.boxes import DrawOptions
 
     wanted = formats or ["pictures"]
+    if show and "pictures" not in wanted:
+        raise UsageError("--show without pictures", expected="--format pictures too")
     if video:
         check_video(video, source, has_pictures="pictures" in wanted)
     views = parse_views(slice_size, overlap, whole=whole, tta=tta or ())
@@ -177,9 +189,18 @@ def predict(
             note(f"wrote {write_video(source, result.pictures, video, every)}")
         output = Output("predict", as_json=json, quiet=quiet)
         output.result(result, text=lambda: prediction_text(result), essential=result.out)
+        if show and result.pictures:
+            open_drawn(video or result.pictures)
         if result.skipped:
             note(f"{result.skipped} images could not be read or drawn; exit code 1")
             raise typer.Exit(1)
+
+
+def open_drawn(drawn: Path) -> None:
+    """Opens a file, or a folder's only one, else the folder; says where it is if nothing can."""
+    files = [path for path in drawn.rglob("*") if path.is_file()] if drawn.is_dir() else []
+    if typer.launch(str((files[0] if len(files) == 1 else drawn).resolve())):
+        note(f"nothing here opens pictures: they are in {drawn}")
 
 
 def prediction_text(result: "PredictResult") -> str:

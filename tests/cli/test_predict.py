@@ -1,9 +1,14 @@
 """What ``fldet predict`` says about what it found."""
 
 import json
+import os
+import sys
+import time
 from pathlib import Path
 
-from fldet.cli.predict import objects_of, prediction_text
+import pytest
+
+from fldet.cli.predict import objects_of, open_drawn, prediction_text
 from fldet.inference.results import PredictResult
 
 
@@ -43,3 +48,51 @@ def test_json_has_the_detections_and_the_folder_of_pictures(fldet, tiny_run, tin
     (found,) = result["detections"]
     assert found["file"] == str(source)
     assert len(found["boxes"]) == result["boxes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "opened"),
+    [
+        (["a.jpg"], "a.jpg"),
+        (["sub/a.jpg"], "sub/a.jpg"),
+        (["a.jpg", "b.jpg"], ""),
+        ([], ""),
+    ],
+)
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_the_only_picture_or_the_folder_is_opened(
+    tmp_path, monkeypatch, capsys, files, opened, exit_code
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    launched = []
+    monkeypatch.setattr("typer.launch", lambda path: launched.append(path) or exit_code)
+    open_drawn(tmp_path)
+    assert launched == [str(tmp_path / opened)]
+    assert ("nothing here opens" in capsys.readouterr().err) == bool(exit_code)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have another command")
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_show_needs_pictures_and_starts_what_the_system_has(
+    fldet, tiny_run, tiny_coco, tmp_path, monkeypatch
+):
+    source = tiny_coco / "val2017" / "0.png"
+    command = ("predict", tiny_run[1], source, "--device", "cpu", "--show")
+    refused = fldet(*command, "--format", "jsonl", "--out", tmp_path / "none")
+    assert refused.returncode == 2
+    assert "--show without pictures" in refused.stderr
+    assert not (tmp_path / "none").exists()
+    viewer = tmp_path / "bin" / "xdg-open"
+    viewer.parent.mkdir()
+    viewer.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
+    viewer.chmod(0o755)
+    monkeypatch.setenv("PATH", str(viewer.parent), prepend=os.pathsep)
+    done = fldet(*command, "--score-thr", "0.05", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    end = time.monotonic() + 20  # it is not waited for
+    while not (tmp_path / "opened").is_file() and time.monotonic() < end:
+        time.sleep(0.05)
+    (picture,) = (tmp_path / "out" / "pictures").iterdir()
+    assert (tmp_path / "opened").read_text().strip() == str(picture)
