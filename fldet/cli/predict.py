@@ -22,7 +22,6 @@ EXAMPLES = """
   fldet predict model.onnx film.mp4 --every 25 --out film
   fldet predict best.pth photo.jpg --slice 640 --whole --out slices
   fldet predict best.pth film.mp4 --out frames --video found.mp4
-  fldet predict best.pth photo.jpg --show
   find . -name '*.jpg' | fldet predict best.pth - --format jsonl --out found --resume
 """
 
