@@ -104,6 +104,20 @@ def test_a_box_of_another_class_says_which_one_was_found():
     assert (found.label, found.other_label) == (EVIL, "cat")
 
 
+def test_a_class_that_is_never_found_is_not_taken_for_a_wrong_one():
+    content, detections = clean()
+    content["categories"].append({"id": 30, "name": "fox"})
+    foxes = [one for one in content["annotations"] if one["category_id"] == DOG][:60:3]
+    for one in foxes:  # which the detector takes for dogs
+        one["category_id"] = 30
+    wrong = content["annotations"][-1]
+    wrong["category_id"] = DOG  # for the only time of 130, a cat was found
+    findings = find_label_errors(detected(content, detections)).findings
+    assert (findings[0].kind, findings[0].annotation_ids) == ("class", (wrong["id"],))
+    suspected = sorted(one.score for one in findings if one.label == "fox")
+    assert suspected[len(foxes) // 2] < findings[0].score / 3
+
+
 def test_two_boxes_of_one_object_are_doubled():
     content, detections = clean()
     twin = copy.deepcopy(content["annotations"][9])

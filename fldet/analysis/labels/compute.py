@@ -10,7 +10,8 @@ its class on it (IoU from 0.5).
     spurious   odds(share of the boxes of its class that is not found), times 1 - the largest p near
     moved      of a detection of its class with an IoU below 0.5 odds((1 - p) / p), from 0.5 on
                p 2 (1 - IoU) odds(share of the boxes that fit their detection no better)
-    class      odds((1 - p) / p) of a detection of another class on it, times 1 - own
+    class      of the surest detection of another class on it, odds((1 - p) / p), and no more than
+               odds(share of the boxes of its class with one as sure), times 1 - own
     doubled    the IoU with another box, from 0.5 to 0.8 as 0 to 1
 
 A box gets the kind with the highest score; a picture the probability that one of its findings or
@@ -160,11 +161,13 @@ class _Usual:
 
     found: Floats  # (K,) share of the boxes of a class near which something is detected
     fits: Floats  # IoU of boxes with their detections, sorted
+    others: list[Floats]  # of each class, p of what is of another class on its boxes, sorted
 
     @classmethod
     def of(cls, scenes: list[_Scene], num_classes: int) -> "_Usual":
         """Returns what the boxes of all images say."""
         hits, counts, fits = np.zeros(num_classes), np.zeros(num_classes), [np.zeros(0)]
+        others: list[list[float]] = [[] for _ in range(num_classes)]
         for one in scenes:
             if not len(one.boxes):
                 continue
@@ -173,11 +176,26 @@ class _Usual:
             counts += np.bincount(one.label, minlength=num_classes)
             places = _own(one)
             fits.append(one.iou[places, np.arange(len(places))][places >= 0])
-        return cls(hits / np.maximum(counts, 1), np.sort(np.concatenate(fits)))
+            surest = _others(one).max(axis=0, initial=0)
+            for label, p in zip(one.label.tolist(), surest.tolist(), strict=True):
+                others[label].append(p)
+        by_class = [np.sort(p) for p in others]
+        return cls(hits / np.maximum(counts, 1), np.sort(np.concatenate(fits)), by_class)
+
+    def as_sure(self, label: int, p: float) -> float:
+        """Returns on which share of the other boxes of a class another class is as sure."""
+        sorted_p = self.others[label]
+        as_sure = len(sorted_p) - int(np.searchsorted(sorted_p, p, side="left"))
+        return (as_sure - 1) / max(1, len(sorted_p) - 1)
 
     def better(self, iou: float) -> float:
         """Returns the share of boxes that fit their detection better than with this IoU."""
         return 1 - float(np.searchsorted(self.fits, iou, side="right")) / max(1, len(self.fits))
+
+
+def _others(one: _Scene) -> Floats:
+    """Returns (D, G) p of the detections that lie on a box and are of another class, else 0."""
+    return one.p[:, None] * ((one.found_label[:, None] != one.label) & (one.iou >= FOREGROUND))
 
 
 def _own(one: _Scene) -> Ints:
@@ -215,10 +233,12 @@ def _of_box(one: _Scene, g: int, own: int, usual: _Usual, names: list[str]) -> F
     candidates = [("spurious", odds(1 - usual.found[one.label[g]]) * (1 - float(seen)), -1)]
     if own >= 0:
         candidates.append(("moved", _moved(one.p[own], float(iou[own]), usual), own))
-    other = one.p * (~same & (iou >= FOREGROUND))
+    other = _others(one)[:, g]
     if other.max(initial=0) > 0:
         d = int(other.argmax())
-        candidates.append(("class", _odds_without(other[d]) * (1 - float(right)), d))
+        usually = odds(usual.as_sure(int(one.label[g]), float(other[d])))
+        likely = min(_odds_without(other[d]), usually)
+        candidates.append(("class", likely * (1 - float(right)), d))
     kind, score, d = max(candidates, key=lambda candidate: candidate[1])
     return _finding(one, names, kind, score, (g,), d)
 
