@@ -1,35 +1,37 @@
 """Files that fldet has written and reads again: with any content, a result or an error of ours."""
 
 import json
-import logging
 import math
 import os
 import zipfile
-from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from stored_content import (
+    BOXES,
+    LOGITS,
+    PROCEDURE,
+    SAMPLE,
+    errors,
+    outcome,
+    places,
+    read_curves_of_sample,
+    refusal,
+    replaced,
+    speed,
+)
 
-from fldet.analysis.errors.analyze import redraw_errors
-from fldet.analysis.errors.collect import TestedData
-from fldet.analysis.errors.compute import find_errors
-from fldet.analysis.errors.result import load, save
-from fldet.analysis.errors.worst import draw_worst
-from fldet.analysis.loss_cdf.analyze import redraw_loss_cdf
+from fldet.analysis.errors.result import load
 from fldet.analysis.loss_cdf.curves import (
-    Procedure,
     Sample,
     loss_cdf_of,
     procedure_text,
     read_curves,
-    read_sample,
     write_json,
 )
-from fldet.analysis.speed_accuracy import analyze_speed_accuracy, speed_accuracy
+from fldet.analysis.speed_accuracy import speed_accuracy
 from fldet.analysis.thresholds.result import (
     ClassThreshold,
     HeldOut,
@@ -37,14 +39,9 @@ from fldet.analysis.thresholds.result import (
 )
 from fldet.analysis.thresholds.result import load as load_thresholds
 from fldet.analysis.thresholds.result import save as save_thresholds
-from fldet.anchors.cover import AnchorScheme, AssignRule, BoxSet
-from fldet.anchors.pictures import plot as plot_anchors
+from fldet.anchors.cover import BoxSet
 from fldet.anchors.report import compute
-from fldet.benchmark.results import SpeedResult
-from fldet.engine.results import PrecisionCheck, TestResult
-from fldet.errors import DataError, FldetError, shorten
-from fldet.evaluation.figures import CocoFigures, VocFigures
-from fldet.evaluation.ground_truth import GroundTruth
+from fldet.errors import DataError, shorten
 from fldet.evaluation.thresholds import read_thresholds
 from fldet.files import read_arrays
 from fldet.paper.asked import asked_for
@@ -54,47 +51,17 @@ from fldet.paper.tiers import find_tier
 from fldet.report.content import find_loss_cdf, report_of
 from fldet.report.page import render
 from fldet.report.record import read_run
-from fldet.results import to_json
 from fldet.runs.cluster import read_job
 from fldet.runs.outcome import read_outcome
 from fldet.runs.run import Record, Run, read_record, result_of
 
 DEEP = "@deep@"
+
 VALUES: tuple[Any, ...] = (
     *(None, True, 5, -1, 10**13, 1e308, 10**400, math.nan, math.inf),
     *("", "x", "\ud800", "a\0b", "../../etc", "$x", "x" * 300, "x" * 20_000, DEEP),
     *([], [1], ["x"], [None] * 4, [[]], {}, {"a": 1}, {"a": {}}),
 )
-
-
-def places(content, path=()):
-    """Yields the path of every value; of a list only that of the first item."""
-    yield path
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from places(value, (*path, key))
-    elif isinstance(content, list) and content:
-        yield from places(content[0], (*path, 0))
-
-
-def at(content, place):
-    """Returns the value at a path of ``places``."""
-    for key in place:
-        content = content[key]
-    return content
-
-
-def replaced(content, place, value):
-    """Returns a copy with another value at one place, or without it where that is ``KeyError``."""
-    if not place:
-        return None if value is KeyError else value
-    copy = json.loads(json.dumps(content))
-    *way, last = place
-    if value is KeyError:
-        del at(copy, way)[last]
-    else:
-        at(copy, way)[last] = value
-    return copy
 
 
 def mutations(content):
@@ -103,33 +70,6 @@ def mutations(content):
         for value in (*VALUES, KeyError):
             text = json.dumps(replaced(content, place, value))
             yield f"{place}: {shorten(value, 40)}", text.replace(f'"{DEEP}"', "[" * 200_000)
-
-
-def refusal(what, read, path):
-    """Returns what an error of ours says of a file, nothing where it is read."""
-    try:
-        read(path)
-    except FldetError as error:
-        return str(error)
-    except Exception as error:
-        pytest.fail(f"{what}: {error!r}")
-    return ""
-
-
-# --- files and readers ---------------------------------------------------------------------------
-
-
-def errors(folder):
-    entry = {"image_id": 1, "category_id": 1, "bbox": [2.0, 3.0, 10.0, 9.0]}
-    objects = [{**entry, "category_id": k, "area": 90.0, "iscrowd": 0} for k in (1, 2)]
-    objects[1]["bbox"] = [50.0, 50.0, 9.0, 10.0]
-    truth = GroundTruth((1, 2), {1: "cat", 2: "dog"}, tuple(objects))
-    found = [{**entry, "category_id": k, "score": score} for k, score in ((1, 0.9), (2, 0.8))]
-    found.append({**entry, "category_id": 2, "bbox": objects[1]["bbox"], "score": 0.5})
-    files = folder, Path("a.json"), Path("b.json")
-    tested = TestedData(truth, found, {1: "a.png"}, *files)
-    analysis = find_errors(tested, num_worst=1, num_random=1)
-    return json.loads(save(analysis, folder / "errors.json").read_text())
 
 
 def thresholds(folder):
@@ -146,11 +86,6 @@ def read_and_use_thresholds(path):
     read_thresholds(path).for_classes(("cat",)).kept([0.5], [0])
 
 
-PROCEDURE = Procedure("r50", "best.pth", "val", "anchor-class", 12, 3, 50, 5000)
-LOGITS = np.linspace(-3, 3, 20, dtype=np.float32)
-SAMPLE = {"positives": LOGITS, "negatives": LOGITS, "procedure": json.dumps(vars(PROCEDURE))}
-
-
 def loss_curves(folder):
     curves = loss_cdf_of(Sample(LOGITS, LOGITS, PROCEDURE))
     return json.loads(write_json(curves, folder / "loss_cdf_r50_val.json").read_text())
@@ -159,25 +94,6 @@ def loss_curves(folder):
 def read_loss_curves(path):
     curves = read_curves(path)
     return f"{curves}", procedure_text(curves), find_loss_cdf("r50", path.parent, [])
-
-
-COCO = CocoFigures({"AP": 0.3, "AP_S": math.nan}, {"cat": 0.3}, 2, 5, "faster")
-VOC = VocFigures({"mAP": 0.3}, {"cat": 0.3}, 2, 5, "own", {"cat": 0.2})
-CHECK = PrecisionCheck(0.3, 0.0, 0.1, True)
-TESTED = TestResult(
-    *(COCO, Path("w/iter_4.pth"), Path("w"), Path("w/detections.json"), (Path("a.png"),), 3.5),
-    check=CHECK,
-    others={"voc": VOC},
-    image_ids=(1, "b"),
-)
-
-
-def outcome(_folder):
-    return json.loads(to_json("test", TESTED))
-
-
-def speed(_folder):
-    return json.loads(to_json("benchmark", SpeedResult(50.0, 60.0, 9, (8, 8), "cpu", "float32", 2)))
 
 
 def read_page(path):
@@ -277,19 +193,6 @@ def test_a_run_lies_in_the_folder_of_its_tier(tmp_path, name):
         runs_in(tmp_path, find_tier("laptop"))
 
 
-# --- arrays --------------------------------------------------------------------------------------
-
-SCHEME = AnchorScheme((32.0, 64.0), (8, 16), 3, (0.5, 1.0, 2.0))
-BOXES = BoxSet(
-    np.array([[0, 0, 30, 30], [5, 5, 70, 60]], np.float32),
-    np.array([0, 1]),
-    np.array([[96, 64], [96, 96]]),
-    np.array([900.0, 3000.0], np.float32),
-    *(SCHEME, AssignRule()),
-    about={"config": "c", "split": "train", "images": "2 images", "resizing": "none"},
-)
-
-
 def boxes(folder):
     with np.load(BOXES.save(folder / "whole.npz")) as content:
         return {name: content[name] for name in content.files}
@@ -299,14 +202,11 @@ def read_boxes(path):
     return str(compute(BoxSet.load(path)))
 
 
-def read_curves_of_sample(path):
-    return str(loss_cdf_of(read_sample(path)))
-
-
 ARCHIVES = {
     "boxes": (boxes, "facts", read_boxes),
     "sample": (lambda _: SAMPLE, "procedure", read_curves_of_sample),
 }
+
 ARRAYS = (
     *(np.zeros(0), np.zeros(3), np.zeros((2, 4)), np.zeros((2, 4), np.float32), np.array("x")),
     *(np.zeros((0, 4), np.float32), np.zeros((2, 3), np.float32), np.zeros((0, 2), np.int64)),
@@ -386,100 +286,3 @@ def test_every_byte_of_an_archive_may_be_wrong(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         said = refusal(place, lambda file: read_arrays(file, wanted, expected="arrays"), path)
         assert str(path) in (said or str(path))
-
-
-# --- pictures ------------------------------------------------------------------------------------
-
-
-def speed_alone(folder):
-    result = speed(folder)["result"]
-    kept = {name: result[name] for name in ("median_ms", "device", "precision", "threads")}
-    return {"command": "benchmark", "result": kept}
-
-
-def point_of(path):
-    test = path.with_name("test.json")
-    test.write_text(json.dumps(outcome(None)))
-    return [("a", test, path)]
-
-
-def sample_of(path):
-    archive = path.with_suffix(".npz")
-    np.savez(archive, **{**SAMPLE, "procedure": path.read_text()})
-    return archive
-
-
-DRAWN = {
-    "errors": (errors, load, lambda path: redraw_errors(path, out_dir=path.parent)),
-    "point": (
-        speed_alone,
-        lambda path: speed_accuracy(point_of(path)),
-        lambda path: analyze_speed_accuracy(point_of(path), out_dir=path.parent),
-    ),
-    "sample": (
-        lambda _: vars(PROCEDURE),
-        lambda path: read_curves_of_sample(sample_of(path)),
-        lambda path: redraw_loss_cdf(sample_of(path), out_dir=path.parent),
-    ),
-}
-
-
-def height(value):
-    """Returns 0 of a value that has no parts, 1 of a dict or list of such, and so on."""
-    if not isinstance(value, dict | list):
-        return 0
-    return 1 + max(map(height, value.values() if isinstance(value, dict) else value), default=0)
-
-
-def changed_where_read(content, wanted, change, read, path):
-    """Writes the content changed at once in all places of a height where it is read so."""
-    for place in [one for one in places(content) if height(at(content, one)) == wanted]:
-        changed = replaced(content, place, change(at(content, place)))
-        path.write_text(json.dumps(changed))
-        content = content if refusal(place, read, path) else changed
-    path.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize("value", [None, -1, 10**13, 1e308, "", "\ud800$x", "x" * 300], ids=ascii)
-@pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.filterwarnings("default")
-def test_what_is_read_can_be_drawn(tmp_path, name, value, monkeypatch):
-    # pytest-xdist cannot carry letters that are none in what was logged
-    monkeypatch.setattr(logging.getLogger("fldet"), "disabled", True)
-    make, read, draw = DRAWN[name]
-    changed_where_read(make(tmp_path), 0, lambda _: value, read, tmp_path / "a.json")
-    draw(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_what_is_read_without_its_parts_can_be_drawn(tmp_path, name):
-    make, read, draw = DRAWN[name]
-    content = make(tmp_path)
-    for each in range(1, height(content)):
-        changed_where_read(content, each, lambda value: type(value)(), read, tmp_path / "a.json")
-        draw(tmp_path / "a.json")
-
-
-def test_words_of_a_file_are_no_formulas(tmp_path):
-    words = {"config": "\ud800$x_{", "split": "$", "resizing": "\x1b$$^", "images": "2 images"}
-    report = compute(BoxSet.load(replace(BOXES, about=words).save(tmp_path / "a.npz")))
-    assert len(plot_anchors(report, tmp_path / "a.png")) == 2
-    made = replace(PROCEDURE, config="\ud800$x_{", split="$$^")
-    np.savez(tmp_path / "b.npz", **{**SAMPLE, "procedure": json.dumps(vars(made))})
-    assert len(redraw_loss_cdf(tmp_path / "b.npz", out_dir=tmp_path).files) == 4
-
-
-def test_a_crowded_image_is_drawn_with_its_mistakes(tmp_path, monkeypatch):
-    content = errors(tmp_path)
-    (image,) = content["worst"]
-    image["detections"] *= 5000
-    path = tmp_path / "errors.json"
-    path.write_text(json.dumps(content))
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
-    drawn = []
-    monkeypatch.setattr(
-        "fldet.analysis.errors.worst.draw_tagged_boxes",
-        lambda picture, boxes, *_, **__: drawn.append(len(boxes)) or picture,
-    )
-    draw_worst(load(path), tmp_path, tmp_path)
-    assert drawn == [len(image["objects"]), 1000]

@@ -27,11 +27,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fldet.checkpoints.files import read_checkpoint
 from fldet.inference.detector import Detector
 
 MOST = 1000  # detections of a class in a mosaic
@@ -184,8 +184,8 @@ def sahis_own_model(args: Any) -> Any:
     """Returns the model that SAHI makes of a checkpoint of MMDetection."""
     from sahi import AutoDetectionModel
 
-    meta = torch.load(args.checkpoint, map_location="cpu", weights_only=False)["meta"]
-    cfg = Config.fromstring(meta["cfg"], ".py")
+    # MMDetection wants the whole config, which is run, as by MMDetection: trust the checkpoint.
+    cfg = Config.fromstring(read_checkpoint(args.checkpoint)["meta"]["cfg"], ".py")
     cfg.model.test_cfg.max_per_img = MOST
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.py")

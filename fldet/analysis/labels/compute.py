@@ -193,9 +193,10 @@ class _Usual:
         return 1 - float(np.searchsorted(self.fits, iou, side="right")) / max(1, len(self.fits))
 
 
-def _others(one: _Scene) -> Floats:
+def _others(one: _Scene, boxes: slice = slice(None)) -> Floats:
     """Returns (D, G) p of the detections that lie on a box and are of another class, else 0."""
-    return one.p[:, None] * ((one.found_label[:, None] != one.label) & (one.iou >= FOREGROUND))
+    is_other = one.found_label[:, None] != one.label[boxes]
+    return one.p[:, None] * (is_other & (one.iou[:, boxes] >= FOREGROUND))
 
 
 def _own(one: _Scene) -> Ints:
@@ -233,7 +234,7 @@ def _of_box(one: _Scene, g: int, own: int, usual: _Usual, names: list[str]) -> F
     candidates = [("spurious", odds(1 - usual.found[one.label[g]]) * (1 - float(seen)), -1)]
     if own >= 0:
         candidates.append(("moved", _moved(one.p[own], float(iou[own]), usual), own))
-    other = _others(one)[:, g]
+    other = _others(one, slice(g, g + 1))[:, 0]
     if other.max(initial=0) > 0:
         d = int(other.argmax())
         usually = odds(usual.as_sure(int(one.label[g]), float(other[d])))

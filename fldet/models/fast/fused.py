@@ -65,12 +65,10 @@ def _fuse_lite(network: Any) -> int:
         network._conv_stem = _Rectified(network._conv_stem, network.relu)
         network.relu = nn.Identity()
         count += 1
-    block: Any
-    for number, block in enumerate(network._blocks):
+    for block in network._blocks:
         pairs = list(_layers(block))
         if type(block) in _FUSED and all(_is_fused(*pair, block.relu) for pair in pairs):
             block.__class__ = _FUSED[type(block)]
-            block.keeps_input = number in network.stage_ends
             count += len(pairs) - 1
     return count
 
@@ -160,8 +158,7 @@ class _FusedBottleneck(_FusedBlock, Bottleneck):
 
 
 class _FusedLiteBlock(Block):
-    keeps_input: bool
-
+    # Its input may be overwritten: what a stage hands out goes on to a block of stride 2.
     def forward(self, x: Tensor) -> Tensor:
         *before, last = [conv for conv, _ in _layers(self)]
         y = x
@@ -169,7 +166,7 @@ class _FusedLiteBlock(Block):
             y = conv(y, _rectifier_of(self.relu))
         if not self.adds:
             return last(y)
-        return last.add_to(x.clone() if self.keeps_input else x, y, None)
+        return last.add_to(x, y, None)
 
 
 _FUSED: dict[type, type] = {

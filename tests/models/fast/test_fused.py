@@ -38,7 +38,7 @@ NETWORKS = {
     "EfficientNet-Lite4": (lambda: EfficientNetLite("lite4"), 60),
     "blocks of one width": (lambda: EfficientNetLite((0.01, 1.0), out_indices=(0, 1, 2, 3)), 32),
     "EfficientNet-Lite without ReLU6": (
-        lambda: rectified_by(EfficientNetLite(), nn.ReLU(), ""),
+        lambda: rectified_by(EfficientNetLite(), nn.ReLU(), ".*"),
         32,
     ),
     "EfficientNet-Lite, another norm": (
