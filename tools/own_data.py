@@ -58,7 +58,7 @@ def contestants(data: Path, folder: Path) -> list[Path]:
         if not path.exists():
             init_config(data, path, model=path.stem)
     if not paths[2].exists():
-        write_peer(data, load_config(paths[0]), paths[2])
+        write_peer(data, load_config(paths[0], {"augment": "none"}), paths[2])
     return paths
 
 
@@ -66,7 +66,7 @@ def write_peer(data: Path, lite: Config, path: Path) -> None:
     """Writes a config with MMDetection's model, all of it trained, beside data of ``init``."""
     draft = path.with_name("r18.py")
     if not draft.exists():
-        init_config(data, draft, model="r18", size=tuple(lite.test_pipeline[1]["scale"]))
+        init_config(data, draft, model="r18", size=tuple(lite.train_pipeline[2]["scale"]))
     configs = Path(mmdet.__file__).parent / ".mim" / "configs"
     model = Config.fromfile(configs / PEER).model.to_dict()
     model["backbone"] |= {"init_cfg": None, "frozen_stages": -1, "norm_eval": False}

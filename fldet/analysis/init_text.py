@@ -113,10 +113,17 @@ def _pipelines(plan: Plan) -> str:
     augment = f"augment = {preset!r}  # for so few images\n" if preset != "none" else ""
     rare = "  # images of rare classes more often"
     oversample = f"oversample = {plan.oversample}{rare}\n" if plan.oversample else ""
+    sizes = f"train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}"
+    if (factor := recipe.tested_larger) != 1 and preset == "small":
+        sizes = (
+            f"train_pipeline[2]['scale'] = {plan.scale}\n"
+            f"test_pipeline[1]['scale'] = {tuple(round(factor * side) for side in plan.scale)}  "
+            "# finds more: docs/own-data.md"
+        )
     return f"""# Longer and shorter side of images, in pixels: the median, {rule}.
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
-train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = {plan.scale}
+{sizes}
 {augment}{oversample}"""
 
 

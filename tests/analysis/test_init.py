@@ -103,6 +103,25 @@ def test_few_images_are_augmented_and_anchors_fit_them_as_they_are(
     assert (plain.anchors, plain.anchors_before) == (result.anchors, result.anchors_before)
 
 
+@pytest.mark.parametrize(
+    ("model", "preset", "tested"),
+    [
+        ("lite", "small", (640, 480)),
+        ("lite", "medium", (512, 384)),
+        ("lite", "none", (512, 384)),
+        ("small", "small", (320, 240)),
+    ],
+)
+def test_sizes_in_training_and_in_tests(bccd, tmp_path, monkeypatch, model, preset, tested):
+    monkeypatch.setattr("fldet.analysis.init_text.augmentation_for", lambda images: preset)
+    result, _, cfg = written(bccd, tmp_path, model=model)
+    assert (
+        cfg.train_pipeline[2].scale == result.scale == ((512, 384) if model == "lite" else tested)
+    )
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.pipeline[1].scale == tested
+
+
 def test_the_small_model_starts_from_nothing(bccd, tiny_coco, tmp_path):
     result, text, cfg = written(bccd / "BCCD", tmp_path, model="small")
     assert (result.scale, result.max_iters) == ((320, 240), 1000)
