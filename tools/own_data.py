@@ -4,8 +4,8 @@ Usage: python tools/own_data.py FOLDER... [--minutes 8] [--jobs 2] [--work-dir D
 
 Each FOLDER is a data set. Contestants: ``lite`` (ImageNet weights from a package) and ``small``
 (from nothing) as ``fldet init`` writes them, and the model of MMDetection's own config for
-ResNet-18, all of it trained from nothing, at the image size of ``lite``. All train for the same
-minutes on the same cores, by ``fldet compare``, whose page has the curves; each with its own
+ResNet-18, all of it trained from nothing, at the size that ``lite`` trains at. All train for the
+same minutes on the same cores, by ``fldet compare``, whose page has the curves; each with its own
 optimizer and batch, and a learning rate that falls to 0 within the minutes. Stopped, the same
 command goes on.
 """
@@ -58,7 +58,7 @@ def contestants(data: Path, folder: Path) -> list[Path]:
         if not path.exists():
             init_config(data, path, model=path.stem)
     if not paths[2].exists():
-        write_peer(data, load_config(paths[0], {"augment": "none"}), paths[2])
+        write_peer(data, load_config(paths[0]), paths[2])
     return paths
 
 
