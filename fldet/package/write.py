@@ -16,6 +16,7 @@ from fldet.checkpoints.model_folder import CONFIG, THRESHOLDS, WEIGHTS, write_we
 from fldet.checkpoints.paths import resolve_checkpoint
 from fldet.checkpoints.stored_config import building, find_pipeline, stored_config
 from fldet.config.load import format_config, load_config
+from fldet.config.prepare import prepare_config
 from fldet.data.folds.files import is_folder_of_folds
 from fldet.errors import CheckpointError, UsageError
 from fldet.files import make_folder, write_atomically
@@ -142,8 +143,9 @@ def card_of(exported: Path) -> Path:
 def _open(path: Path, config: str | None) -> _Opened:
     content = read_checkpoint(path)
     if config is not None:
-        text = format_config(load_config(config))
-        meta = {"cfg": text, "dataset_meta": {"classes": checkpoint_classes(content, path)}}
+        names = checkpoint_classes(content, path)
+        text = format_config(prepare_config(load_config(config), phases=(), classes=names))
+        meta = {"cfg": text, "dataset_meta": {"classes": names}}
         content = {**content, "meta": {**content.get("meta", {}), **meta}}
     cfg = stored_config(content, path)
     if cfg is None:

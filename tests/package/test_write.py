@@ -172,6 +172,17 @@ def test_the_card_of_an_exported_model_runs_no_config(run, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_config_may_be_of_another_number_of_classes(run, tiny_config, tmp_path):
+    config = tmp_path / "eighty.py"
+    config.write_text(
+        f"_base_ = {str(tiny_config)!r}\nmodel = dict(bbox_head=dict(num_classes=80))\n"
+    )
+    (tmp_path / "m.onnx").write_bytes(b"0")
+    card = write_card(run, tmp_path / "m.onnx", config=str(config)).read_text()
+    assert "A detector of 2 classes" in card
+    assert card == write_card(run, tmp_path / "m.onnx").read_text()
+
+
 def test_code_beside_what_is_read_is_not_run(package, tiny_coco, tmp_path):
     evil = shutil.copytree(package, tmp_path / "evil")
     ran = tmp_path / "ran"
