@@ -145,6 +145,9 @@ ELSEWHERE = {
     "fldet package work_dirs/mine --name 'Blood cells' --folds work_dirs/mine_folds": (
         *("tests/package/test_write.py", "sources = Sources(folds=tmp_path"),
     ),
+    "python tools/own_data.py MASKS BCCD VOC --minutes 5 --jobs 2": (  # 45 minutes
+        *("tests/tools/test_own_data.py", "tool.contestants(tiny_coco, tmp_path)"),
+    ),
     "fldet train shapes_poly.py": ("tests/e2e/test_example_plugin.py", "shapes_poly.py"),
 }
 
