@@ -9,7 +9,7 @@ import torch
 import warm
 from typer.main import get_command
 
-from fldet.cli.main import RootGroup, app, expand_lists
+from fldet.cli.main import RootGroup, app, expand_lists, set_torch_variables
 
 HEAVY = ("torch", "numpy", "mmengine", "mmcv", "mmdet", "rich", "matplotlib", "cv2")
 COMMANDS = [
@@ -122,6 +122,27 @@ def test_summaries_are_what_the_commands_say():
 )
 def test_options_that_take_several_values(given, expanded):
     assert expand_lists(given) == expanded
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {},
+            {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"},
+        ),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE", "THP_MEM_ALLOC_ENABLE": "1"}),
+        ({"GOMP_SPINCOUNT": "9"}, {"GOMP_SPINCOUNT": "9", "THP_MEM_ALLOC_ENABLE": "1"}),
+        (
+            {"THP_MEM_ALLOC_ENABLE": "0"},
+            {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "0"},
+        ),
+    ],
+)
+def test_what_a_user_has_set_for_torch_stays(given, expected):
+    variables = {**given}
+    set_torch_variables(variables)
+    assert variables == expected
 
 
 def test_version():

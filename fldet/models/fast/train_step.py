@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from fldet.errors import ConfigError, UnavailableError
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, avoid_single_columns
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
+from fldet.models.fast.depthwise import is_wide_depthwise, with_quick_gradient
 from fldet.models.fast.optimize import foldable_pairs
 
 log = logging.getLogger("fldet")
@@ -54,8 +55,11 @@ def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
         return
     if cfg.optim_wrapper.type == f"fldet.{Bfloat16OptimWrapper.__name__}":
         avoid_single_columns(model)
-    if cfg.get("channels_last") and not cfg.get("compile") and torch.get_num_threads() == 1:
-        avoid_slow_convolutions(model)
+    if cfg.get("channels_last") and not cfg.get("compile"):
+        if torch.get_num_threads() == 1:
+            avoid_slow_convolutions(model)
+        for module in filter(is_wide_depthwise, model.modules()):
+            _replace(module, "_conv_forward", with_quick_gradient)
 
 
 def avoid_slow_convolutions(model: nn.Module) -> None:
