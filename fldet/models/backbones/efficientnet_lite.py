@@ -116,13 +116,15 @@ class EfficientNetLite(BaseModule):
         for module in self.modules():
             if mode and self.norm_eval and isinstance(module, _BatchNorm):
                 module.eval()
+            elif isinstance(module, nn.ReLU6):  # autograd copies a map that is changed in place
+                module.inplace = not module.training
         return self
 
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
         end = self.stage_ends[min(self.frozen_stages, len(self.stage_ends) - 1)]
-        for part in (self._conv_stem, self._bn0, self._blocks[:end]):
+        for part in (self._conv_stem, self._bn0, self.relu, self._blocks[:end]):
             part.eval().requires_grad_(False)
 
 

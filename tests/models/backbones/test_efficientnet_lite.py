@@ -419,3 +419,15 @@ def test_an_exported_halving_convolution_has_its_border(kernel, even, sizes):
     for size in sizes:
         images = torch.randn(3, 3, *size)
         torch.testing.assert_close(program.module()(images), conv(images))
+
+
+def test_only_what_is_trained_keeps_the_maps_before_its_relus():
+    model = EfficientNetLite("lite0", frozen_stages=1).train()
+    trained = model._blocks[model.stage_ends[1] :]
+    in_place = {name: m.inplace for name, m in model.named_modules() if isinstance(m, nn.ReLU6)}
+    assert in_place["relu"]
+    assert not any(block.relu.inplace for block in trained)
+    assert sum(in_place.values()) == 1 + model.stage_ends[1]
+    for module in model.eval().modules():
+        assert not isinstance(module, nn.ReLU6) or module.inplace
+    assert not EfficientNetLite("lite0", frozen_stages=-1).train().relu.inplace
