@@ -17,8 +17,6 @@ $(error DATA has a space or a quote: use fldet init, train and test, as in docs/
 endif
 DEMO_DIR ?= work_dirs/demo$(subst /,_,$(abspath $(DATA)))
 DEMO_CONFIG ?= $(if $(DATA),$(DEMO_DIR).py,configs/shapes/retinanet_r18_shapes.py)
-# glibc keeps the memory that a step frees: docs/faster-training.md
-KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 TESTS ?= -m "not slow and not long and not gpu"
 
 # Options of tools/benchmarks/run_all.py, as in BENCH="--only focal_loss".
@@ -29,10 +27,13 @@ GPU_DAY ?=
 
 .PHONY: demo test bench bench-gpu check docs conformance lock release clean
 
+# glibc keeps the memory that a step frees: docs/faster-training.md
+demo: export MALLOC_MMAP_MAX_ := 0
+demo: export MALLOC_TRIM_THRESHOLD_ := 100000000000
 demo: $(READY)
 	mkdir -p '$(dir $(DEMO_DIR))'
 	test -f '$(DEMO_CONFIG)' || $(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite
-	$(KEEP_MEMORY) $(BIN)/fldet train '$(DEMO_CONFIG)' --work-dir '$(DEMO_DIR)' --resume
+	$(BIN)/fldet train '$(DEMO_CONFIG)' --work-dir '$(DEMO_DIR)' --resume
 	$(BIN)/fldet test '$(DEMO_CONFIG)' '$(DEMO_DIR)' --work-dir '$(DEMO_DIR)/test' --show-dir '$(DEMO_DIR)/pictures'
 
 test: $(READY)
