@@ -102,13 +102,10 @@ def set_torch_variables(variables: MutableMapping[str, str]) -> None:
 
     Threads of torch that wait for each other stay awake for a moment, tens of microseconds, and
     then sleep. By torch's own default, hundreds of times as long, they slow down all else on the
-    same cores, and a training beside another one loses more than half its speed. Blocks of memory
-    of 2 MB and more are made of large pages, so that a step takes some thousand of the system in
-    the place of a hundred thousand.
+    same cores, and a training beside another one loses more than half its speed.
     """
     if not any(name in variables for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         variables.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="2000")
-    variables.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _leave_at_once(code: int) -> NoReturn:

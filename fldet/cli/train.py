@@ -1,5 +1,6 @@
 """``fldet train``."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,6 +121,7 @@ def train(
     129 or 130; --resume goes on from there as if nothing had happened. A second Ctrl-C stops at
     once.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's maps in large pages
     from fldet.config.load import load_config
 
     cfg = load_config(config, cfg_options or ())
