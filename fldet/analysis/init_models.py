@@ -77,7 +77,10 @@ RECIPES: Mapping[str, Recipe] = {
         validations=4,
         warm_up=100,
         tuned=("backbone=dict(init_cfg=None),",),
-        top=("channels_last = fold_batch_norms = True  # twice as fast on a CPU",),
+        top=(
+            "channels_last = fold_batch_norms = True  # twice as fast on a CPU",
+            "amp = 'auto'  # faster still where the processor computes in bfloat16",
+        ),
         tuned_top=("auto_scale_lr = dict(base_batch_size=4)  # a quarter of the rate of light.py",),
     ),
     "small": Recipe(

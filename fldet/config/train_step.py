@@ -20,6 +20,7 @@ log = logging.getLogger("fldet")
 
 
 BFLOAT16, FLOAT16 = "fldet.Bfloat16OptimWrapper", "AmpOptimWrapper"  # the latter is MMEngine's
+AUTO = "auto"  # of ``amp``: bfloat16 where the device computes in it, else float32
 STEP = 160  # pixels; 800, 480 and 320 are multiples, and it is one of 32
 _MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
 
@@ -27,9 +28,11 @@ _MIXED = {BFLOAT16: "bfloat16", FLOAT16: "float16, loss scaled"}
 def set_train_step(cfg: Config, device: torch.device) -> None:
     """Sets what the lines imply for optimizer, preprocessor and loader of a training, in place."""
     for name in TRAINING_KEYS - {"compile"}:
-        unset = name == "amp" and cfg.get(name) is None
-        if not (unset or isinstance(cfg.get(name, False), bool)):
-            raise ConfigError(f"{name} is {cfg[name]!r}", expected="True or False")
+        value = cfg.get(name, False)
+        others = (None, AUTO) if name == "amp" else ()
+        if not (isinstance(value, bool) or value in others):
+            expected = f"True, False or {AUTO!r}" if others else "True or False"
+            raise ConfigError(f"{name} is {value!r}", expected=expected)
     compiling = _compile_options(cfg)
     if compiling and cfg.get("gradient_checkpointing"):
         raise ConfigError(
@@ -84,6 +87,8 @@ def _set_precision(cfg: Config, device: torch.device) -> None:
     """Sets the optimizer's wrapper as ``amp`` says; where it says nothing, the wrapper stays."""
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     amp = cfg.get("amp")
+    if amp == AUTO:
+        amp = has_bfloat16(device)
     if amp is False and kind in _MIXED:
         use_wrapper(cfg, "OptimWrapper")
     elif amp and kind not in (*_MIXED, "OptimWrapper"):

@@ -1,15 +1,15 @@
-"""Times the gradient of the weights of EfficientNet-Lite0's wide depthwise convolutions.
+"""Times the gradients of EfficientNet-Lite0's depthwise convolutions that torch is slow in.
 
-Usage: python tools/benchmarks/depthwise.py [--threads 1] [--rounds 15] [--size 512] [--json]
+Usage: python tools/benchmarks/depthwise.py [--precision bf16] [--threads 1] [--rounds 15] [--json]
 
-Against torch's, on a CPU, float32, channels_last, 4 images. Both sides run in this process in
-alternating rounds, after their results have been found equal to 1e-4 of the largest gradient.
+Of map and weight, against torch's, on a CPU, in channels_last, 4 images. Both sides run in this
+process in alternating rounds, after their results have been found equal to 1e-4 of the largest
+gradient, in bfloat16 to its rounding.
 """
 
 import argparse
 import json
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +17,17 @@ from timing import Line, machine, paired, table
 from torch import Tensor, nn
 
 from fldet.models.backbones.efficientnet_lite import EfficientNetLite
-from fldet.models.fast.depthwise import is_wide_depthwise, weight_gradient
+from fldet.models.fast.depthwise import is_slow_depthwise, map_gradient, weight_gradient
 
 IMAGES = 4
+# what gradients of both sides may differ by, over the largest of them
+PRECISIONS = {"fp32": (torch.float32, 1e-4), "bf16": (torch.bfloat16, 2**-7)}
 
 
 def main() -> None:
     """Prints one row for each kind of convolution that the backbone has."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default fp32)")
     parser.add_argument("--threads", type=int, default=1, help="threads of an operator (default 1)")
     parser.add_argument("--rounds", type=int, default=15, help="rounds counted (default 15)")
     parser.add_argument("--size", type=int, default=512, help="side of the images (default 512)")
@@ -32,10 +35,12 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
+    dtype, tolerance = PRECISIONS[args.precision]
     results = []
     for (x, weight, stride, padding), count in convolutions(args.size).items():
-        case = case_of(x, weight, stride, padding)
-        check_equal(case["torch"](), case["fldet"]())
+        case = case_of(x, weight, stride, padding, dtype)
+        for expected, found in zip(case["torch"](), case["fldet"](), strict=True):
+            check_equal(expected, found, tolerance)
         timings = paired(case, rounds=args.rounds)
         results.append(
             {
@@ -51,8 +56,9 @@ def main() -> None:
         "schema": 1,
         "machine": machine(),
         "rounds": args.rounds,
+        "precision": args.precision,
         "results": results,
-        "lines": [asdict(line_of(result)) for result in results],
+        "lines": [asdict(line_of(result, args.precision)) for result in results],
     }
     print(json.dumps(report) if args.json else as_text(report))
 
@@ -70,7 +76,7 @@ def convolutions(size: int) -> dict[tuple[Any, ...], int]:
         found[key] = found.get(key, 0) + 1
 
     backbone: nn.Module = EfficientNetLite("lite0").eval()
-    for module in filter(is_wide_depthwise, backbone.modules()):
+    for module in filter(is_slow_depthwise, backbone.modules()):
         module.register_forward_pre_hook(note)
     with torch.no_grad():
         backbone(torch.zeros(IMAGES, 3, size, size))
@@ -82,30 +88,37 @@ def case_of(
     kernel: tuple[int, ...],
     stride: tuple[int, int],
     padding: tuple[int, int],
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """Returns both ways to the gradient of one weight."""
+    """Returns both ways to the gradients of one map and weight."""
     torch.manual_seed(0)
-    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(kernel)
-    result = torch.conv2d(x, weight, None, stride, padding, groups=len(weight))
-    grad = torch.randn_like(result)
-    torchs = partial(
-        torch.nn.grad.conv2d_weight, x, kernel, grad, stride, padding, groups=len(weight)
-    )
-    return {"torch": torchs, "fldet": partial(weight_gradient, grad, x, weight, stride, padding)}
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last).to(dtype)
+    weight = torch.randn(kernel).to(dtype)
+    grad = torch.randn_like(torch.conv2d(x, weight, None, stride, padding, groups=len(weight)))
+    of = (grad, x, weight, stride, padding)
+
+    def torchs() -> tuple[Tensor, ...]:
+        more = (None, stride, padding, (1, 1), False, (0, 0), len(weight))
+        gradients = torch.ops.aten.convolution_backward(grad, x, weight, *more, [True, True, False])
+        return gradients[:2]
+
+    return {"torch": torchs, "fldet": lambda: (map_gradient(*of), weight_gradient(*of))}
 
 
-def check_equal(expected: Tensor, found: Tensor) -> None:
+def check_equal(expected: Tensor, found: Tensor, tolerance: float) -> None:
     """Raises SystemExit where two gradients differ by more than rounding."""
-    if (error := float((expected - found).abs().max() / expected.abs().max())) > 1e-4:
+    if (error := float((expected - found).abs().max() / expected.abs().max())) > tolerance:
         raise SystemExit(f"gradients of fldet and of torch differ by {error:.1e} of the largest")
 
 
-def line_of(result: dict[str, Any]) -> Line:
+def line_of(result: dict[str, Any], precision: str) -> Line:
     """Returns the figure of a convolution."""
     channels, height = result["map"][1:3]
-    what = f"gradient of depthwise weights, {channels} channels of {height} px"
-    return Line(f"{what}, stride {result['stride']}", "torch", result["speedup"], 1.0)
+    side, stride = result["kernel"][1], result["stride"]
+    what = f"gradients of a depthwise convolution, {channels} channels of {height} px"
+    return Line(
+        f"{what}, kernel {side}, stride {stride}, {precision}", "torch", result["speedup"], 1.0
+    )
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 For the gradient of the weight oneDNN has a kernel made for depthwise convolutions, but up to 3
 columns only. Wider ones are computed as dense convolutions of 8 or 16 channels, of which all
-but the diagonal is thrown away. Here a few columns are taken at a time.
+but the diagonal is thrown away. Here a few columns are taken at a time. For the gradient of the map
+it has none in bfloat16 where the stride is more than 1: that one is computed in float32.
 """
 
 from functools import lru_cache
@@ -16,12 +17,15 @@ from torch.nn import functional as F
 WIDEST = 3  # columns that oneDNN's own kernel takes
 
 
-def is_wide_depthwise(module: nn.Module) -> bool:
-    """Whether a module is a depthwise convolution with more than 3 columns, without dilation."""
+def is_slow_depthwise(module: nn.Module) -> bool:
+    """Whether a module is a depthwise convolution, not dilated, of which a gradient is slow.
+
+    Those are of more than 3 columns, or of a stride.
+    """
     return (
         isinstance(module, nn.Conv2d)
         and 1 < module.groups == module.in_channels == module.out_channels
-        and module.kernel_size[1] > WIDEST
+        and (module.kernel_size[1] > WIDEST or module.stride != (1, 1))
         and module.dilation == (1, 1)
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
@@ -29,23 +33,27 @@ def is_wide_depthwise(module: nn.Module) -> bool:
 
 
 def with_quick_gradient(method: Any) -> Any:
-    """Returns ``_conv_forward`` of an ``is_wide_depthwise`` module, with the quicker gradient.
+    """Returns ``_conv_forward`` of an ``is_slow_depthwise`` module, with the quicker gradients.
 
-    It is used for float32 maps in channels_last on a CPU, where the weight is trained; else
-    ``method`` is.
+    They are used for maps in channels_last on a CPU, in float32 or under autocast to bfloat16,
+    where the weight is trained; else ``method`` is.
     """
 
     def _conv_forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         quick = (
             (weight.requires_grad and torch.is_grad_enabled())
-            and (input.device.type == "cpu" and not torch.is_autocast_enabled("cpu"))
-            and input.dtype == weight.dtype == torch.float32
+            and (input.device.type == "cpu" and weight.dtype == torch.float32)
+            and (dtype is torch.bfloat16 or (dtype is None and input.dtype == torch.float32))
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if not quick:
             return method(self, input, weight, bias)
         if hasattr(self, "weight_for"):  # of EfficientNet's convolutions of stride 2
             weight = self.weight_for(input, weight)
+        if dtype is not None:
+            input, weight = input.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         of = (input, weight, bias, self.stride, self.padding)
         return DepthwiseConv2d.apply(*of)  # type: ignore[no-untyped-call]
 
@@ -77,12 +85,26 @@ class DepthwiseConv2d(torch.autograd.Function):
         of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
         return (
-            _backward(grad, x, weight, ctx.stride, ctx.padding, 0) if of_x else None,
+            map_gradient(grad, x, weight, ctx.stride, ctx.padding) if of_x else None,
             weight_gradient(grad, x, weight, ctx.stride, ctx.padding) if of_weight else None,
             grad.sum((0, 2, 3)) if of_bias else None,
             None,
             None,
         )
+
+
+def map_gradient(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Returns the gradient of the map of a depthwise convolution, as ``weight_gradient`` of it."""
+    if x.dtype == torch.bfloat16 and stride != (1, 1):
+        of = (grad.float(), x.float(), weight.float(), stride, padding)
+        return _backward(*of, 0).to(x.dtype)
+    return _backward(grad, x, weight, stride, padding, 0)
 
 
 def weight_gradient(
@@ -148,7 +170,12 @@ def _cuts(
             others = _cuts(size, results, columns, stride, padding, first + taken)
             if others is not None:
                 found.append((_Cut(first, taken, border, (moved, after)), *others))
-    return min(found, key=lambda cuts: len(cuts) + sum(any(cut.pad) for cut in cuts), default=None)
+    return min(found, key=lambda cuts: sum(_cost(cut, stride) for cut in cuts), default=None)
+
+
+def _cost(cut: _Cut, stride: int) -> int:
+    """Returns what a cut takes, about: one column by steps of more is not for oneDNN's kernel."""
+    return 1 + any(cut.pad) + 5 * (cut.columns == 1 < stride)
 
 
 def _backward(

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from fldet.errors import ConfigError, UnavailableError
 from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, avoid_single_columns
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
-from fldet.models.fast.depthwise import is_wide_depthwise, with_quick_gradient
+from fldet.models.fast.depthwise import is_slow_depthwise, with_quick_gradient
 from fldet.models.fast.optimize import foldable_pairs
 
 log = logging.getLogger("fldet")
@@ -58,7 +58,7 @@ def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
     if cfg.get("channels_last") and not cfg.get("compile"):
         if torch.get_num_threads() == 1:
             avoid_slow_convolutions(model)
-        for module in filter(is_wide_depthwise, model.modules()):
+        for module in filter(is_slow_depthwise, model.modules()):
             _replace(module, "_conv_forward", with_quick_gradient)
 
 

@@ -1,4 +1,4 @@
-"""The quicker gradient of the weights of depthwise convolutions."""
+"""The quicker gradients of depthwise convolutions."""
 
 import copy
 
@@ -12,7 +12,7 @@ from fldet.models.backbones.efficientnet_lite import EfficientNetLite
 from fldet.models.fast.depthwise import (
     DepthwiseConv2d,
     _cuts,
-    is_wide_depthwise,
+    is_slow_depthwise,
     weight_gradient,
     with_quick_gradient,
 )
@@ -52,7 +52,10 @@ def test_the_gradient_is_that_of_torch(kernel, stride, size, border):
 
 @pytest.mark.parametrize(
     ("size", "columns", "stride", "padding", "copied"),
-    [(64, 5, 1, 2, 2), (63, 5, 1, 2, 2), (128, 6, 2, 2, 2), (127, 5, 2, 2, 2), (16, 7, 1, 3, 2)],
+    [
+        *[(64, 5, 1, 2, 2), (63, 5, 1, 2, 2), (128, 6, 2, 2, 2), (127, 5, 2, 2, 2)],
+        *[(16, 7, 1, 3, 2), (64, 4, 2, 1, 2), (63, 3, 2, 1, 0)],
+    ],
 )
 def test_onednns_kernel_takes_all_columns_of_the_light_model(
     size, columns, stride, padding, copied
@@ -63,6 +66,12 @@ def test_onednns_kernel_takes_all_columns_of_the_light_model(
     assert taken == list(range(columns))
     assert all(cut.columns <= 3 and cut.border <= cut.columns // 2 for cut in cuts)
     assert sum(any(cut.pad) for cut in cuts) == copied
+
+
+@pytest.mark.parametrize(("size", "columns", "padding"), [(128, 6, 2), (64, 4, 1), (12, 6, 3)])
+def test_no_column_is_taken_alone_where_a_stride_makes_that_slow(size, columns, padding):
+    cuts = _cuts(size, (size + 2 * padding - columns) // 2 + 1, columns, 2, padding)
+    assert all(cut.columns > 1 for cut in cuts)
 
 
 def test_a_border_that_no_cut_has_is_left_to_torch():
@@ -81,6 +90,25 @@ def test_map_weight_and_bias_have_their_gradients(stride, with_bias):
     DepthwiseConv2d.apply(*leaves, (stride, stride), (2, 2)).backward(grad)
     for leaf, value in zip(leaves[: 2 + with_bias], expected, strict=False):
         torch.testing.assert_close(leaf.grad, value)
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [16, 17])
+def test_gradients_in_bfloat16_are_those_of_float32_rounded(kernel, stride, size):
+    given = maps(2, 16, size, size), maps(16, 1, kernel, kernel, seed=1), maps(16, seed=2)
+    x, weight, bias = (value.bfloat16() for value in given)
+    x = x.contiguous(memory_format=LAST)
+    padding = (kernel // 2, kernel // 2)
+    # what is to come out: of the rounded numbers, by torch in float32
+    exact = torchs_gradients(x.float(), weight.float(), (stride, stride), padding, bias.float())
+    grad = exact[0].bfloat16()
+    leaves = [value.clone().requires_grad_() for value in (x, weight, bias)]
+    DepthwiseConv2d.apply(*leaves, (stride, stride), padding).backward(grad)
+    for leaf, expected in zip(leaves, exact[1:], strict=True):
+        assert leaf.grad.dtype == torch.bfloat16
+        error = (leaf.grad.float() - expected).abs().max() / expected.abs().max()
+        assert error < 2**-7  # two roundings: of the result's gradient and of this one
 
 
 def test_a_frozen_weight_has_none_and_a_second_derivative_is_refused():
@@ -102,6 +130,7 @@ def depthwise(**changes):
     [
         depthwise(kernel_size=3),
         depthwise(kernel_size=(5, 3)),
+        depthwise(kernel_size=3, stride=2, dilation=2),
         depthwise(groups=1),
         depthwise(groups=2),
         depthwise(out_channels=8),
@@ -115,15 +144,16 @@ def depthwise(**changes):
     ids=str,
 )
 def test_other_modules_are_left_alone(module):
-    assert is_wide_depthwise(depthwise())
-    assert not is_wide_depthwise(module)
+    assert is_slow_depthwise(depthwise())
+    assert is_slow_depthwise(depthwise(kernel_size=3, stride=2))
+    assert not is_slow_depthwise(module)
 
 
 def is_quick(result):
     return type(result.grad_fn).__name__ == "DepthwiseConv2dBackward"
 
 
-def test_it_is_used_in_training_with_float32_in_channels_last():
+def test_it_is_used_in_training_on_maps_in_channels_last():
     conv, x = depthwise().to(memory_format=LAST), maps(2, 4, 8, 8).float()
     _replace(conv, "_conv_forward", with_quick_gradient)
     last = x.contiguous(memory_format=LAST)
@@ -133,6 +163,13 @@ def test_it_is_used_in_training_with_float32_in_channels_last():
     with torch.no_grad():
         assert conv(last).grad_fn is None
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = conv(last)
+        assert is_quick(result)
+        assert result.dtype == torch.bfloat16
+        assert is_quick(conv(last.bfloat16()))
+        result.sum().backward()
+    assert conv.weight.grad.dtype == conv.bias.grad.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.float16):
         assert not is_quick(conv(last))
     assert not is_quick(copy.deepcopy(conv).double()(last.double()))
     conv.weight.requires_grad_(False)
@@ -145,9 +182,9 @@ def test_gradients_of_the_backbone_of_the_light_model(size):
     model = EfficientNetLite("lite0", out_indices=(1, 2, 3), frozen_stages=1, norm_eval=True)
     model = model.train().to(memory_format=LAST)
     quick = copy.deepcopy(model)
-    wide = [module for module in quick.modules() if is_wide_depthwise(module)]
-    assert len(wide) == 9  # 5 x 5
-    for module in wide:
+    slow = [module for module in quick.modules() if is_slow_depthwise(module)]
+    assert len(slow) == 11  # nine of 5 x 5, two of 3 x 3 and a stride
+    for module in slow:
         _replace(module, "_conv_forward", with_quick_gradient)
     assert list(quick.state_dict()) == list(model.state_dict())
     images = maps(2, 3, *size).float().contiguous(memory_format=LAST)

@@ -11,6 +11,7 @@ from torch import nn
 
 from fldet.checkpoints.files import read_checkpoint
 from fldet.checkpoints.model import build_model
+from fldet.config import train_step as module_under_test
 from fldet.config.load import load_config
 from fldet.config.prepare import prepare_config
 from fldet.config.train_step import set_train_step, wrapper_name
@@ -440,6 +441,23 @@ def test_amp_has_the_last_word_over_the_wrapper(tiny_config, given, amp, device,
     assert cfg.optim_wrapper == {**used, "optimizer": optimizer}
 
 
+@pytest.mark.parametrize(
+    ("given", "has_it", "used"),
+    [(PLAIN, True, BRAIN), (PLAIN, False, PLAIN), (BRAIN, False, PLAIN), (SCALED, False, PLAIN)],
+)
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_amp_auto_is_bfloat16_where_the_device_computes_in_it(
+    tiny_config, monkeypatch, caplog, given, has_it, used, device
+):
+    cfg = load_config(tiny_config, ["amp='auto'"])
+    optimizer = dict(cfg.optim_wrapper.optimizer)
+    cfg.optim_wrapper = {**given, "optimizer": optimizer}
+    monkeypatch.setattr(module_under_test, "has_bfloat16", lambda device: has_it)
+    set_train_step(cfg, device)
+    assert cfg.optim_wrapper == {**used, "optimizer": optimizer}
+    assert "emulated" not in caplog.text
+
+
 def test_a_scaled_loss_on_a_cpu_is_refused_with_the_ways_out(tiny_config):
     cfg = load_config(tiny_config, ["optim_wrapper.type=AmpOptimWrapper"])
     with pytest.raises(ConfigError, match="'AmpOptimWrapper', which is for GPUs alone") as error:
@@ -502,6 +520,7 @@ def test_the_log_says_what_is_used(tiny_config, tmp_path, caplog, monkeypatch):
             "data_preprocessor.type is",
         ),
         (["amp=True", "optim_wrapper.type=ApexOptimWrapper"], "optim_wrapper.type is 'Apex"),
+        (["amp='on'"], "amp is 'on'"),
     ],
 )
 def test_lines_that_make_no_sense(tiny_config, options, message):
