@@ -180,9 +180,10 @@ def _schedule(plan: Plan) -> str:
     last, warm_up = plan.max_iters, min(500, plan.max_iters // 4)
     epochs, fewest, start = plan.recipe.epochs, plan.recipe.fewest, plan.recipe.warm_up
     steps = [round(last * share) for share in (2 / 3, 8 / 9)]  # the paper's 60k and 80k of 90k
-    every = math.ceil(last / (10 if plan.finetune else plan.recipe.validations))
+    parts = (10, 10) if plan.finetune else (plan.recipe.validations, plan.recipe.checkpoints)
+    every, saved = (math.ceil(last / part) for part in parts)
     val = f", val_interval={every}" if {"val", "test"} & plan.found.splits.keys() else ""
-    hooks = f"default_hooks = dict(checkpoint=dict(interval={every}))\n"
+    hooks = f"default_hooks = dict(checkpoint=dict(interval={saved}))\n"
     if plan.finetune:
         stop = "" if val else "early_stopping = False\n"
         return (
