@@ -34,7 +34,7 @@ demo: $(READY)
 	mkdir -p '$(dir $(DEMO_DIR))'
 	test -f '$(DEMO_CONFIG)' || $(BIN)/fldet init '$(DATA)' --out '$(DEMO_CONFIG)' --model lite
 	$(BIN)/fldet train '$(DEMO_CONFIG)' --work-dir '$(DEMO_DIR)' --resume
-	$(BIN)/fldet test '$(DEMO_CONFIG)' '$(DEMO_DIR)' --work-dir '$(DEMO_DIR)/test' --show-dir '$(DEMO_DIR)/pictures'
+	$(BIN)/fldet test '$(DEMO_CONFIG)' '$(DEMO_DIR)' --work-dir '$(DEMO_DIR)/test' --precision fp32 --show-dir '$(DEMO_DIR)/pictures'
 
 test: $(READY)
 	$(BIN)/pytest -n 3 --dist worksteal $(TESTS)
