@@ -15,12 +15,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 WIDEST = 3  # columns that oneDNN's own kernel takes
+Pair = tuple[int, int]  # of rows, of columns
 
 
 def is_slow_depthwise(module: nn.Module) -> bool:
-    """Whether a module is a depthwise convolution, not dilated, of which a gradient is slow.
+    """Whether a module is a depthwise convolution with a slow gradient, without dilation.
 
-    Those are of more than 3 columns, or of a stride.
+    Those with more than 3 columns are, and in bfloat16 those with a stride.
     """
     return (
         isinstance(module, nn.Conv2d)
@@ -69,8 +70,8 @@ class DepthwiseConv2d(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
+        stride: Pair,
+        padding: Pair,
     ) -> Tensor:
         """Returns torch's result."""
         ctx.save_for_backward(x, weight)
@@ -93,27 +94,15 @@ class DepthwiseConv2d(torch.autograd.Function):
         )
 
 
-def map_gradient(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-) -> Tensor:
-    """Returns the gradient of the map of a depthwise convolution, as ``weight_gradient`` of it."""
+def map_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Returns the gradient of the map, (N, C, H, W); arguments as of ``weight_gradient``."""
     if x.dtype == torch.bfloat16 and stride != (1, 1):
         of = (grad.float(), x.float(), weight.float(), stride, padding)
         return _backward(*of, 0).to(x.dtype)
     return _backward(grad, x, weight, stride, padding, 0)
 
 
-def weight_gradient(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-) -> Tensor:
+def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     """Returns the gradient of a depthwise weight, a few columns of it at a time.
 
     Args:
@@ -174,17 +163,12 @@ def _cuts(
 
 
 def _cost(cut: _Cut, stride: int) -> int:
-    """Returns what a cut takes, about: one column by steps of more is not for oneDNN's kernel."""
+    """Returns about what a cut costs; with a stride, oneDNN's kernel takes no single column."""
     return 1 + any(cut.pad) + 5 * (cut.columns == 1 < stride)
 
 
 def _backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    which: int,
+    grad: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, which: int
 ) -> Tensor:
     """Returns torch's gradient of the map (0) or of the weight (1)."""
     gradients = torch.ops.aten.convolution_backward(
