@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from fldet.errors import StoppedError
+
 # The terminal was closed, or the connection to it was lost; Windows has no such signal.
 HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 ASKED_TO_END = (signal.SIGINT, signal.SIGTERM, *HANGUP)
@@ -54,9 +56,10 @@ class Received:
 def noted_signals() -> Iterator[Received]:
     """Gives what counts the signals of this process; puts the earlier handlers back at the end.
 
-    torchrun hands a signal on to processes that may have received it, saved and come to their end
-    already: in one of its processes that was asked to end the handlers stay, so that the second
-    signal does not kill it before it has said what it saved.
+    torchrun sends a signal to all of its processes as soon as it has one itself or the first of
+    them has ended; by then they may have saved and come to their end. In a process of torchrun that
+    stops because it, or another one, was asked to, the handlers stay, so that this signal does not
+    kill it before it has said what it saved.
 
     Outside the main thread Python allows no handlers: nothing is noted there. SIGHUP stays ignored
     where it is, by ``nohup``.
@@ -69,6 +72,9 @@ def noted_signals() -> Iterator[Received]:
                 earlier[number] = signal.signal(number, received.note)
     try:
         yield received
+    except StoppedError as stopped:
+        received.number = received.number or stopped.exit_code - 128
+        raise
     finally:
         if not (received.number and "RANK" in os.environ):
             for number, handler in earlier.items():

@@ -4,6 +4,7 @@ import signal
 import pytest
 
 from fldet.engine.signals import ASKED_TO_END, noted_signals
+from fldet.errors import StoppedError
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_a_process_of_torchrun_that_has_stopped_survives_the_signal_it_hands_on(
     os.kill(os.getpid(), again)
     assert received.number == first
     assert capfd.readouterr().err.count("saving") == 1
+
+
+@pytest.mark.usefixtures("put_back")
+@pytest.mark.parametrize("first", ASKED_TO_END)
+def test_a_process_of_torchrun_that_stops_with_another_survives_too(monkeypatch, capfd, first):
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(StoppedError), noted_signals() as received:
+        raise StoppedError("stopped", exit_code=128 + first)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert received.number == first
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("put_back")

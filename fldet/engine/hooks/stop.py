@@ -57,6 +57,9 @@ class StopHook(Hook):
             for hook in runner.hooks
             if isinstance(hook, CheckpointHook)
         ]
+        # once the first process has ended torchrun gives the others 30 seconds: too few, maybe, for
+        # the one that writes
+        self._agreement.highest(number)
         raise StoppedError(
             f"stopped by {signal.Signals(number).name} after iteration {iteration} of "
             f"{runner.max_iters}, saved {', '.join(saved) or 'nothing'} in {runner.work_dir}",
