@@ -57,6 +57,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """Leaves nothing in the folder of temporary files."""
+    shutil.rmtree(ATTEMPTS.parent, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def no_connections() -> Iterator[None]:
     """Fails a test in which something has looked for another machine, whatever came of it."""
