@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
-import conftest
 import pytest
 from doc_lines import ELSEWHERE, LINES
 from typer.main import get_command
@@ -24,9 +24,11 @@ from fldet.cli.main import app
 def attempts(no_connections):
     """What was tried so far, which is forgotten then."""
 
+    file = Path(os.environ["FLDET_ATTEMPTS"])
+
     def take():
-        text = conftest.ATTEMPTS.read_text() if conftest.ATTEMPTS.exists() else ""
-        conftest.ATTEMPTS.unlink(missing_ok=True)
+        text = file.read_text() if file.exists() else ""
+        file.unlink(missing_ok=True)
         return text
 
     return take
