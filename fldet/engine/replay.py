@@ -11,7 +11,7 @@ from fldet.config.prepare import prepare_config
 from fldet.devices import select_device
 from fldet.engine.nonfinite import examine, finding_text, load_batch
 from fldet.errors import CheckpointError, NonFiniteError
-from fldet.models.fast.bfloat16 import avoid_single_columns
+from fldet.models.fast.bfloat16 import avoid_narrow_maps
 
 
 def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
@@ -38,7 +38,7 @@ def replay(cfg: Config, path: Path, *, device: str = "auto") -> str:
         }
     )
     if moment.autocast and chosen.type == "cpu":
-        avoid_single_columns(model)
+        avoid_narrow_maps(model)
     finding = examine(model, batch, moment)
     report = finding_text(finding, moment, batch)
     if finding.finite:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from fldet.models.fast.methods import replace_method
 from fldet.registry import OPTIM_WRAPPERS
 
 
@@ -27,20 +28,25 @@ class Bfloat16OptimWrapper(OptimWrapper):
             yield
 
 
-def avoid_single_columns(model: nn.Module) -> None:
-    """Lets 3x3 convolutions of stride 2 see maps of one column with a second one of zeros.
+def avoid_narrow_maps(model: nn.Module) -> None:
+    """Computes strided convolutions on maps narrower than the kernel in float32, in place.
 
-    On a CPU the bfloat16 gradient of such a convolution on a map of width 1 reads memory that
-    nobody wrote (torch 2.13). P7 of a narrow image is such a map. The zeros stand where the
-    convolution pads with zeros anyway, so nothing else changes. Hooks do it; weights and their
-    names stay.
+    On a CPU the bfloat16 gradient of their weight reads memory that nobody wrote (torch 2.13, any
+    number of groups). P7 of a narrow image comes from such a map. Weights and their names stay.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and (
-            (module.kernel_size, module.stride, module.padding) == ((3, 3), (2, 2), (1, 1))
-        ):
-            module.register_forward_pre_hook(_widen_single_column)
+        if isinstance(module, nn.Conv2d) and module.stride[1] > 1:
+            replace_method(module, "_conv_forward", _narrow_maps_in_float32)
 
 
-def _widen_single_column(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-    return (F.pad(inputs[0], (0, 1)),) if inputs[0].shape[-1] == 1 else None
+def _narrow_maps_in_float32(method: Any) -> Any:
+    def _conv_forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        reach = self.dilation[1] * (self.kernel_size[1] - 1) + 1
+        if input.shape[-1] >= reach or not torch.is_autocast_enabled("cpu"):
+            return method(self, input, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            bias = None if bias is None else bias.float()
+            result = method(self, input.float(), weight.float(), bias)
+        return result.to(torch.get_autocast_dtype("cpu"))
+
+    return _conv_forward

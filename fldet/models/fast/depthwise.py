@@ -36,8 +36,8 @@ def is_slow_depthwise(module: nn.Module) -> bool:
 def with_quick_gradient(method: Any) -> Any:
     """Returns ``_conv_forward`` of an ``is_slow_depthwise`` module, with the quicker gradients.
 
-    They are used for maps in channels_last on a CPU, in float32 or under autocast to bfloat16,
-    where the weight is trained; else ``method`` is.
+    They are used for maps in channels_last on a CPU, as wide as the kernel or wider, in float32 or
+    under autocast to bfloat16, where the weight is trained; else ``method`` is.
     """
 
     def _conv_forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,6 +47,7 @@ def with_quick_gradient(method: Any) -> Any:
             and (input.device.type == "cpu" and weight.dtype == torch.float32)
             and (dtype is torch.bfloat16 or (dtype is None and input.dtype == torch.float32))
             and input.is_contiguous(memory_format=torch.channels_last)
+            and input.shape[3] >= self.kernel_size[1]
         )
         if not quick:
             return method(self, input, weight, bias)
@@ -107,7 +108,7 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Pair, paddi
 
     Args:
         grad: of the result, (N, C, H', W').
-        x: the map, (N, C, H, W).
+        x: the map, (N, C, H, W), as wide as the weight or wider.
         weight: (C, 1, rows, columns).
         stride: of rows and of columns.
         padding: at both sides, of rows and of columns.

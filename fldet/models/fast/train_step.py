@@ -6,7 +6,7 @@ changes the names of the weights, so checkpoints fit with and without.
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import CodeType
 from typing import Any
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fldet.errors import ConfigError, UnavailableError
-from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, avoid_single_columns
+from fldet.models.fast.bfloat16 import Bfloat16OptimWrapper, avoid_narrow_maps
 from fldet.models.fast.buffers import changing_modules, copy_buffers, restore_buffers
 from fldet.models.fast.depthwise import is_slow_depthwise, with_quick_gradient
+from fldet.models.fast.methods import replace_method
 from fldet.models.fast.optimize import foldable_pairs
 
 log = logging.getLogger("fldet")
@@ -54,12 +55,12 @@ def avoid_faults_of_cpus(model: nn.Module, cfg: Config) -> None:
     if next(model.parameters()).device.type != "cpu":
         return
     if cfg.optim_wrapper.type == f"fldet.{Bfloat16OptimWrapper.__name__}":
-        avoid_single_columns(model)
+        avoid_narrow_maps(model)
     if cfg.get("channels_last") and not cfg.get("compile"):
         if torch.get_num_threads() == 1:
             avoid_slow_convolutions(model)
         for module in filter(is_slow_depthwise, model.modules()):
-            _replace(module, "_conv_forward", with_quick_gradient)
+            replace_method(module, "_conv_forward", with_quick_gradient)
 
 
 def avoid_slow_convolutions(model: nn.Module) -> None:
@@ -99,13 +100,6 @@ def require_compiler(device: torch.device, backend: str = "inductor") -> None:
 # --- the model ---
 
 
-def _replace(module: nn.Module, name: str, around: Callable[[Any], Any]) -> None:
-    """Puts ``around(method)`` in the place of a method of one module; copies of it keep that."""
-    kind = type(module)
-    own = {name: around(getattr(kind, name)), "__module__": kind.__module__}
-    module.__class__ = type(kind.__name__, (kind,), own)
-
-
 def _fold_batch_norms(module: nn.Module) -> None:
     """Multiplies batch norms into the weights before them, in each step anew, at any depth.
 
@@ -115,8 +109,8 @@ def _fold_batch_norms(module: nn.Module) -> None:
     for conv, norm in foldable_pairs(module):
         if conv.bias is not None or not norm.affine:
             continue
-        _replace(conv, "forward", _with_norm)
-        _replace(norm, "forward", _unless_folded)
+        replace_method(conv, "forward", _with_norm)
+        replace_method(norm, "forward", _unless_folded)
         vars(conv)["norm_after"] = (norm,)  # in a tuple: not a part of the convolution
     for child in module.children():
         _fold_batch_norms(child)
@@ -170,7 +164,7 @@ def _compile(model: Any, backend: str) -> None:
 
         return loss
 
-    _replace(model, "loss", with_compiled_network)
+    replace_method(model, "loss", with_compiled_network)
 
 
 def _checkpoint_gradients(model: Any) -> None:
@@ -180,8 +174,8 @@ def _checkpoint_gradients(model: Any) -> None:
     stages = [m for m in model.backbone.children() if isinstance(m, nn.Sequential)]
     blocks = [block for stage in stages for block in stage.children()]
     for part in [*blocks, *([model.neck] if getattr(model, "neck", None) else [])]:
-        _replace(part, "forward", _computed_again)
-    _replace(model.bbox_head, "forward_single", _computed_again)
+        replace_method(part, "forward", _computed_again)
+    replace_method(model.bbox_head, "forward_single", _computed_again)
 
 
 def _goes_by_levels(head: Any) -> bool:

@@ -16,7 +16,8 @@ from fldet.models.fast.depthwise import (
     weight_gradient,
     with_quick_gradient,
 )
-from fldet.models.fast.train_step import _replace, avoid_faults_of_cpus
+from fldet.models.fast.methods import replace_method
+from fldet.models.fast.train_step import avoid_faults_of_cpus
 
 LAST = torch.channels_last
 
@@ -155,11 +156,13 @@ def is_quick(result):
 
 def test_it_is_used_in_training_on_maps_in_channels_last():
     conv, x = depthwise().to(memory_format=LAST), maps(2, 4, 8, 8).float()
-    _replace(conv, "_conv_forward", with_quick_gradient)
+    replace_method(conv, "_conv_forward", with_quick_gradient)
     last = x.contiguous(memory_format=LAST)
     assert is_quick(conv(last))
     assert is_quick(copy.deepcopy(conv)(last))
     assert not is_quick(conv(x))
+    assert is_quick(conv(last[..., :5].contiguous(memory_format=LAST)))
+    assert not is_quick(conv(last[..., :4].contiguous(memory_format=LAST)))  # narrower than it
     with torch.no_grad():
         assert conv(last).grad_fn is None
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -185,7 +188,7 @@ def test_gradients_of_the_backbone_of_the_light_model(size):
     slow = [module for module in quick.modules() if is_slow_depthwise(module)]
     assert len(slow) == 11  # nine of 5 x 5, two of 3 x 3 and a stride
     for module in slow:
-        _replace(module, "_conv_forward", with_quick_gradient)
+        replace_method(module, "_conv_forward", with_quick_gradient)
     assert list(quick.state_dict()) == list(model.state_dict())
     images = maps(2, 3, *size).float().contiguous(memory_format=LAST)
     for one in (model, quick):
