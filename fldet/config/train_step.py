@@ -55,11 +55,11 @@ def set_train_step(cfg: Config, device: torch.device) -> None:
 
 
 def train_step_in_words(cfg: Config) -> str:
-    """Returns what a run uses, in words; '' for nothing."""
+    """Returns what a run uses, in words."""
     compiling = _compile_options(cfg)
     kind = str(cfg.optim_wrapper.get("type"))
     words = [
-        kind in _MIXED and f"network in {_MIXED.get(kind)}, losses in float32",
+        f"network in {_MIXED[kind]}, losses in float32" if kind in _MIXED else "in float32",
         cfg.get("channels_last") and "channels_last",
         cfg.get("fold_batch_norms") and "fixed batch norms folded",
         compiling and f"compiled, padded to {_in_words(compiling['sizes'])}",

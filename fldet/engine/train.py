@@ -185,7 +185,7 @@ def _run(
     started = time.perf_counter()
     with closing(training_runner(cfg, device)) as runner:
         log.info("training on %s, %s", device_name(device), _plan(cfg, runner))
-        log.info("training step: %s", train_step_in_words(cfg) or "in float32")
+        log.info("training step: %s", train_step_in_words(cfg))
         warn_of_poor_cover(cfg, runner.train_loop.dataloader.dataset)
         if not (cfg.resume or cfg.get("load_from")):
             warn_of_frozen_random_weights(cfg, unwrapped(runner.model))

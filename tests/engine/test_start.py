@@ -136,13 +136,15 @@ def test_resume_says_what_it_restores(whole, tmp_path, with_hook, caplog, monkey
     with pytest.raises(StoppedError):
         train(cfg, work_dir=tmp_path, device="cpu")
     with_hook(SignalHook(6, signal.SIGTERM))
-    other = load_config(whole[0], [*OPTIONS, "train_dataloader.batch_size=3"])
+    other = load_config(whole[0], [*OPTIONS, "train_dataloader.batch_size=3", "amp=True"])
     with pytest.raises(StoppedError):
         train(other, work_dir=tmp_path, resume=True, seed=5, device="cpu")
     assert "the run began with seed 0 and keeps it" in caplog.text
     assert "resumed after iteration 5 of 8" in caplog.text
     assert "from seed 0 and the iteration" in caplog.text
     assert "images per process: 2 before, 3 now: the run goes on, but not exactly" in caplog.text
+    step = "'in float32' before, 'network in bfloat16, losses in float32' now"
+    assert f"training step: {step}: the run goes on, but not exactly" in caplog.text
 
 
 def test_the_line_that_is_printed_at_a_stop_goes_on_with_the_same_run(

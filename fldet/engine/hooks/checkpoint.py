@@ -7,12 +7,14 @@ from typing import Any
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
+from fldet.config.train_step import train_step_in_words
 from fldet.errors import CheckpointError
 from fldet.numeric import is_whole
 from fldet.registry import HOOKS
 
 # In the checkpoint: the iteration whose validation is part of it.
 VALIDATED = "validated_iter"
+_IN_WORDS = {"optimizer", "training step"}  # of a run's identity; the others are counts
 
 
 @HOOKS.register_module()
@@ -96,6 +98,7 @@ def run_identity(runner: Any) -> dict[str, Any]:
         "training images": len(loader.dataset),
         "batches of a step": getattr(wrapper, "_accumulative_counts", 1),
         "optimizer": type(getattr(wrapper, "optimizer", wrapper)).__name__,
+        "training step": train_step_in_words(runner.cfg),
     }
 
 
@@ -105,7 +108,7 @@ def identity_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in (found.items() if isinstance(found, dict) else ())
-        if (isinstance(value, str) if name == "optimizer" else type(value) is int and value > 0)
+        if (isinstance(value, str) if name in _IN_WORDS else type(value) is int and value > 0)
     }
 
 

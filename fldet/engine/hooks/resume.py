@@ -93,7 +93,7 @@ class ResumeHook(Hook):
             now = identity.get(name)
             if now != then:
                 said = "%s: %s before, %s now: the run goes on, but not exactly"
-                log.warning(said, name, then, now)
+                log.warning(said, name, shorten(then), shorten(now))
         if validation_is_due(runner):
             log.info("validating iteration %d, which the earlier run did not finish", runner.iter)
             runner.val_loop.run()
