@@ -155,6 +155,11 @@ def end_with_parent() -> None:
     _watch(_parent_has_ended)
 
 
+def stop_with_parent() -> None:
+    """Sends this process SIGTERM within a second of the end of the one that has started it."""
+    _watch(_parent_has_ended, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def leave_signals_to_parent() -> None:
     """Lets the process that has started this one decide when it ends.
 
@@ -177,13 +182,16 @@ def leave_signals_to_parent() -> None:
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def _watch(has_to_end: Callable[[int], bool]) -> None:
+def _watch(
+    has_to_end: Callable[[int], bool],
+    end: Callable[[], object] = lambda: os._exit(128 + signal.SIGTERM),
+) -> None:
     parent = os.getppid()
 
     def watch() -> None:
         while not has_to_end(parent):
             pass
-        os._exit(128 + signal.SIGTERM)
+        end()
 
     threading.Thread(target=watch, daemon=True).start()
 

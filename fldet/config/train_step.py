@@ -57,7 +57,7 @@ def set_train_step(cfg: Config, device: torch.device) -> None:
 def train_step_in_words(cfg: Config) -> str:
     """Returns what a run uses, in words."""
     compiling = _compile_options(cfg)
-    kind = str(cfg.optim_wrapper.get("type"))
+    kind = _wrapper_kind(cfg)
     words = [
         f"network in {_MIXED[kind]}, losses in float32" if kind in _MIXED else "in float32",
         cfg.get("channels_last") and "channels_last",
@@ -85,7 +85,7 @@ def _compile_options(cfg: Config) -> dict[str, Any]:
 
 def _set_precision(cfg: Config, device: torch.device) -> None:
     """Sets the optimizer's wrapper as ``amp`` says; where it says nothing, the wrapper stays."""
-    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    kind = _wrapper_kind(cfg)
     amp = cfg.get("amp")
     if amp == AUTO:
         amp = has_bfloat16(device)
@@ -108,6 +108,11 @@ def _set_precision(cfg: Config, device: torch.device) -> None:
             expected="OptimWrapper, and amp = True for bfloat16",
             hint="fldet train with --amp for bfloat16, or with --no-amp for float32",
         )
+
+
+def _wrapper_kind(cfg: Config) -> str:
+    """Returns the type of the optimizer's wrapper, by the name that MMEngine's have here."""
+    return str(cfg.optim_wrapper.get("type", "OptimWrapper")).removeprefix("mmengine.")
 
 
 def use_wrapper(cfg: Config, kind: str) -> None:

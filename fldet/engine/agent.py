@@ -1,7 +1,8 @@
 """``python -m fldet.engine.agent``: torchrun, which names the process that failed and why.
 
-What ``--gpus N`` starts. torchrun itself prints its own traceback and a table of all processes,
-those it has ended itself among them.
+What ``--gpus N`` starts, and what stops its processes in good order should that command be killed.
+torchrun itself prints its own traceback and a table of all processes, those it has ended itself
+among them.
 """
 
 import logging
@@ -12,6 +13,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import parse_args, run
 
+from fldet.engine.signals import ASKED_TO_END
+from fldet.processes import stop_with_parent
 from fldet.streams import safe_streams
 
 
@@ -41,9 +44,12 @@ def failure_text(rank: int, failure: ProcessFailure) -> str:
             f"Error: process {rank} (pid {failure.pid}) was ended by {name}\n"
             "Hint: SIGKILL is often the system's, short of memory; --resume goes on"
         )
+    if failure.exitcode - 128 in ASKED_TO_END:  # the first process has said what it saved
+        return "the processes have stopped"
     return f"Error: process {rank} (pid {failure.pid}) ended with exit code {failure.exitcode}"
 
 
 if __name__ == "__main__":
+    stop_with_parent()
     with safe_streams():
         raise SystemExit(main(sys.argv[1:]))

@@ -56,14 +56,14 @@ def relaunch(
         environment.setdefault(name, str(threads))
     command = torchrun_command([*sys.argv[1:], *more], count, max_restarts)
     code, received = _run_group(command, environment)
-    if received:
-        raise StoppedError(f"the {count} processes have stopped", exit_code=128 + received)
+    if received and code == 128 + received:
+        raise StoppedError(f"the {count} processes have stopped", exit_code=code)
     if code:
         raise SystemExit(code)
 
 
 def _run_group(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
-    """Runs torchrun; returns its exit code, and the signal that was handed on to it or 0.
+    """Runs torchrun; returns its exit code as a shell has it, and the signal handed on to it or 0.
 
     It gets a session of its own: a Ctrl-C reaches this process alone, which asks torchrun to end
     the others in good order. A second Ctrl-C kills all of them.
@@ -75,13 +75,14 @@ def _run_group(command: list[str], environment: dict[str, str]) -> tuple[int, in
             while process.poll() is None:
                 if received.number and not asked:
                     asked = True
-                    process.terminate()
+                    process.send_signal(received.number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.2)
         except BaseException:
             _kill_with_children(process.pid)
             raise
-    return process.returncode, received.number
+    code = process.returncode
+    return code if code >= 0 else 128 - code, received.number
 
 
 def _kill_with_children(pid: int) -> None:

@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -105,6 +106,21 @@ def test_the_launcher_names_the_process_that_failed(
     failure = ProcessFailure(local_rank=1, pid=7, exitcode=code, error_file=str(file))
     assert failure_text(1, failure).startswith(f"process 1: {text}")
     assert str(error) in failure_text(1, failure)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        *[(130, "the processes have stopped"), (143, "the processes have stopped")],
+        *[(1, "process 1 (pid 7) ended with exit code 1"), (-9, "was ended by SIGKILL")],
+    ],
+)
+def test_torchrun_calls_only_a_failure_an_error(code, text):
+    from fldet.engine.agent import failure_text
+
+    said = failure_text(1, SimpleNamespace(message="", exitcode=code, pid=7))
+    assert text in said
+    assert said.startswith("Error: ") == (code < 128)
 
 
 def test_before_a_restart_and_without_torchrun_a_process_speaks_for_itself(

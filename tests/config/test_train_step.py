@@ -37,6 +37,9 @@ BRAIN = {"type": "fldet.Bfloat16OptimWrapper"}
         (BRAIN, False, CPU, PLAIN),  # the config of a work dir, with --no-amp
         (BRAIN, None, CPU, BRAIN),
         (PLAIN, None, CPU, PLAIN),
+        (SCALED | {"type": "mmengine.AmpOptimWrapper"}, False, CPU, PLAIN),
+        (SCALED | {"type": "mmengine.AmpOptimWrapper"}, True, CPU, BRAIN),
+        (PLAIN | {"type": "mmengine.OptimWrapper"}, True, CPU, BRAIN),
     ],
 )
 def test_amp_has_the_last_word_over_the_wrapper(tiny_config, given, amp, device, used):

@@ -141,6 +141,7 @@ def are_gone(pids, seconds=10):
 
 
 LONG = ["train_cfg.max_iters=100000", "train_cfg.val_interval=100000"]
+SAVED_AT_THE_STOP = [*LONG, "default_hooks.checkpoint.interval=100000"]
 WORKERS = ["train_dataloader.num_workers=2", *LONG]
 only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -212,12 +213,28 @@ def test_no_loader_outlives_a_run_that_is_killed(tiny_config, tmp_path, gpus):
 
 
 @only_on_linux
-def test_a_closed_terminal_stops_the_run_and_saves(tiny_config, tmp_path):
+def test_two_processes_save_and_end_when_the_command_that_started_them_is_killed(
+    tiny_config, tmp_path
+):
+    process = start(tiny_config, tmp_path / "run", "--gpus", "2", options=SAVED_AT_THE_STOP)
+    wait_for(process, "iter 3/")
+    below = loaders_of(process)
+    assert len(below) >= 3
+    process.send_signal(signal.SIGKILL)
+    assert "go on with: fldet train" in finish(process)[1]
+    assert are_gone(below, 60)
+    assert len(list((tmp_path / "run").glob("iter_*.pth"))) == 1
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+@only_on_linux
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_closed_terminal_stops_the_run_and_saves(tiny_config, tmp_path, gpus):
     script = [sys.executable, "-c", PTY, sys.executable, "-m", "fldet", "train", str(tiny_config)]
-    options = ["--device", "cpu", "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    terminal = subprocess.Popen(
-        [*script, *options, *OPTIONS, *WORKERS], stdout=subprocess.PIPE, text=True
-    )
+    options = ["--device", "cpu", "--work-dir", str(tmp_path / "run")]
+    options += [*(["--gpus", str(gpus)] if gpus > 1 else []), "--cfg-options"]
+    options += [*OPTIONS, *WORKERS, *SAVED_AT_THE_STOP]
+    terminal = subprocess.Popen([*script, *options], stdout=subprocess.PIPE, text=True)
     pid = int(terminal.stdout.readline())
     while not list((tmp_path / "run").glob("*/vis_data/scalars.json")):
         time.sleep(0.2)

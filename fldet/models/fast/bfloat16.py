@@ -29,7 +29,7 @@ class Bfloat16OptimWrapper(OptimWrapper):
 
 
 def avoid_narrow_maps(model: nn.Module) -> None:
-    """Computes strided convolutions on maps narrower than the kernel in float32, in place.
+    """Computes convolutions in float32 on maps narrower than their kernel or stride, in place.
 
     On a CPU the bfloat16 gradient of their weight reads memory that nobody wrote (torch 2.13, any
     number of groups). P7 of a narrow image comes from such a map. Weights and their names stay.
@@ -42,7 +42,7 @@ def avoid_narrow_maps(model: nn.Module) -> None:
 def _narrow_maps_in_float32(method: Any) -> Any:
     def _conv_forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         reach = self.dilation[1] * (self.kernel_size[1] - 1) + 1
-        if input.shape[-1] >= reach or not torch.is_autocast_enabled("cpu"):
+        if input.shape[-1] >= max(reach, self.stride[1]) or not torch.is_autocast_enabled("cpu"):
             return method(self, input, weight, bias)
         with torch.autocast("cpu", enabled=False):
             bias = None if bias is None else bias.float()

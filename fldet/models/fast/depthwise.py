@@ -36,8 +36,8 @@ def is_slow_depthwise(module: nn.Module) -> bool:
 def with_quick_gradient(method: Any) -> Any:
     """Returns ``_conv_forward`` of an ``is_slow_depthwise`` module, with the quicker gradients.
 
-    They are used for maps in channels_last on a CPU, as wide as the kernel or wider, in float32 or
-    under autocast to bfloat16, where the weight is trained; else ``method`` is.
+    They are used for maps in channels_last on a CPU, not narrower than kernel and stride, in
+    float32 or under autocast to bfloat16, where the weight is trained; else ``method`` is.
     """
 
     def _conv_forward(self: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,7 +47,7 @@ def with_quick_gradient(method: Any) -> Any:
             and (input.device.type == "cpu" and weight.dtype == torch.float32)
             and (dtype is torch.bfloat16 or (dtype is None and input.dtype == torch.float32))
             and input.is_contiguous(memory_format=torch.channels_last)
-            and input.shape[3] >= self.kernel_size[1]
+            and input.shape[3] >= max(self.kernel_size[1], self.stride[1])
         )
         if not quick:
             return method(self, input, weight, bias)
