@@ -17,6 +17,9 @@ from fldet.engine.signals import noted_signals
 from fldet.errors import StoppedError, UnavailableError, UsageError
 from fldet.processes import core_count
 
+# An iteration may take long, and so may the writing of a checkpoint; torchrun's own limit is 30.
+_SECONDS_TO_SAVE = 600
+
 
 def relaunch(
     cfg: Config | None,
@@ -54,6 +57,7 @@ def relaunch(
     threads = max(1, core_count() // count)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.setdefault(name, str(threads))
+    environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))
     command = torchrun_command([*sys.argv[1:], *more], count, max_restarts)
     code, received = _run_group(command, environment)
     if received and code == 128 + received:

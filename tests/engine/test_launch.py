@@ -57,3 +57,14 @@ def test_a_failure_while_stopping_keeps_its_exit_code(relaunch, number):
     with pytest.raises(SystemExit) as failed:
         relaunch(number, 6)
     assert failed.value.code == 6
+
+
+def test_a_stop_may_take_longer_than_torchrun_allows(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        launch, "_run_group", lambda _, environment: given.append(environment) or (0, 0)
+    )
+    launch.relaunch(None, 2, phases=("train",), device="cpu")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "20")
+    launch.relaunch(None, 2, phases=("train",), device="cpu")
+    assert [one["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] for one in given] == ["600", "20"]
