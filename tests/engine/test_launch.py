@@ -14,8 +14,7 @@ CHILD = """
 import os, signal, sys, time
 number, code = map(int, sys.argv[1:])
 received = []
-if code >= 0:
-    signal.signal(number, lambda *_: received.append(number))
+signal.signal(number, signal.SIG_DFL if code < 0 else lambda *_: received.append(number))
 os.kill(os.getppid(), number)
 while not received:
     time.sleep(0.01)
