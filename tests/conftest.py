@@ -1,6 +1,7 @@
 """Fixtures that many tests share. Real data is reached by path, never copied."""
 # ruff: noqa: E402
 
+import atexit
 import contextlib
 import gc
 import io
@@ -27,6 +28,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(_OFFLINE), os.environ.get("PYTHONPATH")))
 )
 ATTEMPTS = Path(tempfile.mkdtemp(prefix="fldet-tests-"), "attempts")
+atexit.register(shutil.rmtree, ATTEMPTS.parent, ignore_errors=True)
 os.environ["FLDET_ATTEMPTS"] = str(ATTEMPTS)
 runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 
@@ -55,11 +57,6 @@ def pytest_collection_finish() -> None:
     """Leaves all modules and tests out of the garbage collections that MMEngine asks for."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    """Leaves nothing in the folder of temporary files."""
-    shutil.rmtree(ATTEMPTS.parent, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
